@@ -1,0 +1,41 @@
+# Everything a newcomer needs: `make demo` and `make test` set up .venv by themselves.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix bench clean
+
+help: ## list these verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
+
+demo: .venv/users ## get Fashion-MNIST, train on it, test it, write demo/report/index.html
+	@$(BIN)/alexnet demo --out demo
+
+test: .venv/developers ## check everything
+	@$(BIN)/pytest
+
+check: .venv/developers ## lint, format, types and layers, without changing a file
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+
+fix: .venv/developers ## rewrite what ruff can
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: .venv/developers ## time training and preparing against their peers
+	@$(BIN)/python benchmarks/train_cpu.py && $(BIN)/python benchmarks/prepare.py
+
+clean: ## remove what `make` made
+	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("alexnet needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv .venv
+
+.venv/users: .venv/bin/python pyproject.toml constraints.txt
+	@echo "Installing into .venv (PyTorch is large: a few minutes at the first time) ..."
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/developers: .venv/users
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

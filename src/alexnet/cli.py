@@ -1,0 +1,376 @@
+"""The command line: `alexnet VERB`. Each function is a verb; its arguments and docstring are its `--help`.
+
+PyTorch takes a second to import, so the verbs import what they need when they run, and `--help` and `summary` answer at once.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+import tyro
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
+
+from alexnet.errors import AlexNetError, SourceError
+from alexnet.train.recipes import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from alexnet.data.store import Store
+    from alexnet.evaluate import Evaluation
+    from alexnet.predict import Prediction
+
+MOST_CLASSES_SHOWN = 30
+
+
+# --- alexnet summary --------------------------------------------------------------------------------------------------
+
+
+def summary(
+    variant: Positional[str] = "paper",
+    format: Literal["table", "markdown", "json"] = "table",
+    input_size: int | None = None,
+    width: float = 1.0,
+    num_classes: int | None = None,
+    explain: bool = False,
+) -> None:
+    """Show a network layer by layer: shapes, parameters, multiply-adds, memory, receptive fields.
+
+    Args:
+        variant: paper, code-2012, caffe, caffenet, owt or torchvision.
+        format: how to print it.
+        input_size: side of the input in pixels; the variant's own if not given.
+        width: factor on the kernels and units of every layer but the last.
+        num_classes: outputs of the last layer; the variant's own if not given.
+        explain: write out each layer's formula with its numbers.
+    """
+    from alexnet import summary as view
+    from alexnet.variants import get
+
+    changes = {"input_size": input_size, "num_classes": num_classes}
+    chosen = get(variant, width=width, **{name: value for name, value in changes.items() if value is not None})
+    if explain:
+        print(view.explain(chosen))
+    elif format == "table":
+        view.table(chosen)
+    else:
+        print({"markdown": view.markdown, "json": view.as_json}[format](chosen))
+
+
+# --- alexnet prepare, verify ------------------------------------------------------------------------------------------
+
+
+def prepare(
+    paths: Positional[Annotated[tuple[Path, ...], arg(metavar="SOURCE [SOURCE ...] STORE")]],
+    size: int = 256,
+    resize: Literal["short-side", "squash"] = "short-side",
+    hold_out: float = 0.1,
+    seed: int = 0,
+    strict: bool = False,
+    workers: int | None = None,
+) -> None:
+    """Turn photos into a store that training reads: decoded, shrunk to squares, checked.
+
+    A source is a folder with a folder for each class (which may lie in train/ and val/), the ILSVRC2012 tars as downloaded,
+    WebDataset shards, image parquet files, or IDX files; several files may be named. If interrupted, the same command goes on.
+
+    Args:
+        paths: the source (a folder, or files), then the store's folder.
+        size: side of the stored squares in pixels, even. Training takes crops of at most this size.
+        resize: scale the short side and keep the centre square, or squash the whole picture into the square.
+        hold_out: share of each class that is kept for testing if the source has no split of its own.
+        seed: which ones those are.
+        strict: stop at the first file that is no usable picture, instead of listing it.
+        workers: processes to decode with; all cores if not given.
+    """
+    from alexnet.data.prepare import prepare as run
+
+    if len(paths) < 2:
+        raise SourceError("prepare needs a source and a store: alexnet prepare photos/ store/")
+    *source, store = paths
+    _describe(run(source, store, size=size, resize=resize, hold_out=hold_out, seed=seed, strict=strict, workers=workers))
+
+
+def verify(store: Positional[Path]) -> None:
+    """Read a whole store and compare it with its checksums. Exit status 1 if anything is damaged.
+
+    Args:
+        store: the store's folder.
+    """
+    from alexnet.console import Meter
+    from alexnet.data.store import Store
+
+    opened = Store(store)
+    with Meter("verifying", sum(map(len, opened.splits.values())), "images") as meter:
+        damage = opened.verify(meter.add)
+    for line in damage:
+        print(line)
+    if damage:
+        raise SystemExit(1)
+    print(f"{store} is whole: {', '.join(f'{len(split):,} {name}' for name, split in opened.splits.items())} pictures.")
+
+
+def _describe(store: "Store") -> None:
+    """What `prepare` made: counts for each class, and what was left out."""
+    names = list(store.splits)
+    per_class = [store.manifest["splits"][name]["per_class"] for name in names]
+    if len(store.classes) <= MOST_CLASSES_SHOWN:
+        rows = [[name, *counts] for name, *counts in zip(store.classes, *per_class, strict=True)]
+        _print_table(["class", *names], [*rows, ["total", *map(sum, per_class)]])
+    else:
+        for name, counts in zip(names, per_class, strict=True):
+            print(f"{name}: {sum(counts):,} pictures in {len(counts):,} classes, {min(counts):,} to {max(counts):,} in each")
+    skipped = store.folder / "skipped.jsonl"
+    if store.manifest["skipped"]:
+        print(f"{store.manifest['skipped']:,} files skipped, listed in {skipped}:")
+        for line in skipped.read_text().splitlines()[:10]:
+            entry = json.loads(line)
+            print(f"  {entry['file']}: {entry['reason']}")
+    size = sum(split.records.nbytes for split in store.splits.values())
+    print(f"{store.folder}: {store.size} x {store.size} pixels, {size / 1e6:,.1f} MB, fingerprint {store.fingerprint}")
+
+
+def _print_table(header: list[str], rows: list[list[Any]]) -> None:
+    """Left-aligned names, right-aligned numbers, on standard output."""
+    texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for first, *rest in texts:
+        print(first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)), sep="  ")
+
+
+# --- alexnet train ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What `alexnet train RECIPE` takes."""
+
+    data: Path
+    """The store to train on, made by `alexnet prepare`."""
+    out: Path
+    """Folder for the run: configuration, log, checkpoints."""
+    recipe: Recipe
+    resume: bool = False
+    """Go on from the last checkpoint in --out."""
+
+
+if TYPE_CHECKING:
+    RecipeChoice = Training
+else:  # one subcommand for each recipe, with that recipe's values as defaults
+    RecipeChoice = Union[  # noqa: UP007 - built from a table
+        tuple(
+            Annotated[
+                Training,
+                subcommand(
+                    name,
+                    default=Training(data=tyro.MISSING, out=tyro.MISSING, recipe=make()),
+                    description=make.__doc__,
+                ),
+            ]
+            for name, make in RECIPES.items()
+        )
+    ]
+
+
+def train(command: RecipeChoice) -> None:
+    """Train a network by a recipe: `alexnet train small-photos --data store --out run`. Any field can be changed."""
+    from alexnet.data.store import Store
+    from alexnet.train.loop import train as run
+
+    trained = run(command.recipe, Store(command.data), command.out, command.resume)
+    print(f"{command.out}: held-out top-1 error {trained.state['errors'][-1]:.2%} after {trained.state['epoch']} epochs.")
+
+
+# --- alexnet evaluate, report -----------------------------------------------------------------------------------------
+
+
+def evaluate(
+    run: Positional[Path],
+    data: Path,
+    split: str | None = None,
+    views: Literal[1, 10] = 1,
+    json_file: Annotated[Path | None, arg(name="json")] = None,
+    out: Path | None = None,
+) -> None:
+    """Test a network on the held-out pictures of a store: top-1 and top-5 error, per class, confusion matrix.
+
+    Args:
+        run: a run's folder (its latest checkpoint), or a .safetensors file.
+        data: the store.
+        split: which split; the held-out one if not given.
+        views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
+        json_file: write the result there too.
+        out: folder for confusion.csv and confusion.png; the run's folder if not given.
+    """
+    from alexnet import figures
+    from alexnet.data.store import Store
+    from alexnet.evaluate import evaluate_checkpoint
+    from alexnet.train.run import write_json
+    from alexnet.weights import native
+
+    result = evaluate_checkpoint(native.load(run), Store(data), split, views)
+    out = out or (run if run.is_dir() else run.parent)
+    out.mkdir(parents=True, exist_ok=True)
+    figures.confusion_csv(result, out / "confusion.csv")
+    figures.confusion(result, out / "confusion.png")
+    if json_file:
+        write_json(json_file, result.as_json())
+    _print_evaluation(result)
+    print(f"Confusion matrix: {out / 'confusion.csv'} and {out / 'confusion.png'}")
+
+
+def _print_evaluation(result: "Evaluation") -> None:
+    rows = result.as_json()["per_class"]
+    shown = [row for row in rows if row["images"]]
+    if len(shown) > MOST_CLASSES_SHOWN:
+        shown = sorted(shown, key=lambda row: -row["top1_error"])[:MOST_CLASSES_SHOWN]
+        print(f"The {MOST_CLASSES_SHOWN} classes with the most errors:")
+    cells = [[row["class"], row["images"], f"{row['top1_error']:.1%}", f"{row['top5_error']:.1%}"] for row in shown]
+    total = ["all", result.images, f"{result.top1_error:.2%}", f"{result.top5_error:.2%}"]
+    _print_table(["class", "images", "top-1 error", "top-5 error"], [*cells, total])
+
+
+def report(run: Positional[Path], data: Path, out: Path | None = None) -> None:
+    """Write a page about a finished run: curves, filters, predictions, confusion matrix.
+
+    Args:
+        run: the run's folder.
+        data: the store it was trained on.
+        out: folder for the page; RUN/report if not given.
+    """
+    from alexnet import report as page
+    from alexnet.data.store import Store
+    from alexnet.evaluate import evaluate_checkpoint
+    from alexnet.weights import native
+
+    trained, store = native.load(run), Store(data)
+    result = evaluate_checkpoint(trained, store)
+    print(page.write(out or run / "report", f"AlexNet on {data.name}", trained, store, result, run))
+
+
+# --- alexnet predict --------------------------------------------------------------------------------------------------
+
+
+def predict(
+    run: Positional[Path],
+    files: Positional[tuple[str, ...]],
+    top: int = 5,
+    views: Literal[1, 10] = 1,
+    format: Literal["table", "jsonl", "csv"] = "table",
+    sheet: Path | None = None,
+) -> None:
+    """Classify pictures. Exit status 1 if any could not be read; the others are classified all the same.
+
+    Args:
+        run: a run's folder (its latest checkpoint), or a .safetensors file.
+        files: files, folders, globs, or - for a list on standard input.
+        top: how many classes to name.
+        views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
+        format: a line of text, of JSON or of CSV for each picture.
+        sheet: draw the pictures with their five most likely classes into this PNG.
+    """
+    from alexnet import figures
+    from alexnet.predict import expand
+    from alexnet.predict import predict as classify
+    from alexnet.weights import native
+
+    if not files:
+        raise SourceError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
+    if top < 1:
+        raise SourceError(f"top (={top}) must be at least 1.")
+    trained = native.load(run)
+    drawn: list[Prediction] = []
+    unreadable = total = 0
+    for prediction, row in _rows(classify(trained, expand(files), top=top, views=views), format):
+        total += 1
+        if prediction.error:
+            unreadable += 1
+            print(f"alexnet: {prediction.path}: {prediction.error}", file=sys.stderr)
+        elif sheet and len(drawn) < figures.SHEET_LIMIT:
+            drawn.append(prediction)
+        if row:
+            print(row, flush=True)
+    if drawn and sheet:
+        figures.sheet(drawn, sheet)
+        print(f"{sheet}: {len(drawn)} pictures", file=sys.stderr)
+    if not total:
+        raise SourceError(f"no pictures in {', '.join(files)}.")
+    if unreadable:
+        raise SystemExit(1)
+
+
+def _rows(predictions: "Iterator[Prediction]", format: str) -> "Iterator[tuple[Prediction, str]]":
+    """Each prediction with its text; unreadable files have a line in JSON only."""
+    if format == "csv":
+        print("file,rank,class,probability")
+    for prediction in predictions:
+        if format == "jsonl":
+            yield prediction, json.dumps(prediction.as_json())
+        elif format == "csv":
+            yield (
+                prediction,
+                "\n".join(
+                    _csv_line(prediction.path, rank, name, f"{share:.6f}")
+                    for rank, (name, share) in enumerate(prediction.top, 1)
+                ),
+            )
+        else:
+            named = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top)
+            yield prediction, f"{prediction.path}  {named}" if named else ""
+
+
+def _csv_line(*cells: Any) -> str:
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+# --- alexnet demo -----------------------------------------------------------------------------------------------------
+
+
+def demo(out: Path = Path("demo"), epochs: int | None = None) -> None:
+    """Get Fashion-MNIST, train on it, test it and write a report. The last line is one JSON object.
+
+    Args:
+        out: folder for the store, the run and the report; run again, it goes on where it was stopped.
+        epochs: of the recipe laptop; its own number if not given.
+    """
+    from alexnet.demo import demo as run
+
+    print(json.dumps(run(out, epochs)))
+
+
+VERBS: dict[str, Any] = {
+    "summary": summary,
+    "prepare": prepare,
+    "verify": verify,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "report": report,
+    "demo": demo,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of `alexnet`."""
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            VERBS,
+            prog="alexnet",
+            description="AlexNet: train it, test it, use it, look inside.",
+            args=sys.argv[1:] if arguments is None else arguments,
+            config=(OmitArgPrefixes, OmitSubcommandPrefixes),
+        )
+    except AlexNetError as error:
+        print(f"alexnet: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # `alexnet predict ... | head`
+        sys.stderr.close()
+        raise SystemExit(141) from None

@@ -1,0 +1,87 @@
+"""Progress that a person can watch and a log can keep.
+
+On a terminal: one bar that moves. Elsewhere: a line every ten seconds, and the last one. Both go to standard error, so that
+standard output holds results alone.
+"""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+LINE_SECONDS = 10.0
+
+
+def say(text: str) -> None:
+    """One line for the person, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """1:02:03, or 2:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class Meter:
+    """Counts to `total`, shows how far and how fast, and whatever text is given beside it.
+
+    >>> with Meter("preparing train", 100, "images") as meter:
+    ...     meter.add(10, "loss 2.30")
+    """
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done, self.first, self.start, self.last_line, self.text = 0, 0, 0.0, 0.0, ""
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        self.start = self.last_line = time.monotonic()
+        console = Console(stderr=True)
+        if console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(self.unit),
+                TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=console,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task(escape(self.label), total=self.total, text="")
+        return self
+
+    def skip(self, count: int) -> None:
+        """Count work that an earlier start has done: it is no measure of today's speed."""
+        self.done += count
+        self.first = self.done
+        if self._bar:
+            self._bar.update(self._task, completed=self.done)
+
+    def add(self, count: int, text: str = "") -> None:
+        """Count `count` more; `text` replaces what stands beside the bar."""
+        self.done += count
+        self.text = text
+        if self._bar:
+            rate = f"{self.rate:,.0f} {self.unit}/s"
+            self._bar.update(self._task, completed=self.done, text=escape(f"{rate}  {text}"))
+        elif time.monotonic() - self.last_line >= LINE_SECONDS:
+            self._line()
+
+    @property
+    def rate(self) -> float:
+        """Units a second since the start."""
+        return (self.done - self.first) / max(time.monotonic() - self.start, 1e-9)
+
+    def _line(self) -> None:
+        self.last_line = time.monotonic()
+        left = duration((self.total - self.done) / self.rate) if self.rate > 0 else "?"
+        text = f"  {self.text}" if self.text else ""
+        say(f"{self.label}: {self.done:,}/{self.total:,} {self.unit}, {self.rate:,.0f}/s, {left} left{text}")
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif kind is None:
+            self._line()

@@ -1,0 +1,94 @@
+"""Which records make a batch: a pure function of (seed, epoch, step).
+
+An epoch is a permutation of the split, and step i takes its i-th run of `batch_size` records. Nothing is remembered between
+batches, so training can start at any step and sees what it would have seen: resuming inside an epoch repeats and skips nothing.
+The pictures left over after the last whole batch are others in each epoch.
+
+`batches` reads ahead in threads; their number changes when a batch is ready, never what is in it.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet.data.store import Split
+
+# Names of the independent streams of random numbers that grow from one seed.
+SHUFFLE, AUGMENT, DROPOUT, INIT = range(4)
+
+
+def stream(seed: int, *key: int) -> np.random.Generator:
+    """The random numbers of one purpose at one place: `stream(seed, AUGMENT, epoch, step)`."""
+    return np.random.default_rng([seed, *key])
+
+
+class Batch(NamedTuple):
+    """records: (N, bytes) uint8; labels: (N,) int64."""
+
+    records: Tensor
+    labels: Tensor
+
+
+class Loader:
+    """Batches of a split in random order.
+
+    Args:
+        split: where from.
+        batch_size: records in each batch; a smaller split gives batches of its own size.
+        seed: of the order.
+        workers: threads that read ahead.
+    """
+
+    def __init__(self, split: Split, batch_size: int, seed: int, workers: int = 1) -> None:
+        self.split, self.seed, self.workers = split, seed, workers
+        self.batch_size = min(batch_size, len(split))
+        self.steps_per_epoch = len(split) // self.batch_size
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        return stream(self.seed, SHUFFLE, epoch).permutation(len(self.split))
+
+    def indices(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Which records batch `step` of `epoch` holds."""
+        if not 0 <= step < self.steps_per_epoch:
+            raise IndexError(f"step (={step}) must be in [0, {self.steps_per_epoch}).")
+        start = step * self.batch_size
+        return self._order(epoch)[start : start + self.batch_size]
+
+    def batch(self, epoch: int, step: int) -> Batch:
+        """Batch `step` of `epoch`."""
+        indices = self.indices(epoch, step)
+        # Reading in the order of the file is kinder to a disk; the batch keeps the order of the permutation.
+        order = np.argsort(indices)
+        records = np.empty((len(indices), self.split.records.shape[1]), np.uint8)
+        records[order] = self.split.records[indices[order]]
+        return Batch(torch.from_numpy(records), torch.from_numpy(self.split.labels[indices].astype(np.int64)))
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The epoch's batches from step `start` on."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            waiting: deque[Future[Batch]] = deque()
+            try:
+                for step in range(start, self.steps_per_epoch):
+                    waiting.append(pool.submit(self.batch, epoch, step))
+                    if len(waiting) > self.workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+def in_order(split: Split, batch_size: int) -> Iterator[Batch]:
+    """Every record once, in the order of the store, the last batch smaller: for evaluation."""
+    for start in range(0, len(split), batch_size):
+        records = torch.from_numpy(np.array(split.records[start : start + batch_size]))
+        yield Batch(records, torch.from_numpy(split.labels[start : start + batch_size].astype(np.int64)))

@@ -1,0 +1,143 @@
+"""`make demo`: everything once, on real pictures, in minutes.
+
+Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017) has 60,000 pictures of clothes to train on and 10,000 to test, 28 x 28 grey pixels,
+in 10 classes. It is taken from Debian's package where that is installed; else the package is fetched and unpacked into the
+user's cache without root; else the four files come from the authors' canonical address. Each file's checksum is compared.
+"""
+
+import gzip
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+import zlib
+from pathlib import Path
+from typing import Any
+
+from alexnet import report
+from alexnet.console import say
+from alexnet.data.prepare import prepare
+from alexnet.data.store import MANIFEST, Store, sha256
+from alexnet.errors import SourceError
+from alexnet.evaluate import evaluate_checkpoint
+from alexnet.train import recipes
+from alexnet.train.loop import train
+from alexnet.train.run import CONFIG
+
+DEBIAN_PACKAGE, DEBIAN_FOLDER = "dataset-fashion-mnist", Path("usr/share/datasets/fashion-mnist")
+CANONICAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+#: SHA-256 of the unpacked files: Debian and the authors compress them differently.
+CHECKSUMS = {
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+CLASSES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+STORE_SIZE = 72
+
+
+def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
+    """Prepare, train, test, report. Run again after an interruption, it goes on.
+
+    Args:
+        out: folder for `store`, `run` and `report`.
+        epochs: in place of the recipe's.
+
+    Returns:
+        dataset, images (tested), top1_error (a share), seconds (of training), report (path of the page).
+    """
+    store_folder, run_folder = out / "store", out / "run"
+    if not (store_folder / MANIFEST).exists():
+        prepare([fashion_mnist()], store_folder, size=STORE_SIZE)
+    store = Store(store_folder)
+    recipe = recipes.get("laptop", **({"epochs": epochs} if epochs else {}))
+    trained = train(recipe, store, run_folder, resume=(run_folder / CONFIG).exists())
+    result = evaluate_checkpoint(trained, store)
+    page = report.write(out / "report", "AlexNet on Fashion-MNIST", trained, store, result, run_folder)
+    return {
+        "dataset": "Fashion-MNIST",
+        "images": result.images,
+        "top1_error": round(result.top1_error, 6),
+        "seconds": round(trained.state["seconds"], 1),
+        "report": str(page),
+    }
+
+
+def fashion_mnist() -> Path:
+    """The folder of the four files and the class names, in the user's cache; obtained if need be.
+
+    Raises:
+        SourceError: no way led to files with the right checksums.
+    """
+    folder = cache() / "fashion-mnist"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
+    if _whole(folder):
+        return folder
+    failures = []
+    for way in (_from_debian_installed, _from_debian_archive, _from_canonical):
+        try:
+            way(folder)
+        except (OSError, subprocess.SubprocessError) as error:
+            failures.append(f"{way.__doc__} {error}")
+        if _whole(folder):
+            return folder
+    reasons = "\n  ".join(failures)
+    raise SourceError(
+        f"Fashion-MNIST could not be obtained:\n  {reasons}\nPut its four .gz files into {folder} and run this again."
+    )
+
+
+def cache() -> Path:
+    """Where downloads are kept: $XDG_CACHE_HOME/alexnet or ~/.cache/alexnet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet"
+
+
+def _whole(folder: Path) -> bool:
+    """Whether all files are there and are what they should be; others are removed."""
+    for name, expected in CHECKSUMS.items():
+        path = folder / name
+        if not path.exists():
+            return False
+        if sha256(_unpacked(path)) != expected:
+            say(f"{path} has a wrong checksum and is obtained anew.")
+            path.unlink()
+            return False
+    return True
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error):
+        return b""  # has a wrong checksum
+
+
+def _from_debian_installed(folder: Path) -> None:
+    """Debian's package is not installed:"""
+    for name in CHECKSUMS:
+        shutil.copyfile(Path("/") / DEBIAN_FOLDER / name, folder / name)
+
+
+def _from_debian_archive(folder: Path) -> None:
+    """Debian's package could not be fetched:"""
+    with tempfile.TemporaryDirectory() as temporary:
+        say(f"Fetching Debian's package {DEBIAN_PACKAGE} (31 MB) ...")
+        options = {"cwd": temporary, "check": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run(["apt-get", "download", DEBIAN_PACKAGE], timeout=600, **options)  # type: ignore[call-overload]
+        (package,) = Path(temporary).glob("*.deb")
+        subprocess.run(["dpkg", "-x", package.name, "."], timeout=60, **options)  # type: ignore[call-overload]
+        for name in CHECKSUMS:
+            shutil.copyfile(Path(temporary) / DEBIAN_FOLDER / name, folder / name)
+
+
+def _from_canonical(folder: Path) -> None:
+    """The authors' address did not answer:"""
+    for name in CHECKSUMS:
+        say(f"Downloading {CANONICAL}{name} ...")
+        temporary = folder / f".{name}.tmp"
+        with urllib.request.urlopen(CANONICAL + name, timeout=60) as answer, open(temporary, "wb") as file:
+            shutil.copyfileobj(answer, file)
+        os.replace(temporary, folder / name)

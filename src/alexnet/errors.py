@@ -1,0 +1,52 @@
+"""Every error that a user can cause, in one tree.
+
+AlexNetError
+├── VariantError      a network that cannot exist: widths, towers, an input too small
+├── RecipeError       a training run that cannot be asked for
+├── SourceError       photos that cannot be found or understood
+├── StoreError        a store that is missing, unfinished, damaged or in the way
+├── CheckpointError   weights that are missing, damaged or of another network
+└── TrainingError     a run that had to stop
+
+Each message names the thing, its value, the rule it broke and the next step. The command line prints it and exits with
+status 2. Anything else that escapes is a mistake of ours, and its traceback is shown.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class AlexNetError(Exception):
+    """Base of all errors that a user can cause and mend."""
+
+
+class VariantError(AlexNetError, ValueError):
+    """A network that cannot exist."""
+
+
+class RecipeError(AlexNetError):
+    """A training run that cannot be asked for."""
+
+
+class SourceError(AlexNetError, ValueError):
+    """Photos that cannot be found or understood."""
+
+
+class StoreError(AlexNetError, ValueError):
+    """A store that is missing, unfinished, damaged or in the way."""
+
+
+class CheckpointError(AlexNetError, ValueError):
+    """Weights that are missing, damaged or of another network."""
+
+
+class TrainingError(AlexNetError, RuntimeError):
+    """A run that had to stop."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: the closest known one if there is one, then all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(known)}."

@@ -1,0 +1,131 @@
+"""How good is it? Top-1 and top-5 error, per class, and who is taken for whom.
+
+One view is the centre crop; ten are the paper's (section 4.1): four corners and centre and their mirrors, probabilities
+averaged.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from alexnet.console import Meter
+from alexnet.data.augment import Preprocessing, Views
+from alexnet.data.loader import in_order
+from alexnet.data.store import Split, Store
+from alexnet.errors import CheckpointError
+from alexnet.weights.native import Trained
+
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result on one split.
+
+    Attributes:
+        confusion: (K, K) counts, row: true class, column: class predicted.
+        in_top5: (K,) pictures of each class whose class was among the five most likely.
+    """
+
+    classes: tuple[str, ...]
+    views: int
+    confusion: NDArray[np.int64]
+    in_top5: NDArray[np.int64]
+
+    @property
+    def images(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def top1_error(self) -> float:
+        """Share of pictures whose most likely class is wrong, in [0, 1]."""
+        return 1 - float(self.confusion.trace()) / self.images
+
+    @property
+    def top5_error(self) -> float:
+        """Share of pictures whose class is not among the five most likely, in [0, 1]."""
+        return 1 - float(self.in_top5.sum()) / self.images
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; errors are shares in [0, 1], null for a class without pictures."""
+        counts = self.confusion.sum(axis=1)
+        per_class = [
+            {
+                "class": name,
+                "images": int(count),
+                "top1_error": 1 - float(self.confusion[label, label]) / int(count) if count else None,
+                "top5_error": 1 - float(self.in_top5[label]) / int(count) if count else None,
+            }
+            for label, (name, count) in enumerate(zip(self.classes, counts, strict=True))
+        ]
+        return {
+            "images": self.images, "views": self.views, "top1_error": self.top1_error, "top5_error": self.top5_error,
+            "per_class": per_class,
+        }  # fmt: skip
+
+
+@torch.inference_mode()
+def probabilities(model: nn.Module, preprocessing: Preprocessing, records: Tensor, views: Views) -> Tensor:
+    """Class probabilities averaged over the views: (N, bytes) uint8 to (N, K) float32."""
+    placed = preprocessing.views(views)
+    total = sum(
+        model(preprocessing.view(records, *view).contiguous(memory_format=torch.channels_last)).softmax(1) for view in placed
+    )
+    assert isinstance(total, Tensor)
+    return total / len(placed)
+
+
+def evaluate(
+    model: nn.Module,
+    preprocessing: Preprocessing,
+    split: Split,
+    classes: tuple[str, ...],
+    views: Views = 1,
+    meter: Meter | None = None,
+) -> Evaluation:
+    """Test a network on every record of a split. The model is left in the mode it came in."""
+    device = next(model.parameters()).device
+    k = len(classes)
+    confusion = torch.zeros(k * k, dtype=torch.int64)
+    in_top5 = torch.zeros(k, dtype=torch.int64)
+    was_training = model.training
+    model.eval()
+    for records, labels in in_order(split, BATCH_SIZE):
+        top = probabilities(model, preprocessing, records.to(device), views).topk(min(5, k)).indices.cpu()
+        confusion += torch.bincount(labels * k + top[:, 0], minlength=k * k)
+        in_top5 += torch.bincount(labels[(top == labels[:, None]).any(1)], minlength=k)
+        if meter:
+            meter.add(len(labels))
+    model.train(was_training)
+    return Evaluation(classes, views, confusion.view(k, k).numpy(), in_top5.numpy())
+
+
+def evaluate_checkpoint(trained: Trained, store: Store, split: str | None = None, views: Views = 1) -> Evaluation:
+    """Test a checkpoint on a store's held-out pictures, or on the split named.
+
+    Raises:
+        CheckpointError: the store has other classes, or records of another kind, than the network was trained on.
+    """
+    check_fits(trained, store)
+    chosen = store.split(split) if split else store.held_out
+    with Meter(f"evaluating {chosen.name}", len(chosen), "images") as meter:
+        return evaluate(trained.model, trained.preprocessing, chosen, trained.classes, views, meter)
+
+
+def check_fits(trained: Trained, store: Store) -> None:
+    """Refuse a store that a network cannot be tested on."""
+    if trained.classes != store.classes:
+        differing = [name for name in store.classes if name not in trained.classes] or ["their order"]
+        raise CheckpointError(
+            f"{store.folder} has other classes than the network was trained on ({len(store.classes)} and "
+            f"{len(trained.classes)}; differing: {', '.join(differing[:5])}). Prepare the store from the same folders."
+        )
+    kind = {"stored size": (store.size, trained.preprocessing.stored_size),
+            "resize rule": (store.manifest["resize"], trained.preprocessing.resize)}  # fmt: skip
+    for what, (has, needs) in kind.items():
+        if has != needs:
+            raise CheckpointError(f"{store.folder} has {what} {has}, the network was trained with {needs}: prepare it so.")

@@ -1,0 +1,129 @@
+"""Pictures of results, by matplotlib: curves, filters, prediction sheets, confusion matrices.
+
+Each function takes plain arrays and a path, and writes a PNG.
+"""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from alexnet.data.image import decode
+from alexnet.evaluate import Evaluation
+from alexnet.predict import Prediction
+
+BLUE, RED, GREY, PINK = "#1f5fa8", "#c2352b", "#888888", "#e48fa0"
+MOST_LABELS = 30  # more class names than this do not fit beside a matrix
+SHEET_LIMIT = 200  # pictures on one sheet
+
+
+def curves(log: Sequence[dict[str, Any]], path: Path) -> None:
+    """Loss, error and learning rate over training, from the lines of a run's log."""
+    train = [line for line in log if line["kind"] == "train"]
+    tests = [line for line in log if line["kind"] != "train"]
+    steps = [line["step"] for line in train]
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    loss, error, lr = figure.subplots(1, 3)
+    loss.plot(steps, [line["loss"] for line in train], color=BLUE, linewidth=1)
+    loss.set(title="loss (training)", ylim=(0, None))
+    error.plot(steps, [line["top1_error"] for line in train], color=BLUE, linewidth=1, label="training, augmented")
+    if tests:
+        error.plot(
+            [line["step"] for line in tests], [line["top1_error"] for line in tests], "o-", color=RED, label=tests[0]["kind"]
+        )
+    error.set(title="top-1 error", ylim=(0, 1))
+    error.yaxis.set_major_formatter(PercentFormatter(1))
+    error.legend(frameon=False)
+    lr.plot(steps, [line["lr"] for line in train], color=GREY)
+    lr.set(title="learning rate", ylim=(0, None))
+    for axes in (loss, error, lr):
+        axes.set_xlabel("step")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def filters(kernels: NDArray[np.float32], path: Path) -> None:
+    """(towers, n, k, k, 3) kernels in [0, 1], one block for each tower, as in figure 3 of the paper."""
+    towers, count, side, _, _ = kernels.shape
+    columns = 16 if count > 16 else count
+    rows = -(-count // columns)
+    figure = Figure(figsize=(columns * 0.55, towers * (rows * 0.55 + 0.35)), layout="constrained")
+    for axes, tower, number in zip(figure.subplots(towers, 1, squeeze=False)[:, 0], kernels, range(1, 3), strict=False):
+        sheet = np.ones((rows * (side + 1) - 1, columns * (side + 1) - 1, 3), np.float32)
+        for index, kernel in enumerate(tower):
+            top, left = (index // columns) * (side + 1), (index % columns) * (side + 1)
+            sheet[top : top + side, left : left + side] = kernel
+        axes.imshow(sheet, interpolation="nearest")
+        axes.set_title(f"conv1, tower {number}" if towers > 1 else "conv1", fontsize=9, loc="left")
+        axes.set_axis_off()
+    figure.savefig(path, dpi=130)
+
+
+def sheet(predictions: Sequence[Prediction], path: Path) -> None:
+    """Figure 4 of the paper: each picture, its true label if known, and the five most likely classes as bars."""
+    shown = [prediction for prediction in predictions if prediction.record is not None][:SHEET_LIMIT]
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(2.5 * columns, 3.9 * rows), layout="constrained")
+    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[2.2, 1.3] * rows)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for index, prediction in enumerate(shown):
+        row, column = divmod(index, columns)
+        _picture(grid[2 * row, column], prediction)
+        _bars(grid[2 * row + 1, column], prediction)
+    figure.savefig(path, dpi=100)
+
+
+def _picture(axes: Axes, prediction: Prediction) -> None:
+    assert prediction.record is not None
+    axes.imshow(decode(prediction.record))
+    title = prediction.true or Path(prediction.path).name
+    axes.set_title(title if len(title) < 28 else f"{title[:25]}...", fontsize=9, weight="bold" if prediction.true else None)
+
+
+def _bars(axes: Axes, prediction: Prediction) -> None:
+    names = [name for name, _ in prediction.top]
+    shares = [share for _, share in prediction.top]
+    places = np.arange(len(names))[::-1]
+    axes.barh(places, shares, color=[PINK if name == prediction.true else "#9db7d8" for name in names], height=0.85)
+    for place, name in zip(places, names, strict=True):
+        axes.text(0.02, place, name if len(name) < 30 else f"{name[:27]}...", va="center", fontsize=8)
+    axes.set_xlim(0, 1)
+
+
+def confusion(result: Evaluation, path: Path) -> None:
+    """Rows: true class; columns: class predicted; each row sums to 100 %."""
+    matrix = result.confusion / np.maximum(result.confusion.sum(axis=1, keepdims=True), 1)
+    k = len(result.classes)
+    labelled = k <= MOST_LABELS
+    side = 2.5 + 0.42 * k if labelled else 9
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="predicted", ylabel="true", title=f"top-1 error {result.top1_error:.2%} on {result.images:,} pictures")
+    if labelled:
+        axes.set_xticks(range(k), result.classes, rotation=90)
+        axes.set_yticks(range(k), result.classes)
+        for row, column in zip(*np.nonzero(matrix >= 0.005), strict=True):
+            share = matrix[row, column]
+            axes.text(
+                column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8,
+                color="white" if share > 0.5 else "black",
+            )  # fmt: skip
+    figure.savefig(path, dpi=100)
+
+
+def confusion_csv(result: Evaluation, path: Path) -> None:
+    """Counts with class names; rows are true classes."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true \\ predicted", *result.classes])
+        for name, row in zip(result.classes, result.confusion.tolist(), strict=True):
+            writer.writerow([name, *row])

@@ -1,0 +1,124 @@
+"""The network: `AlexNet(variant)` in PyTorch.
+
+The variant's sequence of operations is the program: `forward` walks it, and only convolutions and fully connected layers own
+parameters. So every variant has the same `state_dict` keys, conv1.weight ... fc8.bias, and the two towers of 2012 are grouped
+convolutions on one device (kernels 0-47 of conv1 are the first GPU's).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet import arithmetic, kernels
+from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
+from alexnet.errors import VariantError
+from alexnet.variants import LAYER_NAMES, Variant, get
+
+
+class AlexNet(nn.Module):
+    """One of the AlexNets of `variants.py`, freshly initialised as that variant says.
+
+    Args:
+        variant: a `Variant`, or the name of one.
+        generator: source of the initial weights; PyTorch's default generator if None.
+
+    >>> AlexNet("paper")(torch.zeros(2, 3, 224, 224)).shape
+    torch.Size([2, 1000])
+    """
+
+    def __init__(self, variant: Variant | str, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.variant = get(variant)
+        self.ops = self.variant.ops()
+        for layer in self.variant.layers():
+            match layer.op:
+                case Conv(name=name, kernels=out, size=size, stride=stride, padding=padding, groups=groups):
+                    symmetric = padding[0] if padding[0] == padding[1] else 0  # the rest is padded in `_run`
+                    self.add_module(
+                        name, nn.utils.skip_init(nn.Conv2d, layer.input[0], out, size, stride, symmetric, groups=groups)
+                    )
+                case Linear(name=name, units=units):
+                    fan_in = layer.parameters // units - 1
+                    self.add_module(name, nn.utils.skip_init(nn.Linear, fan_in, units))
+        self.initialise(generator)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights and set all biases anew, layer by layer from conv1 to fc8."""
+        for number, name in enumerate(LAYER_NAMES):
+            weight, bias = self.get_parameter(f"{name}.weight"), self.get_parameter(f"{name}.bias")
+            fan_in = weight[0].numel()
+            match self.variant.init:
+                case "gaussian":
+                    weight.normal_(0, self.variant.init_std[number], generator=generator)
+                case "he":
+                    weight.normal_(0, (2 / fan_in) ** 0.5 if name != "fc8" else 0.01, generator=generator)
+                    bias.zero_()
+                    continue
+                case "torch":
+                    for parameter in (weight, bias):
+                        parameter.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+                    continue
+            bias.fill_(self.variant.init_bias[number])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores before the softmax.
+
+        Args:
+            x: (N, 3, input_size, input_size) float, normalised and in the channel order that the variant says.
+
+        Returns:
+            (N, num_classes) logits.
+        """
+        self._check(x)
+        for op in self.ops:
+            x = self._run(op, x)
+        return x
+
+    def stages(self, x: Tensor) -> dict[str, Tensor]:
+        """Every intermediate result by layer name, in order: conv1, relu1, norm1, pool1, ..., fc8.
+
+        Each is a tensor of its own: conv1 is before its ReLU, and changing one changes no other.
+        Shapes are those of `alexnet summary` with N in front.
+        """
+        self._check(x)
+        out: dict[str, Tensor] = {}
+        for op in self.ops:
+            previous, x = x, self._run(op, x)
+            # Dropout at test is the identity in some variants.
+            out[op.name] = x = x.clone() if x.data_ptr() == previous.data_ptr() else x
+        return out
+
+    def _check(self, x: Tensor) -> None:
+        size = self.variant.input_size
+        if tuple(x.shape[1:]) != (3, size, size):
+            raise VariantError(
+                f"input of shape {tuple(x.shape)} does not fit {self.variant.name!r}: it takes (N, 3, {size}, {size})."
+            )
+
+    def _run(self, op: Op, x: Tensor) -> Tensor:
+        match op:
+            case Conv(name=name, padding=(before, after)):
+                if before != after:
+                    x = F.pad(x, (before, after, before, after))
+                return self.get_submodule(name)(x)
+            case Linear(name=name):
+                return self.get_submodule(name)(x.flatten(1))  # C, H, W order, whatever the memory format
+            case ReLU():
+                return F.relu(x)
+            case LRN():
+                return kernels.lrn(x, op.size, op.coefficient, op.beta, op.k, op.towers)
+            case SpatialNorm():
+                return kernels.spatial_norm(x, op.size, op.coefficient, op.beta, op.k)
+            case MaxPool():
+                return F.max_pool2d(x, op.size, op.stride)
+            case Dropout(rate=rate, inverted=True):
+                return F.dropout(x, rate, self.training)
+            case Dropout(rate=rate):
+                # The paper's: no scaling in training, outputs times the share kept at test.
+                return F.dropout(x, rate) * (1 - rate) if self.training else x * (1 - rate)
+        raise AssertionError(op)
+
+    def table(self) -> tuple[arithmetic.Layer, ...]:
+        """The layers with their shapes and counts, as in `alexnet summary`."""
+        return self.variant.layers()

@@ -1,0 +1,312 @@
+"""Training: `alexnet train RECIPE --data STORE --out RUN`.
+
+`train` is the algorithm, from top to bottom: batch, forward, backward, update, log; after each epoch evaluate and checkpoint.
+Every random number is a function of (seed, epoch, step), so a run that was killed at any moment and resumed from its last
+checkpoint ends with the same bits (same machine, CPU).
+"""
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet import arithmetic
+from alexnet.console import Meter, say
+from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.loader import AUGMENT, DROPOUT, INIT, Loader, stream
+from alexnet.data.store import Store
+from alexnet.errors import RecipeError, TrainingError
+from alexnet.evaluate import evaluate
+from alexnet.model import AlexNet
+from alexnet.train.optim import SGD, schedule, warmup
+from alexnet.train.recipes import Recipe
+from alexnet.train.run import Run, open_run
+from alexnet.weights import native
+from alexnet.weights.native import BEST, LATEST, Trained
+
+LOG_STEPS = 20
+#: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it pays within some minutes.
+COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
+
+Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Interrupted(TrainingError):
+    """Ctrl-C or SIGTERM: the run was saved and can go on."""
+
+
+@dataclass
+class Place:
+    """Where a run stands: what a checkpoint must hold beside the tensors."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    errors: list[float] = field(default_factory=list)  # held-out top-1 error after each epoch
+    seconds: float = 0.0  # trained so far, over all starts
+    log_length: int = 0
+
+
+def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> Trained:
+    """Train, or go on training, until the recipe's last epoch.
+
+    Args:
+        recipe: what to do.
+        store: its `train` split is trained on, the other one tells how well.
+        folder: the run's folder.
+        resume: go on from the folder's last checkpoint.
+
+    Returns:
+        The network after the last epoch, as it stands in `latest.safetensors`.
+
+    Raises:
+        RecipeError: recipe and store do not fit.
+        TrainingError: the folder is in the way, the loss is no longer finite, or (`Interrupted`) the user stopped it.
+    """
+    device = pick_device(recipe.device)
+    loader = Loader(store.train, recipe.batch_size, recipe.seed, recipe.workers)
+    run = open_run(folder, recipe, store, resume, _compile_pays(recipe, store, loader, device))
+    trained, place, optimiser = _begin(recipe, store, run, device)
+    model = trained.model
+    augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
+    forward = _forward(model, run.compiled)
+    _announce(recipe, store, loader, model, device, run, place)
+
+    images_per_epoch = loader.steps_per_epoch * loader.batch_size
+    run.open_log(place.log_length, place.epoch * loader.steps_per_epoch + place.step)
+    clock = time.monotonic() - place.seconds
+    saved, window = time.monotonic(), _Window()
+    try:
+        with Meter("training", recipe.epochs * images_per_epoch, "images") as meter, _stop_on_signal() as stopping:
+            meter.skip(place.epoch * images_per_epoch + place.step * loader.batch_size)
+            while place.epoch < recipe.epochs:
+                model.train()
+                for records, labels in loader.batches(place.epoch, place.step):
+                    now = place.epoch + place.step / loader.steps_per_epoch
+                    lr = recipe.lr * warmup(recipe, now)
+                    lr_scale = schedule(recipe, now, place.errors)
+                    rng = stream(recipe.seed, AUGMENT, place.epoch, place.step)
+                    torch.manual_seed(int(stream(recipe.seed, DROPOUT, place.epoch, place.step).integers(2**62)))
+
+                    images = augmentation(records.to(device), rng)  # (N, 3, K, K)
+                    images, labels = images.contiguous(memory_format=torch.channels_last), labels.to(device)
+                    loss, logits = forward(images, labels)
+                    if not loss.isfinite():
+                        raise TrainingError(_what_broke(model, images, now, float(loss), folder))
+                    loss.backward()
+                    optimiser.step(lr, lr_scale)
+
+                    place.step += 1
+                    place.seconds = time.monotonic() - clock
+                    window.add(loss, logits, labels)
+                    meter.add(len(labels), f"epoch {place.epoch + 1}/{recipe.epochs}  {window.text}  lr {lr * lr_scale:.2g}")
+                    if place.step % LOG_STEPS == 0 or place.step == loader.steps_per_epoch:
+                        run.log("train", place.epoch * loader.steps_per_epoch + place.step, window.flush(lr * lr_scale))
+                    if stopping:
+                        _save(folder, trained, optimiser, place, run)
+                        raise Interrupted(f"stopped at epoch {now:.2f} and saved. Go on with the same command and --resume.")
+                    if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
+                        _save(folder, trained, optimiser, place, run)
+                        saved = time.monotonic()
+
+                result = evaluate(model, trained.preprocessing, store.held_out, store.classes)
+                place.epoch, place.step = place.epoch + 1, 0
+                place.errors.append(result.top1_error)
+                place.seconds = time.monotonic() - clock
+                run.log(
+                    store.held_out.name, place.epoch * loader.steps_per_epoch,
+                    {"epoch": place.epoch, "top1_error": result.top1_error, "top5_error": result.top5_error},
+                )  # fmt: skip
+                say(f"epoch {place.epoch}: {store.held_out.name} top-1 error {result.top1_error:.2%}")
+                _save(folder, trained, optimiser, place, run)
+                saved = time.monotonic()
+    finally:
+        run.close()
+    model.eval()
+    return replace(trained, extra={}, state=asdict(place))
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device asked for, or the best there is.
+
+    Raises:
+        RecipeError: it is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, available in there.items() if available)
+    if not there[wanted]:
+        known = ", ".join(name for name, available in there.items() if available)
+        raise RecipeError(f"device (={wanted!r}) is not available to PyTorch here; available: {known}.")
+    return torch.device(wanted)
+
+
+def _begin(recipe: Recipe, store: Store, run: Run, device: torch.device) -> tuple[Trained, Place, SGD]:
+    """The network, its place in the schedule and its velocity: new, or from the last checkpoint."""
+    variant = recipe.network(len(store.classes))
+    if variant.input_size > store.size:
+        raise RecipeError(
+            f"input_size (={variant.input_size}) is larger than the pictures of {store.folder} (={store.size}): prepare "
+            f"a store with --size {variant.input_size + variant.input_size % 2} or more, or pass --input-size {store.size}."
+        )
+    if run.resumed:
+        trained = native.load(run.folder / LATEST, device)
+        place = Place(**trained.state)
+        if place.epoch >= recipe.epochs:
+            say(f"{run.folder} is finished: {place.epoch} epochs.")
+    else:
+        seed = int(stream(recipe.seed, INIT).integers(2**62))
+        model = AlexNet(variant, torch.Generator().manual_seed(seed)).to(device)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trained = Trained(model, store.classes, Preprocessing.of(variant, store).to(device), {}, {})
+        place = Place()
+    optimiser = SGD(trained.model, recipe.momentum, recipe.weight_decay, variant)
+    if run.resumed:
+        optimiser.load(trained.extra)
+    return trained, place, optimiser
+
+
+def _save(folder: Path, trained: Trained, optimiser: SGD, place: Place, run: Run) -> None:
+    """Write the latest checkpoint and, if an epoch just ended with the lowest error so far, the best one."""
+    place.log_length = run.log_length
+    parts = trained.model, trained.classes, trained.preprocessing
+    native.save(folder / LATEST, Trained(*parts, optimiser.state(), asdict(place)))
+    if place.step == 0 and place.errors and place.errors[-1] == min(place.errors):
+        native.save(folder / BEST, Trained(*parts, {}, asdict(place)))
+
+
+# --- the compiled step ----------------------------------------------------------------------------------------------------
+
+
+def _compile_pays(recipe: Recipe, store: Store, loader: Loader, device: torch.device) -> bool:
+    if recipe.compile != "auto":
+        return recipe.compile == "on"
+    if device.type != "cpu":
+        return device.type == "cuda"
+    layers = recipe.network(len(store.classes)).layers()
+    images = recipe.epochs * loader.steps_per_epoch * loader.batch_size
+    seconds = images * arithmetic.training_flop(layers) / EAGER_FLOPS
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    return bool(compiler) and seconds > COMPILE_PAYS_SECONDS
+
+
+def _forward(model: AlexNet, compiled: bool) -> Step:
+    """The loss and logits of a batch; compiled into fused loops if asked, and if the compiler works."""
+
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(images)
+        return F.cross_entropy(logits, labels), logits
+
+    if not compiled:
+        return forward
+    fast = torch.compile(forward, dynamic=False)
+    compiles = True
+
+    def first_try(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal compiles
+        if not compiles:
+            return forward(images, labels)
+        try:
+            return fast(images, labels)
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            say(f"The network could not be compiled ({type(error).__name__}) and runs uncompiled, up to twice as slow.")
+            compiles = False
+            return forward(images, labels)
+
+    return first_try
+
+
+# --- for the person ---------------------------------------------------------------------------------------------------------
+
+
+class _Window:
+    """Loss and top-1 error since the last line of the log, and their running values for the display."""
+
+    def __init__(self) -> None:
+        self.loss, self.wrong, self.images, self.steps, self.start = 0.0, 0, 0, 0, time.monotonic()
+        self.text = ""
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.loss += float(loss.detach())
+        self.wrong += int((logits.argmax(1) != labels).sum())
+        self.images += len(labels)
+        self.steps += 1
+        self.text = f"loss {self.loss / self.steps:.3f}  top-1 {1 - self.wrong / self.images:.1%}"
+
+    def flush(self, lr: float) -> dict[str, float]:
+        seconds = time.monotonic() - self.start
+        values = {
+            "loss": self.loss / self.steps, "top1_error": self.wrong / self.images, "lr": lr,
+            "images_per_second": self.images / seconds,
+        }  # fmt: skip
+        text = self.text
+        self.__init__()  # type: ignore[misc]
+        self.text = text
+        return values
+
+
+def _announce(
+    recipe: Recipe, store: Store, loader: Loader, model: AlexNet, device: torch.device, run: Run, place: Place
+) -> None:
+    if loader.batch_size < recipe.batch_size:
+        say(f"The store has {len(store.train)} pictures to train on: batches hold {loader.batch_size} instead of "
+            f"{recipe.batch_size}.")  # fmt: skip
+    say(
+        f"{model.variant.name} x {model.variant.width:g}, {model.variant.input_size} pixels, "
+        f"{model.variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "
+        f"{recipe.epochs} epochs of {loader.steps_per_epoch} steps on {device.type}"
+        f"{', compiled (the first step takes up to a minute)' if run.compiled else ''}"
+        f"{f'; resumed at epoch {place.epoch}, step {place.step}' if run.resumed else ''}."
+    )
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[list[int]]:
+    """A list that fills when the user asks to stop, so that a step is never cut in half. A second Ctrl-C stops at once."""
+    stopping: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if stopping:
+            raise KeyboardInterrupt
+        stopping.append(number)
+        say("Stopping after this step ...")
+
+    try:
+        earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread, where signals do not arrive
+        earlier = {}
+    try:
+        yield stopping
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@torch.no_grad()
+def _what_broke(model: AlexNet, images: Tensor, epoch: float, loss: float, folder: Path) -> str:
+    """Where the first value that is not finite stands.
+
+    If weights are broken already, the gradients of the step before were, and those flow from fc8 down: the last layer broke
+    first. If not, the first stage to overflow did.
+    """
+    layers = dict(model.named_children())
+    broken = [name for name in layers if not all(p.isfinite().all() for p in layers[name].parameters())]
+    if broken:
+        where = f"the weights of {broken[-1]} went first, by the gradient of the step before"
+    else:
+        stages = model.stages(images)
+        first = next((name for name, value in stages.items() if not value.isfinite().all()), None)
+        where = f"the output of {first} went first" if first else "every activation is finite, the logits are too large"
+    return (
+        f"the loss is {loss} at epoch {epoch:.3f}: {where}. The last good checkpoint is in {folder}; lower --lr, raise "
+        "--warmup, or check --init and --pixels."
+    )

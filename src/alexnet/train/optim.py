@@ -1,0 +1,99 @@
+"""The paper's stochastic gradient descent, and its learning rate.
+
+    v <- momentum * v - weight_decay * lr * w - lr * gradient
+    w <- w + v
+
+The learning rate stands inside the velocity (section 5). `torch.optim.SGD` keeps it outside, which is the same while it is
+constant and differs at every drop: here an old step keeps the size it was taken with.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.train.recipes import Recipe
+from alexnet.variants import Variant
+
+
+class SGD:
+    """Velocity for each parameter, and the update.
+
+    Args:
+        model: its parameters are updated in place; weights and biases are told apart by their names.
+        momentum, weight_decay: as in the rule above.
+        variant: says how biases differ.
+    """
+
+    def __init__(self, model: nn.Module, momentum: float, weight_decay: float, variant: Variant) -> None:
+        self.momentum, self.weight_decay, self.variant = momentum, weight_decay, variant
+        self.parameters = dict(model.named_parameters())
+        self.velocity = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
+
+    @torch.no_grad()
+    def step(self, lr: float, scale: float = 1.0) -> None:
+        """One update from the gradients that the parameters hold, which are then dropped.
+
+        Args:
+            lr: the recipe's learning rate.
+            scale: where the schedule stands; biases ignore it in variants whose bias rate is never lowered.
+        """
+        bias_scale = scale if self.variant.bias_lr_drops else 1.0
+        self._update("weight", lr * scale, self.weight_decay)
+        self._update("bias", lr * bias_scale * self.variant.bias_lr, self.weight_decay * self.variant.bias_decay)
+
+    def _update(self, kind: str, lr: float, decay: float) -> None:
+        names = [name for name in self.parameters if name.endswith(kind)]
+        w: list[Tensor] = [self.parameters[name] for name in names]
+        v = [self.velocity[name] for name in names]
+        g = [parameter.grad for parameter in w if parameter.grad is not None]
+        torch._foreach_mul_(v, self.momentum)
+        if decay:
+            torch._foreach_add_(v, w, alpha=-decay * lr)
+        torch._foreach_add_(v, g, alpha=-lr)
+        torch._foreach_add_(w, v)
+        for parameter in w:
+            parameter.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """The velocity, for a checkpoint."""
+        return {f"velocity.{name}": tensor for name, tensor in self.velocity.items()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Put a checkpoint's velocity back."""
+        for name, tensor in self.velocity.items():
+            tensor.copy_(state[f"velocity.{name}"])
+
+
+def warmup(recipe: Recipe, epoch: float) -> float:
+    """The rise of the learning rate at the start, 0 to 1, after `epoch` epochs (with the fraction of the current one)."""
+    length = recipe.warmup * recipe.epochs
+    return min(1.0, epoch / length) if length else 1.0
+
+
+def schedule(recipe: Recipe, epoch: float, errors: Sequence[float]) -> float:
+    """Where the learning rate stands after the warm-up, as a factor in [0, 1].
+
+    A pure function of what a checkpoint holds, so a resumed run finds its place.
+
+    Args:
+        epoch: epochs done, with the fraction of the current one.
+        errors: held-out error after each epoch done.
+    """
+    match recipe.schedule:
+        case "linear":
+            return min(1.0, (1 - epoch / recipe.epochs) / (1 - recipe.warmup))
+        case "step":
+            return recipe.lr_factor ** sum(epoch >= drop for drop in recipe.lr_drops)
+        case "plateau":
+            return recipe.lr_factor ** plateau_drops(errors, recipe.patience)
+
+
+def plateau_drops(errors: Sequence[float], patience: int) -> int:
+    """How often `errors` went `patience` epochs without a new best since the last drop."""
+    drops, best, waited = 0, float("inf"), 0
+    for error in errors:
+        best, waited = (error, 0) if error < best else (best, waited + 1)
+        if waited == patience:
+            drops, waited = drops + 1, 0
+    return drops

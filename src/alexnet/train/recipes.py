@@ -1,0 +1,159 @@
+"""Named training runs: each is a function that returns a frozen `Recipe`.
+
+`alexnet train laptop --data store --out run --epochs 5` takes the recipe and changes a field; any field can be changed so.
+What each recipe gives, on which data and hardware, stands in `records/`.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+from alexnet import paper, variants
+from alexnet.errors import RecipeError, VariantError, nearest
+from alexnet.variants import Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a run computes, and a little that decides how fast."""
+
+    variant: str = "paper"
+    """Which AlexNet: paper, code-2012, caffe, caffenet, owt or torchvision."""
+    width: float = 1.0
+    """Factor on the kernels and units of every layer but the last."""
+    input_size: int | None = None
+    """Side of the crop that the net sees, in pixels; the variant's own if not given."""
+    init: Literal["gaussian", "he", "torch"] | None = None
+    """How weights start; as the variant says if not given."""
+    pixels: Literal["mean-image", "mean-colour", "unit"] | None = None
+    """Scale of the pixels; as the variant says if not given."""
+    dropout: float | None = None
+    """Share of units of fc6 and fc7 that are dropped; as the variant says if not given."""
+
+    epochs: int = paper.EPOCHS
+    """Passes over the training pictures."""
+    batch_size: int = paper.BATCH_SIZE
+    """Pictures in each update."""
+    lr: float = paper.LEARNING_RATE
+    """Learning rate at the start (after warm-up)."""
+    momentum: float = paper.MOMENTUM
+    """Share of the velocity that each step keeps."""
+    weight_decay: float = paper.WEIGHT_DECAY
+    """Each step subtracts this share of every weight, times the learning rate."""
+
+    schedule: Literal["plateau", "step", "linear"] = "plateau"
+    """plateau: lower the learning rate when the held-out error stops improving (the paper); step: after the epochs in
+    lr-drops; linear: to zero at the end."""
+    lr_factor: float = paper.LEARNING_RATE_FACTOR
+    """Factor at each drop of plateau and step."""
+    lr_drops: tuple[float, ...] = ()
+    """Epochs after which step lowers the learning rate."""
+    patience: int = 3
+    """Epochs without improvement that plateau waits for."""
+    warmup: float = 0.0
+    """Share of the run over which the learning rate rises from zero."""
+
+    crop: bool = True
+    """Random crops in training; the centre otherwise."""
+    mirror: bool = True
+    """Mirror half of the pictures."""
+    colour_noise: float = paper.COLOUR_NOISE
+    """Colour shifts along the principal components, in standard deviations; 0 for none."""
+
+    seed: int = 0
+    """Of the weights, the order, the crops and the dropout."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes a GPU if there is one."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the network (needs a C++ compiler on a CPU); auto does where it pays within the run."""
+    workers: int = 1
+    """Threads that read batches ahead. Changes no result."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints within an epoch; each epoch ends with one. Changes no result."""
+
+    def __post_init__(self) -> None:
+        rules = {
+            "epochs": self.epochs >= 1,
+            "batch_size": self.batch_size >= 1,
+            "lr": self.lr > 0,
+            "momentum": 0 <= self.momentum < 1,
+            "weight_decay": self.weight_decay >= 0,
+            "lr_factor": 0 < self.lr_factor < 1,
+            "lr_drops": all(drop > 0 for drop in self.lr_drops) and list(self.lr_drops) == sorted(self.lr_drops),
+            "patience": self.patience >= 1,
+            "warmup": 0 <= self.warmup < 1,
+            "colour_noise": self.colour_noise >= 0,
+            "seed": self.seed >= 0,
+            "workers": self.workers >= 1,
+            "checkpoint_minutes": self.checkpoint_minutes >= 0,
+        }
+        for name, holds in rules.items():
+            if not holds:
+                raise RecipeError(f"{name} (={getattr(self, name)}) {RULES[name]}.")
+        try:
+            self.network(num_classes=2)
+        except VariantError as error:  # an impossible network is refused before any data is read
+            raise RecipeError(str(error)) from error
+
+    def network(self, num_classes: int) -> Variant:
+        """The variant to train."""
+        changes: dict[str, Any] = {"width": self.width, "num_classes": num_classes}
+        for name in ("input_size", "init", "pixels", "dropout"):
+            if getattr(self, name) is not None:
+                changes[name] = getattr(self, name)
+        return variants.get(self.variant, **changes)
+
+
+RULES = {
+    "epochs": "must be at least 1",
+    "batch_size": "must be at least 1",
+    "lr": "must be above 0",
+    "momentum": "must be in [0, 1)",
+    "weight_decay": "must not be negative",
+    "lr_factor": "must be between 0 and 1",
+    "lr_drops": "must be rising epochs above 0",
+    "patience": "must be at least 1",
+    "warmup": "must be in [0, 1)",
+    "colour_noise": "must not be negative",
+    "seed": "must not be negative",
+    "workers": "must be at least 1",
+    "checkpoint_minutes": "must not be negative",
+}
+
+
+def laptop() -> Recipe:
+    """Half width, 64 pixels: minutes on two cores."""
+    return Recipe(
+        width=0.5, input_size=64, init="he", pixels="unit", dropout=0.2, epochs=3, batch_size=64, lr=0.02,
+        schedule="linear", warmup=0.05, colour_noise=0.0,
+    )  # fmt: skip
+
+
+def small_photos() -> Recipe:
+    """A few hundred to a few thousand photos of your own, from scratch."""
+    return Recipe(
+        width=0.5, input_size=128, init="he", pixels="unit", epochs=40, batch_size=32, lr=0.01,
+        schedule="linear", warmup=0.05,
+    )  # fmt: skip
+
+
+def paper_2012() -> Recipe:
+    """The net and schedule of the code that won ILSVRC-2012: 90 epochs of ImageNet, learning rate lowered by hand."""
+    return Recipe(variant="code-2012", epochs=paper.EPOCHS, schedule="step", lr_drops=(25, 51, 79))
+
+
+RECIPES = {"laptop": laptop, "small-photos": small_photos, "paper-2012": paper_2012}
+
+
+def get(name: str, **changes: Any) -> Recipe:
+    """A recipe by name, with fields changed on request.
+
+    Raises:
+        RecipeError: an unknown name or field, or a value out of range.
+    """
+    if name not in RECIPES:
+        raise RecipeError(f"there is no recipe {name!r}: {nearest(name, RECIPES)}")
+    known = {field.name for field in fields(Recipe)}
+    for field in changes:
+        if field not in known:
+            raise RecipeError(f"a recipe has no field {field!r}: {nearest(field, known)}")
+    return replace(RECIPES[name](), **changes)

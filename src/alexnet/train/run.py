@@ -1,0 +1,135 @@
+"""A run's folder: what was asked, where it ran, what happened, and the weights.
+
+run/
+├── config.json           the recipe, the store's fingerprint, whether the step is compiled
+├── environment.json      versions, processor, threads
+├── log.jsonl             one line every `LOG_STEPS` steps and after each epoch
+├── tensorboard/          the same for TensorBoard
+├── latest.safetensors    weights, velocity and place in the schedule: what --resume starts from
+└── best.safetensors      weights with the lowest held-out error so far
+"""
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+import alexnet
+from alexnet.data.store import Store
+from alexnet.errors import TrainingError
+from alexnet.train.recipes import Recipe
+from alexnet.weights.native import LATEST
+
+CONFIG, ENVIRONMENT, LOG, TENSORBOARD = "config.json", "environment.json", "log.jsonl", "tensorboard"
+#: Fields that may differ when a run is resumed, since they change no result.
+FREE_FIELDS = ("workers", "checkpoint_minutes")
+
+
+@dataclass
+class Run:
+    """An open run folder."""
+
+    folder: Path
+    resumed: bool
+    compiled: bool
+
+    def open_log(self, length: int, step: int) -> None:
+        """Start logging at `step`; what an interrupted start logged after the checkpoint is cut off."""
+        path = self.folder / LOG
+        path.touch()
+        os.truncate(path, length)
+        self._log = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in `close`
+        self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=step)
+
+    def log(self, kind: str, step: int, values: dict[str, float]) -> None:
+        """One line and one point on each TensorBoard curve; `kind` is train or the split's name."""
+        self._log.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._log.flush()
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    @property
+    def log_length(self) -> int:
+        return self._log.tell()
+
+    def close(self) -> None:
+        self._log.close()
+        self._board.close()
+
+
+def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled: bool) -> Run:
+    """Make a run's folder, or find one to go on with.
+
+    Args:
+        compiled: what a new run shall do; a resumed one does what it began with, to the bit.
+
+    Raises:
+        TrainingError: the folder is in the way, or is a run of another recipe or store.
+    """
+    config = {
+        "recipe": json.loads(json.dumps(asdict(recipe))),
+        "store": {"folder": str(store.folder.absolute()), "fingerprint": store.fingerprint},
+        "compiled": compiled,
+    }
+    path = folder / CONFIG
+    if resume and path.exists():
+        earlier = json.loads(path.read_text())
+        _check_same(folder, earlier, config)
+        return Run(folder, (folder / LATEST).exists(), earlier["compiled"])
+    if resume and not folder.exists():
+        raise TrainingError(f"{folder} does not exist: nothing to resume. Leave out --resume to begin.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        known = path.exists()
+        raise TrainingError(
+            f"{folder} {'holds a run already: go on with --resume' if known else 'is no run and not empty'}, or name "
+            "another folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / ENVIRONMENT, environment())
+    write_json(path, config)
+    return Run(folder, False, compiled)
+
+
+def _check_same(folder: Path, earlier: dict[str, Any], config: dict[str, Any]) -> None:
+    if earlier["store"]["fingerprint"] != config["store"]["fingerprint"]:
+        raise TrainingError(
+            f"{folder} was trained on another store ({earlier['store']['folder']}): resume with that one, or begin a new run."
+        )
+    old, new = earlier["recipe"], config["recipe"]
+    changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if new[name] != old.get(name)]
+    changed = [text for text in changed if text.split()[0] not in FREE_FIELDS]
+    if changed:
+        raise TrainingError(
+            f"{folder} was begun with other settings ({', '.join(changed)}): resume with the same, or begin a new run."
+        )
+
+
+def environment() -> dict[str, Any]:
+    """Where a run computed, for its record."""
+    return {
+        "alexnet": alexnet.__version__, "python": platform.python_version(), "torch": torch.__version__,
+        "numpy": np.__version__, "platform": platform.platform(), "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a small file, atomically."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)

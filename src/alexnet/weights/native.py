@@ -1,0 +1,126 @@
+"""Our own file: a trained network with all that it needs to be right.
+
+One safetensors file holds the parameters under their names (conv1.weight ... fc8.bias), the mean and scale of the pixels, and,
+as JSON in its header, the variant, the class names and the rest of the preprocessing. Whoever has the file can predict; there
+is no second file to lose, and nothing in it is executed. It is written beside its place and renamed, so a file under its name
+is always whole.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from alexnet.data.augment import Preprocessing
+from alexnet.errors import AlexNetError, CheckpointError
+from alexnet.model import AlexNet
+from alexnet.variants import Variant, get
+
+FORMAT = "alexnet 1"
+MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
+LATEST, BEST = "latest.safetensors", "best.safetensors"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network and what belongs to it.
+
+    Attributes:
+        classes: names in the order of the network's outputs.
+        extra: tensors that are not the network's, such as the optimiser's velocity.
+        state: whatever else the writer noted.
+    """
+
+    model: AlexNet
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    extra: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def save(path: Path, trained: Trained) -> None:
+    """Write a file, atomically.
+
+    Raises:
+        CheckpointError: no space, or the folder cannot be written; a file that was there stays.
+    """
+    preprocessing = trained.preprocessing
+    tensors = {
+        **trained.model.state_dict(), MEAN: preprocessing.mean, SCALE: preprocessing.scale, **trained.extra,
+    }  # fmt: skip
+    header = {
+        "format": FORMAT,
+        "variant": json.dumps(asdict(trained.model.variant)),
+        "classes": json.dumps(trained.classes),
+        "preprocessing": json.dumps(
+            {name: getattr(preprocessing, name) for name in ("stored_size", "input_size", "resize", "bgr")}
+        ),
+        "state": json.dumps(trained.state),
+    }
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path} could not be written ({error}); what stood there before is untouched. Free some space and go on from it."
+        ) from error
+
+
+def find(path: str | Path, which: str = LATEST) -> Path:
+    """The file that a run's folder or a file's own path stands for.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / which
+        if not path.exists():
+            raise CheckpointError(f"{path.parent} holds no {which}: it is no run, or training has not saved anything yet.")
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: name a run's folder or a .safetensors file.")
+    return path
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
+    """Read a file, or the latest checkpoint of a run's folder.
+
+    Raises:
+        CheckpointError: missing, damaged, or no file of ours.
+    """
+    path = find(path)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}).") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is a safetensors file, but was not written by alexnet: it lacks the variant's header.")
+    try:
+        model = AlexNet(_variant(json.loads(header["variant"])))
+        parameters = {name: tensors.pop(name) for name in model.state_dict()}
+        model.load_state_dict(parameters)
+        rest = json.loads(header["preprocessing"])
+        preprocessing = Preprocessing(mean=tensors.pop(MEAN), scale=tensors.pop(SCALE), **rest)
+    except (KeyError, TypeError, RuntimeError, AlexNetError) as error:
+        raise CheckpointError(f"{path} does not hold what its header says: {error}") from error
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Trained(
+        model.eval(), tuple(json.loads(header["classes"])), preprocessing.to(torch.device(device)), tensors,
+        json.loads(header["state"]),
+    )  # fmt: skip
+
+
+def _variant(fields: dict[str, Any]) -> Variant:
+    return get(fields["name"], **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
