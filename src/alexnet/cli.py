@@ -5,6 +5,7 @@ PyTorch takes a second to import, so the verbs import what they need when they r
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def _describe(store: "Store") -> None:
         print(f"{store.manifest['skipped']:,} files skipped, listed in {skipped}:")
         for line in skipped.read_text().splitlines()[:10]:
             entry = json.loads(line)
-            print(f"  {entry['file']}: {entry['reason']}")
+            print(f"  {entry['file']!a}: {entry['reason']}")
     size = sum(split.records.nbytes for split in store.splits.values())
     print(f"{store.folder}: {store.size} x {store.size} pixels, {size / 1e6:,.1f} MB, fingerprint {store.fingerprint}")
 
@@ -358,6 +359,9 @@ VERBS: dict[str, Any] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `alexnet`."""
+    # PyTorch's CPU threads spin while they wait for each other. Where another program wants one of the two cores, that makes
+    # training 30 times slower (26 against 794 images/s); sleeping costs little where none does (docs/log.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         tyro.extras.subcommand_cli_from_dict(
             VERBS,

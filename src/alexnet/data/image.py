@@ -8,6 +8,7 @@ shrunk by PyTorch's vectorised antialiased bilinear filter (same results as Pill
 
 import io
 import warnings
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -51,9 +52,10 @@ def encode(picture: bytes | NDArray[np.uint8], size: int, resize: Resize = "shor
     """
     image = _open(picture) if isinstance(picture, bytes) else Image.fromarray(picture)
     try:
-        image.draft("YCbCr", (size, size))  # JPEG only; a no-op elsewhere
-        orientation = image.getexif().get(ORIENTATION_TAG, 1)
+        image.draft(None if _stores_rgb(image) else "YCbCr", (size, size))  # JPEG only; a no-op elsewhere
         pixels = np.asarray(_to_ycbcr(image))  # (H, W, 3)
+        # After decoding: for a TIFF, Pillow has turned the picture by then and removed the tag.
+        orientation = image.getexif().get(ORIENTATION_TAG, 1)
     except Unreadable:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, ValueError, SyntaxError, struct.error, EOFError ... on damage
@@ -87,13 +89,19 @@ def _open(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise Unreadable("not an image in a known format") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
         raise Unreadable(f"more than {MAX_PIXELS:,} pixels: taken for a decompression bomb") from None
     except Exception as error:
         raise Unreadable(f"truncated or damaged: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise Unreadable(f"{image.width} x {image.height} are more than {MAX_PIXELS:,} pixels: a decompression bomb")
     return image
+
+
+def _stores_rgb(image: Image.Image) -> bool:
+    """Whether a JPEG holds RGB, which libjpeg cannot turn into YCbCr; libjpeg's own rule."""
+    identifiers = [layer[0] for layer in getattr(image, "layer", [])]
+    return "jfif" not in image.info and (image.info.get("adobe_transform") == 0 or bytes(identifiers) == b"RGB")
 
 
 def _to_ycbcr(image: Image.Image) -> Image.Image:
@@ -104,6 +112,10 @@ def _to_ycbcr(image: Image.Image) -> Image.Image:
         raise Unreadable("floating-point pixels have no defined white")
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    if image.mode in ("1", "L") and not image.has_transparency_data:
+        grey = image.convert("L")
+        neutral = Image.new("L", grey.size, 128)
+        return Image.merge("YCbCr", (grey, neutral, neutral))  # exact; by way of RGB, Pillow rounds down
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -113,19 +125,30 @@ def _to_ycbcr(image: Image.Image) -> Image.Image:
 
 def _shrink(pixels: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np.uint8]:
     """(H, W, 3) to (S, S, 3)."""
-    import torch  # here, so that listing a source or reading a store needs none of it
-    import torch.nn.functional as F
-
+    interpolate, from_numpy = _torch()
     height, width, _ = pixels.shape
     if resize == "short-side":
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         pixels = pixels[top : top + side, left : left + side]
+    batch = from_numpy(pixels).permute(2, 0, 1)[None]
+    shrunk = interpolate(batch, (size, size), mode="bilinear", antialias=True)
+    return np.asarray(shrunk[0].permute(1, 2, 0))
+
+
+@cache
+def _torch() -> tuple[Any, Any]:
+    """`F.interpolate` and `torch.from_numpy`, imported at first use: reading a store needs no PyTorch.
+
+    Pillow's buffers are read-only, of which PyTorch warns once in a process; they are only read here, so that is done at once.
+    """
+    import torch
+    import torch.nn.functional as F
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Pillow's buffer is read-only; it is only read
-        batch = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    shrunk = F.interpolate(batch, (size, size), mode="bilinear", antialias=True)
-    return shrunk[0].permute(1, 2, 0).numpy()
+        warnings.simplefilter("ignore", UserWarning)
+        torch.from_numpy(np.frombuffer(b"read-only", np.uint8))
+    return F.interpolate, torch.from_numpy
 
 
 def _orient(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -45,7 +45,7 @@ class Item(NamedTuple):
     label: int
     path: str
     offset: int = -1  # byte in a tar, row in a parquet file or an IDX array; -1 for a file of its own
-    length: int = 0  # bytes in a tar
+    length: int = -1  # bytes in a tar; -1 elsewhere
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def find(paths: Sequence[Path]) -> Source:
         "parquet": [f for f in files if f.suffix == ".parquet" and f.is_file()],
         "tar": [f for f in files if f.name.endswith((".tar", ".tar.gz", ".tgz")) and "devkit" not in f.name],
         "idx": [f for f in files if re.search(r"images[-.]idx3-ubyte(\.gz)?$", f.name)],
-        "folder": [f for f in files if f.is_dir()] if all(path.is_dir() for path in paths) else [],
+        "folder": [f for f in files if f.is_dir() and "devkit" not in f.name] if all(path.is_dir() for path in paths) else [],
     }
     if not any(kinds["parquet"] + kinds["tar"] + kinds["idx"]) and kinds["folder"]:
         kinds |= _shards_in_splits(kinds["folder"])
@@ -118,8 +118,8 @@ def read(item: Item) -> bytes | NDArray[np.uint8]:
         return Path(item.path).read_bytes()
     if item.path.endswith(".parquet"):
         return _parquet_row(item.path, item.offset)
-    if item.length == 0:
-        return _idx_array(item.path)[item.offset]
+    if item.length < 0:
+        return _idx_array(item.path, 3)[item.offset]
     with open(item.path, "rb") as file:
         file.seek(item.offset)
         return file.read(item.length)
@@ -160,7 +160,7 @@ def _nothing_found(paths: Sequence[Path], files: Sequence[Path]) -> str:
 
 def _by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
     """Group files by the split in their own or their folder's name; all under `train` if none speaks of one."""
-    named = {file: _split_of(file.name) or _split_of(file.parent.name) for file in files}
+    named = {file: _split_of(file.name) or _whole_split_name(file.parent.name) for file in files}
     if not any(named.values()):
         return {TRAIN: list(files)}
     unknown = [file for file, split in named.items() if split is None]
@@ -174,7 +174,7 @@ def _by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
 
 def _shards_in_splits(folders: Sequence[Path]) -> dict[str, list[Path]]:
     """Tars and parquet files that lie in folders `train`, `val` ... instead of side by side."""
-    inside = [file for folder in folders if _split_of(folder.name) for file in _visible(folder)]
+    inside = [file for folder in folders if _whole_split_name(folder.name) for file in _visible(folder)]
     tars = [file for file in inside if file.suffix == ".tar"]
     parquet = [file for file in inside if file.suffix == ".parquet"]
     # A folder train/ of class tars is no shard list: their members are pictures without labels, told apart in `_tars`.
@@ -210,9 +210,16 @@ def _folders(paths: Sequence[Path]) -> Source:
         raise SourceError(f"{_list(paths)}: name one folder; it may hold train/ and val/.")
     root = paths[0]
     folders = [entry for entry in _visible(root) if entry.is_dir()]
-    split_folders = {split: folder for folder in folders if (split := _whole_split_name(folder.name))}
+    split_folders: dict[str, Path] = {}
+    for folder in folders:
+        if split := _whole_split_name(folder.name):
+            if split in split_folders:
+                raise SourceError(f"{split_folders[split]} and {folder} are both {split}: keep one of them.")
+            split_folders[split] = folder
     if not split_folders:
         split_folders = {TRAIN: root}
+    elif TRAIN not in split_folders:
+        raise SourceError(f"{root} holds {', '.join(split_folders)} but no {TRAIN} folder.")
     elif others := [folder.name for folder in folders if not _whole_split_name(folder.name)]:
         raise SourceError(f"{root} holds {', '.join(split_folders)} beside {', '.join(others[:3])}: splits or classes?")
     root_of_classes = split_folders.get(TRAIN, root)
@@ -239,12 +246,14 @@ def _folder_items(folder: Path, root: Path, labels: dict[str, int]) -> Iterator[
             yield Item(str(file.relative_to(root)), labels[entry.name], str(file))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All files below a folder; a link that leads back up is not followed."""
+    above = (*above, folder.resolve())
     for entry in _visible(folder):
-        if entry.is_dir():
-            yield from _walk(entry)
-        else:
+        if not entry.is_dir():
             yield entry
+        elif entry.resolve() not in above:
+            yield from _walk(entry, above)
 
 
 # --- tars ---------------------------------------------------------------------------------------------------------------
@@ -257,6 +266,10 @@ def _members(path: Path, offset: int = 0, length: int | None = None) -> list[tar
             inner = _Span(file, offset, length if length is not None else path.stat().st_size)
             with tarfile.open(fileobj=inner, mode="r:") as tar:
                 members = [member for member in tar if member.isfile()]
+                # tarfile takes a header that it cannot read for the end.
+                inner.seek(tar.offset)
+                if inner.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                    raise tarfile.ReadError(f"damaged at byte {offset + tar.offset}")
     except tarfile.ReadError as error:
         raise SourceError(
             f"{path} is no uncompressed tar ({error}): unpack a compressed one first, download a damaged one again."
@@ -319,8 +332,8 @@ def _ilsvrc(contents: dict[Path, list[tarfile.TarInfo]], paths: Sequence[Path]) 
     splits = {TRAIN: train}
     for path in contents:
         if path not in nested and _split_of(path.stem) != "test":  # the test tar's labels were never published
-            truth = _ground_truth(path, paths, labels)
             pictures = sorted(contents[path], key=lambda member: member.name)
+            truth = _ground_truth(path, paths, labels, [Path(picture.name).name for picture in pictures])
             if len(truth) != len(pictures):
                 raise SourceError(f"{path} holds {len(pictures)} pictures, its ground truth {len(truth)} labels.")
             splits["val"] = [
@@ -330,7 +343,7 @@ def _ilsvrc(contents: dict[Path, list[tarfile.TarInfo]], paths: Sequence[Path]) 
     return Source("ILSVRC2012 tars", classes, splits)
 
 
-def _ground_truth(tar: Path, paths: Sequence[Path], labels: dict[str, int]) -> list[int]:
+def _ground_truth(tar: Path, paths: Sequence[Path], labels: dict[str, int], pictures: Sequence[str]) -> list[int]:
     """Labels of the validation pictures in the order of their names.
 
     Three lists are in use: the kit's (one devkit id a line, which needs the kit's table of ids), Caffe's `val.txt`
@@ -350,18 +363,24 @@ def _ground_truth(tar: Path, paths: Sequence[Path], labels: dict[str, int]) -> l
             "'NAME label' for each picture, beside it."
         )
     words = [line.split() for line in lines if line.strip()]
-    if all(len(line) == 2 for line in words):
-        words = [[label] for _, label in sorted(words)]
-        if not words[0][0].isdigit():
-            return [labels[_known(label, labels, tar)] for (label,) in words]
-        return [int(label) for (label,) in words]
+    if words and all(len(line) == 2 for line in words):
+        by_name = {Path(name).name: label for name, label in words}
+        missing = [name for name in pictures if name not in by_name]
+        if len(by_name) == len(pictures) and missing:
+            raise SourceError(f"{truth[0]} has no label for {missing[0]}: it lists other files, such as {words[0][0]}.")
+        values = [label for _, label in sorted(by_name.items())]
+        if not all(value.isdigit() for value in values):
+            return [labels[_known(value, labels, tar)] for value in values]
+        if beyond := [value for value in values if int(value) >= len(labels)]:
+            raise SourceError(f"{truth[0]} has a label {beyond[0]}: {len(labels)} classes are counted from 0.")
+        return [int(value) for value in values]
     if not kits:
         raise SourceError(
             f"{truth[0]} counts classes by the kit's ids: put ILSVRC2012_devkit_t12.tar.gz beside it, whose table says "
             "which WordNet id each one is."
         )
     synsets = _kit_synsets(kits[0])
-    return [labels[_known(synsets[int(line[0])], labels, tar)] for line in words]
+    return [labels[_known(synsets.get(line[0], line[0]), labels, tar)] for line in words]
 
 
 def _known(name: str, labels: dict[str, int], tar: Path) -> str:
@@ -376,21 +395,24 @@ def _from_kit(kit: Path, name: str) -> bytes:
             if file.name == name:
                 return file.read_bytes()
     else:
-        with tarfile.open(kit, "r:*") as tar:
-            for member in tar:
-                if Path(member.name).name == name and (found := tar.extractfile(member)):
-                    return found.read()
+        try:
+            with tarfile.open(kit, "r:*") as tar:
+                for member in tar:
+                    if Path(member.name).name == name and (found := tar.extractfile(member)):
+                        return found.read()
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise SourceError(f"{kit} cannot be read ({error}): download it again.") from error
     raise SourceError(f"{kit} holds no {name}: it should be the kit of ILSVRC2012, task 1 and 2.")
 
 
-def _kit_synsets(kit: Path) -> dict[int, str]:
+def _kit_synsets(kit: Path) -> dict[str, str]:
     """Devkit id -> WordNet id, from the kit's meta.mat."""
     try:
         from scipy.io import loadmat
     except ImportError:
         raise SourceError("reading the kit's meta.mat needs SciPy: pip install 'alexnet[ilsvrc]'.") from None
     table = loadmat(io.BytesIO(_from_kit(kit, "meta.mat")), squeeze_me=True)["synsets"]
-    return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in table}
+    return {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in table}
 
 
 def _webdataset(contents: dict[Path, list[tarfile.TarInfo]]) -> Source:
@@ -434,11 +456,11 @@ def _class_names(folder: Path) -> list[str]:
     return [line.strip() for line in file.read_text().splitlines() if line.strip()] if file.is_file() else []
 
 
-def _numbered(splits: dict[str, list[Item]], names: Sequence[str]) -> tuple[str, ...]:
+def _numbered(splits: dict[str, list[Item]], names: Sequence[str], where: str = CLASS_NAMES_FILE) -> tuple[str, ...]:
     """Class names of a source that has numbers only."""
     highest = max((item.label for items in splits.values() for item in items), default=-1)
     if names and len(names) <= highest:
-        raise SourceError(f"{CLASS_NAMES_FILE} names {len(names)} classes, but there is a label {highest}.")
+        raise SourceError(f"{where} names {len(names)} classes, but there is a label {highest}.")
     return tuple(names) or tuple(str(label) for label in range(highest + 1))
 
 
@@ -454,10 +476,14 @@ def _parquet(files: Sequence[Path]) -> Source:
     for split, members in _by_split(files).items():
         for path in members:
             try:
+                schema = pq.read_schema(path)
+                schema.field("image")
+                if not pa.types.is_integer(schema.field("label").type):
+                    raise SourceError(f"{path} has labels of type {schema.field('label').type}: expected integers.")
                 table = pq.read_table(path, columns=["label"])
             except (pa.ArrowInvalid, OSError, KeyError) as error:
                 raise SourceError(f"{path} is no image parquet with columns image and label: {error}") from error
-            names = _parquet_names(pq.read_schema(path).metadata)
+            names = _parquet_names(schema.metadata)
             if classes and names != classes:
                 raise SourceError(f"{path} names other classes than the files before it.")
             classes = names
@@ -467,7 +493,7 @@ def _parquet(files: Sequence[Path]) -> Source:
             splits.setdefault(split, []).extend(
                 Item(f"{path.name}[{row}]", label, str(path), row) for row, label in enumerate(labels)
             )
-    return Source("image parquet", _numbered(splits, classes), splits)
+    return Source("image parquet", _numbered(splits, classes, f"the schema of {files[0]}"), splits)
 
 
 def _parquet_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
@@ -508,8 +534,8 @@ def _idx(images: Sequence[Path]) -> Source:
     splits: dict[str, list[Item]] = {}
     for split, members in _by_split(images).items():
         for path in members:
-            labels = _idx_array(str(_idx_labels(path)))
-            count = len(_idx_array(str(path)))
+            labels = _idx_array(str(_idx_labels(path)), 1)
+            count = len(_idx_array(str(path), 3))
             if len(labels) != count:
                 raise SourceError(f"{path} holds {count} pictures, its label file {len(labels)}.")
             splits.setdefault(split, []).extend(
@@ -527,16 +553,15 @@ def _idx_labels(images: Path) -> Path:
 
 
 @lru_cache(maxsize=2)
-def _idx_array(path: str) -> NDArray[np.uint8]:
+def _idx_array(path: str, dimensions: int) -> NDArray[np.uint8]:
     """An IDX file of bytes: magic 0x0000 08 ndim, big-endian sizes, data."""
     try:
         data = Path(path).read_bytes()
         data = gzip.decompress(data) if path.endswith(".gz") else data
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
-    dimensions = data[3] if len(data) > 3 else 0
-    if data[:3] != b"\x00\x00\x08" or not 1 <= dimensions <= 3:
-        raise SourceError(f"{path} is no IDX file of bytes.")
+    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < 4 + 4 * dimensions:
+        raise SourceError(f"{path} is no IDX file of bytes in {dimensions} dimensions.")
     shape = tuple(int(side) for side in np.frombuffer(data, ">i4", dimensions, 4))
     body = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
     if body.size != np.prod(shape):

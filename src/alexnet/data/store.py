@@ -54,7 +54,8 @@ class Split:
     @cached_property
     def files(self) -> list[str]:
         """Where each picture came from. Read whole: for looking at pictures, not for training."""
-        return (self.folder / f"{self.name}.files").read_text().splitlines()
+        text = (self.folder / f"{self.name}.files").read_bytes().decode("utf-8", "surrogateescape")
+        return text.split("\n")[:-1]  # splitlines would also split at characters that a name may hold
 
 
 @dataclass(frozen=True)
@@ -166,4 +167,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{path} is damaged ({error}): prepare the store again.") from error
     if version != FORMAT:
         raise StoreError(f"{folder} is a store of format {version}; this version reads format {FORMAT}: prepare it again.")
+    keys = ("size", "resize", "classes", "splits", "statistics", "files")
+    if missing := [key for key in keys if key not in manifest]:
+        raise StoreError(f"{path} is damaged (it lacks {', '.join(missing)}): prepare the store again.")
     return manifest

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +45,30 @@ class Interrupted(TrainingError):
 
 
 @dataclass
+class Window:
+    """Sums since the last line of the log."""
+
+    loss: float = 0.0
+    wrong: int = 0
+    images: int = 0
+    steps: int = 0
+    start: float = 0.0  # in seconds of the run
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> str:
+        """Count a batch; the averages so far as text for the display."""
+        self.loss += float(loss.detach())
+        self.wrong += int((logits.argmax(1) != labels).sum())
+        self.images += len(labels)
+        self.steps += 1
+        return f"loss {self.loss / self.steps:.3f}  top-1 {1 - self.wrong / self.images:.1%}"
+
+    def values(self, lr: float, now: float) -> dict[str, float]:
+        """A line for the log."""
+        rate = self.images / max(now - self.start, 1e-9)
+        return {"loss": self.loss / self.steps, "top1_error": self.wrong / self.images, "lr": lr, "images_per_second": rate}
+
+
+@dataclass
 class Place:
     """Where a run stands: what a checkpoint must hold beside the tensors."""
 
@@ -52,6 +77,12 @@ class Place:
     errors: list[float] = field(default_factory=list)  # held-out top-1 error after each epoch
     seconds: float = 0.0  # trained so far, over all starts
     log_length: int = 0
+    window: Window = field(default_factory=Window)
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> "Place":
+        """From a checkpoint's JSON."""
+        return cls(**{**state, "window": Window(**state["window"])})
 
 
 def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> Trained:
@@ -76,13 +107,13 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
     trained, place, optimiser = _begin(recipe, store, run, device)
     model = trained.model
     augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
-    forward = _forward(model, run.compiled)
+    forward = loss_function(model, run.compiled)
     _announce(recipe, store, loader, model, device, run, place)
 
     images_per_epoch = loader.steps_per_epoch * loader.batch_size
     run.open_log(place.log_length, place.epoch * loader.steps_per_epoch + place.step)
     clock = time.monotonic() - place.seconds
-    saved, window = time.monotonic(), _Window()
+    saved = time.monotonic()
     try:
         with Meter("training", recipe.epochs * images_per_epoch, "images") as meter, _stop_on_signal() as stopping:
             meter.skip(place.epoch * images_per_epoch + place.step * loader.batch_size)
@@ -99,16 +130,18 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                     images, labels = images.contiguous(memory_format=torch.channels_last), labels.to(device)
                     loss, logits = forward(images, labels)
                     if not loss.isfinite():
-                        raise TrainingError(_what_broke(model, images, now, float(loss), folder))
+                        raise TrainingError(_what_broke(model, images, now, float(loss.detach()), folder))
                     loss.backward()
                     optimiser.step(lr, lr_scale)
 
                     place.step += 1
                     place.seconds = time.monotonic() - clock
-                    window.add(loss, logits, labels)
-                    meter.add(len(labels), f"epoch {place.epoch + 1}/{recipe.epochs}  {window.text}  lr {lr * lr_scale:.2g}")
+                    text = place.window.add(loss, logits, labels)
+                    meter.add(len(labels), f"epoch {place.epoch + 1}/{recipe.epochs}  {text}  lr {lr * lr_scale:.2g}")
                     if place.step % LOG_STEPS == 0 or place.step == loader.steps_per_epoch:
-                        run.log("train", place.epoch * loader.steps_per_epoch + place.step, window.flush(lr * lr_scale))
+                        values = place.window.values(lr * lr_scale, place.seconds)
+                        run.log("train", place.epoch * loader.steps_per_epoch + place.step, values)
+                        place.window = Window(start=place.seconds)
                     if stopping:
                         _save(folder, trained, optimiser, place, run)
                         raise Interrupted(f"stopped at epoch {now:.2f} and saved. Go on with the same command and --resume.")
@@ -158,7 +191,7 @@ def _begin(recipe: Recipe, store: Store, run: Run, device: torch.device) -> tupl
         )
     if run.resumed:
         trained = native.load(run.folder / LATEST, device)
-        place = Place(**trained.state)
+        place = Place.of(trained.state)
         if place.epoch >= recipe.epochs:
             say(f"{run.folder} is finished: {place.epoch} epochs.")
     else:
@@ -197,7 +230,7 @@ def _compile_pays(recipe: Recipe, store: Store, loader: Loader, device: torch.de
     return bool(compiler) and seconds > COMPILE_PAYS_SECONDS
 
 
-def _forward(model: AlexNet, compiled: bool) -> Step:
+def loss_function(model: AlexNet, compiled: bool) -> Step:
     """The loss and logits of a batch; compiled into fused loops if asked, and if the compiler works."""
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,32 +259,6 @@ def _forward(model: AlexNet, compiled: bool) -> Step:
 
 
 # --- for the person ---------------------------------------------------------------------------------------------------------
-
-
-class _Window:
-    """Loss and top-1 error since the last line of the log, and their running values for the display."""
-
-    def __init__(self) -> None:
-        self.loss, self.wrong, self.images, self.steps, self.start = 0.0, 0, 0, 0, time.monotonic()
-        self.text = ""
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss += float(loss.detach())
-        self.wrong += int((logits.argmax(1) != labels).sum())
-        self.images += len(labels)
-        self.steps += 1
-        self.text = f"loss {self.loss / self.steps:.3f}  top-1 {1 - self.wrong / self.images:.1%}"
-
-    def flush(self, lr: float) -> dict[str, float]:
-        seconds = time.monotonic() - self.start
-        values = {
-            "loss": self.loss / self.steps, "top1_error": self.wrong / self.images, "lr": lr,
-            "images_per_second": self.images / seconds,
-        }  # fmt: skip
-        text = self.text
-        self.__init__()  # type: ignore[misc]
-        self.text = text
-        return values
 
 
 def _announce(

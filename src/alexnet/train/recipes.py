@@ -121,10 +121,10 @@ RULES = {
 
 
 def laptop() -> Recipe:
-    """Half width, 64 pixels: minutes on two cores."""
+    """Half width, 64 pixels: Fashion-MNIST in minutes on two cores."""
     return Recipe(
-        width=0.5, input_size=64, init="he", pixels="unit", dropout=0.2, epochs=3, batch_size=64, lr=0.02,
-        schedule="linear", warmup=0.05, colour_noise=0.0,
+        width=0.5, input_size=64, init="he", pixels="unit", dropout=0.0, epochs=3, batch_size=64, lr=0.02,
+        schedule="linear", warmup=0.05, crop=False, colour_noise=0.0,
     )  # fmt: skip
 
 

@@ -1,0 +1,62 @@
+"""Fixtures: the reference material beside the project (where it is), small photos made here, small stores made of them."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.data.prepare import prepare
+from alexnet.data.store import Store
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder ../shared; tests that use it are skipped without it."""
+    if not SHARED.is_dir():
+        pytest.skip("the reference material ../shared is not here")
+    return SHARED
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _shared_is_complete() -> None:
+    """Where CI says that the reference material is there, it is: a test that skips for lack of it would hide a failure."""
+    if os.environ.get("ALEXNET_REQUIRE_SHARED"):
+        assert (SHARED / "facts.md").exists(), f"{SHARED} is not where the tests look for it"
+
+
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+
+
+def draw(colour: tuple[int, int, int], seed: int, size: tuple[int, int] = (60, 50)) -> Image.Image:
+    """A small picture of one colour with noise: three classes of them can be learned in seconds."""
+    noise = np.random.default_rng(seed).normal(0, 25, (size[1], size[0], 3))
+    return Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
+
+
+def write_photos(folder: Path, per_class: int, first: int = 0) -> Path:
+    """A folder per class with `per_class` JPEGs each."""
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(first, first + per_class):
+            draw(colour, 1000 * len(name) + index).save(folder / name / f"{index}.jpg", quality=92)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[..., Path]:
+    """`photos(per_class)` writes a flat folder per class under the test's own folder."""
+    return lambda per_class=12, name="photos": write_photos(tmp_path / name, per_class)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """72 pixels; 60 pictures to train on, 18 to test, three classes. Read only."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder / "train", 20)
+    write_photos(folder / "val", 6, first=100)
+    return prepare([folder], tmp_path_factory.mktemp("store") / "store", size=72)

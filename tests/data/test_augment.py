@@ -1,0 +1,104 @@
+"""Crops, mirrors, colour noise, means and views: what they should be, measured."""
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.image import decode
+from alexnet.data.loader import stream
+from alexnet.data.store import Store
+from alexnet.variants import get
+
+
+def preprocessing(store: Store, **changes: object) -> Preprocessing:
+    return Preprocessing.of(get("paper", **{"width": 0.125, "input_size": 64, **changes}), store)
+
+
+def records(store: Store, count: int = 16) -> torch.Tensor:
+    return torch.from_numpy(np.array(store.train.records[:count]))
+
+
+def test_centre_view_minus_the_mean_image(store: Store) -> None:
+    """The centre crop of the decoded picture minus that of the mean image; decoding rounds, so to one grey level."""
+    found = preprocessing(store).view(records(store, 1), *preprocessing(store).views(1)[0])
+    picture = decode(store.train.records[0]).transpose(2, 0, 1).astype(float)
+    expected = (picture - store.mean_image)[:, 4:68, 4:68]
+    assert abs(found[0].numpy() - expected).max() < 1.01
+
+
+def test_bgr(store: Store) -> None:
+    rgb, bgr = (preprocessing(store, channel_order=order) for order in ("RGB", "BGR"))
+    x = records(store)
+    assert torch.equal(rgb.view(x, 0, 0, False).flip(1), bgr.view(x, 0, 0, False))
+
+
+def test_unit_pixels(store: Store) -> None:
+    """Over the whole training split each channel has mean 0 and deviation 1, to what sampling one pixel in four leaves."""
+    x = preprocessing(store, pixels="unit", input_size=72).view(torch.from_numpy(np.array(store.train.records)), 0, 0, False)
+    assert x.mean((0, 2, 3)).abs().max() < 0.05
+    assert (x.std((0, 2, 3)) - 1).abs().max() < 0.05
+
+
+def test_mean_colour(store: Store) -> None:
+    x = preprocessing(store, pixels="mean-colour", input_size=72).view(
+        torch.from_numpy(np.array(store.train.records)), 0, 0, False
+    )
+    assert x.mean((0, 2, 3)).abs().max() < 3  # grey levels; clipping is ignored in the statistics
+    assert x.std() > 30
+
+
+def test_ten_views_in_the_order_of_2012(store: Store) -> None:
+    """Top-left, top-right, centre, bottom-left, bottom-right, then their mirrors."""
+    assert preprocessing(store).views(10) == [
+        (0, 0, False), (0, 8, False), (4, 4, False), (8, 0, False), (8, 8, False),
+        (0, 0, True), (0, 8, True), (4, 4, True), (8, 0, True), (8, 8, True),
+    ]  # fmt: skip
+
+
+def test_a_mirrored_view_is_the_mirror(store: Store) -> None:
+    """With a mean colour; a mean image stays where it is while the picture turns."""
+    p, x = preprocessing(store, pixels="mean-colour"), records(store)
+    assert torch.equal(p.view(x, 8, 0, True), p.view(x, 8, 0, False).flip(3))
+
+
+def test_same_state_same_batch(store: Store) -> None:
+    augmentation = Augmentation.of(preprocessing(store), store, crop=True, mirror=True, colour_noise=0.1)
+    x = records(store)
+    first, second, third = (augmentation(x, stream(0, 1, 2, step)) for step in (3, 3, 4))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+def test_crops_and_mirrors_are_uniform(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All 9 x 9 corners occur, half of the pictures are mirrored: 5 standard errors."""
+    drawn: list[tuple[torch.Tensor, ...]] = []
+    monkeypatch.setattr(Preprocessing, "apply", lambda self, records, *parameters: drawn.append(parameters))
+    augmentation = Augmentation.of(preprocessing(store), store, crop=True, mirror=True, colour_noise=0.1)
+    n = 20_000
+    augmentation(torch.zeros(n, 1), stream(0))
+    top, left, mirror, _ = drawn[0]
+    corners = torch.bincount(top * 9 + left, minlength=81)
+    assert len(corners) == 81
+    assert (corners - n / 81).abs().max() < 5 * (n / 81) ** 0.5
+    assert abs(float(mirror.float().mean()) - 0.5) < 5 * 0.5 / n**0.5
+
+
+def test_colour_noise_lies_along_the_components(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its covariance is strength^2 times that of the pixels' colours: axes are columns, deviations no eigenvalues."""
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr(Preprocessing, "apply", lambda self, records, top, left, mirror, colour: drawn.append(colour))
+    augmentation = Augmentation.of(preprocessing(store), store, crop=True, mirror=True, colour_noise=0.1)
+    augmentation(torch.zeros(200_000, 1), stream(0))
+    statistics = store.statistics
+    expected = 0.01 * statistics.axes @ np.diag(statistics.axis_deviations**2) @ statistics.axes.T
+    pixels = np.diag(expected) / 0.01
+    assert np.sqrt(pixels) == pytest.approx(statistics.deviation, rel=1e-6)
+    np.testing.assert_allclose(np.cov(drawn[0].numpy().T), expected, rtol=0.05, atol=0.01 * abs(expected).max())
+
+
+def test_nothing_random_is_the_centre(store: Store) -> None:
+    p = preprocessing(store)
+    augmentation = Augmentation.of(p, store, crop=False, mirror=False, colour_noise=0.0)
+    x = records(store)
+    assert torch.equal(augmentation(x, stream(9)), p.view(x, 4, 4, False))

@@ -1,0 +1,70 @@
+"""(seed, epoch, step) decides the batch, and nothing else does."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from alexnet.data.loader import Batch, Loader, in_order
+from alexnet.data.store import Split, Store
+
+
+def same(first: Batch, second: Batch) -> bool:
+    return torch.equal(first.records, second.records) and torch.equal(first.labels, second.labels)
+
+
+def tiny(tmp_path_factory: pytest.TempPathFactory, count: int) -> Split:
+    """Record i holds i in every byte; its label is i too."""
+    numbers = np.arange(count)
+    records = np.repeat(numbers.astype(np.uint8)[:, None], 6, axis=1)
+    return Split("train", records, numbers.astype(np.int32), tmp_path_factory.getbasetemp())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(2, 90), size=st.integers(1, 40), seed=st.integers(0, 2**31), epoch=st.integers(0, 50), data=st.data())
+def test_any_batch_from_anywhere(
+    tmp_path_factory: pytest.TempPathFactory, count: int, size: int, seed: int, epoch: int, data: st.DataObject
+) -> None:
+    """A fresh loader asked for one batch gives what another gives after iterating from any start, with any workers."""
+    split = tiny(tmp_path_factory, count)
+    loader = Loader(split, size, seed)
+    step = data.draw(st.integers(0, loader.steps_per_epoch - 1))
+    start = data.draw(st.integers(0, step))
+    workers = data.draw(st.integers(1, 4))
+    iterated = list(Loader(split, size, seed, workers).batches(epoch, start))
+    assert len(iterated) == loader.steps_per_epoch - start
+    assert same(loader.batch(epoch, step), iterated[step - start])
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(count=st.integers(2, 90), size=st.integers(1, 40), seed=st.integers(0, 2**31))
+def test_an_epoch_repeats_nothing(tmp_path_factory: pytest.TempPathFactory, count: int, size: int, seed: int) -> None:
+    loader = Loader(tiny(tmp_path_factory, count), size, seed)
+    seen = torch.cat([batch.labels for batch in loader.batches(0)])
+    assert len(seen) == len(seen.unique()) == count // loader.batch_size * loader.batch_size
+    for batch in loader.batches(1):
+        assert torch.equal(batch.records[:, 0].long(), batch.labels)  # a record keeps its label
+
+
+def test_order_depends_on_seed_and_epoch(tmp_path_factory: pytest.TempPathFactory) -> None:
+    split = tiny(tmp_path_factory, 64)
+    orders = {tuple(Loader(split, 64, seed).indices(epoch, 0)) for seed in (0, 1) for epoch in (0, 1)}
+    assert len(orders) == 4
+
+
+def test_a_small_split_gives_small_batches(store: Store) -> None:
+    loader = Loader(store.train, 1000, 0)
+    assert (loader.batch_size, loader.steps_per_epoch) == (60, 1)
+
+
+def test_steps_out_of_range(store: Store) -> None:
+    with pytest.raises(IndexError, match=r"step \(=6\) must be in \[0, 6\)"):
+        Loader(store.train, 10, 0).batch(0, 6)
+
+
+def test_in_order(store: Store) -> None:
+    batches = list(in_order(store.held_out, 7))
+    assert [len(batch.labels) for batch in batches] == [7, 7, 4]
+    assert np.array_equal(torch.cat([batch.records for batch in batches]).numpy(), store.held_out.records)
+    assert np.array_equal(torch.cat([batch.labels for batch in batches]).numpy(), store.held_out.labels)

@@ -1,0 +1,902 @@
+"""Where photos come from: every layout made small, the real parquet files, and every way in which a source can be wrong.
+
+Nothing is decoded here, so most "pictures" are a few bytes that say which one they are.
+"""
+
+import gzip
+import io
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.io import savemat
+
+from alexnet.data import sources
+from alexnet.data.sources import Item, Source, find, hold_out, read
+from alexnet.errors import SourceError
+
+Files = Iterable[tuple[str, bytes]]
+
+
+def write(root: Path, *names: str) -> Path:
+    """Files under `root`, each of which holds its own name."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    return root
+
+
+def names(source: Source, split: str = "train") -> list[tuple[str, str]]:
+    """(name, class) of each item."""
+    return [(item.name, source.classes[item.label]) for item in source.splits[split]]
+
+
+def labels(source: Source, split: str = "train") -> list[int]:
+    return [item.label for item in source.splits[split]]
+
+
+def counts(source: Source) -> dict[str, int]:
+    return {split: len(items) for split, items in source.splits.items()}
+
+
+def tarred(files: Files, mode: str = "w") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+# --- a folder per class -------------------------------------------------------------------------------------------------
+
+
+def test_folder_per_class(tmp_path: Path) -> None:
+    """Classes and files in the order of their names, whatever the order of the disk."""
+    write(tmp_path, "yak/2.jpg", "yak/10.jpg", "ant/b.png", "ant/a.JPEG", "mole/x.webp")
+    source = find([tmp_path])
+    assert source.kind == "folder"
+    assert source.classes == ("ant", "mole", "yak")
+    assert names(source) == [
+        ("ant/a.JPEG", "ant"), ("ant/b.png", "ant"), ("mole/x.webp", "mole"), ("yak/10.jpg", "yak"), ("yak/2.jpg", "yak"),
+    ]  # fmt: skip
+    assert list(source.splits) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"), [("val", "val"), ("valid", "val"), ("validation", "val"), ("test", "test"), ("Val", "val")]
+)
+def test_split_folders(tmp_path: Path, folder: str, split: str) -> None:
+    write(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/b/2.jpg", f"{folder}/a/3.jpg", f"{folder}/b/4.jpg")
+    source = find([tmp_path])
+    assert source.classes == ("a", "b")
+    assert counts(source) == {"train": 3, split: 2}
+    assert names(source, split) == [(f"{folder}/a/3.jpg", "a"), (f"{folder}/b/4.jpg", "b")]
+
+
+def test_three_split_folders(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{split}/{name}/1.jpg" for split in ("train", "val", "test") for name in "ab"))
+    assert counts(find([tmp_path])) == {"train": 2, "val": 2, "test": 2}
+
+
+def test_a_class_may_be_missing_in_the_second_split(tmp_path: Path) -> None:
+    """Labels come from the training folder."""
+    write(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/b/1.jpg")
+    assert names(find([tmp_path]), "val") == [("val/b/1.jpg", "b")]
+
+
+def test_two_folders_of_one_split_lose_no_pictures(tmp_path: Path) -> None:
+    """Either both are taken or it is an error: one of them may not vanish."""
+    write(tmp_path, *(f"{split}/{name}/1.jpg" for split in ("train", "val", "validation") for name in "ab"))
+    try:
+        assert counts(find([tmp_path])) == {"train": 2, "val": 4}
+    except SourceError as error:
+        assert "validation" in str(error)
+
+
+def test_nested_folders_belong_to_the_class_above(tmp_path: Path) -> None:
+    write(tmp_path, "cat/2024/may/1.jpg", "cat/2.jpg", "dog/a/b/c/3.jpg")
+    assert names(find([tmp_path])) == [("cat/2.jpg", "cat"), ("cat/2024/may/1.jpg", "cat"), ("dog/a/b/c/3.jpg", "dog")]
+
+
+def test_hidden_files_are_ignored(tmp_path: Path) -> None:
+    """What systems leave behind: in classes, beside them, and as folders."""
+    write(
+        tmp_path, "a/1.jpg", "b/2.jpg", ".DS_Store", ".git/config", "a/.DS_Store", "b/._2.jpg", "b/Thumbs.db", "a/.cache/3.jpg"
+    )
+    assert names(find([tmp_path])) == [("a/1.jpg", "a"), ("b/2.jpg", "b")]
+
+
+def test_files_beside_the_classes_are_no_class(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.jpg", "b/2.jpg", "README.md", "licence.txt")
+    assert find([tmp_path]).classes == ("a", "b")
+
+
+def test_a_class_may_have_a_split_word_in_its_name(tmp_path: Path) -> None:
+    write(tmp_path, "test tube/1.jpg", "freight train/2.jpg", "beaker/3.jpg")
+    assert find([tmp_path]).classes == ("beaker", "freight train", "test tube")
+
+
+def test_read_gives_a_files_bytes(tmp_path: Path) -> None:
+    for item in find([write(tmp_path, "a/1.jpg", "b/2.jpg")]).splits["train"]:
+        assert read(item) == item.name.encode()
+
+
+def test_a_real_folder(shared: Path) -> None:
+    source = find([shared / "data/imagenette-mini"])
+    assert sum(counts(source).values()) == 600
+    assert set(source.splits) == {"train", "val"}
+    assert len(source.classes) == 10
+    assert source.classes == tuple(sorted(source.classes))
+    assert all(name.startswith("n0") for name in source.classes)
+
+
+# --- holding out ------------------------------------------------------------------------------------------------------
+
+
+def flat_source(per_class: Sequence[int]) -> Source:
+    items = [Item(f"{label}/{index}.jpg", label, "") for label, count in enumerate(per_class) for index in range(count)]
+    return Source("folder", tuple(map(str, range(len(per_class)))), {"train": items})
+
+
+def held(source: Source, share: float = 0.1, seed: int = 0) -> set[str]:
+    return {item.name for item in hold_out(source, share, seed).splits["val"]}
+
+
+def test_hold_out_takes_its_share_of_each_class() -> None:
+    split = hold_out(flat_source([100, 50, 20]), 0.1, 0)
+    assert Counter(labels(split, "val")) == {0: 10, 1: 5, 2: 2}
+    assert Counter(labels(split)) == {0: 90, 1: 45, 2: 18}
+
+
+def test_hold_out_partitions_in_order() -> None:
+    source = flat_source([30, 40])
+    split = hold_out(source, 0.25, 3)
+    held_names = {item.name for item in split.splits["val"]}
+    assert split.splits["train"] == [item for item in source.splits["train"] if item.name not in held_names]
+    assert split.splits["val"] == [item for item in source.splits["train"] if item.name in held_names]
+
+
+def test_hold_out_depends_on_the_seed_alone() -> None:
+    source = flat_source([50, 50])
+    assert held(source, seed=1) == held(source, seed=1)
+    assert held(source, seed=1) != held(source, seed=2)
+
+
+def test_hold_out_of_a_seed_is_the_same_for_ever() -> None:
+    """A store that is prepared again in a year has the same pictures held out."""
+    assert held(flat_source([20, 20]), seed=0) == {"0/10.jpg", "0/15.jpg", "1/14.jpg", "1/18.jpg"}
+
+
+def test_hold_out_leaves_something_to_train_on() -> None:
+    """One of few is held out; a class's only picture is trained on."""
+    split = hold_out(flat_source([1, 2, 5]), 0.1, 0)
+    assert Counter(labels(split, "val")) == {1: 1, 2: 1}
+    assert Counter(labels(split)) == {0: 1, 1: 1, 2: 4}
+    assert Counter(labels(hold_out(flat_source([3, 4]), 0.99, 0))) == {0: 1, 1: 1}
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
+def test_impossible_share(share: float) -> None:
+    with pytest.raises(SourceError, match=r"hold_out \(=.*\) must be between 0 and 1"):
+        hold_out(flat_source([10, 10]), share, 0)
+
+
+def test_nothing_to_hold_out() -> None:
+    with pytest.raises(SourceError, match="every class has a single picture"):
+        hold_out(flat_source([1, 1, 1]), 0.1, 0)
+
+
+# --- ILSVRC2012 as downloaded -----------------------------------------------------------------------------------------
+
+SYNSETS = ("n03000000", "n01000000", "n02000000")  # in the order of the tar, which is not that of the labels
+VAL_CLASSES = ("n02000000", "n01000000", "n03000000", "n03000000")
+VAL_LABELS = [1, 0, 2, 2]
+#: The kit's own numbers, in yet another order; it lists synsets that are no classes too.
+DEVKIT_IDS = {"n02000000": 1, "n03000000": 2, "n01000000": 3, "n09999999": 1001}
+
+
+def val_name(number: int) -> str:
+    return f"ILSVRC2012_val_{number:08}.JPEG"
+
+
+@pytest.fixture
+def ilsvrc(tmp_path: Path) -> Path:
+    """The two tars, without ground truth. The validation tar is out of order."""
+    inner = [
+        (f"{wnid}.tar", tarred([(f"{wnid}_{index}.JPEG", f"{wnid} {index}".encode() * 100) for index in range(2)]))
+        for wnid in SYNSETS
+    ]
+    (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(tarred(inner))
+    val = [(val_name(number), f"picture {number}".encode()) for number in (3, 1, 4, 2)]
+    (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(tarred(val))
+    return tmp_path
+
+
+def caffe_list(folder: Path, values: Sequence[object] = tuple(VAL_LABELS), name: str = "val.txt") -> None:
+    """`NAME value` lines, not in the order of the names."""
+    lines = [f"{val_name(number)} {value}\n" for number, value in enumerate(values, 1)]
+    (folder / name).write_text("".join(reversed(lines)))
+
+
+def write_kit(folder: Path, truth: Sequence[int] | None, name: str = "ILSVRC2012_devkit_t12.tar.gz") -> None:
+    table = np.array(
+        [(number, wnid, "words, more words") for wnid, number in DEVKIT_IDS.items()],
+        dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("words", object)],
+    )
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": table[:, None]})
+    files = [("ILSVRC2012_devkit_t12/readme.txt", b"hello"), ("ILSVRC2012_devkit_t12/data/meta.mat", meta.getvalue())]
+    if truth is not None:
+        text = "".join(f"{number}\n" for number in truth)
+        files.append(("ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt", text.encode()))
+    (folder / name).write_bytes(tarred(files, "w:gz"))
+
+
+def kit_ids() -> list[int]:
+    return [DEVKIT_IDS[wnid] for wnid in VAL_CLASSES]
+
+
+def truth_caffe(folder: Path) -> None:
+    caffe_list(folder)
+
+
+def truth_wordnet(folder: Path) -> None:
+    caffe_list(folder, VAL_CLASSES, "ILSVRC2012_val_labels.txt")
+
+
+def truth_in_kit(folder: Path) -> None:
+    write_kit(folder, kit_ids())
+
+
+def truth_beside_kit(folder: Path) -> None:
+    write_kit(folder, None)
+    (folder / "ILSVRC2012_validation_ground_truth.txt").write_text("".join(f"{number}\n" for number in kit_ids()))
+
+
+def truth_in_unpacked_kit(folder: Path) -> None:
+    write_kit(folder, kit_ids())
+    kit = folder / "ILSVRC2012_devkit_t12.tar.gz"
+    with tarfile.open(kit) as tar:
+        for member in tar:
+            target = folder / member.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(tar.extractfile(member).read())  # type: ignore[union-attr]
+    kit.unlink()
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [truth_caffe, truth_wordnet, truth_in_kit, truth_beside_kit, truth_in_unpacked_kit],
+    ids=lambda truth: truth.__name__.removeprefix("truth_"),
+)
+def test_ilsvrc_labels_are_places_among_sorted_wordnet_ids(ilsvrc: Path, truth: Callable[[Path], None]) -> None:
+    """The kit's own numbers are another order, in which every prediction would be read wrongly."""
+    truth(ilsvrc)
+    source = find([ilsvrc])
+    assert source.kind == "ILSVRC2012 tars"
+    assert source.classes == tuple(sorted(SYNSETS))
+    assert labels(source) == [0, 0, 1, 1, 2, 2]
+    assert [item.name for item in source.splits["val"]] == [val_name(number) for number in (1, 2, 3, 4)]
+    assert labels(source, "val") == VAL_LABELS
+
+
+def test_ilsvrc_tars_may_be_named_one_by_one(ilsvrc: Path) -> None:
+    truth_in_kit(ilsvrc)
+    source = find([ilsvrc / "ILSVRC2012_img_train.tar", ilsvrc / "ILSVRC2012_img_val.tar"])
+    assert labels(source, "val") == VAL_LABELS
+
+
+def test_ilsvrc_kit_may_lie_unpacked_beside_the_tars(ilsvrc: Path) -> None:
+    truth_in_unpacked_kit(ilsvrc)
+    source = find(sorted(ilsvrc.glob("*.tar")))
+    assert labels(source, "val") == VAL_LABELS
+
+
+def test_ilsvrc_read(ilsvrc: Path) -> None:
+    """A picture in a tar in a tar, and one in a tar."""
+    caffe_list(ilsvrc)
+    source = find([ilsvrc])
+    train, val = source.splits["train"], source.splits["val"]
+    assert [read(item) for item in train[2:4]] == [b"n02000000 0" * 100, b"n02000000 1" * 100]
+    assert [read(item) for item in val] == [f"picture {number}".encode() for number in (1, 2, 3, 4)]
+
+
+def test_ilsvrc_training_tar_alone(ilsvrc: Path) -> None:
+    assert counts(find([ilsvrc / "ILSVRC2012_img_train.tar"])) == {"train": 6}
+
+
+def test_ilsvrc_test_tar_has_no_labels_and_is_left_out(ilsvrc: Path) -> None:
+    caffe_list(ilsvrc)
+    (ilsvrc / "ILSVRC2012_img_test_v10102019.tar").write_bytes(tarred([("ILSVRC2012_test_00000001.JPEG", b"x")]))
+    assert counts(find([ilsvrc])) == {"train": 6, "val": 4}
+
+
+def test_ilsvrc_without_ground_truth(ilsvrc: Path) -> None:
+    with pytest.raises(SourceError, match="holds pictures without labels: put ILSVRC2012_devkit_t12"):
+        find([ilsvrc])
+
+
+def test_ilsvrc_kits_list_without_the_kit(ilsvrc: Path) -> None:
+    (ilsvrc / "ILSVRC2012_validation_ground_truth.txt").write_text("1\n2\n3\n2\n")
+    with pytest.raises(SourceError, match="counts classes by the kit's ids"):
+        find([ilsvrc])
+
+
+def test_ilsvrc_kit_without_its_table(ilsvrc: Path) -> None:
+    (ilsvrc / "ILSVRC2012_devkit_t3.tar.gz").write_bytes(tarred([("kit/readme.txt", b"")], "w:gz"))
+    with pytest.raises(SourceError, match=r"holds no ILSVRC2012_validation_ground_truth\.txt"):
+        find([ilsvrc])
+
+
+def test_ilsvrc_damaged_kit(ilsvrc: Path) -> None:
+    (ilsvrc / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(b"<html>please log in</html>")
+    with pytest.raises(SourceError, match="devkit_t12"):
+        find([ilsvrc])
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_ilsvrc_ground_truth_of_another_length(ilsvrc: Path, count: int) -> None:
+    caffe_list(ilsvrc, [0] * count)
+    with pytest.raises(SourceError, match=f"holds 4 pictures, its ground truth {count} labels"):
+        find([ilsvrc])
+
+
+def test_ilsvrc_empty_ground_truth(ilsvrc: Path) -> None:
+    (ilsvrc / "val.txt").write_text("\n")
+    with pytest.raises(SourceError, match=r"0 labels|empty|no labels"):
+        find([ilsvrc])
+
+
+def test_ilsvrc_ground_truth_with_an_unknown_class(ilsvrc: Path) -> None:
+    caffe_list(ilsvrc, ["n01000000", "n02000000", "n07777777", "n03000000"])
+    with pytest.raises(SourceError, match="'n07777777' of the ground truth is not among"):
+        find([ilsvrc])
+
+
+def test_ilsvrc_index_beyond_the_classes(ilsvrc: Path) -> None:
+    """A list that counts from 1: every label would be wrong, and the last no class at all."""
+    caffe_list(ilsvrc, [label + 1 for label in VAL_LABELS])
+    with pytest.raises(SourceError, match="3"):
+        find([ilsvrc])
+
+
+def test_ilsvrc_devkit_id_that_the_table_lacks(ilsvrc: Path) -> None:
+    write_kit(ilsvrc, [1, 2, 3, 77])
+    with pytest.raises(SourceError, match="77"):
+        find([ilsvrc])
+
+
+def test_ilsvrc_devkit_id_of_a_synset_that_is_no_class(ilsvrc: Path) -> None:
+    write_kit(ilsvrc, [1, 2, 3, 1001])
+    with pytest.raises(SourceError, match="'n09999999' of the ground truth is not among"):
+        find([ilsvrc])
+
+
+def test_ilsvrc_list_of_mixed_kinds(ilsvrc: Path) -> None:
+    caffe_list(ilsvrc, [0, 1, "n03000000", 2])
+    with pytest.raises(SourceError, match=r"ground truth|val\.txt"):
+        find([ilsvrc])
+
+
+def test_ilsvrc_list_of_other_files(ilsvrc: Path) -> None:
+    """As many lines as pictures, but of other names: pairing them by order would give wrong labels without a word."""
+    (ilsvrc / "val.txt").write_text("".join(f"other_{number}.JPEG {label}\n" for number, label in enumerate(VAL_LABELS)))
+    with pytest.raises(SourceError, match=r"other_0|val\.txt"):
+        find([ilsvrc])
+
+
+def test_two_training_tars(ilsvrc: Path) -> None:
+    caffe_list(ilsvrc)
+    (ilsvrc / "ILSVRC2012_img_train_t3.tar").write_bytes((ilsvrc / "ILSVRC2012_img_train.tar").read_bytes())
+    with pytest.raises(SourceError, match="more than one tar of tars"):
+        find([ilsvrc])
+
+
+# --- WebDataset -------------------------------------------------------------------------------------------------------
+
+
+def shard(keys: Iterable[int], label: Callable[[int], object] = lambda key: key % 3) -> bytes:
+    """KEY.jpg, KEY.cls and a KEY.json that nobody needs."""
+    return tarred(
+        member
+        for key in keys
+        for member in (
+            (f"{key:05}.jpg", f"picture {key}".encode()),
+            (f"{key:05}.cls", f"{label(key)}\n".encode()),
+            (f"{key:05}.json", b"{}"),
+        )
+    )
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    for name, keys in (("train-000000", range(6)), ("train-000001", range(6, 12)), ("val-000000", range(100, 103))):
+        (tmp_path / f"{name}.tar").write_bytes(shard(keys))
+    return tmp_path
+
+
+def test_webdataset(shards: Path) -> None:
+    source = find([shards])
+    assert source.kind == "WebDataset shards"
+    assert source.classes == ("0", "1", "2")
+    assert counts(source) == {"train": 12, "val": 3}
+    assert labels(source) == [0, 1, 2] * 4
+    assert labels(source, "val") == [1, 2, 0]
+    assert source.splits["train"][6].name == "train-000001.tar/00006.jpg"
+
+
+def test_webdataset_read(shards: Path) -> None:
+    source = find([shards])
+    assert [read(item) for item in source.splits["train"]] == [f"picture {key}".encode() for key in range(12)]
+    assert [read(item) for item in source.splits["val"]] == [f"picture {key}".encode() for key in range(100, 103)]
+
+
+@pytest.mark.parametrize("ending", ["jpg", "jpeg", "JPEG", "png", "webp"])
+def test_webdataset_endings_of_pictures(tmp_path: Path, ending: str) -> None:
+    files = [(f"{key}.{name}", str(key).encode()) for key in range(2) for name in (ending, "cls")]
+    (tmp_path / "train.tar").write_bytes(tarred(files))
+    assert labels(find([tmp_path / "train.tar"])) == [0, 1]
+
+
+def test_webdataset_with_class_names(shards: Path) -> None:
+    (shards / "classnames.txt").write_text("ant\nbee\ngreat grey owl\n\n")
+    assert find([shards]).classes == ("ant", "bee", "great grey owl")
+
+
+def test_webdataset_in_split_folders(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        (tmp_path / split / "0000.tar").write_bytes(shard(range(4), lambda key: key % 2))
+    (tmp_path / "classnames.txt").write_text("ant\nbee\n")
+    source = find([tmp_path])
+    assert counts(source) == {"train": 4, "val": 4}
+    assert source.classes == ("ant", "bee")
+
+
+def test_webdataset_of_one_split(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "0000.tar").write_bytes(shard(range(6)))
+    assert counts(find([tmp_path / "shards"])) == {"train": 6}
+
+
+def test_webdataset_with_too_few_class_names(shards: Path) -> None:
+    (shards / "classnames.txt").write_text("ant\nbee\n")
+    with pytest.raises(SourceError, match=r"classnames\.txt names 2 classes, but there is a label 2"):
+        find([shards])
+
+
+def test_webdataset_empty_picture_is_read_as_such(tmp_path: Path) -> None:
+    """A member of no bytes is one bad picture, which `prepare` skips; it is no row of an array."""
+    files = [("0.jpg", b""), ("0.cls", b"0"), ("1.jpg", b"x"), ("1.cls", b"1")]
+    (tmp_path / "train.tar").write_bytes(tarred(files))
+    assert read(find([tmp_path / "train.tar"]).splits["train"][0]) == b""
+
+
+def test_tar_without_labels(tmp_path: Path) -> None:
+    (tmp_path / "train.tar").write_bytes(tarred([("a.jpg", b"x"), ("b.jpg", b"y")]))
+    with pytest.raises(SourceError, match=r"'a' has no \.cls with its class"):
+        find([tmp_path / "train.tar"])
+
+
+def test_tar_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "train.tar").write_bytes(tarred([("a.txt", b"x"), ("a.cls", b"0")]))
+    with pytest.raises(SourceError, match="is no WebDataset shard: no pictures"):
+        find([tmp_path / "train.tar"])
+
+
+def test_tar_without_files(tmp_path: Path) -> None:
+    (tmp_path / "train.tar").write_bytes(tarred([]))
+    with pytest.raises(SourceError, match="holds no files"):
+        find([tmp_path / "train.tar"])
+
+
+@pytest.mark.parametrize("text", ["cat", "-1", "", "1.5"])
+def test_class_that_is_no_number(tmp_path: Path, text: str) -> None:
+    (tmp_path / "train.tar").write_bytes(shard(range(2), lambda _: text))
+    with pytest.raises(SourceError, match=f"holds '{text}' instead of a class number"):
+        find([tmp_path / "train.tar"])
+
+
+@pytest.mark.parametrize("name", ["train.tar", "train.tar.gz", "train.tgz"])
+def test_compressed_tar(tmp_path: Path, name: str) -> None:
+    """Its pictures cannot be reached one by one."""
+    (tmp_path / name).write_bytes(tarred([("a.jpg", b"x"), ("a.cls", b"0")], "w:gz"))
+    with pytest.raises(SourceError, match=r"is no uncompressed tar .*: unpack a compressed one first"):
+        find([tmp_path / name])
+
+
+@pytest.mark.parametrize("damage", [b"", b"no tar at all" * 100], ids=["empty", "text"])
+def test_corrupt_tar(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / "train.tar").write_bytes(damage)
+    with pytest.raises(SourceError, match="download a damaged one again"):
+        find([tmp_path / "train.tar"])
+
+
+def test_truncated_tar(tmp_path: Path) -> None:
+    """Cut off within the data of a member, as a download that broke off is."""
+    data = tarred([(f"{key}.{ending}", b"1" * 2000) for key in range(4) for ending in ("jpg", "cls")])
+    (tmp_path / "train.tar").write_bytes(data[:9000])
+    with pytest.raises(SourceError, match="download a damaged one again"):
+        find([tmp_path / "train.tar"])
+
+
+def test_tar_damaged_in_the_middle(tmp_path: Path) -> None:
+    """Python's tarfile stops at a header that it cannot read as if the tar ended there: the rest must not vanish silently."""
+    path = tmp_path / "train.tar"
+    path.write_bytes(shard(range(6)))
+    with tarfile.open(path) as tar:
+        fourth = tar.getmembers()[9].offset  # the first file of a picture: what is left are whole pairs
+    data = bytearray(path.read_bytes())
+    data[fourth : fourth + 512] = b"\x55" * 512
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match="download a damaged one again"):
+        find([path])
+
+
+# --- parquet ----------------------------------------------------------------------------------------------------------
+
+
+def write_parquet(path: Path, columns: dict[str, list[object]], names: Sequence[str] | None = None, group: int = 3) -> Path:
+    """A table in several row groups, with Hugging Face's description of the columns if there are names."""
+    table = pa.table(columns)
+    if names is not None:
+        label = {"names": list(names), "_type": "ClassLabel"}
+        features = {"image": {"_type": "Image"}, "label": label}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=group)
+    return path
+
+
+def pictures(numbers: Iterable[int]) -> list[object]:
+    return [{"bytes": f"picture {number}".encode(), "path": f"{number}.jpg"} for number in numbers]
+
+
+def columns(numbers: Sequence[int], classes: int = 2) -> dict[str, list[object]]:
+    return {"image": pictures(numbers), "label": [number % classes for number in numbers]}
+
+
+@pytest.fixture
+def parquet(tmp_path: Path) -> Path:
+    """Two training files of several row groups and one to validate, as the hub lays them out."""
+    folder = tmp_path / "data"
+    for name, numbers in (
+        ("train-00000-of-00002", range(10)),
+        ("train-00001-of-00002", range(10, 17)),
+        ("validation-00000-of-00001", range(100, 105)),
+    ):
+        write_parquet(folder / f"{name}.parquet", columns(numbers), ["tench", "English springer"])
+    return folder
+
+
+def test_parquet(parquet: Path) -> None:
+    source = find([parquet])
+    assert source.kind == "image parquet"
+    assert source.classes == ("tench", "English springer")
+    assert counts(source) == {"train": 17, "val": 5}
+    assert labels(source) == [number % 2 for number in range(17)]
+    assert source.splits["train"][10].name == "train-00001-of-00002.parquet[0]"
+
+
+def test_parquet_read(parquet: Path) -> None:
+    """In any order, across files and row groups."""
+    source = find([parquet])
+    items = [*zip(range(17), source.splits["train"], strict=True), *zip(range(100, 105), source.splits["val"], strict=True)]
+    for number, item in [items[place] for place in np.random.default_rng(0).permutation(len(items))]:
+        assert read(item) == f"picture {number}".encode()
+
+
+def test_parquet_of_plain_bytes_and_no_names(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "train.parquet", {"image": [b"one", b"two"], "label": [0, 1]})
+    source = find([path])
+    assert source.classes == ("0", "1")
+    assert [read(item) for item in source.splits["train"]] == [b"one", b"two"]
+
+
+def test_parquet_row_without_a_picture_is_empty(tmp_path: Path) -> None:
+    rows = [{"bytes": None, "path": "gone.jpg"}, {"bytes": b"two", "path": None}]
+    path = write_parquet(tmp_path / "train.parquet", {"image": rows, "label": [0, 1]})
+    assert read(find([path]).splits["train"][0]) == b""
+
+
+def test_parquet_in_split_folders(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_parquet(tmp_path / "set" / split / "0000.parquet", columns(range(4)))
+    assert counts(find([tmp_path / "set"])) == {"train": 4, "test": 4}
+
+
+def test_the_real_parquet(shared: Path) -> None:
+    source = find(sorted((shared / "data").glob("*.parquet")))
+    assert counts(source) == {"train": 9469, "val": 3925}
+    assert len(source.classes) == 10
+    assert source.classes[0] == "tench"
+    assert Counter(labels(source)).keys() == set(range(10))
+    for split in ("train", "val"):
+        data = read(source.splits[split][-1])
+        assert isinstance(data, bytes)
+        assert Image.open(io.BytesIO(data)).size == (144, 144)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"image": pictures(range(2)), "fine_label": [0, 1]},
+        {"img": pictures(range(2)), "label": [0, 1]},
+        {"text": ["a", "b"]},
+    ],
+    ids=["no-label", "no-image", "neither"],
+)
+def test_parquet_without_the_columns(tmp_path: Path, table: dict[str, list[object]]) -> None:
+    with pytest.raises(SourceError, match="is no image parquet with columns image and label"):
+        find([write_parquet(tmp_path / "train.parquet", table)])
+
+
+def test_parquet_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(SourceError, match="is no image parquet"):
+        find([tmp_path / "train.parquet"])
+
+
+@pytest.mark.parametrize("label", [None, -1])
+def test_parquet_rows_without_label(tmp_path: Path, label: int | None) -> None:
+    """The hub's test splits carry -1."""
+    path = write_parquet(tmp_path / "train.parquet", {"image": pictures(range(3)), "label": [0, label, 1]})
+    with pytest.raises(SourceError, match="has rows without a label"):
+        find([path])
+
+
+@pytest.mark.parametrize("values", [["cat", "dog"], [0.0, 1.0]], ids=["text", "float"])
+def test_parquet_labels_that_are_no_integers(tmp_path: Path, values: list[object]) -> None:
+    with pytest.raises(SourceError, match="label"):
+        find([write_parquet(tmp_path / "train.parquet", {"image": pictures(range(2)), "label": values})])
+
+
+def test_parquet_files_of_different_classes(tmp_path: Path) -> None:
+    for split, known in (("train", ["a", "b"]), ("validation", ["b", "a"])):
+        write_parquet(tmp_path / f"{split}.parquet", columns(range(4)), known)
+    with pytest.raises(SourceError, match="names other classes than the files before it"):
+        find([tmp_path])
+
+
+def test_parquet_label_beyond_its_names(tmp_path: Path) -> None:
+    """The names are in the file, so the message must not send the reader to a classnames.txt."""
+    path = write_parquet(tmp_path / "train.parquet", columns(range(6), classes=3), ["a", "b"])
+    with pytest.raises(SourceError, match=r"2 classes, but there is a label 2") as caught:
+        find([path])
+    assert "classnames.txt" not in str(caught.value)
+
+
+# --- IDX --------------------------------------------------------------------------------------------------------------
+
+
+def idx(array: NDArray[np.uint8], kind: int = 8) -> bytes:
+    header = bytes([0, 0, kind, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    return header + array.tobytes()
+
+
+PICTURES = np.random.default_rng(5).integers(0, 256, (12, 5, 4), dtype=np.uint8)
+LABELS = np.arange(12, dtype=np.uint8) % 3
+
+
+def write_idx(folder: Path, prefix: str = "train", images: bytes = idx(PICTURES), labels: bytes | None = idx(LABELS)) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{prefix}-images-idx3-ubyte").write_bytes(images)
+    if labels is not None:
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(labels)
+    return folder
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    folder = tmp_path / "digits"
+    write_idx(folder)
+    return write_idx(folder, "t10k", idx(PICTURES[:4]), idx(LABELS[:4]))
+
+
+def test_idx(digits: Path) -> None:
+    source = find([digits])
+    assert source.kind == "IDX files"
+    assert source.classes == ("0", "1", "2")
+    assert counts(source) == {"train": 12, "test": 4}
+    assert labels(source) == LABELS.tolist()
+    assert source.splits["test"][3].name == "t10k-images-idx3-ubyte[3]"
+
+
+def test_gzipped_idx(digits: Path) -> None:
+    for file in list(digits.iterdir()):
+        file.with_name(file.name + ".gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    source = find([digits])
+    assert counts(source) == {"train": 12, "test": 4}
+    assert np.array_equal([read(item) for item in source.splits["train"]], PICTURES)
+
+
+@pytest.mark.parametrize("zipped", ["images-idx3", "labels-idx1"])
+def test_idx_of_which_one_file_is_gzipped(tmp_path: Path, zipped: str) -> None:
+    file = write_idx(tmp_path / "digits") / f"train-{zipped}-ubyte"
+    file.with_name(file.name + ".gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+    assert counts(find([tmp_path / "digits"])) == {"train": 12}
+
+
+def test_idx_with_class_names(digits: Path) -> None:
+    (digits / "classnames.txt").write_text("T-shirt/top\nTrouser\nPullover\n")
+    assert find([digits]).classes == ("T-shirt/top", "Trouser", "Pullover")
+
+
+def test_idx_read(digits: Path) -> None:
+    source = find([digits])
+    assert np.array_equal([read(item) for item in source.splits["train"]], PICTURES)
+    assert np.array_equal([read(item) for item in source.splits["test"]], PICTURES[:4])
+
+
+def test_idx_files_may_be_named_one_by_one(digits: Path) -> None:
+    assert counts(find([digits / "train-images-idx3-ubyte"])) == {"train": 12}
+
+
+def test_idx_without_labels(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="has no labels beside it: train-labels-idx1-ubyte is missing"):
+        find([write_idx(tmp_path / "digits", labels=None)])
+
+
+@pytest.mark.parametrize("count", [11, 13])
+def test_idx_labels_of_another_length(tmp_path: Path, count: int) -> None:
+    with pytest.raises(SourceError, match=f"holds 12 pictures, its label file {count}"):
+        find([write_idx(tmp_path / "digits", labels=idx(np.resize(LABELS, count)))])
+
+
+@pytest.mark.parametrize("keep", [6, 16 + 7, -1], ids=["in-header", "in-data", "last-byte"])
+def test_idx_cut_short(tmp_path: Path, keep: int) -> None:
+    with pytest.raises(SourceError, match=r"cut short|is no IDX file"):
+        find([write_idx(tmp_path / "digits", images=idx(PICTURES)[:keep])])
+
+
+def test_idx_too_long(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="too long"):
+        find([write_idx(tmp_path / "digits", images=idx(PICTURES) + b"\0")])
+
+
+def test_gzipped_idx_cut_short(tmp_path: Path) -> None:
+    folder = write_idx(tmp_path / "digits")
+    (folder / "train-images-idx3-ubyte").unlink()
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(PICTURES))[:-20])
+    with pytest.raises(SourceError, match="cannot be read"):
+        find([folder])
+
+
+@pytest.mark.parametrize("data", [idx(PICTURES, kind=0x0D), b"\x89PNG\r\n\x1a\n", b""], ids=["floats", "png", "empty"])
+def test_idx_with_wrong_magic(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(SourceError, match="is no IDX file of bytes"):
+        find([write_idx(tmp_path / "digits", images=data)])
+
+
+def test_idx_labels_in_the_place_of_pictures(tmp_path: Path) -> None:
+    """One dimension where three are due."""
+    with pytest.raises(SourceError, match="train-images-idx3-ubyte"):
+        find([write_idx(tmp_path / "digits", images=idx(LABELS))])
+
+
+def test_idx_pictures_in_the_place_of_labels(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="train-labels-idx1-ubyte"):
+        find([write_idx(tmp_path / "digits", labels=idx(PICTURES))])
+
+
+# --- what is no source at all -------------------------------------------------------------------------------------------
+
+
+def test_missing_path(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"nowhere does not exist"):
+        find([tmp_path, tmp_path / "nowhere"])
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is empty: expected a folder per class"):
+        find([tmp_path])
+
+
+def test_folder_of_other_things(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="holds no pictures in folders"):
+        find([write(tmp_path, "notes.txt", "table.csv")])
+
+
+@pytest.mark.parametrize("inside", [".", "train"])
+def test_pictures_without_class_folders(tmp_path: Path, inside: str) -> None:
+    write(tmp_path, *(f"{inside}/{number}.jpg" for number in range(3)))
+    with pytest.raises(SourceError, match="holds 3 pictures but no folders: put the pictures of each class into a folder"):
+        find([tmp_path])
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"one class only \(cat\): a classifier needs at least two"):
+        find([write(tmp_path, "cat/1.jpg", "cat/2.jpg")])
+
+
+def test_class_folder_without_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "mole").mkdir()
+    with pytest.raises(SourceError, match="1 of 3 classes have no picture to train on: mole"):
+        find([write(tmp_path, "ant/1.jpg", "bee/1.jpg")])
+
+
+def test_class_without_a_picture_among_numbers(tmp_path: Path) -> None:
+    """Labels that count from 1: class 0 is empty."""
+    (tmp_path / "train.tar").write_bytes(shard(range(4), lambda key: 1 + key % 2))
+    with pytest.raises(SourceError, match="1 of 3 classes have no picture to train on: 0"):
+        find([tmp_path / "train.tar"])
+
+
+def test_class_that_is_unknown_in_training(tmp_path: Path) -> None:
+    write(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/stranger/1.jpg")
+    with pytest.raises(SourceError, match="stranger is a class that has no folder beside the training pictures"):
+        find([tmp_path])
+
+
+def test_splits_beside_classes(tmp_path: Path) -> None:
+    write(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "cat/1.jpg")
+    with pytest.raises(SourceError, match="splits or classes"):
+        find([tmp_path])
+
+
+def test_no_training_split(tmp_path: Path) -> None:
+    (tmp_path / "val-000.tar").write_bytes(shard(range(6)))
+    with pytest.raises(SourceError, match="has a split val but no train"):
+        find([tmp_path / "val-000.tar"])
+
+
+def test_no_training_folder(tmp_path: Path) -> None:
+    write(tmp_path, "val/a/1.jpg", "val/b/1.jpg")
+    with pytest.raises(SourceError, match="no train"):
+        find([tmp_path])
+
+
+def test_files_of_which_some_name_no_split(tmp_path: Path) -> None:
+    (tmp_path / "train.tar").write_bytes(shard(range(6)))
+    (tmp_path / "more.tar").write_bytes(shard(range(6)))
+    folder = tmp_path.rename(tmp_path.with_name("shards"))
+    with pytest.raises(SourceError, match=r"more\.tar names no split while others do"):
+        find([folder])
+
+
+def test_the_folder_above_does_not_make_a_file_a_test_set(tmp_path: Path) -> None:
+    """A whole data set that happens to lie in `test-data` or `my_val_set` is no test split."""
+    path = write_parquet(tmp_path / "test_data" / "birds.parquet", columns(range(4)))
+    assert counts(find([path])) == {"train": 4}
+
+
+def test_two_folders_of_classes(tmp_path: Path) -> None:
+    write(tmp_path, "one/a/1.jpg", "two/b/1.jpg")
+    with pytest.raises(SourceError, match="name one folder"):
+        find([tmp_path / "one", tmp_path / "two"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "kinds"), [("parquet", "parquet and tar"), ("idx", "tar and idx"), ("folder", "tar and folder")]
+)
+def test_several_kinds_at_once(tmp_path: Path, extra: str, kinds: str) -> None:
+    (tmp_path / "train.tar").write_bytes(shard(range(6)))
+    match extra:
+        case "parquet":
+            write_parquet(tmp_path / "train.parquet", columns(range(4)))
+        case "idx":
+            write_idx(tmp_path)
+        case _:
+            write(tmp_path, "cat/1.jpg")
+    with pytest.raises(SourceError, match=f"holds {kinds} sources at once"):
+        find([tmp_path])
+
+
+def test_split_words_are_whole_words() -> None:
+    """`valley` is no `val`, `contest` no `test`."""
+    known = {"train-00001-of-2.parquet": "train", "TRAIN": "train", "my.validation.tar": "val", "t10k-images": "test"}
+    unknown = ("valley", "contest-1", "training", "trainspotting", "testing", "")
+    assert {name: sources._split_of(name) for name in known} == known
+    assert not any(sources._split_of(name) for name in unknown)

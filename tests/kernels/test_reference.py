@@ -1,0 +1,140 @@
+"""The references against their formulas, in float64 and plain NumPy loops, on shapes with odd sides and inputs where they matter."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from alexnet import kernels
+
+COEFFICIENT, BETA, K = 2e-5, 0.75, 2.0
+
+
+def lrn_by_formula(
+    x: NDArray[np.float64], size: int, coefficient: float, beta: float, k: float, towers: int
+) -> NDArray[np.float64]:
+    out = np.empty_like(x)
+    each = x.shape[1] // towers
+    for c in range(x.shape[1]):
+        tower = c // each
+        low, high = max(tower * each, c - size // 2), min((tower + 1) * each, c + size // 2 + 1)
+        out[:, c] = x[:, c] / (k + coefficient * (x[:, low:high] ** 2).sum(axis=1)) ** beta
+    return out
+
+
+@pytest.mark.parametrize(("shape", "towers"), [((2, 7, 13, 13), 1), ((1, 4, 3, 5), 2), ((3, 16, 1, 2), 1), ((3, 16, 1, 2), 2)])
+@pytest.mark.parametrize("beta", [0.75, 0.6])
+def test_lrn(shape: tuple[int, ...], towers: int, beta: float) -> None:
+    x = torch.randn(shape, dtype=torch.float64) * 300  # sums of 1e5: the denominator is far from k
+    expected = lrn_by_formula(x.numpy(), 5, COEFFICIENT, beta, K, towers)
+    assert abs(expected - x.numpy() * K**-beta).max() > 10  # it matters
+    np.testing.assert_allclose(kernels.lrn(x, 5, COEFFICIENT, beta, K, towers).numpy(), expected, rtol=1e-13)
+
+
+def test_lrn_in_float32() -> None:
+    """Six roundings of relative size 6e-8 each."""
+    x = torch.randn(2, 96, 9, 9) * 300
+    expected = lrn_by_formula(x.double().numpy(), 5, COEFFICIENT, BETA, K, 1)
+    np.testing.assert_allclose(kernels.lrn(x, 5, COEFFICIENT, BETA, K).numpy(), expected, rtol=1e-6)
+
+
+def test_lrn_is_pytorchs() -> None:
+    """PyTorch divides alpha by n, as the code of 2012 and Caffe do."""
+    x = torch.randn(2, 12, 5, 5, dtype=torch.float64) * 300
+    expected = F.local_response_norm(x, 5, alpha=1e-4, beta=0.75, k=2.0)
+    torch.testing.assert_close(kernels.lrn(x, 5, COEFFICIENT, BETA, K), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("towers", [1, 2])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_lrn_gradient(towers: int, memory_format: torch.memory_format) -> None:
+    x = (torch.randn(2, 8, 3, 3, dtype=torch.float64) * 300).contiguous(memory_format=memory_format).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: kernels.lrn(x, 5, COEFFICIENT, BETA, K, towers), x, eps=1e-3, atol=1e-8, rtol=1e-6
+    )
+
+
+def test_lrn_returns_a_new_tensor() -> None:
+    x = torch.randn(1, 5, 2, 2)
+    kept = x.clone()
+    kernels.lrn(x, 5, COEFFICIENT, BETA, K).zero_()
+    assert torch.equal(x, kept)
+
+
+def test_spatial_norm() -> None:
+    x = np.random.default_rng(0).normal(0, 300, (2, 3, 7, 9))
+    expected = np.empty_like(x)
+    for i in range(7):
+        for j in range(9):
+            window = x[:, :, max(0, i - 2) : i + 3, max(0, j - 2) : j + 3]
+            expected[:, :, i, j] = x[:, :, i, j] / (1 + 4e-5 * (window**2).sum(axis=(2, 3))) ** 0.75
+    np.testing.assert_allclose(kernels.spatial_norm(torch.from_numpy(x), 5, 4e-5, 0.75, 1.0).numpy(), expected, rtol=1e-12)
+
+
+def test_spatial_norm_gradient() -> None:
+    x = (torch.randn(1, 2, 6, 7, dtype=torch.float64) * 300).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: kernels.spatial_norm(x, 5, 4e-5, 0.75, 1.0), x, eps=1e-3, atol=1e-8, rtol=1e-6)
+
+
+def test_yuv_to_rgb_on_known_colours() -> None:
+    """JFIF's primaries, to the rounding of their bytes: YCbCr of pure red, green, blue, white, black."""
+    colours = {
+        (76, 85, 255): (254, 0, 0),
+        (150, 44, 21): (0, 255, 1),
+        (29, 255, 107): (0, 0, 254),
+        (255, 128, 128): (255,) * 3,
+        (0, 128, 128): (0,) * 3,
+    }
+    for yuv, rgb in colours.items():
+        found = kernels.yuv_to_rgb(*(torch.tensor([float(v)]) for v in yuv))
+        assert [float(v) for v in found] == pytest.approx(rgb, abs=1.01)
+
+
+def augment_by_formula(
+    record: NDArray[np.uint8],
+    side: int,
+    top: int,
+    left: int,
+    mirror: bool,
+    colour: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    size: int,
+    bgr: bool,
+) -> NDArray[np.float64]:
+    half = side // 2
+    y = record[: side * side].reshape(side, side).astype(float)
+    u = record[side * side : side * side + half * half].reshape(half, half).astype(float) - 128
+    v = record[side * side + half * half :].reshape(half, half).astype(float) - 128
+    out = np.empty((3, size, size))
+    for i in range(size):
+        for j in range(size):
+            row, column = top + i, left + (size - 1 - j if mirror else j)
+            cu, cv = u[row // 2, column // 2], v[row // 2, column // 2]
+            luma = y[row, column]
+            rgb = np.clip([luma + 1.402 * cv, luma - 0.344136286 * cu - 0.714136286 * cv, luma + 1.772 * cu], 0, 255)
+            at = mean[:, row, column] if mean.shape[1] > 1 else mean[:, 0, 0]
+            value = (rgb + colour - at) * scale
+            out[:, i, j] = value[::-1] if bgr else value
+    return out
+
+
+@pytest.mark.parametrize("bgr", [False, True])
+@pytest.mark.parametrize("mean_image", [False, True])
+def test_augment(bgr: bool, mean_image: bool) -> None:
+    """Odd crops at odd corners, both mirrors; float32 arithmetic on values up to 300: 1e-4."""
+    rng = np.random.default_rng(7)
+    n, side, size = 4, 20, 13
+    records = rng.integers(0, 256, (n, side * side * 3 // 2), dtype=np.uint8)
+    top, left = np.array([0, 7, 3, 2]), np.array([7, 0, 5, 1])
+    mirror = np.array([True, False, True, False])
+    colour = rng.normal(0, 20, (n, 3)).astype(np.float32)
+    mean = rng.uniform(0, 255, (3, side, side) if mean_image else (3, 1, 1)).astype(np.float32)
+    scale = np.array([1.0, 0.5, 2.0], np.float32)
+    tensors = [torch.from_numpy(array) for array in (records, top, left, mirror, colour, mean, scale)]
+    found = kernels.augment(*tensors, size, bgr)
+    assert found.shape == (n, 3, size, size)
+    for i in range(n):
+        expected = augment_by_formula(records[i], side, top[i], left[i], mirror[i], colour[i], mean, scale, size, bgr)
+        np.testing.assert_allclose(found[i].numpy(), expected, atol=1e-4 * 2, rtol=1e-5)

@@ -1,0 +1,207 @@
+"""The command line from end to end, on drawn pictures and on real photos."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from alexnet.cli import main
+from alexnet.data.store import Store
+from conftest import draw
+
+FAST = ("--width", "0.125", "--compile", "off", "--device", "cpu")
+
+
+def fails(capsys: pytest.CaptureFixture[str], status: int, *words: str) -> str:
+    """Run, expect this exit status, return what was said on standard error."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(words))
+    assert stop.value.code == status
+    return capsys.readouterr().err
+
+
+def picture_width(path: Path) -> int:
+    """Of a picture that is not blank."""
+    with Image.open(path) as picture:
+        assert picture.convert("L").getextrema()[0] < 200
+        return picture.width
+
+
+@pytest.fixture(scope="module")
+def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the drawn pictures."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    main(["train", "laptop", "--data", str(store.folder), "--out", str(folder), "--epochs", "6", "--batch-size", "10", *FAST])
+    return folder
+
+
+# --- summary ----------------------------------------------------------------------------------------------------------
+
+
+def test_summary_json(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["summary", "paper", "--format", "json"])
+    table = json.loads(capsys.readouterr().out)
+    assert table["totals"]["parameters"] == 60_965_224
+    assert sum(layer["multiply_adds"] for layer in table["layers"]) == table["totals"]["multiply_adds"] == 724_406_816
+    conv1 = table["layers"][0]
+    assert (conv1["name"], conv1["kind"], conv1["output"], conv1["parameters"]) == ("conv1", "conv", [96, 55, 55], 34_944)
+    assert table["layers"][-1]["output"] == [1000, 1, 1]
+
+
+def test_summary_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["summary", "caffe", "--input-size", "99", "--width", "0.5", "--num-classes", "7", "--format", "json"])
+    table = json.loads(capsys.readouterr().out)
+    assert (table["input_size"], table["width"], table["layers"][-1]["output"]) == (99, 0.5, [7, 1, 1])
+
+
+def test_summary_table_and_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    for style in ("table", "markdown"):
+        main(["summary", "--format", style])
+        text = capsys.readouterr().out
+        assert "60,965,224" in text and "724,406,816" in text and "256 x 6 x 6" in text
+
+
+def test_summary_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean 'caffe'" in fails(capsys, 2, "summary", "cafe")
+    assert "smallest that works is 64" in fails(capsys, 2, "summary", "--input-size", "32")
+    assert "multiples of 1/16" in fails(capsys, 2, "summary", "--width", "0.3")
+    assert "--input-size" in fails(capsys, 2, "summary", "--inputsize", "64")  # the nearest one is named
+
+
+# --- prepare, verify --------------------------------------------------------------------------------------------------
+
+
+def test_prepare_and_verify(photos: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = photos(10)
+    (folder / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    store = tmp_path / "store"
+    main(["prepare", str(folder), str(store), "--size", "64"])
+    output = capsys.readouterr()
+    assert "10% of each class is held out" in output.err
+    assert output.out.splitlines()[4].split() == ["total", "27", "3"]
+    assert "1 files skipped" in output.out and "red/broken.jpg': " in output.out
+    main(["verify", str(store)])
+    assert "is whole: 27 train, 3 val pictures" in capsys.readouterr().out
+    records = store / "train.records"
+    records.write_bytes(records.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(SystemExit) as stop:
+        main(["verify", str(store)])
+    assert stop.value.code == 1
+    assert "records 0 to 26 are damaged" in capsys.readouterr().out
+
+
+def test_prepare_refuses(photos: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "does not exist" in fails(capsys, 2, "prepare", str(tmp_path / "none"), str(tmp_path / "store"))
+    assert "needs a source and a store" in fails(capsys, 2, "prepare", str(tmp_path))
+    folder = photos(3)
+    (folder / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    assert "Without --strict" in fails(capsys, 2, "prepare", str(folder), str(tmp_path / "store"), "--strict")
+
+
+# --- train ------------------------------------------------------------------------------------------------------------
+
+
+def test_train_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ("--data", str(store.folder), "--out", str(tmp_path / "run"))
+    assert "--batch-size" in fails(capsys, 2, "train", "laptop", *out, "--batchsize", "3")  # the nearest key
+    assert "laptop, small-photos, paper-2012" in fails(capsys, 2, "train", "laptob", *out)
+    assert "lr (=-1.0) must be above 0" in fails(capsys, 2, "train", "laptop", *out, "--lr", "-1")
+    assert "is no store" in fails(
+        capsys, 2, "train", "laptop", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")
+    )
+    assert not (tmp_path / "run").exists()
+
+
+# --- evaluate, report -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("views", ["1", "10"])
+def test_evaluate(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], views: str) -> None:
+    result = tmp_path / "result.json"
+    main(["evaluate", str(run), "--data", str(store.folder), "--views", views, "--json", str(result), "--out", str(tmp_path)])
+    written = json.loads(result.read_text())
+    assert (written["images"], written["views"]) == (18, int(views))
+    assert written["top1_error"] < 0.2
+    assert "all" in capsys.readouterr().out
+    rows = list(csv.reader((tmp_path / "confusion.csv").read_text().splitlines()))
+    assert rows[0][1:] == ["blue", "green", "red"]
+    correct = sum(int(rows[i + 1][i + 1]) for i in range(3))
+    assert 1 - correct / 18 == pytest.approx(written["top1_error"])
+    assert picture_width(tmp_path / "confusion.png") > 200
+
+
+def test_evaluate_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--data", str(store.folder))
+    assert "does not exist" in fails(capsys, 2, "evaluate", str(tmp_path / "none"), *data)
+    assert "has no split 'test'" in fails(capsys, 2, "evaluate", str(run), *data, "--split", "test")
+    assert "--views" in fails(capsys, 2, "evaluate", str(run), *data, "--views", "5")
+
+
+def test_report(run: Path, store: Store, tmp_path: Path) -> None:
+    main(["report", str(run), "--data", str(store.folder), "--out", str(tmp_path / "report")])
+    page = (tmp_path / "report" / "index.html").read_text()
+    for picture in ("curves.png", "filters.png", "predictions.png", "confusion.png"):
+        assert f'src="{picture}"' in page
+        assert picture_width(tmp_path / "report" / picture) > 200
+    assert page.count("<tr>") > 30
+
+
+# --- predict ----------------------------------------------------------------------------------------------------------
+
+
+def test_predict_formats(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x, y.png"
+    draw((200, 50, 40), 77).save(path)
+    main(["predict", str(run), str(path)])
+    assert capsys.readouterr().out.startswith(f"{path}  red ")
+    main(["predict", str(run), str(path), "--format", "jsonl", "--top", "2"])
+    line = json.loads(capsys.readouterr().out)
+    assert line["file"] == str(path) and line["top"][0]["class"] == "red" and len(line["top"]) == 2
+    main(["predict", str(run), str(path), "--format", "csv"])
+    rows = list(csv.reader(capsys.readouterr().out.splitlines()))
+    assert rows[0] == ["file", "rank", "class", "probability"]
+    assert rows[1][:3] == [str(path), "1", "red"] and len(rows) == 4
+
+
+def test_predict_goes_on_after_a_bad_file(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw((200, 50, 40), 77).save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG")
+    said = fails(capsys, 1, "predict", str(run), str(tmp_path), "none.jpg", "--sheet", str(tmp_path / "sheet.png"))
+    assert "bad.png: " in said and "none.jpg: No such file" in said
+    assert picture_width(tmp_path / "sheet.png") > 100
+
+
+def test_predict_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "needs pictures" in fails(capsys, 2, "predict", str(run))
+    assert "no pictures in" in fails(capsys, 2, "predict", str(run), str(tmp_path))
+    assert "top (=0)" in fails(capsys, 2, "predict", str(run), "x.jpg", "--top", "0")
+    assert "does not exist" in fails(capsys, 2, "predict", str(tmp_path / "none"), "x.jpg")
+
+
+def test_predict_from_a_list(run: Path, tmp_path: Path) -> None:
+    draw((200, 50, 40), 77).save(tmp_path / "good.png")
+    command = [sys.executable, "-c", "from alexnet.cli import main; main()", "predict", str(run), "-", "--format", "jsonl"]
+    result = subprocess.run(command, input=f"{tmp_path / 'good.png'}\n", capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["top"][0]["class"] == "red"
+
+
+# --- all of it, on real photos ----------------------------------------------------------------------------------------
+
+
+def test_real_photos(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """600 photos of ten classes: prepared, trained for two epochs (towards nothing much), tested, one predicted."""
+    photos, store, run = shared / "data" / "imagenette-mini", tmp_path / "store", tmp_path / "run"
+    main(["prepare", str(photos), str(store), "--size", "128"])
+    assert "total" in capsys.readouterr().out
+    main(["train", "small-photos", "--data", str(store), "--out", str(run), "--epochs", "2", "--input-size", "96", *FAST])
+    main(["evaluate", str(run), "--data", str(store), "--views", "10"])
+    output = capsys.readouterr()
+    assert "200" in output.out and (run / "confusion.png").exists()
+    main(["predict", str(run), str(photos / "val" / "n01440764"), "--sheet", str(tmp_path / "sheet.png")])
+    assert len(capsys.readouterr().out.splitlines()) == 20

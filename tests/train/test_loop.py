@@ -1,0 +1,237 @@
+"""Training for real, in seconds: it learns, resumes to the bit, and stops as it should."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alexnet.data.store import Store
+from alexnet.errors import CheckpointError, RecipeError, TrainingError
+from alexnet.train import loop, recipes
+from alexnet.train.loop import Interrupted, train
+from alexnet.weights import native
+
+SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}
+
+
+def recipe(**changes: Any) -> recipes.Recipe:
+    return recipes.get("laptop", **{**SMALL, **changes})
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    one, two = native.load(first), native.load(second)
+    states = [{**trained.model.state_dict(), **trained.extra} for trained in (one, two)]
+    return states[0].keys() == states[1].keys() and all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def log(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("images_per_second", None)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def finished(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    train(recipe(), store, folder)
+    return folder
+
+
+def test_it_learns(store: Store, tmp_path: Path) -> None:
+    """Three colours are told apart within ten epochs; chance is an error of 0.67."""
+    trained = train(recipe(epochs=10, lr=0.02), store, tmp_path / "run")
+    assert trained.state["errors"][-1] < 0.1
+    losses = [line["loss"] for line in log(tmp_path / "run") if line["kind"] == "train"]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_the_run_folder(finished: Path, store: Store) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    assert config["recipe"]["epochs"] == 3
+    assert config["store"]["fingerprint"] == store.fingerprint
+    assert json.loads((finished / "environment.json").read_text())["torch"] == torch.__version__
+    assert list((finished / "tensorboard").glob("events.*"))
+    lines = log(finished)
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [6, 12, 18]
+    assert [line["epoch"] for line in lines if line["kind"] == "val"] == [1, 2, 3]
+    best = native.load(finished / "best.safetensors")
+    assert best.state["errors"][-1] == min(best.state["errors"])
+    assert not best.extra
+    assert not list(finished.glob(".*tmp"))
+
+
+def test_same_seed_same_bits(finished: Path, store: Store, tmp_path: Path) -> None:
+    """Also with more readers and checkpoints at every step."""
+    train(recipe(workers=3, checkpoint_minutes=0.0), store, tmp_path / "again")
+    assert same_weights(finished, tmp_path / "again")
+    train(recipe(seed=1), store, tmp_path / "other")
+    assert not same_weights(finished, tmp_path / "other")
+
+
+@pytest.mark.parametrize("after", [1, 5, 6, 7, 13])
+def test_stopped_and_resumed(finished: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Ctrl-C after any step: saved, and the resumed run ends with the same bits and the same log."""
+    run = tmp_path / "run"
+    steps = 0
+    step = loop.SGD.step
+
+    def counted(self: Any, *arguments: float) -> None:
+        nonlocal steps
+        step(self, *arguments)
+        steps += 1
+        if steps == after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.SGD, "step", counted)
+        with pytest.raises(Interrupted, match="--resume"):
+            train(recipe(), store, run)
+    train(recipe(), store, run, resume=True)
+    assert same_weights(finished, run)
+    assert log(finished) == log(run)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from alexnet.data.store import Store
+from alexnet.train import recipes
+from alexnet.train.loop import train
+recipe = recipes.get("laptop", **eval(sys.argv[3]))
+train(recipe, Store(sys.argv[1]), Path(sys.argv[2]), resume="resume" in sys.argv)
+"""
+
+
+def start(store: Store, run: Path, *words: str) -> "subprocess.Popen[bytes]":
+    arguments = {**SMALL, "epochs": 12, "checkpoint_minutes": 0.0}
+    return subprocess.Popen([sys.executable, "-c", KILLED, str(store.folder), str(run), repr(arguments), *words])
+
+
+def test_killed_and_resumed(store: Store, tmp_path: Path) -> None:
+    """SIGKILL at four moments, some in the middle of writing a checkpoint, then to the end: the bits of one quiet run."""
+    train(recipe(epochs=12), store, tmp_path / "quiet")
+    run = tmp_path / "run"
+    process = start(store, run)
+    for number in range(4):
+        wait_for_progress(run, process)
+        time.sleep(0.037 * number)
+        process.kill()
+        process.wait()
+        process = start(store, run, "resume")
+    assert process.wait(timeout=120) == 0
+    assert same_weights(tmp_path / "quiet", run)
+    assert log(tmp_path / "quiet") == log(run)
+
+
+def wait_for_progress(run: Path, process: "subprocess.Popen[bytes]") -> None:
+    """Until the latest checkpoint is a new one."""
+    latest = run / "latest.safetensors"
+    before = latest.stat().st_mtime_ns if latest.exists() else 0
+    deadline = time.monotonic() + 60
+    while not latest.exists() or latest.stat().st_mtime_ns == before:
+        assert process.poll() is None, "the run ended before it was killed: make it longer"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished: Path, store: Store) -> None:
+    before = (finished / "latest.safetensors").read_bytes()
+    train(recipe(), store, finished, resume=True)
+    assert (finished / "latest.safetensors").read_bytes() == before
+
+
+def test_folder_in_the_way(finished: Path, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="holds a run already: go on with --resume"):
+        train(recipe(), store, finished)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(TrainingError, match="is no run and not empty"):
+        train(recipe(), store, tmp_path)
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        train(recipe(), store, tmp_path / "new", resume=True)
+
+
+def test_resuming_with_other_settings(finished: Path, store: Store) -> None:
+    with pytest.raises(TrainingError, match=r"other settings \(lr 0.005 -> 0.1\)"):
+        train(recipe(lr=0.1), store, finished, resume=True)
+
+
+def test_resuming_on_another_store(finished: Path, store: Store, tmp_path: Path) -> None:
+    other = tmp_path / "store"
+    other.mkdir()
+    for file in store.folder.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["classes"][0] = "cyan"
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(TrainingError, match="another store"):
+        train(recipe(), Store(other), finished, resume=True)
+
+
+def test_pictures_too_small(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"input_size \(=128\) is larger than the pictures.*\(=72\).*--size 128"):
+        train(recipe(input_size=128), store, tmp_path / "run")
+
+
+def test_no_such_device(store: Store, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(RecipeError, match=r"device \(='cuda'\) is not available.*cpu"):
+        train(recipe(device="cuda"), store, tmp_path / "run")
+
+
+def test_a_loss_that_explodes(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at epoch .*went first.*lower --lr"):
+        train(recipe(lr=1e6, warmup=0.0), store, tmp_path / "run")
+
+
+@pytest.mark.parametrize("layer", ["conv3", "fc7"])
+def test_the_layer_that_broke_is_named(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: str) -> None:
+    """A layer whose output overflows is named by its own name, not by those that follow."""
+    begin = loop._begin
+
+    def poisoned(*arguments: Any) -> Any:
+        trained, place, optimiser = begin(*arguments)
+        with torch.no_grad():
+            trained.model.get_parameter(f"{layer}.weight").fill_(3e38)
+        return trained, place, optimiser
+
+    monkeypatch.setattr(loop, "_begin", poisoned)
+    with pytest.raises(TrainingError, match=f"the output of {layer} went first"):
+        train(recipe(), store, tmp_path / "run")
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    train(recipe(epochs=1), store, run)
+    before = (run / "latest.safetensors").read_bytes()
+
+    def full(tensors: Any, path: Path, header: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(native, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"could not be written.*No space left.*untouched"):
+        native.save(run / "latest.safetensors", native.load(run))
+    assert (run / "latest.safetensors").read_bytes() == before
+    assert not list(run.glob(".*tmp"))
+
+
+@pytest.mark.filterwarnings("default")  # the compiler's own; any would stop it
+def test_compiled_equals_eager(store: Store, tmp_path: Path) -> None:
+    """One epoch compiled: the loss of each log line within 1e-3 (float32 sums in another order, amplified by 6 steps)."""
+    eager, compiled = tmp_path / "eager", tmp_path / "compiled"
+    for folder, mode in ((eager, "off"), (compiled, "on")):
+        train(recipe(epochs=1, compile=mode, dropout=0.0), store, folder)
+    assert json.loads((compiled / "config.json").read_text())["compiled"]
+    first, second = log(eager)[0]["loss"], log(compiled)[0]["loss"]
+    assert first == pytest.approx(second, rel=1e-3)
+    assert not same_weights(eager, compiled)  # it did compile

@@ -1,0 +1,63 @@
+"""Recipes: named, frozen, checked."""
+
+import pytest
+
+from alexnet import paper
+from alexnet.errors import RecipeError
+from alexnet.train import recipes
+
+
+def test_names() -> None:
+    assert set(recipes.RECIPES) == {"laptop", "small-photos", "paper-2012"}
+    for name in recipes.RECIPES:
+        assert recipes.get(name).network(10).num_classes == 10
+
+
+def test_paper_2012() -> None:
+    recipe = recipes.get("paper-2012")
+    assert (recipe.batch_size, recipe.lr, recipe.momentum, recipe.weight_decay) == (128, 0.01, 0.9, 5e-4)
+    assert recipe.network(1000).parameters == 60_965_224
+    assert recipe.epochs == paper.EPOCHS
+
+
+def test_every_field_has_a_rule_or_a_type_and_a_help_text() -> None:
+    from pathlib import Path
+
+    text = Path(recipes.__file__).read_text()
+    for field in recipes.Recipe.__dataclass_fields__:
+        assert f"    {field}:" in text
+        after = text.split(f"    {field}:", 1)[1].split("\n")[1]
+        assert after.startswith('    """'), field
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, r"epochs \(=0\) must be at least 1"),
+        ({"batch_size": 0}, r"batch_size \(=0\)"),
+        ({"lr": 0.0}, r"lr \(=0.0\) must be above 0"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"lr_factor": 1.0}, "lr_factor"),
+        ({"lr_drops": (5.0, 3.0)}, "lr_drops"),
+        ({"patience": 0}, "patience"),
+        ({"warmup": 1.0}, "warmup"),
+        ({"colour_noise": -0.1}, "colour_noise"),
+        ({"seed": -1}, "seed"),
+        ({"workers": 0}, "workers"),
+        ({"checkpoint_minutes": -1.0}, "checkpoint_minutes"),
+        ({"variant": "cafe"}, "did you mean 'caffe'"),
+        ({"input_size": 40}, "smallest that works is 64"),
+        ({"width": 0.3}, r"multiples of 1/16"),
+        ({"learning_rat": 1}, "no field 'learning_rat'"),
+        ({"epoch": 1}, "did you mean 'epochs'"),
+    ],
+)
+def test_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipes.get("laptop", **changes)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(RecipeError, match="'laptob': did you mean 'laptop'"):
+        recipes.get("laptob")

@@ -1,0 +1,83 @@
+"""Our own file: it goes round to the bit, and a bad one is refused with the reason."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from alexnet import AlexNet
+from alexnet.data.augment import Preprocessing
+from alexnet.errors import CheckpointError
+from alexnet.variants import get
+from alexnet.weights import native
+from alexnet.weights.native import Trained
+
+
+@pytest.fixture
+def trained() -> Trained:
+    """A tiny caffe with odd preprocessing, so that a default in its place would show."""
+    variant = get("caffe", width=1 / 16, input_size=67, num_classes=3)
+    model = AlexNet(variant).eval()
+    preprocessing = Preprocessing(80, 67, "squash", True, torch.rand(3, 80, 80), torch.tensor([1.0, 2.0, 3.0]))
+    return Trained(model, ("a", "b", "ç"), preprocessing, {"velocity.x": torch.ones(3)}, {"epoch": 4, "errors": [0.5]})
+
+
+def test_round_trip(trained: Trained, tmp_path: Path) -> None:
+    native.save(tmp_path / "x.safetensors", trained)
+    back = native.load(tmp_path / "x.safetensors")
+    assert back.model.variant == trained.model.variant
+    assert (back.classes, back.state) == (trained.classes, trained.state)
+    assert all(torch.equal(value, back.model.state_dict()[name]) for name, value in trained.model.state_dict().items())
+    assert torch.equal(back.extra["velocity.x"], trained.extra["velocity.x"])
+    first, second = trained.preprocessing, back.preprocessing
+    assert torch.equal(first.mean, second.mean) and torch.equal(first.scale, second.scale)
+    assert (second.stored_size, second.input_size, second.resize, second.bgr) == (80, 67, "squash", True)
+    assert not back.model.training
+
+
+def test_every_variant_goes_round(tmp_path: Path, trained: Trained) -> None:
+    for name in ("paper", "code-2012", "caffenet", "owt", "torchvision"):
+        model = AlexNet(get(name, width=1 / 16, input_size=67, num_classes=3))
+        native.save(tmp_path / "x.safetensors", replace(trained, model=model))
+        assert native.load(tmp_path / "x.safetensors").model.variant == model.variant
+
+
+def test_missing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="does not exist"):
+        native.load(tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match=r"holds no latest\.safetensors"):
+        native.load(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [0, 5, 100, -1])
+def test_cut_short(trained: Trained, tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "x.safetensors"
+    native.save(path, trained)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(CheckpointError, match="damaged or no safetensors"):
+        native.load(path)
+
+
+def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    """A file that would run code if unpickled."""
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
+    with pytest.raises(CheckpointError):
+        native.load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_somebody_elses_safetensors(tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="was not written by alexnet"):
+        native.load(tmp_path / "x.safetensors")
+
+
+def test_header_and_tensors_disagree(trained: Trained, tmp_path: Path) -> None:
+    wrong = json.loads(json.dumps({"format": native.FORMAT}))
+    save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors", wrong)
+    with pytest.raises(CheckpointError, match="does not hold what its header says"):
+        native.load(tmp_path / "x.safetensors")
