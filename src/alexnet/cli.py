@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from alexnet.errors import AlexNetError, SourceError
+from alexnet.errors import AlexNetError, Interrupted, SourceError
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def prepare(
     """Turn photos into a store that training reads: decoded, shrunk to squares, checked.
 
     A source is a folder with a folder for each class (which may lie in train/ and val/), the ILSVRC2012 tars as downloaded,
-    WebDataset shards, image parquet files, or IDX files; several files may be named. If interrupted, the same command goes on.
+    WebDataset shards, image parquet files, or IDX files; several files may be named. Files that are no usable pictures (empty,
+    truncated, of an unknown format, or with more than 89,478,485 pixels, which is taken for a decompression bomb) are skipped
+    and listed. If interrupted, the same command goes on.
 
     Args:
         paths: the source (a folder, or files), then the store's folder.
@@ -360,7 +362,7 @@ VERBS: dict[str, Any] = {
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `alexnet`."""
     # PyTorch's CPU threads spin while they wait for each other. Where another program wants one of the two cores, that makes
-    # training 30 times slower (26 against 794 images/s); sleeping costs little where none does (docs/log.md).
+    # training 30 times slower (26 against 794 images/s); sleeping costs 12 % where none does (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         tyro.extras.subcommand_cli_from_dict(
@@ -372,8 +374,9 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except AlexNetError as error:
         print(f"alexnet: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(130 if isinstance(error, Interrupted) else 2) from None
     except KeyboardInterrupt:
+        print("alexnet: interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except BrokenPipeError:  # `alexnet predict ... | head`
         sys.stderr.close()

@@ -6,6 +6,7 @@ standard output holds results alone.
 
 import sys
 import time
+from collections import deque
 from types import TracebackType
 from typing import Self
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 LINE_SECONDS = 10.0
+RATE_SECONDS = 30.0
 
 
 def say(text: str) -> None:
@@ -37,11 +39,13 @@ class Meter:
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done, self.first, self.start, self.last_line, self.text = 0, 0, 0.0, 0.0, ""
+        self.done, self.last_line, self.text = 0, 0.0, ""
+        self._recent: deque[tuple[float, int]] = deque()
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
-        self.start = self.last_line = time.monotonic()
+        self.last_line = time.monotonic()
+        self._recent.append((self.last_line, self.done))
         console = Console(stderr=True)
         if console.is_terminal:
             self._bar = Progress(
@@ -55,7 +59,7 @@ class Meter:
     def skip(self, count: int) -> None:
         """Count work that an earlier start has done: it is no measure of today's speed."""
         self.done += count
-        self.first = self.done
+        self._recent = deque([(time.monotonic(), self.done)])
         if self._bar:
             self._bar.update(self._task, completed=self.done)
 
@@ -71,8 +75,14 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Units a second since the start."""
-        return (self.done - self.first) / max(time.monotonic() - self.start, 1e-9)
+        """Units a second over the last `RATE_SECONDS`: the first step may have waited for a compiler."""
+        now = time.monotonic()
+        if now - self._recent[-1][0] > RATE_SECONDS / 30:
+            self._recent.append((now, self.done))
+            while len(self._recent) > 2 and now - self._recent[1][0] > RATE_SECONDS:
+                self._recent.popleft()
+        then, done = self._recent[0]
+        return (self.done - done) / max(now - then, 1e-9)
 
     def _line(self) -> None:
         self.last_line = time.monotonic()

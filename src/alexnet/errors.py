@@ -6,10 +6,11 @@ AlexNetError
 ├── SourceError       photos that cannot be found or understood
 ├── StoreError        a store that is missing, unfinished, damaged or in the way
 ├── CheckpointError   weights that are missing, damaged or of another network
-└── TrainingError     a run that had to stop
+├── TrainingError     a run that had to stop
+└── Interrupted       a run that the user stopped; it was saved
 
 Each message names the thing, its value, the rule it broke and the next step. The command line prints it and exits with
-status 2. Anything else that escapes is a mistake of ours, and its traceback is shown.
+status 2 (130 for `Interrupted`). Anything else that escapes is a mistake of ours, and its traceback is shown.
 """
 
 import difflib
@@ -42,6 +43,10 @@ class CheckpointError(AlexNetError, ValueError):
 
 class TrainingError(AlexNetError, RuntimeError):
     """A run that had to stop."""
+
+
+class Interrupted(AlexNetError):
+    """A run that the user stopped; it was saved."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

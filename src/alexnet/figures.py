@@ -111,7 +111,7 @@ def confusion(result: Evaluation, path: Path) -> None:
     if labelled:
         axes.set_xticks(range(k), result.classes, rotation=90)
         axes.set_yticks(range(k), result.classes)
-        for row, column in zip(*np.nonzero(matrix >= 0.005), strict=True):
+        for row, column in zip(*np.nonzero(matrix >= 0.01), strict=True):
             share = matrix[row, column]
             axes.text(
                 column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8,

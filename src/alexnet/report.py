@@ -16,6 +16,7 @@ from alexnet.predict import Prediction, classify_records
 from alexnet.weights.native import Trained
 
 SHEET_PICTURES = 16
+SUMMED = " and summed over its channels, since the pictures are grey"
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
@@ -27,8 +28,8 @@ td.n {{ text-align: right; font-variant-numeric: tabular-nums }} p.note {{ color
 <p><b>Top-1 error {top1:.2%}</b> (accuracy {accuracy:.2%}) on {images:,} test pictures; trained for {seconds}.</p>
 <h2>Training</h2><img src="curves.png" alt="loss, error and learning rate over training">
 <h2>What the first layer learned</h2><img src="filters.png" alt="first-layer filters">
-<p class="note">Each square is one kernel of conv1, stretched to its full range; the towers see the same picture and share
-nothing until conv3.</p>
+<p class="note">Each square is one kernel of conv1, stretched to its full range{grey}; the towers see the same picture and
+share nothing until conv3.</p>
 <h2>Predictions</h2><img src="predictions.png" alt="test pictures with the five most likely classes">
 <p class="note">Drawn at random from the test pictures: true class above, the five most likely below, the true one in pink.</p>
 <h2>Who is taken for whom</h2><img src="confusion.png" alt="confusion matrix">
@@ -54,14 +55,21 @@ def write(folder: Path, title: str, trained: Trained, store: Store, result: Eval
     config = json.loads((run / "config.json").read_text())
     environment = json.loads((run / "environment.json").read_text())
     figures.curves(log, folder / "curves.png")
-    figures.filters(first_layer(trained.model), folder / "filters.png")
+    grey = store.statistics.axis_deviations[1] < 1  # colours vary by less than one level
+    figures.filters(first_layer(trained.model, grey), folder / "filters.png")
     figures.sheet(_examples(trained, store), folder / "predictions.png")
     figures.confusion(result, folder / "confusion.png")
     figures.confusion_csv(result, folder / "confusion.csv")
     page = PAGE.format(
-        title=html.escape(title), top1=result.top1_error, accuracy=1 - result.top1_error, images=result.images,
-        seconds=duration(trained.state["seconds"]), rows=_class_rows(result), facts=_facts(config["recipe"], environment),
-    )  # fmt: skip
+        title=html.escape(title),
+        top1=result.top1_error,
+        accuracy=1 - result.top1_error,
+        images=result.images,
+        seconds=duration(trained.state["seconds"]),
+        grey=SUMMED if grey else "",
+        rows=_class_rows(result),
+        facts=_facts(config["recipe"], environment),
+    )
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")
     return path

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from alexnet.data.store import Store
-from alexnet.errors import CheckpointError, RecipeError, TrainingError
+from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.train import loop, recipes
-from alexnet.train.loop import Interrupted, train
+from alexnet.train.loop import train
 from alexnet.weights import native
 
 SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}

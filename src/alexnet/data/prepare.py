@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -98,6 +99,9 @@ def prepare(
                 writer.append(split, encoded)
                 meter.add(len(block), f"{writer.skipped} skipped" if writer.skipped else "")
         writer.finish()
+    except KeyboardInterrupt:
+        say("Interrupted: the same command goes on from here.")
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -190,6 +194,7 @@ def _start_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -5,6 +5,7 @@ Every random number is a function of (seed, epoch, step), so a run that was kill
 checkpoint ends with the same bits (same machine, CPU).
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -24,7 +25,7 @@ from alexnet.console import Meter, say
 from alexnet.data.augment import Augmentation, Preprocessing
 from alexnet.data.loader import AUGMENT, DROPOUT, INIT, Loader, stream
 from alexnet.data.store import Store
-from alexnet.errors import RecipeError, TrainingError
+from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD, schedule, warmup
@@ -34,14 +35,11 @@ from alexnet.weights import native
 from alexnet.weights.native import BEST, LATEST, Trained
 
 LOG_STEPS = 20
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 #: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it pays within some minutes.
 COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-class Interrupted(TrainingError):
-    """Ctrl-C or SIGTERM: the run was saved and can go on."""
 
 
 @dataclass
@@ -99,7 +97,9 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
 
     Raises:
         RecipeError: recipe and store do not fit.
-        TrainingError: the folder is in the way, the loss is no longer finite, or (`Interrupted`) the user stopped it.
+        TrainingError: the folder is in the way, the disk is full, or the loss is no longer finite.
+        CheckpointError: a checkpoint could not be written or read.
+        Interrupted: the user stopped it; it was saved.
     """
     device = pick_device(recipe.device)
     loader = Loader(store.train, recipe.batch_size, recipe.seed, recipe.workers)
@@ -160,6 +160,12 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                 say(f"epoch {place.epoch}: {store.held_out.name} top-1 error {result.top1_error:.2%}")
                 _save(folder, trained, optimiser, place, run)
                 saved = time.monotonic()
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        raise TrainingError(
+            f"{folder}: {error.strerror}. The last good checkpoint is whole: free some space and go on with --resume."
+        ) from error
     finally:
         run.close()
     model.eval()

@@ -84,7 +84,9 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
         return Run(folder, (folder / LATEST).exists(), earlier["compiled"])
     if resume and not folder.exists():
         raise TrainingError(f"{folder} does not exist: nothing to resume. Leave out --resume to begin.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    # A start that was killed before it wrote its configuration has left nothing that counts.
+    begun = {ENVIRONMENT, f".{ENVIRONMENT}.tmp", f".{CONFIG}.tmp"}
+    if folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - begun):
         known = path.exists()
         raise TrainingError(
             f"{folder} {'holds a run already: go on with --resume' if known else 'is no run and not empty'}, or name "
