@@ -87,6 +87,40 @@ def test_caffe_gradients(shared: Path, inputs: ModuleType, file: str) -> None:
         assert float(parameter.grad.norm()) == pytest.approx(float(golden[f"gradnorm.{name}"]), rel=BOUND), name
 
 
+@pytest.mark.parametrize("file", CAFFE)
+def test_caffe_input_gradient(shared: Path, inputs: ModuleType, file: str) -> None:
+    """The gradient at the picture, wherever it is defined.
+
+    The inputs have flat areas, where neighbouring values of a pooling window are equal and rounding decides which one the
+    gradient follows (an eighth of pool1's windows are tied to 1e-6). Pixels below such a window are left out; so is the
+    padding, which is part of Caffe's input and not of ours.
+    """
+    golden = np.load(shared / "golden" / f"{file}.npz")
+    variant, size = CAFFE[file]
+    seed, n = int(golden["seed"]), int(golden["n"])
+    net = caffe_net(inputs, variant, seed).double()
+    x = torch.from_numpy(inputs.blobs(seed, n, size)).double().requires_grad_()
+    stages = net.stages(x)
+    F.cross_entropy(stages["fc8"], torch.from_numpy(inputs.labels(seed, n))).backward()
+
+    pooled = stages["relu1" if variant == "caffenet" else "norm1"].detach()  # (n, 96, 55, 55)
+    windows = F.unfold(pooled.view(-1, 1, 55, 55), 3, stride=2)  # (n * 96, 9, 27 * 27)
+    first, second = windows.topk(2, dim=1).values.unbind(1)
+    tied = ((first - second <= 1e-6 * first) & (first > 0)).view(n, 96, 27, 27).any(1)
+    defined = torch.zeros(n, 227, 227, dtype=torch.bool)
+    before = net.variant.conv1_padding[0]
+    defined[:, before : before + size, before : before + size] = True
+    for image, row, column in tied.nonzero().tolist():
+        defined[image, 8 * row : 8 * row + 19, 8 * column : 8 * column + 19] = False
+
+    assert x.grad is not None
+    after = net.variant.conv1_padding[1]
+    gradient = F.pad(x.grad, (before, after, before, after)).numpy()
+    kept = inputs.sample(defined[:, None].expand(n, 3, 227, 227).numpy()) > 0
+    assert kept.mean() > 0.6
+    assert distance(inputs.sample(gradient)[kept], golden["grad.data"][kept]) < BOUND
+
+
 def test_caffe_solver(shared: Path, inputs: ModuleType) -> None:
     """Twelve steps of Caffe's SGDSolver across two drops of the learning rate: the losses to 1e-5."""
     golden = np.load(shared / "golden" / "caffe-solver.npz")

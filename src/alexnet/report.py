@@ -27,9 +27,9 @@ td.n {{ text-align: right; font-variant-numeric: tabular-nums }} p.note {{ color
 <h1>{title}</h1>
 <p><b>Top-1 error {top1:.2%}</b> (accuracy {accuracy:.2%}) on {images:,} test pictures; trained for {seconds}.</p>
 <h2>Training</h2><img src="curves.png" alt="loss, error and learning rate over training">
-<h2>What the first layer learned</h2><img src="filters.png" alt="first-layer filters">
+<h2>The first layer</h2><img src="filters.png" alt="first-layer filters">
 <p class="note">Each square is one kernel of conv1, stretched to its full range{grey}; the towers see the same picture and
-share nothing until conv3.</p>
+share nothing until conv3. After a short training on few pictures much of the random start still shows.</p>
 <h2>Predictions</h2><img src="predictions.png" alt="test pictures with the five most likely classes">
 <p class="note">Drawn at random from the test pictures: true class above, the five most likely below, the true one in pink.</p>
 <h2>Who is taken for whom</h2><img src="confusion.png" alt="confusion matrix">

@@ -131,7 +131,7 @@ def laptop() -> Recipe:
 def small_photos() -> Recipe:
     """A few hundred to a few thousand photos of your own, from scratch."""
     return Recipe(
-        width=0.5, input_size=128, init="he", pixels="unit", epochs=40, batch_size=32, lr=0.01,
+        width=0.5, input_size=128, init="he", pixels="unit", epochs=60, batch_size=32, lr=0.01,
         schedule="linear", warmup=0.05,
     )  # fmt: skip
 

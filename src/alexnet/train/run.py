@@ -116,7 +116,7 @@ def environment() -> dict[str, Any]:
     """Where a run computed, for its record."""
     return {
         "alexnet": alexnet.__version__, "python": platform.python_version(), "torch": torch.__version__,
-        "numpy": np.__version__, "platform": platform.platform(), "processor": _processor(),
+        "numpy": np.__version__, "platform": f"{platform.system()} {platform.machine()}", "processor": _processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }  # fmt: skip
