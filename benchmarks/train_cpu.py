@@ -32,7 +32,8 @@ class Naive(AlexNet):
 
     def _run(self, op: Op, x: Tensor) -> Tensor:
         if isinstance(op, LRN):
-            return F.local_response_norm(x, op.size, op.coefficient * op.size, op.beta, op.k)
+            towers = x.reshape(x.shape[0] * op.towers, -1, *x.shape[2:])
+            return F.local_response_norm(towers, op.size, op.coefficient * op.size, op.beta, op.k).reshape(x.shape)
         return super()._run(op, x)
 
 

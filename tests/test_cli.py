@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,6 +72,7 @@ def test_summary_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert "smallest that works is 64" in fails(capsys, 2, "summary", "--input-size", "32")
     assert "multiples of 1/16" in fails(capsys, 2, "summary", "--width", "0.3")
     assert "--input-size" in fails(capsys, 2, "summary", "--inputsize", "64")  # the nearest one is named
+    assert "explain writes text" in fails(capsys, 2, "summary", "--explain", "--format", "json")
 
 
 # --- prepare, verify --------------------------------------------------------------------------------------------------
@@ -140,6 +142,30 @@ def test_evaluate_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytes
     assert "does not exist" in fails(capsys, 2, "evaluate", str(tmp_path / "none"), *data)
     assert "has no split 'test'" in fails(capsys, 2, "evaluate", str(run), *data, "--split", "test")
     assert "--views" in fails(capsys, 2, "evaluate", str(run), *data, "--views", "5")
+
+
+def test_names_with_odd_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Dollar signs are no formula to matplotlib, and a folder whose name is no UTF-8 has one that can be written."""
+    for index, name in enumerate((b"$x^$", b"caf\xe9")):
+        folder = tmp_path / "photos" / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        for number in range(5):
+            draw((200 * index, 50, 40), number).save(folder / f"{number}.jpg")
+    store, run = str(tmp_path / "store"), str(tmp_path / "run")
+    main(["prepare", str(tmp_path / "photos"), store, "--size", "64"])
+    main(["train", "laptop", "--data", store, "--out", run, "--epochs", "1", "--batch-size", "4", *FAST])
+    main(["report", run, "--data", store])
+    assert "caf\N{REPLACEMENT CHARACTER}" in (tmp_path / "run" / "report" / "index.html").read_text()
+    assert picture_width(tmp_path / "run" / "report" / "confusion.png") > 100
+
+
+def test_files_in_the_way(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the file system refuses is said in a line, not in a traceback."""
+    (tmp_path / "file").write_text("")
+    data = ("--data", str(store.folder))
+    assert "file" in fails(capsys, 2, "evaluate", str(run), *data, "--out", str(tmp_path / "file"))
+    assert "needs a run's folder" in fails(capsys, 2, "report", str(run / "latest.safetensors"), *data)
+    assert "must end in .png" in fails(capsys, 2, "predict", str(run), "x.jpg", "--sheet", "x.xyz")
 
 
 def test_report(run: Path, store: Store, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ NAMES = ("paper", "code-2012", "caffe", "caffenet", "owt", "torchvision")
 
 
 def small(name: str, **changes: object) -> Variant:
-    """A sixteenth of the width at the smallest input: every layer there is, in milliseconds."""
+    """An eighth of the width at an input that all variants take: every layer there is, in milliseconds."""
     return get(name, **{"width": 1 / 8, "input_size": 67, "num_classes": 5, **changes})
 
 
@@ -160,7 +160,7 @@ def test_whole_net_gradient(name: str) -> None:
         assert (up - down) / (2 * h) == pytest.approx(analytic, rel=1e-5, abs=1e-6), tensor_name
 
 
-def test_np_is_unused_by_forward() -> None:
+def test_wrong_precision() -> None:
     """A float64 input of a float32 net is an error of PyTorch's, not a silent conversion."""
     with pytest.raises(RuntimeError):
         AlexNet(small("paper"))(torch.from_numpy(np.zeros((1, 3, 67, 67))))

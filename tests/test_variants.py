@@ -42,6 +42,17 @@ def test_every_difference_is_a_field() -> None:
     assert (code.dropout_scaling, caffe.dropout_scaling) == ("test", "train")
     assert (code.bias_lr, code.bias_decay, code.bias_lr_drops) == (2, 0, False)
     assert (caffe.bias_lr, caffe.bias_decay, caffe.bias_lr_drops) == (2, 0, True)
+    caffenet, owt, torchvision = (variants.get(name) for name in ("caffenet", "owt", "torchvision"))
+    assert (caffenet.input_size, caffenet.lrn_k, caffenet.channel_order, caffenet.init_bias) == (
+        227,
+        1,
+        "BGR",
+        (0, 1, 0, 1, 1, 1, 1, 0),
+    )
+    assert (owt.towers, owt.kernels, owt.conv1_padding, owt.lrn_k) == (1, (64, 192, 384, 256, 256), (0, 3), 2)
+    assert (torchvision.towers, torchvision.init, torchvision.pixels, torchvision.conv1_padding) == (1, "torch", "unit", (2, 2))
+    assert (torchvision.dropout_position, torchvision.dropout_scaling) == ("before", "train")
+    assert (torchvision.resize, torchvision.class_order, code.class_order) == ("short-side", "wordnet", "devkit")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -66,6 +77,9 @@ def test_smallest_input(name: str, smallest: int) -> None:
     [
         ({"width": 0.3}, r"width \(=0\.3\) gives conv1 28\.8 .* multiples of 1/16"),
         ({"width": 0}, "width"),
+        ({"width": float("nan")}, r"width \(=nan\)"),
+        ({"width": float("inf")}, r"width \(=inf\)"),
+        ({"conv1_padding": (-1, 0)}, r"conv1_padding \(=\(-1, 0\)\)"),
         ({"width": -1}, "width"),
         ({"width": 1 / 32}, r"conv1's 3 kernels.*divisible by towers \(=2\)"),
         ({"towers": 5}, r"conv1's 96 kernels.*divisible by towers \(=5\)"),

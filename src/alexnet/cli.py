@@ -4,6 +4,7 @@ PyTorch takes a second to import, so the verbs import what they need when they r
 """
 
 import csv
+import io
 import json
 import os
 import sys
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
-from alexnet.errors import AlexNetError, Interrupted, SourceError
+from alexnet import paper
+from alexnet.errors import AlexNetError, CheckpointError, Interrupted, SourceError, VariantError
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ def summary(
     changes = {"input_size": input_size, "num_classes": num_classes}
     chosen = get(variant, width=width, **{name: value for name, value in changes.items() if value is not None})
     if explain:
+        if format != "table":
+            raise VariantError(f"explain writes text, no {format}: leave out one of the two.")
         print(view.explain(chosen))
     elif format == "table":
         view.table(chosen)
@@ -65,7 +69,7 @@ def summary(
 
 def prepare(
     paths: Positional[Annotated[tuple[Path, ...], arg(metavar="SOURCE [SOURCE ...] STORE")]],
-    size: int = 256,
+    size: int = paper.STORED_SIZE,
     resize: Literal["short-side", "squash"] = "short-side",
     hold_out: float = 0.1,
     seed: int = 0,
@@ -214,13 +218,13 @@ def evaluate(
     from alexnet.weights import native
 
     result = evaluate_checkpoint(native.load(run), Store(data), split, views)
+    _print_evaluation(result)
     out = out or (run if run.is_dir() else run.parent)
     out.mkdir(parents=True, exist_ok=True)
     figures.confusion_csv(result, out / "confusion.csv")
     figures.confusion(result, out / "confusion.png")
     if json_file:
         write_json(json_file, result.as_json())
-    _print_evaluation(result)
     print(f"Confusion matrix: {out / 'confusion.csv'} and {out / 'confusion.png'}")
 
 
@@ -248,6 +252,8 @@ def report(run: Positional[Path], data: Path, out: Path | None = None) -> None:
     from alexnet.evaluate import evaluate_checkpoint
     from alexnet.weights import native
 
+    if not run.is_dir():
+        raise CheckpointError(f"report needs a run's folder, with its log and configuration: {run} is none.")
     trained, store = native.load(run), Store(data)
     result = evaluate_checkpoint(trained, store)
     print(page.write(out or run / "report", f"AlexNet on {data.name}", trained, store, result, run))
@@ -283,10 +289,12 @@ def predict(
         raise SourceError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
     if top < 1:
         raise SourceError(f"top (={top}) must be at least 1.")
+    if sheet and sheet.suffix.lower() != ".png":
+        raise SourceError(f"sheet (={sheet}) must end in .png.")
     trained = native.load(run)
     drawn: list[Prediction] = []
     unreadable = total = 0
-    for prediction, row in _rows(classify(trained, expand(files), top=top, views=views), format):
+    for prediction, row in _rows(classify(trained, expand(files), top=max(top, 5), views=views), format, top):
         total += 1
         if prediction.error:
             unreadable += 1
@@ -304,29 +312,27 @@ def predict(
         raise SystemExit(1)
 
 
-def _rows(predictions: "Iterator[Prediction]", format: str) -> "Iterator[tuple[Prediction, str]]":
-    """Each prediction with its text; unreadable files have a line in JSON only."""
+def _rows(predictions: "Iterator[Prediction]", format: str, top: int) -> "Iterator[tuple[Prediction, str]]":
+    """Each prediction with its text, which names `top` classes; unreadable files have a line in JSON only."""
     if format == "csv":
         print("file,rank,class,probability")
     for prediction in predictions:
         if format == "jsonl":
-            yield prediction, json.dumps(prediction.as_json())
+            yield prediction, json.dumps(prediction.as_json(top))
         elif format == "csv":
             yield (
                 prediction,
                 "\n".join(
                     _csv_line(prediction.path, rank, name, f"{share:.6f}")
-                    for rank, (name, share) in enumerate(prediction.top, 1)
+                    for rank, (name, share) in enumerate(prediction.top[:top], 1)
                 ),
             )
         else:
-            named = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top)
+            named = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top[:top])
             yield prediction, f"{prediction.path}  {named}" if named else ""
 
 
 def _csv_line(*cells: Any) -> str:
-    import io
-
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
     return text.getvalue()
@@ -364,6 +370,8 @@ def main(arguments: list[str] | None = None) -> None:
     # PyTorch's CPU threads spin while they wait for each other. Where another program wants one of the two cores, that makes
     # training 30 times slower (26 against 794 images/s); sleeping costs 12 % where none does (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name goes out with the bytes that it has
     try:
         tyro.extras.subcommand_cli_from_dict(
             VERBS,
@@ -381,3 +389,8 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `alexnet predict ... | head`
         sys.stderr.close()
         raise SystemExit(141) from None
+    except OSError as error:  # a folder that may not be written, a file in the place of a folder
+        if error.filename is None:
+            raise
+        print(f"alexnet: {error.filename}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None

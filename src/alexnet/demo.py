@@ -19,7 +19,7 @@ from alexnet import report
 from alexnet.console import say
 from alexnet.data.prepare import prepare
 from alexnet.data.store import MANIFEST, Store, sha256
-from alexnet.errors import SourceError
+from alexnet.errors import Interrupted, SourceError
 from alexnet.evaluate import evaluate_checkpoint
 from alexnet.train import recipes
 from alexnet.train.loop import train
@@ -52,8 +52,11 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
     if not (store_folder / MANIFEST).exists():
         prepare([fashion_mnist()], store_folder, size=STORE_SIZE)
     store = Store(store_folder)
-    recipe = recipes.get("laptop", **({"epochs": epochs} if epochs else {}))
-    trained = train(recipe, store, run_folder, resume=(run_folder / CONFIG).exists())
+    recipe = recipes.get("laptop", **({} if epochs is None else {"epochs": epochs}))
+    try:
+        trained = train(recipe, store, run_folder, resume=(run_folder / CONFIG).exists())
+    except Interrupted as stop:
+        raise Interrupted("stopped and saved: the same command goes on from here.") from stop
     result = evaluate_checkpoint(trained, store)
     page = report.write(out / "report", "AlexNet on Fashion-MNIST", trained, store, result, run_folder)
     return {

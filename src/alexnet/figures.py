@@ -4,6 +4,7 @@ Each function takes plain arrays and a path, and writes a PNG.
 """
 
 import csv
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,17 +85,18 @@ def sheet(predictions: Sequence[Prediction], path: Path) -> None:
 def _picture(axes: Axes, prediction: Prediction) -> None:
     assert prediction.record is not None
     axes.imshow(decode(prediction.record))
-    title = prediction.true or Path(prediction.path).name
-    axes.set_title(title if len(title) < 28 else f"{title[:25]}...", fontsize=9, weight="bold" if prediction.true else None)
+    title = prediction.true or os.fsencode(Path(prediction.path).name).decode(errors="replace")
+    axes.set_title(title if len(title) < 28 else f"{title[:25]}...", fontsize=9,
+                   weight="bold" if prediction.true else None, parse_math=False)  # fmt: skip  # a name may hold $
 
 
 def _bars(axes: Axes, prediction: Prediction) -> None:
-    names = [name for name, _ in prediction.top]
-    shares = [share for _, share in prediction.top]
+    names = [name for name, _ in prediction.top[:5]]
+    shares = [share for _, share in prediction.top[:5]]
     places = np.arange(len(names))[::-1]
     axes.barh(places, shares, color=[PINK if name == prediction.true else "#9db7d8" for name in names], height=0.85)
     for place, name in zip(places, names, strict=True):
-        axes.text(0.02, place, name if len(name) < 30 else f"{name[:27]}...", va="center", fontsize=8)
+        axes.text(0.02, place, name if len(name) < 30 else f"{name[:27]}...", va="center", fontsize=8, parse_math=False)
     axes.set_xlim(0, 1)
 
 
@@ -109,8 +111,8 @@ def confusion(result: Evaluation, path: Path) -> None:
     axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true", title=f"top-1 error {result.top1_error:.2%} on {result.images:,} pictures")
     if labelled:
-        axes.set_xticks(range(k), result.classes, rotation=90)
-        axes.set_yticks(range(k), result.classes)
+        axes.set_xticks(range(k), result.classes, rotation=90, parse_math=False)
+        axes.set_yticks(range(k), result.classes, parse_math=False)
         for row, column in zip(*np.nonzero(matrix >= 0.01), strict=True):
             share = matrix[row, column]
             axes.text(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet import arithmetic, kernels
+from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
 from alexnet.errors import VariantError
 from alexnet.variants import LAYER_NAMES, Variant, get
@@ -111,14 +111,10 @@ class AlexNet(nn.Module):
             case SpatialNorm():
                 return kernels.spatial_norm(x, op.size, op.coefficient, op.beta, op.k)
             case MaxPool():
-                return F.max_pool2d(x, op.size, op.stride)
+                return kernels.max_pool(x, op.size, op.stride)
             case Dropout(rate=rate, inverted=True):
                 return F.dropout(x, rate, self.training)
             case Dropout(rate=rate):
                 # The paper's: no scaling in training, outputs times the share kept at test.
                 return F.dropout(x, rate) * (1 - rate) if self.training else x * (1 - rate)
         raise AssertionError(op)
-
-    def table(self) -> tuple[arithmetic.Layer, ...]:
-        """The layers with their shapes and counts, as in `alexnet summary`."""
-        return self.variant.layers()

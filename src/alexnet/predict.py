@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,11 @@ class Prediction:
     record: NDArray[np.uint8] | None = None
     true: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self, top: int) -> dict[str, Any]:
+        """Plain data, with the `top` most likely classes."""
         if self.error:
             return {"file": self.path, "error": self.error}
-        return {"file": self.path, "top": [{"class": name, "probability": share} for name, share in self.top]}
+        return {"file": self.path, "top": [{"class": name, "probability": share} for name, share in self.top[:top]]}
 
 
 def expand(arguments: Iterable[str]) -> Iterator[str]:
@@ -61,8 +62,10 @@ def expand(arguments: Iterable[str]) -> Iterator[str]:
             yield from _pictures(argument)
         elif not os.path.exists(argument) and glob.has_magic(argument):
             found = glob.iglob(argument, recursive=True)
+            if "**" in argument:  # names what lies in the folders it finds too
+                found = (path for path in found if not os.path.isdir(path))
             first = next(found, None)
-            yield from [argument] if first is None else [first, *found]
+            yield from [argument] if first is None else expand(chain([first], found))
         else:
             yield argument
 

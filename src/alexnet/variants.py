@@ -14,6 +14,7 @@ BVLC Caffe's `bvlc_alexnet` and `bvlc_reference_caffenet`; torchvision's `alexne
 
 from dataclasses import dataclass, replace
 from functools import cache
+from math import isfinite
 from typing import Any, Literal
 
 from alexnet import arithmetic, paper
@@ -108,6 +109,8 @@ class Variant:
             raise VariantError(f"num_classes (={self.num_classes}) must be at least 1.")
         if not 0 <= self.dropout < 1:
             raise VariantError(f"dropout (={self.dropout}) must be in [0, 1).")
+        if min(self.conv1_padding) < 0:
+            raise VariantError(f"conv1_padding (={self.conv1_padding}) must not be negative.")
         for number, block in ((1, self.block1), (2, self.block2), (5, self.block5)):
             if block[:1] != ("conv",) or len(set(block)) != len(block):
                 raise VariantError(f"block{number} (={block}) must start with 'conv' and name each step once.")
@@ -123,7 +126,7 @@ class Variant:
             raise VariantError(f"towers (={self.towers}) must be at least 1.")
         for name, base in zip(LAYER_NAMES, (*self.kernels, *self.units), strict=False):
             count = base * self.width
-            if count < 1 or count != int(count):
+            if not isfinite(count) or count < 1 or count != int(count):
                 raise VariantError(
                     f"width (={self.width:g}) gives {name} {count:g} kernels or units instead of a whole number "
                     f"(={base} x width): multiples of 1/16 work for every layer."

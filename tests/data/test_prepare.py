@@ -5,6 +5,7 @@ instead of 256. Everything runs in this process but for the tests that say other
 """
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -722,3 +723,23 @@ def test_sums_of_parts_are_the_sums_of_the_whole(tmp_path: Path) -> None:
     assert (parts.count, parts.pixels) == (whole.count, whole.pixels) == (100, 400)  # 2 x 2 squares begin within 6 pixels
     for name in ("image", "colour", "products"):
         assert np.array_equal(getattr(parts, name), getattr(whole, name))
+
+
+def test_two_processes_in_one_store(photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is refused and changes nothing; when the first is gone, it goes on."""
+    store = tmp_path / "store"
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Writer, "finish", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare([photos(4)], store, size=32)
+    before = (store / "progress.jsonl").read_bytes()
+    with open(store / "progress.jsonl", "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match="another process is preparing"):
+            prepare([tmp_path / "photos"], store, size=32)
+    assert (store / "progress.jsonl").read_bytes() == before
+    assert not prepare([tmp_path / "photos"], store, size=32).verify()

@@ -161,9 +161,10 @@ def test_file_instead_of_a_folder(tmp_path: Path) -> None:
 
 def test_unfinished_store(copy: Path) -> None:
     (copy / "manifest.json").unlink()
-    with pytest.raises(
-        StoreError, match=r"is no finished store: it has no manifest\.json\. Run the same `alexnet prepare` again"
-    ):
+    with pytest.raises(StoreError, match=r"it has no manifest\.json\. Prepare it: alexnet prepare"):  # photos, say
+        Store(copy)
+    (copy / "progress.jsonl").write_text("")
+    with pytest.raises(StoreError, match=r"it has no manifest\.json\. Run the same `alexnet prepare` again; it resumes"):
         Store(copy)
 
 

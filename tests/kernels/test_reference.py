@@ -138,3 +138,12 @@ def test_augment(bgr: bool, mean_image: bool) -> None:
     for i in range(n):
         expected = augment_by_formula(records[i], side, top[i], left[i], mirror[i], colour[i], mean, scale, size, bgr)
         np.testing.assert_allclose(found[i].numpy(), expected, atol=1e-4 * 2, rtol=1e-5)
+
+
+def test_float16_does_not_overflow() -> None:
+    """300^2 is beyond float16; the reference is float32 on the same values."""
+    x = torch.randn(2, 7, 13, 13) * 300
+    for op in (lambda t: kernels.lrn(t, 5, 2e-5, 0.75, 2.0), lambda t: kernels.spatial_norm(t, 5, 4e-5, 0.75, 1.0)):
+        found = op(x.half())
+        assert found.dtype == torch.float16
+        torch.testing.assert_close(found.float(), op(x.half().float()), rtol=1e-3, atol=1e-3)

@@ -1,7 +1,9 @@
 """Training for real, in seconds: it learns, resumes to the bit, and stops as it should."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +181,7 @@ def test_resuming_on_another_store(finished: Path, store: Store, tmp_path: Path)
 def test_pictures_too_small(store: Store, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"input_size \(=128\) is larger than the pictures.*\(=72\).*--size 128"):
         train(recipe(input_size=128), store, tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # it is not in the way of the corrected command
 
 
 def test_no_such_device(store: Store, tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ def test_no_such_device(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_explodes(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at epoch .*went first.*lower --lr"):
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at epoch .*went first.*No checkpoint.*lower --lr"):
         train(recipe(lr=1e6, warmup=0.0), store, tmp_path / "run")
 
 
@@ -225,6 +228,56 @@ def test_a_full_disk_leaves_the_last_checkpoint(store: Store, tmp_path: Path, mo
     assert not list(run.glob(".*tmp"))
 
 
+def test_killed_between_the_two_checkpoints(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of an epoch writes two files; a run that dies after the first ends with both as if it had not."""
+    quiet, run, save, saved = tmp_path / "quiet", tmp_path / "run", native.save, 0
+    train(recipe(epochs=1), store, quiet)
+
+    def dying(path: Path, trained: native.Trained) -> None:
+        nonlocal saved
+        saved += 1
+        if saved == 2:
+            raise KeyboardInterrupt
+        save(path, trained)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(native, "save", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe(epochs=1), store, run)
+    train(recipe(epochs=1), store, run, resume=True)
+    for name in ("latest.safetensors", "best.safetensors"):
+        assert same_weights(quiet / name, run / name)
+    assert log(quiet) == log(run)
+
+
+def test_a_full_disk_under_the_log(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/dev/full takes nothing, neither when a line is written nor when the log is closed."""
+    open_log = loop.Run.open_log
+
+    def full(self: Any, *arguments: int) -> None:
+        open_log(self, *arguments)
+        self._log.close()
+        self._log = open("/dev/full", "a")  # noqa: SIM115
+
+    monkeypatch.setattr(loop.Run, "open_log", full)
+    with pytest.raises(TrainingError, match=r"No space left.*free some space and go on with --resume"):
+        train(recipe(epochs=1), store, tmp_path / "run")
+
+
+def test_two_processes_in_one_folder(finished: Path, store: Store) -> None:
+    with open(finished / "log.jsonl", "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(TrainingError, match="another process is training"):
+            train(recipe(), store, finished, resume=True)
+
+
+def test_a_damaged_configuration(finished: Path, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"config.json is damaged"):
+        train(recipe(), store, tmp_path, resume=True)
+
+
+@pytest.mark.skipif(not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 @pytest.mark.filterwarnings("default")  # the compiler's own; any would stop it
 def test_compiled_equals_eager(store: Store, tmp_path: Path) -> None:
     """One epoch compiled: the loss of each log line within 1e-3 (float32 sums in another order, amplified by 6 steps)."""

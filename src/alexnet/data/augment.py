@@ -93,7 +93,8 @@ class Augmentation:
     """Random crops, mirrors and colours.
 
     Attributes:
-        room: S - K, the crop's corner is drawn from [0, room] in both directions; None for the centre crop always.
+        preprocessing: what follows; its S - K is the room in which the crop's corner is drawn, in both directions.
+        crop: whether the crop is random; the centre otherwise.
         mirror: whether half of the pictures are mirrored.
         colour: (3, 3), columns axis_i * deviation_i * strength in RGB; zeros for none.
     """

@@ -10,6 +10,7 @@ work); conversion to RGB is linear and so is done once, on the sums (clipping at
 """
 
 import errno
+import hashlib
 import io
 import json
 import multiprocessing
@@ -25,21 +26,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet import lock, paper
 from alexnet.console import Meter, say
 from alexnet.data import sources
 from alexnet.data.image import Resize, Unreadable, encode, planes, record_bytes
 from alexnet.data.sources import Item, Source
-from alexnet.data.store import BLOCK, FORMAT, LABEL, MANIFEST, MEAN, Store, sha256
+from alexnet.data.store import BLOCK, FORMAT, LABEL, MANIFEST, MEAN, PROGRESS, Store, sha256
 from alexnet.errors import SourceError, StoreError
 
-DEFAULT_SIZE = 256
 HOLD_OUT = 0.1
-PROGRESS, SKIPPED = "progress.jsonl", "skipped.jsonl"
+SKIPPED = "skipped.jsonl"
 #: Blocks that are decoded ahead of the one being written: 25 MB each at 256 pixels.
 AHEAD = 2 * (os.cpu_count() or 1)
 #: Below this many pictures, starting processes (they load PyTorch) takes longer than decoding.
@@ -52,7 +53,7 @@ def prepare(
     paths: Sequence[Path],
     store: Path,
     *,
-    size: int = DEFAULT_SIZE,
+    size: int = paper.STORED_SIZE,
     resize: Resize = "short-side",
     hold_out: float = HOLD_OUT,
     seed: int = 0,
@@ -79,6 +80,7 @@ def prepare(
         raise StoreError(f"size (={size}) must be an even number of pixels: colour is stored at half resolution.")
     if workers is not None and workers < 1:
         raise StoreError(f"workers (={workers}) must be at least 1.")
+    sources.check_share(hold_out)
     if inside := [path for path in paths if path.is_dir() and path.resolve() in store.resolve().parents]:
         raise StoreError(f"{store} lies inside its source {inside[0]}: name a folder elsewhere.")
     source = sources.find(paths)
@@ -114,6 +116,8 @@ def prepare(
             "a decoding process died, perhaps for lack of memory. What is written is kept: run the same command again, "
             "with fewer --workers."
         ) from error
+    finally:
+        writer.close()
     return Store(store)
 
 
@@ -290,15 +294,18 @@ class _Writer:
     skipped: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     blocks: dict[str, list[tuple[int, str]]] = field(default_factory=dict)  # records and checksum of each block
+    lock: IO[str] | None = None
 
     def open(self) -> int:
         """Start or resume; the number of blocks that are done."""
         settings = {"format": FORMAT, "size": self.size, "resize": self.resize, "source": self._source_fingerprint()}
-        self.sums = Sums(0, np.zeros(record_bytes(self.size), np.int64), np.zeros(3, np.int64), np.zeros((3, 3), np.int64), 0)
         lines = self._earlier(settings)
         if not lines:
             self._check_space()
             self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        self.sums = Sums(0, np.zeros(record_bytes(self.size), np.int64), np.zeros(3, np.int64), np.zeros((3, 3), np.int64), 0)
+        if not lines:
             (self.folder / PROGRESS).write_text(json.dumps(settings) + "\n")
             return 0
         done = lines[1:]
@@ -312,9 +319,23 @@ class _Writer:
             say(f"Resuming {self.folder}: {sum(self.counts.values()):,} pictures are done.")
         return len(done)
 
+    def _lock(self) -> None:
+        """Keep the progress file locked while this process lives: two that wrote one store would mix their pictures."""
+        self.lock = open(self.folder / PROGRESS, "a")  # noqa: SIM115 - closed in `close`
+        if not lock.acquire(self.lock):
+            raise StoreError(f"another process is preparing {self.folder}: wait for it, or name another folder.")
+
+    def close(self) -> None:
+        """Let another process go on."""
+        if self.lock:
+            self.lock.close()
+
     def _source_fingerprint(self) -> str:
-        text = json.dumps([self.source.kind, self.source.classes, {k: list(v) for k, v in self.source.splits.items()}])
-        return sha256(text.encode())
+        digest = hashlib.sha256(json.dumps([self.source.kind, self.source.classes]).encode())
+        for split, items in self.source.splits.items():
+            for item in items:  # one by one: the text of a million pictures need not be in memory
+                digest.update(json.dumps([split, *item]).encode())
+        return digest.hexdigest()
 
     def _earlier(self, settings: dict[str, Any]) -> list[dict[str, Any]]:
         """The lines of an unfinished store's progress; empty if there is none."""

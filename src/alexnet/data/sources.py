@@ -16,6 +16,7 @@ without the others: `prepare` decodes on all cores and resumes in the middle.
 import gzip
 import io
 import json
+import os
 import re
 import tarfile
 import zlib
@@ -29,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet.console import say
 from alexnet.errors import SourceError
 
 TRAIN = "train"
@@ -92,10 +94,15 @@ def find(paths: Sequence[Path]) -> Source:
     return _check(source)
 
 
-def hold_out(source: Source, share: float, seed: int) -> Source:
-    """Split a source that has only one split: `share` of each class, drawn by `seed`, becomes `val`."""
+def check_share(share: float) -> None:
+    """Refuse a share that leaves nothing to train on or nothing to test on."""
     if not 0 < share < 1:
         raise SourceError(f"hold_out (={share}) must be between 0 and 1.")
+
+
+def hold_out(source: Source, share: float, seed: int) -> Source:
+    """Split a source that has only one split: `share` of each class, drawn by `seed`, becomes `val`."""
+    check_share(share)
     (items,) = source.splits.values()
     by_class: dict[int, list[int]] = {}
     for index, item in enumerate(items):
@@ -223,10 +230,11 @@ def _folders(paths: Sequence[Path]) -> Source:
     elif others := [folder.name for folder in folders if not _whole_split_name(folder.name)]:
         raise SourceError(f"{root} holds {', '.join(split_folders)} beside {', '.join(others[:3])}: splits or classes?")
     root_of_classes = split_folders.get(TRAIN, root)
-    classes = tuple(entry.name for entry in _visible(root_of_classes) if entry.is_dir())
-    if not classes:
+    names = [entry.name for entry in _visible(root_of_classes) if entry.is_dir()]
+    if not names:
         raise SourceError(_nothing_found([root_of_classes], _visible(root_of_classes)))
-    labels = {name: label for label, name in enumerate(classes)}
+    labels = {name: label for label, name in enumerate(names)}
+    classes = tuple(os.fsencode(name).decode(errors="replace") for name in names)  # a name that is no UTF-8 cannot be printed
     splits = {split: list(_folder_items(folder, root, labels)) for split, folder in split_folders.items()}
     return Source("folder", classes, splits)
 
@@ -237,6 +245,9 @@ def _whole_split_name(name: str) -> str | None:
 
 
 def _folder_items(folder: Path, root: Path, labels: dict[str, int]) -> Iterator[Item]:
+    loose = sum(entry.suffix.lower() in IMAGE_ENDINGS for entry in _visible(folder) if not entry.is_dir())
+    if loose:
+        say(f"{loose} pictures lie beside the class folders of {folder}, belong to no class and are left out.")
     for entry in _visible(folder):
         if not entry.is_dir():
             continue

@@ -29,7 +29,7 @@ from alexnet.data.sources import TRAIN
 from alexnet.errors import StoreError
 
 FORMAT = 1
-MANIFEST, MEAN = "manifest.json", "mean.npy"
+MANIFEST, MEAN, PROGRESS = "manifest.json", "mean.npy", "progress.jsonl"
 BLOCK = 256  # pictures under one checksum
 LABEL = np.dtype("<i4")
 
@@ -157,9 +157,9 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{folder} is no store: there is no such folder. Make one with `alexnet prepare PHOTOS {folder}`.")
     path = folder / MANIFEST
     if not path.exists():
-        raise StoreError(
-            f"{folder} is no finished store: it has no {MANIFEST}. Run the same `alexnet prepare` again; it resumes."
-        )
+        begun = (folder / PROGRESS).exists()
+        step = "Run the same `alexnet prepare` again; it resumes." if begun else f"Prepare it: alexnet prepare {folder} STORE"
+        raise StoreError(f"{folder} is no finished store: it has no {MANIFEST}. {step}")
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
         version = manifest["format"]

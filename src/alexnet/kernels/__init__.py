@@ -4,6 +4,6 @@
 signatures; callers import from here, so that the choice between them is made in one place.
 """
 
-from alexnet.kernels.reference import augment, lrn, spatial_norm, yuv_to_rgb
+from alexnet.kernels.reference import augment, lrn, max_pool, spatial_norm, yuv_to_rgb
 
-__all__ = ["augment", "lrn", "spatial_norm", "yuv_to_rgb"]
+__all__ = ["augment", "lrn", "max_pool", "spatial_norm", "yuv_to_rgb"]

@@ -1,4 +1,4 @@
-"""Local response normalisation, the 2012 code's spatial norm, and augmentation, in PyTorch.
+"""Local response normalisation, the 2012 code's spatial norm, pooling and augmentation, in PyTorch.
 
 The specification of each is its formula; the way it is computed here is for a CPU's speed:
 
@@ -33,6 +33,8 @@ def lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers:
     Returns:
         (N, C, H, W), a new tensor.
     """
+    if x.dtype == torch.float16:  # squares overflow from |x| = 256 on
+        return lrn(x.float(), size, coefficient, beta, k, towers).half()
     return _LRN.apply(x, size, coefficient, beta, k, towers)
 
 
@@ -82,8 +84,15 @@ def spatial_norm(x: Tensor, size: int, coefficient: float, beta: float, k: float
 
     Args and returns as in `lrn`. Only `code-2012` has it, after conv2.
     """
+    if x.dtype == torch.float16:
+        return spatial_norm(x.float(), size, coefficient, beta, k).half()
     total = F.avg_pool2d(x * x, size, stride=1, padding=size // 2, divisor_override=1)
     return x * _power(k + coefficient * total, beta)
+
+
+def max_pool(x: Tensor, size: int, stride: int) -> Tensor:
+    """Largest value of each size x size window, one every `stride` positions, no padding: (N, C, H, W) to (N, C, H', W')."""
+    return F.max_pool2d(x, size, stride)
 
 
 def yuv_to_rgb(y: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:

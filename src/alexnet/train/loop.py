@@ -35,6 +35,7 @@ from alexnet.weights import native
 from alexnet.weights.native import BEST, LATEST, Trained
 
 LOG_STEPS = 20
+STOPPED = "stopped at epoch {epoch:.2f} and saved. Go on with the same command and --resume."
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 #: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it pays within some minutes.
 COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
@@ -101,6 +102,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """
+    _check_size(recipe, store)
     device = pick_device(recipe.device)
     loader = Loader(store.train, recipe.batch_size, recipe.seed, recipe.workers)
     run = open_run(folder, recipe, store, resume, _compile_pays(recipe, store, loader, device))
@@ -121,7 +123,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                 model.train()
                 for records, labels in loader.batches(place.epoch, place.step):
                     now = place.epoch + place.step / loader.steps_per_epoch
-                    lr = recipe.lr * warmup(recipe, now)
+                    lr = recipe.lr * warmup(recipe, now + 1 / loader.steps_per_epoch)
                     lr_scale = schedule(recipe, now, place.errors)
                     rng = stream(recipe.seed, AUGMENT, place.epoch, place.step)
                     torch.manual_seed(int(stream(recipe.seed, DROPOUT, place.epoch, place.step).integers(2**62)))
@@ -142,12 +144,11 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                         values = place.window.values(lr * lr_scale, place.seconds)
                         run.log("train", place.epoch * loader.steps_per_epoch + place.step, values)
                         place.window = Window(start=place.seconds)
-                    if stopping:
-                        _save(folder, trained, optimiser, place, run)
-                        raise Interrupted(f"stopped at epoch {now:.2f} and saved. Go on with the same command and --resume.")
-                    if time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
+                    if stopping or time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                         _save(folder, trained, optimiser, place, run)
                         saved = time.monotonic()
+                    if stopping:
+                        raise Interrupted(STOPPED.format(epoch=now))
 
                 result = evaluate(model, trained.preprocessing, store.held_out, store.classes)
                 place.epoch, place.step = place.epoch + 1, 0
@@ -160,11 +161,13 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                 say(f"epoch {place.epoch}: {store.held_out.name} top-1 error {result.top1_error:.2%}")
                 _save(folder, trained, optimiser, place, run)
                 saved = time.monotonic()
+                if stopping and place.epoch < recipe.epochs:
+                    raise Interrupted(STOPPED.format(epoch=place.epoch))
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
         raise TrainingError(
-            f"{folder}: {error.strerror}. The last good checkpoint is whole: free some space and go on with --resume."
+            f"{folder}: {error.strerror}. {_what_is_saved(folder)}: free some space and go on with --resume."
         ) from error
     finally:
         run.close()
@@ -187,14 +190,19 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+def _check_size(recipe: Recipe, store: Store) -> None:
+    """Refuse a store of pictures smaller than the crop, before a folder is made for the run."""
+    size = recipe.network(len(store.classes)).input_size
+    if size > store.size:
+        raise RecipeError(
+            f"input_size (={size}) is larger than the pictures of {store.folder} (={store.size}): prepare a store with "
+            f"--size {size + size % 2} or more, or pass --input-size {store.size}."
+        )
+
+
 def _begin(recipe: Recipe, store: Store, run: Run, device: torch.device) -> tuple[Trained, Place, SGD]:
     """The network, its place in the schedule and its velocity: new, or from the last checkpoint."""
     variant = recipe.network(len(store.classes))
-    if variant.input_size > store.size:
-        raise RecipeError(
-            f"input_size (={variant.input_size}) is larger than the pictures of {store.folder} (={store.size}): prepare "
-            f"a store with --size {variant.input_size + variant.input_size % 2} or more, or pass --input-size {store.size}."
-        )
     if run.resumed:
         trained = native.load(run.folder / LATEST, device)
         place = Place.of(trained.state)
@@ -213,12 +221,15 @@ def _begin(recipe: Recipe, store: Store, run: Run, device: torch.device) -> tupl
 
 
 def _save(folder: Path, trained: Trained, optimiser: SGD, place: Place, run: Run) -> None:
-    """Write the latest checkpoint and, if an epoch just ended with the lowest error so far, the best one."""
+    """Write the latest checkpoint and, if an epoch just ended with the lowest error so far, the best one.
+
+    The best comes first: a run that is killed between the two repeats the end of the epoch and writes both.
+    """
     place.log_length = run.log_length
     parts = trained.model, trained.classes, trained.preprocessing
-    native.save(folder / LATEST, Trained(*parts, optimiser.state(), asdict(place)))
     if place.step == 0 and place.errors and place.errors[-1] == min(place.errors):
         native.save(folder / BEST, Trained(*parts, {}, asdict(place)))
+    native.save(folder / LATEST, Trained(*parts, optimiser.state(), asdict(place)))
 
 
 # --- the compiled step ----------------------------------------------------------------------------------------------------
@@ -273,6 +284,9 @@ def _announce(
     if loader.batch_size < recipe.batch_size:
         say(f"The store has {len(store.train)} pictures to train on: batches hold {loader.batch_size} instead of "
             f"{recipe.batch_size}.")  # fmt: skip
+    if store.manifest["resize"] != model.variant.resize:
+        say(f"{model.variant.name} was trained on {model.variant.resize} pictures, this store holds "
+            f"{store.manifest['resize']} ones (see `alexnet prepare --resize`).")  # fmt: skip
     say(
         f"{model.variant.name} x {model.variant.width:g}, {model.variant.input_size} pixels, "
         f"{model.variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "
@@ -320,6 +334,10 @@ def _what_broke(model: AlexNet, images: Tensor, epoch: float, loss: float, folde
         first = next((name for name, value in stages.items() if not value.isfinite().all()), None)
         where = f"the output of {first} went first" if first else "every activation is finite, the logits are too large"
     return (
-        f"the loss is {loss} at epoch {epoch:.3f}: {where}. The last good checkpoint is in {folder}; lower --lr, raise "
-        "--warmup, or check --init and --pixels."
+        f"the loss is {loss} at epoch {epoch:.3f}: {where}. {_what_is_saved(folder)}; lower --lr, raise --warmup, or check "
+        "--init and --pixels."
     )
+
+
+def _what_is_saved(folder: Path) -> str:
+    return f"The last good checkpoint is in {folder}" if (folder / LATEST).exists() else "No checkpoint had been saved yet"

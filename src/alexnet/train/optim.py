@@ -66,7 +66,7 @@ class SGD:
 
 
 def warmup(recipe: Recipe, epoch: float) -> float:
-    """The rise of the learning rate at the start, 0 to 1, after `epoch` epochs (with the fraction of the current one)."""
+    """The rise of the learning rate at the start, up to 1, for the step that ends at `epoch` (with its fraction)."""
     length = recipe.warmup * recipe.epochs
     return min(1.0, epoch / length) if length else 1.0
 

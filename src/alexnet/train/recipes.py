@@ -5,6 +5,7 @@ What each recipe gives, on which data and hardware, stands in `records/`.
 """
 
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any, Literal
 
 from alexnet import paper, variants
@@ -74,14 +75,14 @@ class Recipe:
         rules = {
             "epochs": self.epochs >= 1,
             "batch_size": self.batch_size >= 1,
-            "lr": self.lr > 0,
+            "lr": 0 < self.lr < inf,
             "momentum": 0 <= self.momentum < 1,
-            "weight_decay": self.weight_decay >= 0,
+            "weight_decay": 0 <= self.weight_decay < inf,
             "lr_factor": 0 < self.lr_factor < 1,
             "lr_drops": all(drop > 0 for drop in self.lr_drops) and list(self.lr_drops) == sorted(self.lr_drops),
             "patience": self.patience >= 1,
             "warmup": 0 <= self.warmup < 1,
-            "colour_noise": self.colour_noise >= 0,
+            "colour_noise": 0 <= self.colour_noise < inf,
             "seed": self.seed >= 0,
             "workers": self.workers >= 1,
             "checkpoint_minutes": self.checkpoint_minutes >= 0,
@@ -106,14 +107,14 @@ class Recipe:
 RULES = {
     "epochs": "must be at least 1",
     "batch_size": "must be at least 1",
-    "lr": "must be above 0",
+    "lr": "must be above 0 and finite",
     "momentum": "must be in [0, 1)",
-    "weight_decay": "must not be negative",
+    "weight_decay": "must be finite and not negative",
     "lr_factor": "must be between 0 and 1",
     "lr_drops": "must be rising epochs above 0",
     "patience": "must be at least 1",
     "warmup": "must be in [0, 1)",
-    "colour_noise": "must not be negative",
+    "colour_noise": "must be finite and not negative",
     "seed": "must not be negative",
     "workers": "must be at least 1",
     "checkpoint_minutes": "must not be negative",

@@ -12,6 +12,7 @@ run/
 import json
 import os
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 import alexnet
+from alexnet import lock
 from alexnet.data.store import Store
 from alexnet.errors import TrainingError
 from alexnet.train.recipes import Recipe
@@ -40,11 +42,17 @@ class Run:
     compiled: bool
 
     def open_log(self, length: int, step: int) -> None:
-        """Start logging at `step`; what an interrupted start logged after the checkpoint is cut off."""
-        path = self.folder / LOG
-        path.touch()
-        os.truncate(path, length)
-        self._log = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed in `close`
+        """Start logging at `step`; what an interrupted start logged after the checkpoint is cut off.
+
+        Raises:
+            TrainingError: another process is training in this folder; the open log is the lock.
+        """
+        self._log = open(self.folder / LOG, "a", encoding="utf-8")  # noqa: SIM115 - closed in `close`
+        if not lock.acquire(self._log):
+            self._log.close()
+            raise TrainingError(f"another process is training in {self.folder}: wait for it, or name another folder.")
+        self._log.truncate(min(length, self._log.tell()))
+        self._log.seek(0, os.SEEK_END)
         self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=step)
 
     def log(self, kind: str, step: int, values: dict[str, float]) -> None:
@@ -59,8 +67,10 @@ class Run:
         return self._log.tell()
 
     def close(self) -> None:
-        self._log.close()
-        self._board.close()
+        """Close both. Lines were flushed as they came: on a full disk, `log` has raised already what would be raised here."""
+        for file in (self._log, self._board):
+            with suppress(OSError):
+                file.close()
 
 
 def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled: bool) -> Run:
@@ -79,7 +89,10 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
     }
     path = folder / CONFIG
     if resume and path.exists():
-        earlier = json.loads(path.read_text())
+        try:
+            earlier = json.loads(path.read_text())
+        except ValueError as error:
+            raise TrainingError(f"{path} is damaged ({error}): begin a new run.") from error
         _check_same(folder, earlier, config)
         return Run(folder, (folder / LATEST).exists(), earlier["compiled"])
     if resume and not folder.exists():

@@ -66,6 +66,7 @@ def save(path: Path, trained: Trained) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+        temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets the owner alone read it
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -113,13 +114,11 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         model.load_state_dict(parameters)
         rest = json.loads(header["preprocessing"])
         preprocessing = Preprocessing(mean=tensors.pop(MEAN), scale=tensors.pop(SCALE), **rest)
-    except (KeyError, TypeError, RuntimeError, AlexNetError) as error:
+        classes, state = tuple(json.loads(header["classes"])), json.loads(header["state"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AlexNetError) as error:
         raise CheckpointError(f"{path} does not hold what its header says: {error}") from error
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trained(
-        model.eval(), tuple(json.loads(header["classes"])), preprocessing.to(torch.device(device)), tensors,
-        json.loads(header["state"]),
-    )  # fmt: skip
+    return Trained(model.eval(), classes, preprocessing.to(torch.device(device)), tensors, state)
 
 
 def _variant(fields: dict[str, Any]) -> Variant:
