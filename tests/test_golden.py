@@ -92,7 +92,7 @@ def test_caffe_input_gradient(shared: Path, inputs: ModuleType, file: str) -> No
     """The gradient at the picture, wherever it is defined.
 
     The inputs have flat areas, where neighbouring values of a pooling window are equal and rounding decides which one the
-    gradient follows (an eighth of pool1's windows are tied to 1e-6). Pixels below such a window are left out; so is the
+    gradient follows (a twelfth of pool1's windows are tied to 1e-6). Pixels below such a window are left out; so is the
     padding, which is part of Caffe's input and not of ours.
     """
     golden = np.load(shared / "golden" / f"{file}.npz")

@@ -186,19 +186,40 @@ def _executor(workers: int | None, images: int) -> Iterator[Executor | None]:
         return
     # Forking from a process whose threads have started can hang; the fork server has none.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    executor = ProcessPoolExecutor(workers, context, initializer=_start_worker)
+    if method == "forkserver":
+        _start_fork_server()
+    earlier = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(workers, multiprocessing.get_context(method), initializer=_start_worker)
     try:
         yield executor
+    except BaseException:
+        # Not by asking: a worker may be waiting for a lock that another one held when it died.
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - earlier:
+            process.kill()
+        raise
+    executor.shutdown()
+
+
+def _start_fork_server() -> None:
+    """Start the process that forks the workers, deaf to Ctrl-C, as they will be: it reaches the whole group of processes, and
+    the parent alone shall answer."""
+    from multiprocessing import forkserver  # not on every system
+
+    if threading.current_thread() is not threading.main_thread():
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+        signal.signal(signal.SIGINT, handler)
 
 
 def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     import torch
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
