@@ -187,30 +187,33 @@ def _executor(workers: int | None, images: int) -> Iterator[Executor | None]:
     # Forking from a process whose threads have started can hang; the fork server has none.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     if method == "forkserver":
-        _start_fork_server()
+        from multiprocessing import forkserver  # not on every system
+
+        with _deaf():  # Ctrl-C reaches the whole group of processes; the parent alone shall answer
+            forkserver.ensure_running()
     earlier = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(workers, multiprocessing.get_context(method), initializer=_start_worker)
     try:
         yield executor
     except BaseException:
-        # Not by asking: a worker may be waiting for a lock that another one held when it died.
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - earlier:
-            process.kill()
+        with _deaf():  # a second Ctrl-C must not leave the workers behind
+            executor.shutdown(wait=False, cancel_futures=True)
+            # Not by asking: a worker may be waiting for a lock that another one held when it died.
+            for process in set(multiprocessing.active_children()) - earlier:
+                process.kill()
         raise
     executor.shutdown()
 
 
-def _start_fork_server() -> None:
-    """Start the process that forks the workers, deaf to Ctrl-C, as they will be: it reaches the whole group of processes, and
-    the parent alone shall answer."""
-    from multiprocessing import forkserver  # not on every system
-
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment; processes started in it ignore it for ever."""
     if threading.current_thread() is not threading.main_thread():
+        yield
         return
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        forkserver.ensure_running()
+        yield
     finally:
         signal.signal(signal.SIGINT, handler)
 
