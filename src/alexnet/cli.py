@@ -17,7 +17,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from alexnet import paper
-from alexnet.errors import AlexNetError, CheckpointError, Interrupted, SourceError, VariantError
+from alexnet.errors import AlexNetError, CheckpointError, Interrupted, RecipeError, SourceError, VariantError, nearest
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -365,6 +365,17 @@ VERBS: dict[str, Any] = {
 }
 
 
+def _check_words(arguments: list[str]) -> None:
+    """Refuse an unknown verb or recipe in one line; of options, tyro names the nearest."""
+    verb, *rest = arguments or ["--help"]
+    if not verb.startswith("-") and verb not in VERBS:
+        raise RecipeError(f"there is no verb {verb!r}: {nearest(verb, VERBS)}")
+    if verb == "train" and not {"-h", "--help"} & set(rest[:1]) and (not rest or rest[0] not in RECIPES):
+        if not rest or rest[0].startswith("-"):
+            raise RecipeError(f"train needs a recipe first, as in `alexnet train laptop ...`. Known: {', '.join(RECIPES)}.")
+        raise RecipeError(f"there is no recipe {rest[0]!r}: {nearest(rest[0], RECIPES)}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `alexnet`."""
     # PyTorch's CPU threads spin while they wait for each other. Where another program wants one of the two cores, that makes
@@ -372,12 +383,14 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name goes out with the bytes that it has
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        _check_words(arguments)
         tyro.extras.subcommand_cli_from_dict(
             VERBS,
             prog="alexnet",
             description="AlexNet: train it, test it, use it, look inside.",
-            args=sys.argv[1:] if arguments is None else arguments,
+            args=arguments,
             config=(OmitArgPrefixes, OmitSubcommandPrefixes),
         )
     except AlexNetError as error:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 LINE_SECONDS = 10.0
 RATE_SECONDS = 30.0
+FEW_ADDS = 5
 
 
 def say(text: str) -> None:
@@ -39,7 +40,7 @@ class Meter:
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done, self.last_line, self.text = 0, 0.0, ""
+        self.done, self.adds, self.last_line, self.text = 0, 0, 0.0, ""
         self._recent: deque[tuple[float, int]] = deque()
         self._bar: Progress | None = None
 
@@ -66,6 +67,7 @@ class Meter:
     def add(self, count: int, text: str = "") -> None:
         """Count `count` more; `text` replaces what stands beside the bar."""
         self.done += count
+        self.adds += 1
         self.text = text
         if self._bar:
             rate = f"{self.rate:,.0f} {self.unit}/s"
@@ -86,7 +88,8 @@ class Meter:
 
     def _line(self) -> None:
         self.last_line = time.monotonic()
-        left = duration((self.total - self.done) / self.rate) if self.rate > 0 else "?"
+        known = self.rate > 0 and self.adds > FEW_ADDS  # the first ones may have waited for a compiler
+        left = duration((self.total - self.done) / self.rate) if known else "?"
         text = f"  {self.text}" if self.text else ""
         say(f"{self.label}: {self.done:,}/{self.total:,} {self.unit}, {self.rate:,.0f}/s, {left} left{text}")
 

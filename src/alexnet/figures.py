@@ -45,6 +45,7 @@ def curves(log: Sequence[dict[str, Any]], path: Path) -> None:
     lr.set(title="learning rate", ylim=(0, None))
     for axes in (loss, error, lr):
         axes.set_xlabel("step")
+        axes.set_xlim(0, None)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
 
@@ -95,7 +96,8 @@ def _bars(axes: Axes, prediction: Prediction) -> None:
     shares = [share for _, share in prediction.top[:5]]
     places = np.arange(len(names))[::-1]
     axes.barh(places, shares, color=[PINK if name == prediction.true else "#9db7d8" for name in names], height=0.85)
-    for place, name in zip(places, names, strict=True):
+    for place, name, share in zip(places, names, shares, strict=True):
+        axes.text(0.98, place, f"{share:.0%}", va="center", ha="right", fontsize=8, color="#444444")
         axes.text(0.02, place, name if len(name) < 30 else f"{name[:27]}...", va="center", fontsize=8, parse_math=False)
     axes.set_xlim(0, 1)
 

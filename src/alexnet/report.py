@@ -25,7 +25,7 @@ img {{ max-width: 100% }} table {{ border-collapse: collapse }} td, th {{ paddin
 td.n {{ text-align: right; font-variant-numeric: tabular-nums }} p.note {{ color: #555 }}
 </style></head><body>
 <h1>{title}</h1>
-<p><b>Top-1 error {top1:.2%}</b> (accuracy {accuracy:.2%}) on {images:,} test pictures; trained for {seconds}.</p>
+<p><b>Top-1 error {top1:.2%}</b> (accuracy {accuracy:.2%}) on {images:,} test pictures; trained for {seconds}{progress}.</p>
 <h2>Training</h2><img src="curves.png" alt="loss, error and learning rate over training">
 <h2>The first layer</h2><img src="filters.png" alt="first-layer filters">
 <p class="note">Each square is one kernel of conv1, stretched to its full range{grey}; the towers see the same picture and
@@ -41,7 +41,7 @@ share nothing until conv3. After a short training on few pictures much of the ra
 
 
 def write(folder: Path, title: str, trained: Trained, store: Store, result: Evaluation, run: Path) -> Path:
-    """Draw everything about a finished run.
+    """Draw everything about a run.
 
     Args:
         folder: where to write; made if needed.
@@ -55,6 +55,7 @@ def write(folder: Path, title: str, trained: Trained, store: Store, result: Eval
     config = json.loads((run / "config.json").read_text())
     environment = json.loads((run / "environment.json").read_text())
     figures.curves(log, folder / "curves.png")
+    done, epochs = trained.state["epoch"], config["recipe"]["epochs"]
     grey = store.statistics.axis_deviations[1] < 1  # colours vary by less than one level
     figures.filters(first_layer(trained.model, grey), folder / "filters.png")
     figures.sheet(_examples(trained, store), folder / "predictions.png")
@@ -66,6 +67,7 @@ def write(folder: Path, title: str, trained: Trained, store: Store, result: Eval
         accuracy=1 - result.top1_error,
         images=result.images,
         seconds=duration(trained.state["seconds"]),
+        progress=f", stopped in epoch {done + 1} of {epochs}" if done < epochs else "",
         grey=SUMMED if grey else "",
         rows=_class_rows(result),
         facts=_facts(config["recipe"], environment),

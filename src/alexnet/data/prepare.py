@@ -191,18 +191,12 @@ def _executor(workers: int | None, images: int) -> Iterator[Executor | None]:
 
         with _deaf():  # Ctrl-C reaches the whole group of processes; the parent alone shall answer
             forkserver.ensure_running()
-    earlier = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(workers, multiprocessing.get_context(method), initializer=_start_worker)
     try:
         yield executor
-    except BaseException:
-        with _deaf():  # a second Ctrl-C must not leave the workers behind
-            executor.shutdown(wait=False, cancel_futures=True)
-            # Not by asking: a worker may be waiting for a lock that another one held when it died.
-            for process in set(multiprocessing.active_children()) - earlier:
-                process.kill()
-        raise
-    executor.shutdown()
+    finally:
+        with _deaf():  # a second Ctrl-C must not leave the workers behind; they end with the blocks that they have in hand
+            executor.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
@@ -434,8 +428,9 @@ class _Writer:
         empty += [split for split in self.source.splits if not self.counts[split]]
         if empty:
             raise SourceError(
-                f"no picture of {', '.join(empty)} could be read (see {self.folder / SKIPPED}): mend the files or remove "
-                f"the class, delete {self.folder} and prepare again."
+                f"no readable picture is left to train on or to test with in {', '.join(map(repr, empty))} "
+                f"({self.skipped} files were skipped, see {self.folder / SKIPPED}): mend or add files, or remove the class; "
+                f"then delete {self.folder} and prepare again."
             )
         mean = io.BytesIO()
         np.save(mean, self.sums.mean_image())

@@ -203,8 +203,8 @@ def _check(source: Source) -> Source:
     missing = [name for label, name in enumerate(source.classes) if label not in present]
     if missing:
         raise SourceError(
-            f"{len(missing)} of {len(source.classes)} classes have no picture to train on: {', '.join(missing[:5])}"
-            f"{' ...' if len(missing) > 5 else ''}. Add pictures or remove the class."
+            f"no picture to train on in {len(missing)} of {len(source.classes)} classes: "
+            f"{', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}. Add pictures or remove the class."
         )
     return replace(source, splits=splits)
 
@@ -247,7 +247,7 @@ def _whole_split_name(name: str) -> str | None:
 def _folder_items(folder: Path, root: Path, labels: dict[str, int]) -> Iterator[Item]:
     loose = sum(entry.suffix.lower() in IMAGE_ENDINGS for entry in _visible(folder) if not entry.is_dir())
     if loose:
-        say(f"{loose} pictures lie beside the class folders of {folder}, belong to no class and are left out.")
+        say(f"Left out, since they lie beside the class folders of {folder} and not in one: {loose} files.")
     for entry in _visible(folder):
         if not entry.is_dir():
             continue

@@ -117,11 +117,12 @@ def _check_same(folder: Path, earlier: dict[str, Any], config: dict[str, Any]) -
             f"{folder} was trained on another store ({earlier['store']['folder']}): resume with that one, or begin a new run."
         )
     old, new = earlier["recipe"], config["recipe"]
-    changed = [f"{name} {old.get(name)} -> {new[name]}" for name in new if new[name] != old.get(name)]
-    changed = [text for text in changed if text.split()[0] not in FREE_FIELDS]
+    changed = [name for name in new if new[name] != old.get(name) and name not in FREE_FIELDS]
     if changed:
+        listed = ", ".join(f"{name} {old.get(name)}, now {new[name]}" for name in changed)
+        flags = " ".join(f"--{name.replace('_', '-')} {old.get(name)}" for name in changed)
         raise TrainingError(
-            f"{folder} was begun with other settings ({', '.join(changed)}): resume with the same, or begin a new run."
+            f"{folder} was begun with other settings ({listed}): resume with the same ({flags}), or begin a new run."
         )
 
 
