@@ -747,21 +747,23 @@ def test_two_processes_in_one_store(photos: Callable[..., Path], tmp_path: Path,
     assert not prepare([tmp_path / "photos"], store, size=32).verify()
 
 
-@pytest.mark.parametrize("seconds", [0.3, 1.0, 1.5, 2.0, 2.5])
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 0.8, 1.3])
 def test_ctrl_c_with_workers(photos: Callable[..., Path], tmp_path: Path, seconds: float) -> None:
-    """SIGINT to the whole group, as a terminal sends it, while workers start or decode: it ends at once and without tracebacks,
-    and the same command goes on."""
-    folder = photos(400)
-    command = [sys.executable, "-c", "from alexnet.cli import main; main()", "prepare", str(folder), str(tmp_path / "store")]
+    """SIGINT to the whole group, as a terminal sends it, while workers start or decode: all end without a traceback, and the
+    same command goes on."""
+    store = tmp_path / "store"
+    command = [sys.executable, "-c", "from alexnet.cli import main; main()", "prepare", str(photos(400)), str(store)]
     command += ["--size", "256", "--workers", "2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (store / "progress.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    if (tmp_path / "store" / "manifest.json").exists():
+    _, said = process.communicate(timeout=60)
+    if (store / "manifest.json").exists():
         return  # it was quicker than the signal
     assert process.returncode == 130, said
-    if seconds >= 1:  # earlier, Python itself may still be starting
-        assert "Traceback" not in said
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    assert not Store(tmp_path / "store").verify()
+    assert "Traceback" not in said
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert not Store(store).verify()

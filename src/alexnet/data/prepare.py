@@ -186,12 +186,14 @@ def _executor(workers: int | None, images: int) -> Iterator[Executor | None]:
         return
     # Forking from a process whose threads have started can hang; the fork server has none.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    if method == "forkserver":
-        from multiprocessing import forkserver  # not on every system
+    with _deaf():  # Ctrl-C reaches the whole group of processes; the parent alone shall answer, and not halfway through a start
+        if method == "forkserver":
+            from multiprocessing import forkserver  # not on every system
 
-        with _deaf():  # Ctrl-C reaches the whole group of processes; the parent alone shall answer
             forkserver.ensure_running()
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context(method), initializer=_start_worker)
+        executor = ProcessPoolExecutor(workers, multiprocessing.get_context(method), initializer=_start_worker)
+        for _ in range(workers):
+            executor.submit(os.getpid)  # each first task starts a worker
     try:
         yield executor
     finally:
