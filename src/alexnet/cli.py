@@ -18,6 +18,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, 
 
 from alexnet import paper
 from alexnet.errors import AlexNetError, CheckpointError, Interrupted, RecipeError, SourceError, VariantError, nearest
+from alexnet.train import recipes
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -373,7 +374,7 @@ def _check_words(arguments: list[str]) -> None:
     if verb == "train" and not {"-h", "--help"} & set(rest[:1]) and (not rest or rest[0] not in RECIPES):
         if not rest or rest[0].startswith("-"):
             raise RecipeError(f"train needs a recipe first, as in `alexnet train laptop ...`. Known: {', '.join(RECIPES)}.")
-        raise RecipeError(f"there is no recipe {rest[0]!r}: {nearest(rest[0], RECIPES)}")
+        recipes.get(rest[0])  # says what is known
 
 
 def main(arguments: list[str] | None = None) -> None:

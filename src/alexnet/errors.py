@@ -14,7 +14,11 @@ status 2 (130 for `Interrupted`). Anything else that escapes is a mistake of our
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+#: What the system says when nothing more can be written; an `OSError` with one of these is the user's to mend.
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class AlexNetError(Exception):

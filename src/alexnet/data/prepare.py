@@ -9,7 +9,6 @@ too come out the same. Colour moments use one pixel in 16, the top left one of e
 work); conversion to RGB is linear and so is done once, on the sums (clipping at 0 and 255 is ignored there).
 """
 
-import errno
 import hashlib
 import io
 import json
@@ -37,7 +36,7 @@ from alexnet.data import sources
 from alexnet.data.image import Resize, Unreadable, encode, planes, record_bytes
 from alexnet.data.sources import Item, Source
 from alexnet.data.store import BLOCK, FORMAT, LABEL, MANIFEST, MEAN, PROGRESS, Store, sha256
-from alexnet.errors import SourceError, StoreError
+from alexnet.errors import FULL_DISK, SourceError, StoreError
 
 HOLD_OUT = 0.1
 SKIPPED = "skipped.jsonl"
@@ -105,7 +104,7 @@ def prepare(
         say("Interrupted: the same command goes on from here.")
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL_DISK:
             raise
         raise StoreError(
             f"no space left for {store} ({error.strerror}). What is written is kept: free some space and run the same "

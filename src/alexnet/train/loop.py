@@ -5,7 +5,6 @@ Every random number is a function of (seed, epoch, step), so a run that was kill
 checkpoint ends with the same bits (same machine, CPU).
 """
 
-import errno
 import os
 import shutil
 import signal
@@ -25,7 +24,7 @@ from alexnet.console import Meter, say
 from alexnet.data.augment import Augmentation, Preprocessing
 from alexnet.data.loader import AUGMENT, DROPOUT, INIT, Loader, stream
 from alexnet.data.store import Store
-from alexnet.errors import Interrupted, RecipeError, TrainingError
+from alexnet.errors import FULL_DISK, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD, schedule, warmup
@@ -36,7 +35,6 @@ from alexnet.weights.native import BEST, LATEST, Trained
 
 LOG_STEPS = 20
 STOPPED = "stopped at epoch {epoch:.2f} and saved. Go on with the same command and --resume."
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 #: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it pays within some minutes.
 COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
 
