@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -233,3 +234,106 @@ def test_real_photos(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "200" in output.out and (run / "confusion.png").exists()
     main(["predict", str(run), str(photos / "val" / "n01440764"), "--sheet", str(tmp_path / "sheet.png")])
     assert len(capsys.readouterr().out.splitlines()) == 20
+
+
+# --- weights, export, compare -----------------------------------------------------------------------------------------
+
+
+def test_import_and_predict(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Caffe's file with its mean, and at once a prediction without an option."""
+    tiny, out = shared / "weights" / "tiny", tmp_path / "out.safetensors"
+    main(
+        [
+            "weights",
+            "import",
+            str(tiny / "alexnet-v1.caffemodel"),
+            "--mean",
+            str(tiny / "imagenet-mean.binaryproto"),
+            "-o",
+            str(out),
+        ]
+    )
+    said = capsys.readouterr()
+    assert "format: Caffe, layout of 2014" in said.out
+    assert "pictures: squash to 256, centre 227 x 227, BGR, minus the mean image (122.7, 116.7, 104.0)" in said.out
+    assert "does NOT look trained" in said.out
+    assert "alexnet: warning:" in said.err
+    photo = next((shared / "data" / "imagenet-originals").glob("*.JPEG"))
+    main(["predict", str(out), str(photo), "--format", "jsonl"])
+    first = json.loads(capsys.readouterr().out)["top"][0]
+    assert first["class"].startswith("class ")
+
+
+def test_import_refuses_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "page.caffemodel").write_text("<html>not found</html>")
+    error = fails(capsys, 2, "weights", "import", str(tmp_path / "page.caffemodel"), "-o", str(tmp_path / "x.safetensors"))
+    assert "page.caffemodel is a web page" in error
+    assert not (tmp_path / "x.safetensors").exists()
+    assert "did you mean 'import'" in fails(capsys, 2, "weights", "imprt")
+
+
+def test_weights_list(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["weights", "list"])
+    out = capsys.readouterr().out
+    assert "caffenet" in out
+    assert "57.1" in out
+    assert "56.522" in out
+
+
+def test_weights_verify(shared: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["weights", "verify", str(shared / "weights" / "imagenet-conv1-5.npz")])
+    assert "looks trained" in capsys.readouterr().out
+    main(["weights", "verify", str(shared / "weights" / "tiny" / "imagenet-mean.binaryproto")])
+    assert "is the published 'caffe-mean' to the bit" in capsys.readouterr().out
+    assert "do not look trained" in fails(capsys, 1, "weights", "verify", str(shared / "weights/tiny/alexnet-v2.caffemodel"))
+
+
+def test_weights_pull_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean 'caffenet'" in fails(capsys, 2, "weights", "pull", "cafenet")
+
+
+def test_export_and_back(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "net.onnx"
+    main(["export", str(run), "--to", "onnx", "-o", str(out), "--precision", "int8", "--data", str(store.folder)])
+    said = capsys.readouterr().out
+    assert "18 held-out pictures" in said
+    assert "net.onnx: paper" in said
+    main(["evaluate", str(out), "--data", str(store.folder)])
+    assert "top-1 error" in capsys.readouterr().out
+    main(["export", str(run / "best.safetensors"), "--to", "safetensors"])
+    assert (run / "best-plain.safetensors").exists()
+    error = fails(capsys, 2, "export", str(run), "--to", "torchvision", "-o", str(tmp_path / "x.pth"))
+    assert "torchvision's alexnet has" in error
+    assert not (tmp_path / "x.pth").exists()
+
+
+def test_compare(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = next((shared / "data" / "imagenet-originals").glob("*.JPEG"))
+    weights = shared / "weights" / "tiny" / "alexnet-v2.caffemodel"
+    main(["compare", "caffe", "paper", "--weights", str(weights), "--image", str(photo)])
+    out = capsys.readouterr().out
+    assert "relative L2 distance" in out
+    assert "The first difference comes from" in out
+    assert "lrn_k 1.0 -> 2.0: alone, it shows at norm1" in out
+    error = fails(capsys, 2, "compare", "caffe", "torchvision", "--weights", str(weights), "--image", str(photo))
+    assert "do not fit 'torchvision'" in error
+    assert "cannot be read" in fails(capsys, 2, "compare", "caffe", "paper", "--weights", str(weights), "--image", str(weights))
+
+
+def test_engine(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every engine that is installed says the same."""
+    from alexnet import engines
+
+    draw((200, 50, 40), 1).save(tmp_path / "x.png")
+    answers = []
+    for engine in ("torch", *(name for name in engines.SERVING if engines.find_spec(name))):
+        main(["predict", str(run), str(tmp_path / "x.png"), "--format", "csv", "--engine", engine])
+        answers.append([line.split(",")[:3] for line in capsys.readouterr().out.splitlines()])
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_many_pictures_say_how_fast(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw((200, 50, 40), 1).save(tmp_path / "x.png")
+    main(["predict", str(run), *[str(tmp_path / "x.png")] * 200, "--engine", "torch"])
+    assert re.search(r"200 pictures in .* a second\. The limit is (decoding|the network)", capsys.readouterr().err)

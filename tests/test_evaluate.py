@@ -8,13 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet import AlexNet
+from alexnet import AlexNet, engines
 from alexnet.data.augment import Preprocessing
+from alexnet.data.prepare import prepare
 from alexnet.data.store import Split, Store
+from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
-from alexnet.evaluate import Evaluation, evaluate, evaluate_checkpoint, probabilities
+from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, probabilities
 from alexnet.variants import get
+from alexnet.weights import imagenet
 from alexnet.weights.native import Trained
+from conftest import write_photos
 
 CLASSES = tuple("abcdefg")
 
@@ -72,33 +76,53 @@ def test_ten_views_average_probabilities_not_logits(store: Store) -> None:
     assert not torch.allclose(expected, torch.stack(by_view).mean(0).softmax(1), atol=1e-3)
 
 
-def test_the_model_keeps_its_mode(store: Store) -> None:
+def classifier(store: Store) -> Classifier:
     variant = get("paper", width=1 / 16, input_size=64, num_classes=3)
-    model = AlexNet(variant).train()
-    evaluate(model, Preprocessing.of(variant, store), store.held_out, store.classes)
-    assert model.training
-
-
-def checkpoint(store: Store) -> Trained:
-    variant = get("paper", width=1 / 16, input_size=64, num_classes=3)
-    return Trained(AlexNet(variant).eval(), store.classes, Preprocessing.of(variant, store), {}, {})
+    model = AlexNet(variant, torch.Generator().manual_seed(0)).eval()
+    return engines.of(Trained(model, store.classes, Preprocessing.of(variant, store), {}, {}))
 
 
 def test_other_classes_are_refused(store: Store) -> None:
-    trained = replace(checkpoint(store), classes=("blue", "green", "mauve"))
+    own = replace(classifier(store), classes=("blue", "green", "mauve"))
     with pytest.raises(CheckpointError, match=r"other classes.*differing: red"):
-        evaluate_checkpoint(trained, store)
-    with pytest.raises(CheckpointError, match="their order"):
-        evaluate_checkpoint(replace(trained, classes=("red", "green", "blue")), store)
+        evaluate_classifier(own, store)
+
+
+def test_classes_are_matched_by_name(store: Store) -> None:
+    """A network with the same classes in another order, and one with more of them, say the same about the store."""
+    own = classifier(store)
+    expected = evaluate_classifier(own, store)
+    order = [2, 0, 1]
+    turned = replace(own, classes=tuple(own.classes[i] for i in order), network=lambda x: own.network(x)[:, order])
+    more = replace(
+        own, classes=("mauve", *own.classes), network=lambda x: torch.cat([torch.full((len(x), 1), -99.0), own.network(x)], 1)
+    )
+    assert evaluate_classifier(turned, store).top1_error == expected.top1_error
+    assert np.array_equal(evaluate_classifier(more, store).confusion[1:, 1:], expected.confusion)
+
+
+def test_wordnet_ids_mean_imagenets_classes(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos", 4)
+    (folder / "blue").rename(folder / "n01440764")
+    (folder / "green").rename(folder / "n02123045")
+    (folder / "red").rename(folder / "n15075141")
+    own = prepare([folder], tmp_path / "store", size=72)
+    preprocessing = replace(classifier(own).preprocessing, stored_size=72)
+
+    def tabby(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(torch.full((len(x),), 281), 1000).float()
+
+    result = evaluate_classifier(Classifier(tabby, imagenet.classes(), preprocessing), own, "train")
+    assert result.confusion[[0, 281, 999], 281].tolist() == np.bincount(own.train.labels).tolist()
 
 
 def test_other_records_are_refused(store: Store) -> None:
-    trained = checkpoint(store)
-    other = replace(trained, preprocessing=replace(trained.preprocessing, stored_size=96))
-    with pytest.raises(CheckpointError, match=r"stored size 72, the network was trained with 96"):
-        evaluate_checkpoint(other, store)
+    own = classifier(store)
+    other = replace(own, preprocessing=replace(own.preprocessing, stored_size=96))
+    with pytest.raises(CheckpointError, match=r"stored size 72, the network was trained with 96.*--size 96"):
+        evaluate_classifier(other, store)
 
 
 def test_named_split(store: Store) -> None:
-    assert evaluate_checkpoint(checkpoint(store), store, "train").images == 60
-    assert evaluate_checkpoint(checkpoint(store), store).images == 18
+    assert evaluate_classifier(classifier(store), store, "train").images == 60
+    assert evaluate_classifier(classifier(store), store).images == 18

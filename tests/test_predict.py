@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import AlexNet
+from alexnet import AlexNet, engines
 from alexnet.data.augment import Preprocessing
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
+from alexnet.engines import Classifier
 from alexnet.evaluate import probabilities
 from alexnet.predict import BATCH_SIZE, Prediction, expand, predict
 from alexnet.variants import get
@@ -22,38 +23,38 @@ from conftest import draw, write_photos
 
 
 @pytest.fixture
-def trained(store: Store) -> Trained:
+def classifier(store: Store) -> Classifier:
     variant = get("paper", width=1 / 16, input_size=64, num_classes=3)
     model = AlexNet(variant, torch.Generator().manual_seed(0)).eval()
     with torch.no_grad():
         model.fc8.weight.mul_(1000)  # so that classes differ
-    return Trained(model, store.classes, Preprocessing.of(variant, store), {}, {})
+    return engines.of(Trained(model, store.classes, Preprocessing.of(variant, store), {}, {}))
 
 
 @pytest.mark.parametrize("views", [1, 10])
-def test_as_from_the_store(trained: Trained, tmp_path: Path, views: int) -> None:
+def test_as_from_the_store(classifier: Classifier, tmp_path: Path, views: int) -> None:
     """The same file through `prepare` and through `predict`: the same record, and so the same probabilities."""
     folder = write_photos(tmp_path / "photos", 3)
     own = prepare([folder], tmp_path / "store", size=72, hold_out=0.4)
     for split in own.splits.values():
         files = [str(folder / name) for name in split.files]
-        found = list(predict(trained, files, top=3, views=views))
-        shares = probabilities(trained.model, trained.preprocessing, torch.from_numpy(np.array(split.records)), views)
+        found = list(predict(classifier, files, top=3, views=views))
+        shares = probabilities(classifier.network, classifier.preprocessing, torch.from_numpy(np.array(split.records)), views)
         for prediction, record, row in zip(found, split.records, shares, strict=True):
             assert np.array_equal(prediction.record, record)
             named = dict(prediction.top)
-            assert [named[name] for name in trained.classes] == pytest.approx(row.tolist(), abs=1e-5)
+            assert [named[name] for name in classifier.classes] == pytest.approx(row.tolist(), abs=1e-5)
             assert [share for _, share in prediction.top] == sorted(named.values(), reverse=True)
 
 
-def test_more_than_a_batch_in_order_with_bad_files(trained: Trained, tmp_path: Path) -> None:
+def test_more_than_a_batch_in_order_with_bad_files(classifier: Classifier, tmp_path: Path) -> None:
     good = tmp_path / "good.jpg"
     draw((200, 50, 40), 1).save(good)
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "cut.jpg").write_bytes(good.read_bytes()[:400])
     files = [str(tmp_path / name) for name in ("good.jpg", "empty.jpg", "text.jpg", "cut.jpg", "missing.jpg")] * BATCH_SIZE
-    found = list(predict(trained, files))
+    found = list(predict(classifier, files))
     assert [prediction.path for prediction in found] == files
     reasons = [prediction.error or "" for prediction in found[:5]]
     for reason, part in zip(reasons, ("", "empty file", "not an image", "truncated", "No such file"), strict=True):
@@ -61,21 +62,21 @@ def test_more_than_a_batch_in_order_with_bad_files(trained: Trained, tmp_path: P
     assert all(bool(prediction.top) != bool(prediction.error) for prediction in found)
 
 
-def test_only_bad_files(trained: Trained) -> None:
-    assert [prediction.error for prediction in predict(trained, ["a\0b", "none"])][1] == "No such file or directory"
+def test_only_bad_files(classifier: Classifier) -> None:
+    assert [prediction.error for prediction in predict(classifier, ["a\0b", "none"])][1] == "No such file or directory"
 
 
-def test_the_true_class_is_the_folders(trained: Trained, tmp_path: Path) -> None:
+def test_the_true_class_is_the_folders(classifier: Classifier, tmp_path: Path) -> None:
     folder = write_photos(tmp_path / "photos", 1)
-    found = list(predict(trained, expand([str(folder)])))
+    found = list(predict(classifier, expand([str(folder)])))
     assert [prediction.true for prediction in found] == ["blue", "green", "red"]
     draw((1, 2, 3), 1).save(tmp_path / "alone.png")
-    assert next(predict(trained, [str(tmp_path / "alone.png")])).true is None
+    assert next(predict(classifier, [str(tmp_path / "alone.png")])).true is None
 
 
-def test_top_is_at_most_the_classes(trained: Trained, tmp_path: Path) -> None:
+def test_top_is_at_most_the_classes(classifier: Classifier, tmp_path: Path) -> None:
     draw((1, 2, 3), 1).save(tmp_path / "x.png")
-    assert [len(next(predict(trained, [str(tmp_path / "x.png")], top=top)).top) for top in (1, 2, 9)] == [1, 2, 3]
+    assert [len(next(predict(classifier, [str(tmp_path / "x.png")], top=top)).top) for top in (1, 2, 9)] == [1, 2, 3]
 
 
 def test_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +95,7 @@ def test_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(expand(["x.jpg", "-"])) == ["x.jpg", "a.jpg", "b c.jpg"]
 
 
-def test_constant_memory(trained: Trained, tmp_path: Path) -> None:
+def test_constant_memory(classifier: Classifier, tmp_path: Path) -> None:
     """From an endless list of files: 1,000 more pictures, whose records are 7.8 MB, add less than 2 MB."""
     path = tmp_path / "x.jpg"
     draw((1, 2, 3), 1).save(path)
@@ -103,7 +104,7 @@ def test_constant_memory(trained: Trained, tmp_path: Path) -> None:
         while True:
             yield str(path)
 
-    stream: Iterator[Prediction] = predict(trained, endless())
+    stream: Iterator[Prediction] = predict(classifier, endless())
     tracemalloc.start()  # not the process's peak: the tests before this one have raised it by gigabytes
     try:
         for _ in islice(stream, 10 * BATCH_SIZE):

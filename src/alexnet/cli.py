@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from alexnet.predict import Prediction
 
 MOST_CLASSES_SHOWN = 30
+MANY = 200  # pictures from which on `predict` says how fast it was
+Engine = Literal["auto", "openvino", "onnxruntime", "torch"]
 
 
 # --- alexnet summary --------------------------------------------------------------------------------------------------
@@ -199,26 +201,27 @@ def evaluate(
     data: Path,
     split: str | None = None,
     views: Literal[1, 10] = 1,
+    engine: Engine = "auto",
     json_file: Annotated[Path | None, arg(name="json")] = None,
     out: Path | None = None,
 ) -> None:
     """Test a network on the held-out pictures of a store: top-1 and top-5 error, per class, confusion matrix.
 
     Args:
-        run: a run's folder (its latest checkpoint), or a .safetensors file.
+        run: a run's folder (its latest checkpoint), a .safetensors file, or what `alexnet export` wrote (.onnx, .xml).
         data: the store.
         split: which split; the held-out one if not given.
         views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
+        engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
         json_file: write the result there too.
         out: folder for confusion.csv and confusion.png; the run's folder if not given.
     """
-    from alexnet import figures
+    from alexnet import engines, figures
     from alexnet.data.store import Store
-    from alexnet.evaluate import evaluate_checkpoint
+    from alexnet.evaluate import evaluate_classifier
     from alexnet.train.run import write_json
-    from alexnet.weights import native
 
-    result = evaluate_checkpoint(native.load(run), Store(data), split, views)
+    result = evaluate_classifier(engines.load(run, engine), Store(data), split, views)
     _print_evaluation(result)
     out = out or (run if run.is_dir() else run.parent)
     out.mkdir(parents=True, exist_ok=True)
@@ -248,15 +251,16 @@ def report(run: Positional[Path], data: Path, out: Path | None = None) -> None:
         data: the store it was trained on.
         out: folder for the page; RUN/report if not given.
     """
+    from alexnet import engines
     from alexnet import report as page
     from alexnet.data.store import Store
-    from alexnet.evaluate import evaluate_checkpoint
+    from alexnet.evaluate import evaluate_classifier
     from alexnet.weights import native
 
     if not run.is_dir():
         raise CheckpointError(f"report needs a run's folder, with its log and configuration: {run} is none.")
     trained, store = native.load(run), Store(data)
-    result = evaluate_checkpoint(trained, store)
+    result = evaluate_classifier(engines.of(trained), store)
     print(page.write(out or run / "report", f"AlexNet on {data.name}", trained, store, result, run))
 
 
@@ -270,21 +274,22 @@ def predict(
     views: Literal[1, 10] = 1,
     format: Literal["table", "jsonl", "csv"] = "table",
     sheet: Path | None = None,
+    engine: Engine = "auto",
 ) -> None:
     """Classify pictures. Exit status 1 if any could not be read; the others are classified all the same.
 
     Args:
-        run: a run's folder (its latest checkpoint), or a .safetensors file.
+        run: a run's folder (its latest checkpoint), a .safetensors file, or what `alexnet export` wrote (.onnx, .xml).
         files: files, folders, globs, or - for a list on standard input.
         top: how many classes to name.
         views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
         format: a line of text, of JSON or of CSV for each picture.
         sheet: draw the pictures with their five most likely classes into this PNG.
+        engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
     """
-    from alexnet import figures
-    from alexnet.predict import expand
+    from alexnet import engines, figures
+    from alexnet.predict import Pace, expand
     from alexnet.predict import predict as classify
-    from alexnet.weights import native
 
     if not files:
         raise SourceError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
@@ -292,10 +297,11 @@ def predict(
         raise SourceError(f"top (={top}) must be at least 1.")
     if sheet and sheet.suffix.lower() != ".png":
         raise SourceError(f"sheet (={sheet}) must end in .png.")
-    trained = native.load(run)
+    classifier = engines.load(run, engine)
     drawn: list[Prediction] = []
     unreadable = total = 0
-    for prediction, row in _rows(classify(trained, expand(files), top=max(top, 5), views=views), format, top):
+    pace = Pace()
+    for prediction, row in _rows(classify(classifier, expand(files), top=max(top, 5), views=views, pace=pace), format, top):
         total += 1
         if prediction.error:
             unreadable += 1
@@ -307,6 +313,8 @@ def predict(
     if drawn and sheet:
         figures.sheet(drawn, sheet)
         print(f"{sheet}: {len(drawn)} pictures", file=sys.stderr)
+    if total >= MANY:
+        print(pace.line(), file=sys.stderr)
     if not total:
         raise SourceError(f"no pictures in {', '.join(files)}.")
     if unreadable:
@@ -339,6 +347,178 @@ def _csv_line(*cells: Any) -> str:
     return text.getvalue()
 
 
+# --- alexnet weights, export, compare ---------------------------------------------------------------------------------
+
+
+def import_weights(
+    file: Positional[Path],
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("alexnet.safetensors"),
+    variant: str | None = None,
+    input_size: int | None = None,
+    mean: Path | None = None,
+    classes: Path | None = None,
+) -> None:
+    """Bring weights in from Caffe, torchvision, NumPy, ONNX or safetensors, with their preprocessing and class names.
+
+    The format is recognised by content. Ends with a self-check: layers, dead kernels, and whether the weights look trained.
+
+    Args:
+        file: .caffemodel, .pth, .npy, .npz, .onnx, .safetensors, or a run's folder.
+        out: the file to write.
+        variant: which AlexNet it is, where the file does not tell: paper, code-2012, caffe, caffenet, owt or torchvision.
+        input_size: side of the input in pixels, where the file does not tell; the variant's own if not given.
+        mean: Caffe's mean.binaryproto.
+        classes: text file with a class name a line, in the order of the outputs.
+    """
+    from alexnet.weights import check, importer, native
+
+    trained, foreign = importer.import_weights(file, variant, input_size, mean, classes)
+    result = check.network(trained.model)
+    native.save(out, trained)
+    for line in (*importer.describe(trained, foreign), *result.lines()):
+        print(line)
+    for warning in result.warnings():
+        print(f"alexnet: warning: {file}: {warning}", file=sys.stderr)
+    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+
+
+def list_weights() -> None:
+    """List the published weights that `alexnet weights pull` obtains: licence, size, expected accuracy."""
+    from alexnet.weights import registry
+
+    rows = registry.rows()
+    cells = [
+        [
+            row["name"], row["variant"] or "-", f"{row['mb']:.1f}", row["top1"] or "-", row["top5"] or "-",
+            "yes" if row["cached"] else "no", row["licence"],
+        ]
+        for row in rows
+    ]  # fmt: skip
+    _print_table(["name", "variant", "MB", "top-1", "top-5", "here", "licence"], cells)
+    print("Accuracy in percent as published: ILSVRC2012's validation pictures, centre crop.")
+
+
+def pull_weights(
+    name: Positional[str],
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    url: str | None = None,
+) -> None:
+    """Download published weights, compare their hash, and bring them in. Run again after a cut, it goes on.
+
+    Args:
+        name: as `alexnet weights list` says.
+        out: the file to write; NAME.safetensors if not given.
+        url: a mirror's address; the file must be the same to the bit.
+    """
+    from alexnet.weights import registry
+
+    entry = registry.get(name)
+    file = registry.pull(entry, url=url)
+    if entry.variant is None:
+        print(file)
+        return
+    mean = registry.pull(entry.companion) if entry.companion else None
+    import_weights(file, out or Path(f"{name}.safetensors"), entry.variant, mean=mean)
+
+
+def verify_weights(file: Positional[Path]) -> None:
+    """Say which published file this is, and check its weights. Exit status 1 if they do not look trained.
+
+    Args:
+        file: of any format that `alexnet weights import` reads; layers may be missing.
+    """
+    from alexnet.weights import importer, registry
+
+    found = registry.verify(file)
+    if found.entry:
+        print(f"{file} is the published {found.entry.name!r} to the bit ({found.entry.licence}).")
+    else:
+        print(f"{file} is none of the published files: {found.bytes:,} bytes, SHA-256 {found.sha256}.")
+    if found.entry and not found.entry.variant:
+        return
+    result = importer.check_file(file)
+    for line in result.lines():
+        print(line)
+    for warning in result.warnings():
+        print(f"alexnet: warning: {file}: {warning}", file=sys.stderr)
+    if not result.looks_trained:
+        raise SystemExit(1)
+
+
+WEIGHTS: dict[str, Any] = {
+    "import": import_weights, "list": list_weights, "pull": pull_weights, "verify": verify_weights,
+}  # fmt: skip
+
+if TYPE_CHECKING:
+    WeightsChoice = Any
+else:
+    WeightsChoice = Union[  # noqa: UP007 - built from a table
+        tuple(Annotated[Any, subcommand(name, constructor=action)] for name, action in WEIGHTS.items())
+    ]
+
+
+def weights(action: WeightsChoice) -> None:
+    """Bring weights in from other programs, obtain published ones, check files."""
+
+
+def export(
+    checkpoint: Positional[Path],
+    to: Literal["safetensors", "torchvision", "caffe", "npy", "onnx", "openvino"],
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    precision: Literal["fp32", "int8"] = "fp32",
+    with_preprocessing: bool = False,
+    data: Path | None = None,
+    allow_loss: bool = False,
+) -> None:
+    """Write a network in another program's format.
+
+    Args:
+        checkpoint: a run's folder (its latest checkpoint), or a .safetensors file.
+        to: the format.
+        out: the file; beside the checkpoint if not given.
+        precision: int8 is smaller and faster; it is calibrated and tested on --data.
+        with_preprocessing: put everything before and after the network into the graph: pixels in, probabilities out.
+        data: the store for int8.
+        allow_loss: write int8 even if it loses more than one point of top-1.
+    """
+    from alexnet import export as exporting
+    from alexnet.data.store import Store
+    from alexnet.weights import native
+
+    trained = native.load(checkpoint)
+    path = out or exporting.destination(checkpoint, to)
+    store = Store(data) if data else None
+    lines = exporting.export(
+        trained, to, path, int8=precision == "int8", with_preprocessing=with_preprocessing, store=store, allow_loss=allow_loss
+    )
+    for line in lines:
+        print(line)
+    print(f"{path}: {trained.model.variant.name}, {path.stat().st_size / 1e6:,.1f} MB")
+
+
+def compare(first: Positional[str], second: Positional[str], weights: Path, image: Path) -> None:
+    """Show how far two variants are apart on one picture with the same weights, stage by stage, and which field is the cause.
+
+    Args:
+        first: a variant: paper, code-2012, caffe, caffenet, owt or torchvision.
+        second: another.
+        weights: of any format that `alexnet weights import` reads, or a run's folder.
+        image: the picture.
+    """
+    from alexnet.data.image import Unreadable
+    from alexnet.inspect import compare as comparing
+
+    try:
+        stages, causes = comparing.compare(comparing.load(weights, first), first, second, image.read_bytes())
+    except Unreadable as reason:
+        raise SourceError(f"{image} cannot be read: {reason}.") from reason
+    rows = [[stage.name, stage.remark or f"{stage.distance:.3g}"] for stage in stages]
+    _print_table(["stage", "relative L2 distance"], rows)
+    print()
+    for line in comparing.explain(causes, first, second):
+        print(line)
+
+
 # --- alexnet demo -----------------------------------------------------------------------------------------------------
 
 
@@ -361,6 +541,9 @@ VERBS: dict[str, Any] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "weights": weights,
+    "export": export,
+    "compare": compare,
     "report": report,
     "demo": demo,
 }
@@ -375,6 +558,8 @@ def _check_words(arguments: list[str]) -> None:
         if not rest or rest[0].startswith("-"):
             raise RecipeError(f"train needs a recipe first, as in `alexnet train laptop ...`. Known: {', '.join(RECIPES)}.")
         recipes.get(rest[0])  # says what is known
+    if verb == "weights" and rest and not rest[0].startswith("-") and rest[0] not in WEIGHTS:
+        raise RecipeError(f"there is no action {rest[0]!r} of weights: {nearest(rest[0], WEIGHTS)}")
 
 
 def main(arguments: list[str] | None = None) -> None:

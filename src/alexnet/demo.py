@@ -15,12 +15,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from alexnet import report
+from alexnet import engines, report
 from alexnet.console import say
 from alexnet.data.prepare import prepare
 from alexnet.data.store import MANIFEST, Store, sha256
 from alexnet.errors import Interrupted, SourceError
-from alexnet.evaluate import evaluate_checkpoint
+from alexnet.evaluate import evaluate_classifier
+from alexnet.files import replacing
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.run import CONFIG
@@ -57,7 +58,7 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
         trained = train(recipe, store, run_folder, resume=(run_folder / CONFIG).exists())
     except Interrupted as stop:
         raise Interrupted("stopped and saved: the same command goes on from here.") from stop
-    result = evaluate_checkpoint(trained, store)
+    result = evaluate_classifier(engines.of(trained), store)
     page = report.write(out / "report", "AlexNet on Fashion-MNIST", trained, store, result, run_folder)
     return {
         "dataset": "Fashion-MNIST",
@@ -140,7 +141,5 @@ def _from_canonical(folder: Path) -> None:
     """The authors' address did not answer:"""
     for name in CHECKSUMS:
         say(f"Downloading {CANONICAL}{name} ...")
-        temporary = folder / f".{name}.tmp"
-        with urllib.request.urlopen(CANONICAL + name, timeout=60) as answer, open(temporary, "wb") as file:
-            shutil.copyfileobj(answer, file)
-        os.replace(temporary, folder / name)
+        with replacing(folder / name) as part, urllib.request.urlopen(CANONICAL + name, timeout=60) as answer:
+            part.write_bytes(answer.read())

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet.console import Meter
 from alexnet.data.augment import Preprocessing, Views
 from alexnet.data.loader import in_order
 from alexnet.data.store import Split, Store
+from alexnet.engines import Classifier, Network
 from alexnet.errors import CheckpointError
-from alexnet.weights.native import Trained
+from alexnet.weights import imagenet
 
 BATCH_SIZE = 128
 
@@ -69,63 +70,77 @@ class Evaluation:
 
 
 @torch.inference_mode()
-def probabilities(model: nn.Module, preprocessing: Preprocessing, records: Tensor, views: Views) -> Tensor:
+def probabilities(network: Network, preprocessing: Preprocessing, records: Tensor, views: Views) -> Tensor:
     """Class probabilities averaged over the views: (N, bytes) uint8 to (N, K) float32."""
     placed = preprocessing.views(views)
-    total = sum(
-        model(preprocessing.view(records, *view).contiguous(memory_format=torch.channels_last)).softmax(1) for view in placed
-    )
+    total = sum(network(preprocessing.view(records, *view)).softmax(1) for view in placed)
     assert isinstance(total, Tensor)
     return total / len(placed)
 
 
 def evaluate(
-    model: nn.Module,
+    network: Network,
     preprocessing: Preprocessing,
     split: Split,
     classes: tuple[str, ...],
     views: Views = 1,
     meter: Meter | None = None,
+    outputs: Tensor | None = None,
 ) -> Evaluation:
-    """Test a network on every record of a split. The model is left in the mode it came in."""
-    device = next(model.parameters()).device
+    """Test a network on every record of a split, on the device that the preprocessing lies on.
+
+    Args:
+        classes: the network's.
+        outputs: the network's number of each of the split's classes, (classes of the split,) int64; the same if None.
+    """
+    device = preprocessing.mean.device
     k = len(classes)
     confusion = torch.zeros(k * k, dtype=torch.int64)
     in_top5 = torch.zeros(k, dtype=torch.int64)
-    was_training = model.training
-    model.eval()
     for records, labels in in_order(split, BATCH_SIZE):
-        top = probabilities(model, preprocessing, records.to(device), views).topk(min(5, k)).indices.cpu()
+        labels = labels if outputs is None else outputs[labels]
+        top = probabilities(network, preprocessing, records.to(device), views).topk(min(5, k)).indices.cpu()
         confusion += torch.bincount(labels * k + top[:, 0], minlength=k * k)
         in_top5 += torch.bincount(labels[(top == labels[:, None]).any(1)], minlength=k)
         if meter:
             meter.add(len(labels))
-    model.train(was_training)
     return Evaluation(classes, views, confusion.view(k, k).numpy(), in_top5.numpy())
 
 
-def evaluate_checkpoint(trained: Trained, store: Store, split: str | None = None, views: Views = 1) -> Evaluation:
-    """Test a checkpoint on a store's held-out pictures, or on the split named.
+def evaluate_classifier(classifier: Classifier, store: Store, split: str | None = None, views: Views = 1) -> Evaluation:
+    """Test a classifier on a store's held-out pictures, or on the split named.
 
     Raises:
         CheckpointError: the store has other classes, or records of another kind, than the network was trained on.
     """
-    check_fits(trained, store)
+    outputs = check_fits(classifier, store)
     chosen = store.split(split) if split else store.held_out
     with Meter(f"evaluating {chosen.name}", len(chosen), "images") as meter:
-        return evaluate(trained.model, trained.preprocessing, chosen, trained.classes, views, meter)
+        return evaluate(classifier.network, classifier.preprocessing, chosen, classifier.classes, views, meter, outputs)
 
 
-def check_fits(trained: Trained, store: Store) -> None:
-    """Refuse a store that a network cannot be tested on."""
-    if trained.classes != store.classes:
-        differing = [name for name in store.classes if name not in trained.classes] or ["their order"]
+def check_fits(classifier: Classifier, store: Store) -> Tensor:
+    """Refuse a store that a network cannot be tested on.
+
+    Returns:
+        the network's number of each of the store's classes. ImageNet's folders are named by WordNet ids, its networks' classes
+        by words; a store may hold some of the network's classes only.
+    """
+    known = {name: number for number, name in enumerate(classifier.classes)}
+    if classifier.classes == imagenet.classes():
+        known |= {wordnet_id: number for number, wordnet_id in enumerate(imagenet.wordnet_ids())}
+    differing = [name for name in store.classes if name not in known]
+    if differing:
         raise CheckpointError(
             f"{store.folder} has other classes than the network was trained on ({len(store.classes)} and "
-            f"{len(trained.classes)}; differing: {', '.join(differing[:5])}). Prepare the store from the same folders."
+            f"{len(classifier.classes)}; differing: {', '.join(differing[:5])}). Prepare the store from the same folders."
         )
-    kind = {"stored size": (store.size, trained.preprocessing.stored_size),
-            "resize rule": (store.manifest["resize"], trained.preprocessing.resize)}  # fmt: skip
+    kind = {"stored size": (store.size, classifier.preprocessing.stored_size),
+            "resize rule": (store.manifest["resize"], classifier.preprocessing.resize)}  # fmt: skip
     for what, (has, needs) in kind.items():
         if has != needs:
-            raise CheckpointError(f"{store.folder} has {what} {has}, the network was trained with {needs}: prepare it so.")
+            option = {"stored size": "--size", "resize rule": "--resize"}[what]
+            raise CheckpointError(
+                f"{store.folder} has {what} {has}, the network was trained with {needs}: prepare it with {option} {needs}."
+            )
+    return torch.tensor([known[name] for name in store.classes])

@@ -5,6 +5,9 @@ parameters. So every variant has the same `state_dict` keys, conv1.weight ... fc
 convolutions on one device (kernels 0-47 of conv1 are the first GPU's).
 """
 
+from collections.abc import Mapping
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +31,28 @@ class AlexNet(nn.Module):
 
     def __init__(self, variant: Variant | str, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.variant = get(variant)
+        self._build(get(variant))
+        self.initialise(generator)
+
+    @classmethod
+    def holding(cls, variant: Variant | str, parameters: Mapping[str, Tensor]) -> Self:
+        """The network around existing parameters: none is drawn, none copied.
+
+        Args:
+            parameters: a `state_dict`, conv1.weight ... fc8.bias.
+
+        Raises:
+            RuntimeError: names or shapes are others than the variant's.
+        """
+        net = cls.__new__(cls)
+        nn.Module.__init__(net)
+        with torch.device("meta"):
+            net._build(get(variant))
+        net.load_state_dict(dict(parameters), assign=True)
+        return net
+
+    def _build(self, variant: Variant) -> None:
+        self.variant = variant
         self.ops = self.variant.ops()
         for layer in self.variant.layers():
             match layer.op:
@@ -40,7 +64,6 @@ class AlexNet(nn.Module):
                 case Linear(name=name, units=units):
                     fan_in = layer.parameters // units - 1
                     self.add_module(name, nn.utils.skip_init(nn.Linear, fan_in, units))
-        self.initialise(generator)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator | None = None) -> None:

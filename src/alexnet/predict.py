@@ -7,10 +7,11 @@ Files are decoded by threads a few batches ahead of the network, exactly as `pre
 import glob
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alexnet import engines
 from alexnet.data.augment import Views
 from alexnet.data.image import Unreadable, encode
 from alexnet.data.sources import IMAGE_ENDINGS
+from alexnet.engines import Classifier
 from alexnet.evaluate import probabilities
-from alexnet.weights.native import Trained
 
 BATCH_SIZE = 32
+#: Share of the processor that the network should have.
+ENOUGH = 0.85
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,33 @@ class Prediction:
         return {"file": self.path, "top": [{"class": name, "probability": share} for name, share in self.top[:top]]}
 
 
+@dataclass
+class Pace:
+    """Where the time goes; `predict` counts into it.
+
+    Attributes:
+        images: pictures answered.
+        decoding: seconds of processor time that decoding took, all threads together.
+        waited: seconds in which the network stood still for lack of pictures.
+    """
+
+    images: int = 0
+    decoding: float = 0.0
+    waited: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    processor: float = field(default_factory=time.process_time)
+
+    def line(self) -> str:
+        """The rate, and which side limits it."""
+        seconds, used = time.monotonic() - self.started, time.process_time() - self.processor
+        share = 1 - self.decoding / max(used, 1e-9)
+        limit = "decoding" if self.waited > (1 - ENOUGH) * seconds or share < ENOUGH else "the network"
+        return (
+            f"{self.images:,} pictures in {seconds:.1f} s, {self.images / seconds:,.0f} a second. The limit is {limit}: the "
+            f"network had {share:.0%} of the processor time used, and waited {self.waited:.1f} s for pictures."
+        )
+
+
 def expand(arguments: Iterable[str]) -> Iterator[str]:
     """Files from files, folders (all pictures in them), globs, and `-` for a list on standard input."""
     for argument in arguments:
@@ -78,31 +109,45 @@ def _pictures(folder: str) -> Iterator[str]:
                 yield os.path.join(parent, name)
 
 
-def predict(trained: Trained, files: Iterable[str], *, top: int = 5, views: Views = 1) -> Iterator[Prediction]:
+def predict(
+    classifier: Classifier, files: Iterable[str], *, top: int = 5, views: Views = 1, pace: Pace | None = None
+) -> Iterator[Prediction]:
     """Predict each file, in order; one that cannot be read gives a `Prediction` with `error`, and the rest go on.
 
     Args:
-        trained: network, classes and preprocessing.
+        classifier: network, classes and preprocessing.
         files: paths; taken one by one, so an endless iterator will do.
         top: how many classes to name.
         views: 1 (centre) or 10.
+        pace: counts where the time goes.
     """
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
+    pace = pace or Pace()
+    with ThreadPoolExecutor(engines.threads()) as pool:
         iterator = iter(files)
-        waiting: deque[list[Future[Prediction]]] = deque()
+        waiting: deque[list[Future[tuple[Prediction, float]]]] = deque()
         while True:
-            batch = [pool.submit(_read, trained, path) for path in islice(iterator, BATCH_SIZE)]
+            batch = [pool.submit(_timed_read, classifier, path) for path in islice(iterator, BATCH_SIZE)]
             if batch:
                 waiting.append(batch)
             if not waiting:
                 return
             if len(waiting) > 2 or not batch:
-                yield from classify_records(trained, [future.result() for future in waiting.popleft()], top, views)
+                begun = time.monotonic()
+                read, seconds = zip(*(future.result() for future in waiting.popleft()), strict=True)
+                pace.waited += time.monotonic() - begun
+                pace.images += len(read)
+                pace.decoding += sum(seconds)
+                yield from classify_records(classifier, list(read), top, views)
 
 
-def _read(trained: Trained, path: str) -> Prediction:
-    preprocessing = trained.preprocessing
+def _timed_read(classifier: Classifier, path: str) -> tuple[Prediction, float]:
+    """A record, and the seconds of processor time that it took."""
+    begun = time.thread_time()
+    return _read(classifier, path), time.thread_time() - begun
+
+
+def _read(classifier: Classifier, path: str) -> Prediction:
+    preprocessing = classifier.preprocessing
     try:
         record = encode(Path(path).read_bytes(), preprocessing.stored_size, preprocessing.resize)
     except Unreadable as reason:
@@ -110,19 +155,19 @@ def _read(trained: Trained, path: str) -> Prediction:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         return Prediction(path, error=getattr(error, "strerror", None) or str(error))
     folder = Path(path).absolute().parent.name
-    return Prediction(path, record=record, true=folder if folder in trained.classes else None)
+    return Prediction(path, record=record, true=folder if folder in classifier.classes else None)
 
 
-def classify_records(trained: Trained, batch: list[Prediction], top: int = 5, views: Views = 1) -> list[Prediction]:
+def classify_records(classifier: Classifier, batch: list[Prediction], top: int = 5, views: Views = 1) -> list[Prediction]:
     """Fill in the classes of predictions that have a record; one batch of the network."""
     readable = [prediction.record for prediction in batch if prediction.record is not None]
     if not readable:
         return batch
-    device = next(trained.model.parameters()).device
+    device = classifier.preprocessing.mean.device
     records = torch.from_numpy(np.stack(readable)).to(device)
-    found = probabilities(trained.model, trained.preprocessing, records, views).topk(min(top, len(trained.classes)))
+    found = probabilities(classifier.network, classifier.preprocessing, records, views).topk(min(top, len(classifier.classes)))
     results = iter(zip(found.indices.tolist(), found.values.tolist(), strict=True))
-    return [prediction if prediction.error else _named(prediction, *next(results), trained.classes) for prediction in batch]
+    return [prediction if prediction.error else _named(prediction, *next(results), classifier.classes) for prediction in batch]
 
 
 def _named(prediction: Prediction, labels: list[int], shares: list[float], classes: tuple[str, ...]) -> Prediction:

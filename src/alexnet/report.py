@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet import figures
+from alexnet import engines, figures
 from alexnet.console import duration
 from alexnet.data.store import Store
 from alexnet.evaluate import Evaluation
@@ -82,7 +82,7 @@ def _examples(trained: Trained, store: Store) -> list[Prediction]:
     split = store.held_out
     chosen = np.sort(np.random.default_rng(0).choice(len(split), min(SHEET_PICTURES, len(split)), replace=False))
     unnamed = [Prediction(str(index), record=split.records[index], true=store.classes[split.labels[index]]) for index in chosen]
-    return classify_records(trained, unnamed)
+    return classify_records(engines.of(trained), unnamed)
 
 
 def _class_rows(result: Evaluation) -> str:

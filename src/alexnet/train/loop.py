@@ -24,6 +24,7 @@ from alexnet.console import Meter, say
 from alexnet.data.augment import Augmentation, Preprocessing
 from alexnet.data.loader import AUGMENT, DROPOUT, INIT, Loader, stream
 from alexnet.data.store import Store
+from alexnet.engines import eager
 from alexnet.errors import FULL_DISK, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate
 from alexnet.model import AlexNet
@@ -148,7 +149,8 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                     if stopping:
                         raise Interrupted(STOPPED.format(epoch=now))
 
-                result = evaluate(model, trained.preprocessing, store.held_out, store.classes)
+                model.eval()
+                result = evaluate(eager(model), trained.preprocessing, store.held_out, store.classes)
                 place.epoch, place.step = place.epoch + 1, 0
                 place.errors.append(result.top1_error)
                 place.seconds = time.monotonic() - clock

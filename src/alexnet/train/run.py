@@ -25,6 +25,7 @@ import alexnet
 from alexnet import lock
 from alexnet.data.store import Store
 from alexnet.errors import TrainingError
+from alexnet.files import replacing
 from alexnet.train.recipes import Recipe
 from alexnet.weights.native import LATEST
 
@@ -146,6 +147,5 @@ def _processor() -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a small file, atomically."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")

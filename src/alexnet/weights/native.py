@@ -7,7 +7,6 @@ is always whole.
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from torch import Tensor
 
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import AlexNetError, CheckpointError
+from alexnet.files import writing_weights
 from alexnet.model import AlexNet
-from alexnet.variants import Variant, get
+from alexnet.variants import LAYER_NAMES, Variant, get
 
 FORMAT = "alexnet 1"
 MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
@@ -63,18 +63,12 @@ def save(path: Path, trained: Trained) -> None:
         ),
         "state": json.dumps(trained.state),
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+    with writing_weights(path) as temporary:
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+        except SafetensorError as error:  # its way to report a full disk
+            raise OSError(str(error)) from error
         temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets the owner alone read it
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{path} could not be written ({error}); what stood there before is untouched. Free some space and go on from it."
-        ) from error
 
 
 def find(path: str | Path, which: str = LATEST) -> Path:
@@ -93,6 +87,15 @@ def find(path: str | Path, which: str = LATEST) -> Path:
     return path
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a safetensors file has our header."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (OSError, SafetensorError):
+        return False
+
+
 def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     """Read a file, or the latest checkpoint of a run's folder.
 
@@ -109,9 +112,8 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but was not written by alexnet: it lacks the variant's header.")
     try:
-        model = AlexNet(_variant(json.loads(header["variant"])))
-        parameters = {name: tensors.pop(name) for name in model.state_dict()}
-        model.load_state_dict(parameters)
+        names = [f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", "bias")]
+        model = AlexNet.holding(_variant(json.loads(header["variant"])), {name: tensors.pop(name) for name in names})
         rest = json.loads(header["preprocessing"])
         preprocessing = Preprocessing(mean=tensors.pop(MEAN), scale=tensors.pop(SCALE), **rest)
         classes, state = tuple(json.loads(header["classes"])), json.loads(header["state"])

@@ -1,0 +1,157 @@
+"""Who multiplies: PyTorch, OpenVINO or ONNX Runtime.
+
+An engine takes a batch of pictures and gives logits. PyTorch is always there. OpenVINO and ONNX Runtime come with the extra
+`serve` (`pip install 'alexnet[serve]'`) and run the network that `weights/onnx_graph.py` writes: the same layers, chosen and
+fused by a compiler that knows inference only. Where several are installed, the default is the fastest that was measured
+(records/), OpenVINO; on a GPU it is PyTorch.
+
+A `Classifier` is an engine with the class names and the preprocessing that belong to its weights. `load` makes one from a run,
+from our own file, or from a file that `alexnet export` wrote (.onnx, .xml), also in int8.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.data.augment import Preprocessing
+from alexnet.errors import CheckpointError
+from alexnet.weights import native, onnx_graph
+from alexnet.weights.native import Trained
+
+Engine = Literal["auto", "openvino", "onnxruntime", "torch"]
+Network = Callable[[Tensor], Tensor]  # (N, 3, K, K) float32 to (N, classes) logits
+
+#: In the order of preference on a CPU.
+SERVING = ("openvino", "onnxruntime")
+EXPORTED = (".onnx", ".xml")
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Pictures to classes.
+
+    Attributes:
+        network: the engine's.
+        classes: names in the order of the outputs.
+        engine: "torch", "openvino" or "onnxruntime".
+    """
+
+    network: Network
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    engine: str = "torch"
+
+
+def load(path: str | Path, engine: Engine = "auto") -> Classifier:
+    """A classifier from a run's folder, a .safetensors file, or what `export` wrote.
+
+    Raises:
+        CheckpointError: missing, damaged, none of ours, or the engine is not installed.
+    """
+    path = Path(path)
+    if path.suffix in EXPORTED and path.is_file():
+        return _exported(path, engine)
+    return of(native.load(path), engine)
+
+
+def of(trained: Trained, engine: Engine = "torch") -> Classifier:
+    """A classifier from a network in memory."""
+    chosen = choose(engine)
+    start = STARTERS.get(chosen)
+    network = start(onnx_graph.to_onnx(trained).SerializeToString()) if start else eager(trained.model)
+    return Classifier(network, trained.classes, trained.preprocessing, chosen)
+
+
+def _exported(path: Path, engine: Engine) -> Classifier:
+    """A classifier from a file that `export` wrote without preprocessing in the graph."""
+    chosen = choose(engine, ("openvino",) if path.suffix == ".xml" else SERVING)
+    text, entry = _openvino_header(path) if path.suffix == ".xml" else _onnx_header(path)
+    if not text:
+        raise CheckpointError(f"{path} lacks alexnet's metadata: bring it in with `alexnet weights import` and use that.")
+    if entry != onnx_graph.X:
+        raise CheckpointError(f"{path} has its preprocessing in the graph; export one without for `predict` and `evaluate`.")
+    _, classes, preprocessing = onnx_graph.from_header(text)
+    return Classifier(STARTERS[chosen](path), classes, preprocessing, chosen)
+
+
+def _onnx_header(path: Path) -> tuple[str | None, str]:
+    library = onnx_graph.library()
+    try:
+        model = library.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError, which is no subclass of anything
+        raise CheckpointError(f"{path} is damaged or no ONNX file ({error}).") from error
+    text = next((entry.value for entry in model.metadata_props if entry.key == onnx_graph.KEY), None)
+    return text, model.graph.input[0].name if model.graph.input else ""
+
+
+def _openvino_header(path: Path) -> tuple[str | None, str]:
+    import openvino
+
+    try:
+        model = openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} is damaged or no OpenVINO model ({str(error).splitlines()[0]}).") from error
+    text = model.get_rt_info([onnx_graph.KEY]).astype(str) if model.has_rt_info([onnx_graph.KEY]) else None
+    return text, model.inputs[0].get_any_name()
+
+
+def choose(engine: Engine, among: tuple[str, ...] = (*SERVING, "torch")) -> str:
+    """The engine that is meant.
+
+    Raises:
+        CheckpointError: it is not installed, or cannot run the file.
+    """
+    there = [name for name in among if find_spec(name)]
+    if engine == "auto":
+        if not there:
+            raise CheckpointError(f"none of {', '.join(among)} is installed: pip install 'alexnet[serve]'.")
+        return "torch" if torch.cuda.is_available() and "torch" in there else there[0]
+    if engine not in among:
+        raise CheckpointError(f"engine (={engine!r}) cannot run such a file: use {' or '.join(among)}.")
+    if engine not in there:
+        raise CheckpointError(f"engine (={engine!r}) is not installed: pip install 'alexnet[serve]', or use --engine torch.")
+    return engine
+
+
+def eager(model: nn.Module) -> Network:
+    """PyTorch, as it is. Channels last is the layout that its convolutions want."""
+    return lambda x: model(x.contiguous(memory_format=torch.channels_last))
+
+
+def threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def start_openvino(model: bytes | Path) -> Network:
+    """OpenVINO on the CPU, in float32: left alone it would compute in bfloat16 where the processor has it."""
+    import openvino
+
+    core = openvino.Core()
+    compiled = core.compile_model(
+        core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads()}
+    )
+    request = compiled.create_infer_request()
+    return lambda x: torch.from_numpy(request.infer([x.numpy()], share_inputs=True)[0].copy())
+
+
+def start_onnxruntime(model: bytes | Path) -> Network:
+    """ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    content = model if isinstance(model, bytes) else str(model)
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0])
+
+
+STARTERS: dict[str, Callable[[bytes | Path], Network]] = {"openvino": start_openvino, "onnxruntime": start_onnxruntime}

@@ -1,0 +1,161 @@
+"""A checkpoint in every format that others read.
+
+What a format cannot hold is refused with the reason, never approximated: towers in torchvision's layout, a tower's own
+normalisation in Caffe. safetensors and ONNX hold every variant with its classes and preprocessing; Caffe's files come with
+their prototxt and mean; torchvision's and NumPy's hold tensors alone, and the export says what must be remembered with them.
+"""
+
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from alexnet import engines
+from alexnet.data.store import Store
+from alexnet.errors import CheckpointError
+from alexnet.evaluate import check_fits, evaluate_classifier
+from alexnet.files import writing_weights
+from alexnet.quantise import has_vnni, quantise
+from alexnet.weights import caffe, native, npy, onnx_graph, torchvision
+from alexnet.weights.native import Trained
+
+if TYPE_CHECKING:
+    import onnx
+
+Target = Literal["safetensors", "torchvision", "caffe", "npy", "onnx", "openvino"]
+ENDINGS = {
+    "safetensors": ".safetensors", "torchvision": ".pth", "caffe": ".caffemodel", "npy": ".npy", "onnx": ".onnx",
+    "openvino": ".xml",
+}  # fmt: skip
+GRAPHS = ("onnx", "openvino")
+#: Points of top-1 that int8 may lose before the export is refused.
+MOST_LOST = 0.01
+
+
+def destination(source: Path, target: Target) -> Path:
+    """Where the export goes if the user does not say: beside the checkpoint, or into the run's folder."""
+    stem = source / "alexnet" if source.is_dir() else source.with_suffix("")
+    path = stem.with_name(stem.name + ENDINGS[target])
+    return path.with_name(f"{stem.name}-plain{ENDINGS[target]}") if path == source else path
+
+
+def export(
+    trained: Trained,
+    target: Target,
+    out: Path,
+    *,
+    int8: bool = False,
+    with_preprocessing: bool = False,
+    store: Store | None = None,
+    allow_loss: bool = False,
+) -> list[str]:
+    """Write a network in another format.
+
+    Args:
+        target: the format.
+        out: the file; for OpenVINO the .xml, its .bin lies beside it; for Caffe the .caffemodel, its .prototxt and mean too.
+        int8: onnx and openvino only; `store` calibrates and tests it.
+        with_preprocessing: onnx and openvino only; pixels in, probabilities out.
+        allow_loss: write an int8 network that lost more than a point of top-1 all the same.
+
+    Returns:
+        what the user should know, in lines.
+
+    Raises:
+        CheckpointError: the format cannot hold the network, int8 lost too much, a library is missing, no space.
+    """
+    _check(target, out, int8, with_preprocessing, store)
+    if target in GRAPHS:
+        model, lines = _quantised(trained, store, allow_loss) if int8 and store else (onnx_graph.to_onnx(trained), [])
+        if with_preprocessing:
+            model = onnx_graph.between(model, trained.preprocessing).model
+        (_write_onnx if target == "onnx" else _write_openvino)(out, model)
+        return lines
+    return _write_weights(trained, target, out)
+
+
+def _check(target: Target, out: Path, int8: bool, with_preprocessing: bool, store: Store | None) -> None:
+    if target not in get_args(Target):
+        raise CheckpointError(f"there is no target {target!r}. Known: {', '.join(get_args(Target))}.")
+    if out.suffix != ENDINGS[target]:
+        raise CheckpointError(f"out (={out}) must end in {ENDINGS[target]} for {target}.")
+    for asked, what in ((int8, "--precision int8"), (with_preprocessing, "--with-preprocessing")):
+        if asked and target not in GRAPHS:
+            raise CheckpointError(f"{what} needs a format that holds a graph: --to onnx or --to openvino, not {target}.")
+    if int8 and store is None:
+        raise CheckpointError("--precision int8 needs pictures to calibrate on and to test: name a store with --data.")
+
+
+def _write_weights(trained: Trained, target: Target, out: Path) -> list[str]:
+    variant, tensors, mean = trained.model.variant, trained.model.state_dict(), trained.preprocessing.mean
+    match target:
+        case "safetensors":
+            native.save(out, replace(trained, extra={}, state={}))
+            return []
+        case "caffe":
+            caffe.write(out, variant, tensors, mean)
+            return [f"beside it: {out.with_suffix('.prototxt').name}, the network for Caffe"]
+        case "torchvision":
+            torchvision.write(out, variant, tensors)
+        case "npy":
+            npy.write(out, variant, tensors)
+    preprocessing = trained.preprocessing
+    colour = ", ".join(f"{value:.2f}" for value in mean.mean((1, 2)).tolist())
+    scale = ", ".join(f"{value:.5f}" for value in preprocessing.scale.tolist())
+    return [
+        f"the file holds tensors alone. Its pictures: {preprocessing.resize} to {preprocessing.stored_size} pixels, centre "
+        f"{preprocessing.input_size}, {'BGR' if preprocessing.bgr else 'RGB'}, 0-255 minus "
+        f"{'the mean image, on average' if mean.shape[1] > 1 else 'the mean'} ({colour}; R, G, B) times ({scale}).",
+    ]
+
+
+def _quantised(trained: Trained, store: Store, allow_loss: bool) -> "tuple[onnx.ModelProto, list[str]]":
+    """The int8 network, tested against the float32 one on the store's held-out pictures."""
+    check_fits(engines.of(trained), store)
+    model = quantise(trained, store)
+    engine = engines.choose("auto", engines.SERVING)
+    int8 = engines.Classifier(
+        engines.STARTERS[engine](model.SerializeToString()), trained.classes, trained.preprocessing, engine
+    )
+    before = evaluate_classifier(engines.of(trained), store).top1_error
+    after = evaluate_classifier(int8, store).top1_error
+    count = len(store.held_out)
+    line = f"top-1 on {count:,} held-out pictures: {1 - before:.2%} in float32, {1 - after:.2%} in int8 ({engine})"
+    if after - before > MOST_LOST and not allow_loss:
+        raise CheckpointError(
+            f"{line}: int8 lost {100 * (after - before):.2f} points, more than {100 * MOST_LOST:g}. Nothing was written; "
+            "--allow-loss writes it all the same."
+        )
+    bits = "" if has_vnni() else "weights of 7 bits: this processor has no VNNI"
+    return model, [line, *([bits] if bits else [])]
+
+
+def _write_onnx(out: Path, model: "onnx.ModelProto") -> None:
+    with writing_weights(out) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+
+
+def _write_openvino(out: Path, model: "onnx.ModelProto") -> None:
+    """OpenVINO's two files, .xml and .bin, without its default of float16."""
+    library = _openvino()
+    network = library.Core().read_model(model.SerializeToString())
+    network.set_rt_info(model.metadata_props[0].value, [onnx_graph.KEY])
+    weights = out.with_suffix(".bin")
+    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.stem}."))
+    try:
+        with writing_weights(out) as temporary:
+            library.save_model(network, folder / out.name, compress_to_fp16=False)
+            os.replace(folder / weights.name, weights)  # the .xml comes last: it is what others open
+            os.replace(folder / out.name, temporary)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError as error:
+        raise CheckpointError("OpenVINO's format needs the package openvino: pip install 'alexnet[serve]'.") from error
+    return openvino

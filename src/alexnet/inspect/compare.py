@@ -1,0 +1,170 @@
+"""Two variants, one set of weights, one picture: how far apart are they, where does it begin, and which field does it?
+
+The distance at a stage is ||b - a|| / ||a||. To find the cause, each field in which the variants differ is changed alone, from
+the first variant's value to the second's: the stage at which that first shows, and what it does to the logits. Fields that
+matter in training only (initialisation, dropout's rate, the biases' learning rate) change nothing here, and are said to.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alexnet.data.augment import Preprocessing
+from alexnet.data.image import encode
+from alexnet.errors import CheckpointError, VariantError
+from alexnet.model import AlexNet
+from alexnet.variants import Variant, get
+from alexnet.weights import importer
+from alexnet.weights.foreign import check_shapes
+from alexnet.weights.native import Trained
+
+INPUT = "input"
+#: Fields that describe the file or its classes, not what is computed.
+LABELS = ("name", "class_order", "num_classes", "width", "kernels", "units", "towers")
+#: The side of the input and the padding that goes with it: either alone gives fc6 other inputs.
+GEOMETRY = ("input_size", "conv1_padding")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of both networks: its distance, or why there is none."""
+
+    name: str
+    distance: float | None
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What a field does on its own.
+
+    Attributes:
+        fields: one, or the side of the input together with conv1's padding.
+        values: theirs in the first variant, and in the second.
+        stage: the first stage that changes, or None.
+        distance: there; None where its shape changes.
+        at_logits: the distance of fc8.
+    """
+
+    fields: tuple[str, ...]
+    values: tuple[tuple[Any, ...], tuple[Any, ...]]
+    stage: str | None
+    distance: float | None
+    at_logits: float
+
+
+def compare(trained: Trained, first: str, second: str, picture: bytes) -> tuple[list[Stage], list[Cause]]:
+    """Run one picture through two variants with the same weights.
+
+    Args:
+        trained: the weights, and the preprocessing whose mean is used for both.
+        first, second: names of variants.
+        picture: bytes of a file with a picture.
+
+    Raises:
+        CheckpointError: the weights do not fit one of the variants.
+        Unreadable: no picture.
+    """
+    a, b = (_adapted(trained, name) for name in (first, second))
+    before = _run(trained, a, picture)
+    return list(_stages(before, _run(trained, b, picture))), list(_causes(trained, a, b, picture, before))
+
+
+def load(path: Path, variant: str) -> Trained:
+    """Weights of any format for a comparison; where the file does not tell its variant, it is taken for the one named."""
+    try:
+        return importer.import_weights(path)[0]
+    except CheckpointError:
+        return importer.import_weights(path, variant)[0]
+
+
+def explain(causes: Sequence[Cause], first: str, second: str) -> Iterator[str]:
+    """The causes in words, the one that shows first at the top."""
+    effective = [cause for cause in causes if cause.stage]
+    if not effective:
+        yield f"{first} and {second} compute the same on this picture."
+    for number, cause in enumerate(effective):
+        changes = ", ".join(f"{name} {a} -> {b}" for name, a, b in zip(cause.fields, *cause.values, strict=True))
+        lead = "The first difference comes from" if number == 0 else "Then"
+        yield (
+            f"{lead} {changes}: alone, it shows at {cause.stage}"
+            f"{f' ({cause.distance:.3g})' if cause.distance is not None else ''} and moves the logits by {cause.at_logits:.3g}."
+        )
+    idle = [name for cause in causes if not cause.stage for name in cause.fields]
+    if idle:
+        yield f"Without effect on the answer: {', '.join(idle)}."
+
+
+def _adapted(trained: Trained, name: str) -> Variant:
+    """The variant with the weights' widths and classes."""
+    own, variant = trained.model.variant, get(name)
+    sizes: dict[str, Any] = {field: getattr(own, field) for field in ("width", "num_classes")}
+    if (own.kernels, own.units) != (get(own.name).kernels, get(own.name).units):  # widths of nobody's but the file's
+        sizes |= {"kernels": own.kernels, "units": own.units}
+    if own.input_size != get(own.name).input_size:  # the side that gives conv1's map the same size
+        sizes["input_size"] = own.input_size + sum(own.conv1_padding) - sum(variant.conv1_padding)
+    try:
+        adapted = replace(variant, **sizes)
+        check_shapes(trained.model.state_dict(), adapted)
+    except (VariantError, CheckpointError) as error:
+        raise CheckpointError(
+            f"the weights do not fit {name!r}: {error} Compare variants of the same widths, such as caffe, caffenet, paper, "
+            "code-2012."
+        ) from error
+    return adapted
+
+
+@torch.inference_mode()
+def _run(trained: Trained, variant: Variant, picture: bytes) -> dict[str, Tensor]:
+    """Every stage of one picture, the network's input first."""
+    own = trained.preprocessing
+    stored = max(own.stored_size, 2 * round(variant.input_size / 2))
+    record: NDArray[np.uint8] = encode(picture, stored, variant.resize)
+    mean, scale = own.mean, own.scale
+    if mean.shape[1] > 1 and mean.shape[1] != stored:
+        mean = mean.mean((1, 2), keepdim=True)
+    preprocessing = Preprocessing(stored, variant.input_size, variant.resize, variant.channel_order == "BGR", mean, scale)
+    x = preprocessing.view(torch.from_numpy(record)[None], *preprocessing.views(1)[0])
+    return {INPUT: x, **AlexNet.holding(variant, trained.model.state_dict()).eval().stages(x)}
+
+
+def _stages(a: dict[str, Tensor], b: dict[str, Tensor]) -> Iterator[Stage]:
+    for name in [*a, *(name for name in b if name not in a)]:
+        if name not in a or name not in b:
+            yield Stage(name, None, f"only in the {'first' if name in a else 'second'}")
+        elif a[name].shape != b[name].shape:
+            shapes = (" x ".join(map(str, stage[name].shape[1:])) for stage in (a, b))
+            yield Stage(name, None, " against ".join(shapes))
+        else:
+            yield Stage(name, _distance(a[name], b[name]))
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Relative L2."""
+    return float((b - a).double().norm() / a.double().norm().clamp_min(1e-30))
+
+
+def _causes(trained: Trained, a: Variant, b: Variant, picture: bytes, before: dict[str, Tensor]) -> Iterator[Cause]:
+    differing = [name for name in (field.name for field in fields(a)) if getattr(a, name) != getattr(b, name)]
+    geometry = tuple(name for name in differing if name in GEOMETRY)
+    single = [(name,) for name in differing if name not in (*GEOMETRY, *LABELS)]
+    causes = [_cause(trained, a, b, picture, before, names) for names in [geometry] * bool(geometry) + single]
+    order = [*before, None]
+    yield from sorted(causes, key=lambda cause: order.index(cause.stage))
+
+
+def _cause(
+    trained: Trained, a: Variant, b: Variant, picture: bytes, before: dict[str, Tensor], names: tuple[str, ...]
+) -> Cause:
+    """What changing these fields alone does."""
+    values = tuple(getattr(a, name) for name in names), tuple(getattr(b, name) for name in names)
+    after = _run(trained, replace(a, **dict(zip(names, values[1], strict=True))), picture)
+    changed = next((stage for stage in _stages(before, after) if stage.distance != 0 and stage.name in before), None)
+    at_logits = _distance(before["fc8"], after["fc8"])
+    return Cause(names, values, changed.name if changed else None, changed.distance if changed else None, at_logits)

@@ -1,0 +1,91 @@
+"""int8: four times smaller, and several times faster on a CPU that multiplies bytes.
+
+Weights become whole numbers with one scale for each kernel; activations one scale for each layer, from the smallest to the
+largest value seen on `CALIBRATION_IMAGES` training pictures. Convolutions and fully connected layers compute in integers;
+normalisation stays in float32, where the 0-255 scale of the pixels matters. ONNX Runtime's quantiser does the work, and writes
+the pairs of QuantizeLinear and DequantizeLinear that every engine knows.
+
+An 8-bit weight times an 8-bit activation, added in pairs, overflows 16 bits: processors without VNNI saturate there, so they
+get 7-bit weights.
+"""
+
+import platform
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet.data.augment import Preprocessing
+from alexnet.data.loader import Loader
+from alexnet.data.store import Store
+from alexnet.errors import CheckpointError
+from alexnet.weights import onnx_graph
+from alexnet.weights.native import Trained
+
+if TYPE_CHECKING:
+    import onnx
+
+CALIBRATION_IMAGES = 256
+BATCH_SIZE = 32
+
+
+def has_vnni() -> bool:
+    """Whether this processor adds 8-bit products in 32 bits; False where it cannot be told."""
+    if platform.machine() in ("arm64", "aarch64"):
+        return True  # their dot products never pass through 16 bits
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
+def quantise(trained: Trained, store: Store, seven_bits: bool | None = None) -> "onnx.ModelProto":
+    """The network in int8, input and output in float32.
+
+    Args:
+        store: its training pictures calibrate the activations.
+        seven_bits: keep weights within [-64, 63]; by default where the processor has no VNNI.
+
+    Raises:
+        CheckpointError: onnxruntime is not installed.
+    """
+    try:
+        from onnxruntime import quantization as library
+    except ImportError as error:
+        raise CheckpointError("int8 needs the packages onnx and onnxruntime: pip install 'alexnet[serve]'.") from error
+
+    model = onnx_graph.to_onnx(trained)
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "int8.onnx"
+        library.quantize_static(
+            model, written, _pictures(library.CalibrationDataReader, trained.preprocessing, store),
+            op_types_to_quantize=["Conv", "Gemm"], per_channel=True,
+            reduce_range=not has_vnni() if seven_bits is None else seven_bits,
+            activation_type=library.QuantType.QUInt8, weight_type=library.QuantType.QInt8,
+        )  # fmt: skip
+        quantised = onnx_graph.library().load(written)
+    if not quantised.metadata_props:
+        quantised.metadata_props.add(key=onnx_graph.KEY, value=onnx_graph.header(trained))
+    return quantised
+
+
+def _pictures(reader: type, preprocessing: Preprocessing, store: Store) -> Any:
+    """Centre crops of training pictures, as the library wants them."""
+    loader = Loader(store.train, min(BATCH_SIZE, len(store.train)), seed=0)
+    batches = min(CALIBRATION_IMAGES // loader.batch_size, loader.steps_per_epoch)
+    crops = (_crops(preprocessing, loader.batch(0, step).records) for step in range(batches))
+
+    class Pictures(reader):
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            crop = next(crops, None)
+            return None if crop is None else {onnx_graph.X: crop}
+
+    return Pictures()
+
+
+def _crops(preprocessing: Preprocessing, records: torch.Tensor) -> NDArray[np.float32]:
+    return preprocessing.view(records, *preprocessing.views(1)[0]).numpy()

@@ -1,0 +1,251 @@
+"""What a file of another program holds, in our terms, and which variant that is.
+
+A translator (`caffe.py`, `torchvision.py`, `npy.py`, `onnx_read.py`) turns a file into a `Foreign`: tensors under our names
+and in our layout, and as much as the format tells about the network. `fit` then says which `Variant` that is. A format with a
+graph (Caffe, ONNX) gives the operations, from which every structural field of the variant follows; a format with tensors alone
+gives widths, groups and classes, and the rest comes from the variant that it is known for or that the user names.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from fractions import Fraction
+from itertools import zip_longest
+from math import isclose, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
+from alexnet.data.augment import Preprocessing
+from alexnet.errors import CheckpointError, VariantError
+from alexnet.variants import LAYER_NAMES, Step, Variant, get, named
+
+#: Steps of a block by the type of their operation; dropout is no part of a block.
+STEPS: dict[type[Op], Step] = {Conv: "conv", ReLU: "relu", LRN: "norm", SpatialNorm: "spatial", MaxPool: "pool"}
+#: Fields that a graph decides, in the order in which data meets them.
+STRUCTURE = ("conv1_padding", "block1", "block2", "block5", "lrn_window", "lrn_coefficient", "lrn_k")
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A translated file.
+
+    Attributes:
+        format: what it is, for people: "Caffe, layout of 2014".
+        tensors: parameters under our names: convolutions (out, in / groups, height, width), fully connected (out, in), the
+            inputs of fc6 in C, H, W order.
+        ops: the graph as operations without dropout, or None if the format holds tensors alone.
+        variant: name of the variant that the format is known for, or the file's own variant; None if it does not tell.
+        settled: fields of the variant that the format decides, such as Caffe's BGR.
+        input_size: side of the input in pixels if the file tells.
+        preprocessing, classes: if the file tells.
+        notes: what a user should know about it.
+    """
+
+    format: str
+    tensors: Mapping[str, Tensor]
+    ops: tuple[Op, ...] | None = None
+    variant: str | Variant | None = None
+    settled: Mapping[str, Any] = field(default_factory=dict)
+    input_size: int | None = None
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = field(default=())
+
+
+def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int | None = None) -> Variant:
+    """The variant whose parameters and graph a file holds.
+
+    Args:
+        foreign: the translated file.
+        variant: what the user says it is; for formats without a graph it decides all that tensors cannot show.
+        input_size: what the user says about the input's side in pixels.
+
+    Raises:
+        CheckpointError: layers are missing or superfluous, shapes do not fit each other, the graph contradicts the variant
+            named, or the file does not tell what it is.
+    """
+    _check_names(foreign)
+    widths = _widths(foreign.tensors)
+    structure = _structure(foreign.ops) if foreign.ops else {}
+    base = _base(foreign, variant, structure)
+    changed = {name: found for name, found in structure.items() if not _same(found, getattr(base, name))}
+    if changed and variant is not None:
+        name, found = next(iter(changed.items()))
+        raise CheckpointError(
+            f"the {foreign.format} file is no {base.name!r}: its graph has {name} = {found}, the variant "
+            f"{getattr(base, name)}. Leave --variant out to take the file's own."
+        )
+    if variant is not None and widths["towers"] != base.towers:
+        raise CheckpointError(
+            f"the {foreign.format} file is no {base.name!r}: by the inputs of conv2 it has {widths['towers']} towers, the "
+            f"variant {base.towers}."
+        )
+    size = input_size or foreign.input_size or base.input_size
+    try:
+        fitted = replace(base, **changed, **foreign.settled, **_scaled(base, widths), input_size=size)
+    except VariantError as error:
+        raise CheckpointError(f"the {foreign.format} file holds no network of ours: {error}") from error
+    check_shapes(foreign.tensors, fitted)
+    if foreign.ops:
+        _check_graph(foreign.format, foreign.ops, fitted)
+    return fitted
+
+
+def _check_names(foreign: Foreign) -> None:
+    expected = {f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", "bias")}
+    missing, strange = sorted(expected - set(foreign.tensors)), sorted(set(foreign.tensors) - expected)
+    if missing or strange:
+        what = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has {', '.join(strange)}"] * bool(strange)
+        raise CheckpointError(
+            f"the {foreign.format} file {' and '.join(what)}: an AlexNet has weights and biases of {', '.join(LAYER_NAMES)}."
+        )
+    for name, tensor in foreign.tensors.items():
+        rank = 1 if name.endswith("bias") else 4 if name.startswith("conv") else 2
+        if tensor.dim() != rank:
+            raise CheckpointError(
+                f"the {foreign.format} file has {name} of shape {tuple(tensor.shape)}: it must have {rank} dimensions."
+            )
+
+
+def _widths(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What shapes show: kernels, units, classes and towers."""
+    out = [len(tensors[f"{name}.weight"]) for name in LAYER_NAMES]
+    groups = out[0] / max(tensors["conv2.weight"].shape[1], 1)
+    return {"kernels": tuple(out[:5]), "units": tuple(out[5:7]), "num_classes": out[7], "towers": int(groups)}
+
+
+def _scaled(base: Variant, widths: Mapping[str, Any]) -> dict[str, Any]:
+    """The widths as a factor on the variant's own if there is one, else as they are."""
+    ours, theirs = (*base.kernels, *base.units), (*widths["kernels"], *widths["units"])
+    factors = {Fraction(found, known) for known, found in zip(ours, theirs, strict=True)}
+    scaled = {"num_classes": widths["num_classes"], "towers": widths["towers"]}
+    if len(factors) == 1:
+        return {**scaled, "width": float(factors.pop())}
+    return {**scaled, "width": 1.0, "kernels": widths["kernels"], "units": widths["units"]}
+
+
+def _structure(ops: Sequence[Op]) -> dict[str, Any]:
+    """The fields in `STRUCTURE` that a graph decides."""
+    blocks: list[list[Op]] = []
+    for op in ops:
+        if isinstance(op, Conv | Linear):
+            blocks.append([])
+        if blocks and not isinstance(op, Dropout):
+            blocks[-1].append(op)
+    first = blocks[0][0]
+    assert len(blocks) == len(LAYER_NAMES) and isinstance(first, Conv)
+    found: dict[str, Any] = {"conv1_padding": first.padding}
+    for number in (1, 2, 5):
+        found[f"block{number}"] = tuple(STEPS[type(op)] for op in blocks[number - 1])
+    norms = [op for op in ops if isinstance(op, LRN)]
+    if norms:
+        norm = norms[0]
+        found |= {"lrn_coefficient": norm.coefficient, "lrn_k": norm.k, "lrn_window": "tower" if norm.towers > 1 else "all"}
+    return found
+
+
+def _same(found: Any, known: Any) -> bool:
+    """Equal, for floats as float32 files hold them."""
+    return isclose(found, known, rel_tol=1e-6) if isinstance(known, float) else found == known
+
+
+def _base(foreign: Foreign, variant: str | Variant | None, structure: Mapping[str, Any]) -> Variant:
+    """The variant to start from: the user's, the file's, or the known one that agrees with the graph in most fields."""
+    told = variant or foreign.variant
+    if told is not None:
+        return get(told)
+    if not structure:
+        raise CheckpointError(
+            f"the {foreign.format} file holds tensors alone, which several variants fit: say which with --variant "
+            f"({', '.join(named())})."
+        )
+    clues = {**structure, **foreign.settled}
+    return max(named().values(), key=lambda known: sum(_same(found, getattr(known, name)) for name, found in clues.items()))
+
+
+def _check_graph(format: str, ops: Sequence[Op], fitted: Variant) -> None:
+    """Every operation of the file is the fitted variant's, to its last number."""
+    ours = [op for op in fitted.ops() if not isinstance(op, Dropout)]
+    theirs = [op for op in ops if not isinstance(op, Dropout)]
+    for known, found in zip_longest(ours, theirs):
+        if known is None or found is None or type(known) is not type(found):
+            raise CheckpointError(f"the {format} file's graph has {found} where an AlexNet like it has {known}.")
+        for name in (known_field.name for known_field in fields(known) if known_field.name != "name"):
+            if not _same(getattr(found, name), getattr(known, name)):
+                raise CheckpointError(
+                    f"the {format} file's {found.name} has {name} = {getattr(found, name)}; in an AlexNet like it, "
+                    f"{known.name} has {getattr(known, name)}."
+                )
+
+
+def check_shapes(tensors: Mapping[str, Tensor], variant: Variant) -> None:
+    """Every tensor has the variant's shape.
+
+    Raises:
+        CheckpointError: naming the first that has not.
+    """
+    for name, shape in shapes(variant).items():
+        found = tuple(tensors[name].shape)
+        if found == shape:
+            continue
+        if name == "fc6.weight" and found[0] == shape[0]:
+            raise CheckpointError(
+                f"fc6 reads {found[1]} inputs, where {variant.name!r} has {shape[1]} at {variant.input_size} x "
+                f"{variant.input_size} pixels: name the side with --input-size."
+            )
+        raise CheckpointError(f"{name} has shape {found}, where {variant.name!r} with such other layers has {shape}.")
+
+
+def plain_tensors(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The variant's parameters, conv1.weight to fc8.bias, as contiguous float32 tensors in main memory.
+
+    Raises:
+        CheckpointError: one is missing or has another shape.
+    """
+    missing = [name for name in shapes(variant) if name not in tensors]
+    if missing:
+        raise CheckpointError(f"{', '.join(missing)} missing: an AlexNet has weights and biases of {', '.join(LAYER_NAMES)}.")
+    check_shapes(tensors, variant)
+    # channels_last is contiguous in its own way, and .contiguous() alone would leave it so.
+    return {
+        name: tensors[name].detach().to("cpu", torch.float32).contiguous(memory_format=torch.contiguous_format)
+        for name in shapes(variant)
+    }
+
+
+def shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter, conv1.weight ... fc8.bias."""
+    found: dict[str, tuple[int, ...]] = {}
+    for layer in variant.layers():
+        match layer.op:
+            case Conv(kernels=out, size=size, groups=groups):
+                found[f"{layer.name}.weight"] = (out, layer.input[0] // groups, size, size)
+            case Linear(units=out):
+                found[f"{layer.name}.weight"] = (out, prod(layer.input))
+            case _:
+                continue
+        found[f"{layer.name}.bias"] = (out,)
+    return found
+
+
+def same_structure(variant: Variant, target: str, free: Collection[str], holder: str) -> None:
+    """Refuse to write a network into a format that knows one structure only.
+
+    Args:
+        target: the variant whose structure the format stands for.
+        free: fields in which the network may differ from it.
+        holder: the format, for people.
+
+    Raises:
+        CheckpointError: naming the first field that differs.
+    """
+    model = named()[target]
+    forward = ("kernels", "units", "width", "towers", *STRUCTURE, "dropout_scaling", "dropout_position")
+    for name in forward:
+        if name not in free and not _same(getattr(variant, name), getattr(model, name)):
+            raise CheckpointError(
+                f"{holder} has {name} = {getattr(model, name)!r}, this network {getattr(variant, name)!r}: the file would "
+                "compute something else. Export it to safetensors or onnx, which hold every variant."
+            )

@@ -1,0 +1,213 @@
+"""Weights of any known format into our own file, with their preprocessing.
+
+The format is recognised by content, never by the file's name. What a foreign file does not say about its pictures is taken from
+the variant: the published networks were trained on 256 x 256 pictures, Caffe's squashed and BGR, torchvision's scaled by the
+short side and RGB, and the mean below was subtracted.
+"""
+
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from math import isfinite
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from alexnet import paper
+from alexnet.data.augment import Preprocessing
+from alexnet.errors import CheckpointError
+from alexnet.model import AlexNet
+from alexnet.variants import Variant, named
+from alexnet.weights import caffe, check, imagenet, native, npy, onnx_read, torchvision
+from alexnet.weights.foreign import Foreign, fit
+from alexnet.weights.native import Trained
+
+#: RGB, 0-255. Caffe's mean image averaged over its pixels; torchvision's transforms.Normalize times 255.
+CAFFE_MEAN = (122.67892, 116.66877, 104.00699)
+UNIT_MEAN, UNIT_DEVIATION = (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+HEAD_BYTES = 512
+
+
+class Format(NamedTuple):
+    """A format, how its files begin or otherwise look, and who reads it."""
+
+    name: str
+    matches: Callable[[Path, bytes], bool]
+    read: Callable[[Path], Foreign]
+
+
+def _native(path: Path) -> Foreign:
+    trained = native.load(path)
+    return Foreign(
+        "alexnet", trained.model.state_dict(), variant=trained.model.variant, preprocessing=trained.preprocessing,
+        classes=trained.classes,
+    )  # fmt: skip
+
+
+def _is_npz(path: Path) -> bool:
+    """A zip of .npy members; PyTorch's files are zips too."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        return False
+
+
+FORMATS = (
+    Format("NumPy .npy", lambda _, head: head.startswith(b"\x93NUMPY"), npy.read),
+    Format("NumPy .npz", lambda path, head: head.startswith(b"PK") and _is_npz(path), npy.read_npz),
+    Format("PyTorch .pth", lambda _, head: head.startswith((b"PK", b"\x80")), torchvision.read),
+    Format("alexnet", lambda path, head: head[8:9] == b"{" and native.is_ours(path), _native),
+    Format("safetensors", lambda _, head: head[8:9] == b"{", torchvision.read_safetensors),
+    Format("ONNX", lambda path, _: onnx_read.looks_like(path), onnx_read.read),
+    Format("Caffe .caffemodel", lambda path, _: caffe.looks_like(path), caffe.read),
+)
+
+#: What people have instead of weights, by how it begins.
+MISTAKEN = {
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
+    b"<": "a web page, probably the download's error page: open it in a text editor",
+    b"\x89HDF": "an HDF5 file; save the weights as .npy or safetensors",
+    b"\x1f\x8b": "gzip-compressed: unpack it first",
+    b"name:": "a Caffe prototxt, the network without weights: name the .caffemodel",
+    b"layer": "a Caffe prototxt, the network without weights: name the .caffemodel",
+    b"input": "a Caffe prototxt, the network without weights: name the .caffemodel",
+}
+
+
+def read(path: Path) -> Foreign:
+    """Translate a file of any known format.
+
+    Raises:
+        CheckpointError: missing, empty, foreign, damaged, or with weights that are no numbers.
+    """
+    if path.is_dir():
+        path = native.find(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist.")
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+    for format in FORMATS:
+        if format.matches(path, head):
+            return _checked(path, format.read(path))
+    what = next((text for start, text in MISTAKEN.items() if head.lstrip().startswith(start)), "nothing known")
+    what = "empty" if not head else what
+    raise CheckpointError(f"{path} is {what}. Known formats: {', '.join(format.name for format in FORMATS)}.")
+
+
+def _checked(path: Path, foreign: Foreign) -> Foreign:
+    """Every tensor float32, finite, and in one piece."""
+    tensors, notes = {}, list(foreign.notes)
+    for name, tensor in foreign.tensors.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{path}: {name} holds {tensor.dtype}; weights must be floating-point numbers.")
+        # isfinite would need four times the tensor's memory; extremes need none, and a NaN is both of them.
+        if tensor.numel() and not all(map(isfinite, map(float, tensor.aminmax()))):
+            count = int((~torch.isfinite(tensor)).sum())
+            raise CheckpointError(
+                f"{path}: {count:,} of {name}'s {tensor.numel():,} values are NaN or infinite: the file is damaged, or its "
+                "training diverged."
+            )
+        if tensor.dtype != torch.float32:
+            notes.append(f"{name} was {tensor.dtype}, now torch.float32")
+        tensors[name] = tensor.float().contiguous()
+    return replace(foreign, tensors=tensors, notes=tuple(notes))
+
+
+def import_weights(
+    path: Path,
+    variant: str | Variant | None = None,
+    input_size: int | None = None,
+    mean: Path | None = None,
+    classes: Path | None = None,
+) -> tuple[Trained, Foreign]:
+    """A network with everything that `predict` needs, from a file of any known format.
+
+    Args:
+        path: the file, or a run's folder.
+        variant, input_size: what the file does not tell; see `foreign.fit`.
+        mean: Caffe's mean.binaryproto; the mean of ImageNet's colours where none is given and the file has none.
+        classes: text file with a class name a line, in the order of the outputs.
+
+    Returns:
+        the network, and the file as it was translated.
+
+    Raises:
+        CheckpointError: see `read` and `foreign.fit`.
+    """
+    foreign = read(path)
+    try:
+        fitted = fit(foreign, variant, input_size)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    model = AlexNet.holding(fitted, foreign.tensors)
+    preprocessing = foreign.preprocessing or published_preprocessing(fitted)
+    if mean:
+        image = caffe.read_mean(mean)
+        preprocessing = replace(preprocessing, mean=image, stored_size=image.shape[1])
+        if image.shape[1] < fitted.input_size:
+            raise CheckpointError(f"{mean} is {image.shape[1]} pixels wide, less than the input's {fitted.input_size}.")
+    names = _class_names(classes, fitted.num_classes) or foreign.classes or default_classes(fitted)
+    return Trained(model.requires_grad_(False).eval(), names, preprocessing, {}, {}), foreign
+
+
+def check_file(path: Path) -> check.Check:
+    """Check a file's weights; where layers are missing or the variant is unknown, without running them."""
+    foreign = read(path)
+    try:
+        fitted = fit(foreign)
+    except CheckpointError:
+        return check.tensors(foreign.tensors)
+    return check.network(AlexNet.holding(fitted, foreign.tensors))
+
+
+def describe(trained: Trained, foreign: Foreign) -> list[str]:
+    """What was recognised, in lines."""
+    variant, preprocessing = trained.model.variant, trained.preprocessing
+    size, stored = variant.input_size, preprocessing.stored_size
+    mean = "mean image" if preprocessing.mean.shape[1] > 1 else "mean colour"
+    values = ", ".join(f"{value:.1f}" for value in preprocessing.mean.mean((1, 2)).tolist())
+    order = "BGR" if preprocessing.bgr else "RGB"
+    return [
+        f"format: {foreign.format}",
+        f"variant: {variant.name}, {_widths(variant)}, {variant.towers} towers, {variant.num_classes} classes "
+        f"({trained.classes[0]} ... {trained.classes[-1]}), {variant.parameters:,} parameters",
+        f"pictures: {preprocessing.resize} to {stored}, centre {size} x {size}, {order}, minus the {mean} ({values})",
+        *(f"note: {note}" for note in foreign.notes),
+    ]
+
+
+def _widths(variant: Variant) -> str:
+    known = named().get(variant.name, variant)
+    if (variant.kernels, variant.units) == (known.kernels, known.units):
+        return f"width {variant.width:g}"
+    return f"kernels {', '.join(map(str, variant.kernels))}, units {', '.join(map(str, variant.units))}"
+
+
+def published_preprocessing(variant: Variant) -> Preprocessing:
+    """What was done to the pictures that the published network of this kind was trained on."""
+    whole = named().get(variant.name, variant).input_size
+    stored = 2 * round(variant.input_size * paper.STORED_SIZE / whole / 2)
+    mean, scale = torch.tensor(CAFFE_MEAN), torch.ones(3)
+    if variant.pixels == "unit":
+        mean, scale = torch.tensor(UNIT_MEAN), 1 / torch.tensor(UNIT_DEVIATION)
+    bgr = variant.channel_order == "BGR"
+    return Preprocessing(stored, variant.input_size, variant.resize, bgr, mean.view(3, 1, 1), scale)
+
+
+def default_classes(variant: Variant) -> tuple[str, ...]:
+    """ImageNet's names where the outputs are its thousand classes in sorted order; numbers elsewhere."""
+    if variant.num_classes == paper.CLASSES and variant.class_order == "wordnet":
+        return imagenet.classes()
+    return tuple(f"class {number}" for number in range(variant.num_classes))
+
+
+def _class_names(path: Path | None, count: int) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    if len(names) != count or len(set(names)) != count:
+        raise CheckpointError(f"{path} has {len(names)} names, {len(set(names))} different; the network has {count} classes.")
+    return names

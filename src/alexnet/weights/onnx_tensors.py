@@ -1,0 +1,219 @@
+"""What an ONNX graph stores: tensors by name, each checked before anything is made of it, and attributes of nodes.
+
+A declared shape costs a file nothing, so it is compared with the bytes that are there before memory is asked for. Tensors in
+other files are read from the model's own folder only: a model that names `../../etc/passwd` is refused.
+"""
+
+from math import isfinite, prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
+
+#: Values that ConstantOfShape may make in one file. The largest AlexNet here, torchvision's, has 61,100,840 parameters.
+MAX_MADE = 2**26
+MAX_DIMENSIONS = 4
+QUANTISED = ("uantize", "QLinear", "Integer")  # in the names of operations
+#: What exporters compute the shape for a Reshape with, where the batch's size is left open.
+OF_SIZES = ("Gather", "Squeeze", "Unsqueeze", "Concat", "Reshape", "Cast", "Slice")
+
+
+class Unlike(Exception):
+    """Why a graph is no AlexNet that can be read."""
+
+
+class Constants:
+    """Tensors that a graph holds, by name: initialisers, and what nodes make of nothing or of initialisers.
+
+    Attributes:
+        sizes: names of values that follow from shapes alone; they are not computed.
+        rest: the graph's other nodes, in its order.
+    """
+
+    def __init__(self, graph: "GraphProto", folder: Path) -> None:
+        self.folder = folder
+        self.stored: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self.alias: dict[str, str] = {}
+        self.turned: dict[str, str] = {}
+        self.made: dict[str, Tensor] = {}
+        self.budget = MAX_MADE
+        self.sizes: set[str] = set()
+        self.rest: list[NodeProto] = [node for node in graph.node if not (self._fold(node) or self._sizes(node))]
+        self.makers = {name: node for node in graph.node for name in node.output}
+
+    def __contains__(self, name: str) -> bool:
+        name = self.alias.get(name, name)
+        return name in self.stored or name in self.made or name in self.turned
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A tensor, read once.
+
+        Raises:
+            Unlike: there is none of that name, or it is damaged.
+        """
+        name = self.alias.get(name, name)
+        if name in self.turned:
+            return self._matrix(self.turned[name]).t()
+        if name not in self.made:
+            if name not in self.stored:
+                raise Unlike(f"{name!r} {self._origin(name)}; a stored tensor is expected")
+            self.made[name] = _tensor(self.stored[name], self.folder)
+        return self.made[name]
+
+    def shape(self, name: str) -> list[int]:
+        """A short list of whole numbers, such as a Reshape's target."""
+        proto = self.stored.get(self.alias.get(name, name))
+        if proto is not None and (len(proto.dims) != 1 or proto.dims[0] > MAX_DIMENSIONS):
+            raise Unlike(f"{name!r} has the dimensions {list(proto.dims)[:5]}; a list of at most {MAX_DIMENSIONS} is expected")
+        values = self[name].flatten()
+        if values.is_floating_point():
+            raise Unlike(f"{name!r} holds fractions; a shape is expected")
+        return [int(value) for value in values.tolist()]
+
+    def _origin(self, name: str) -> str:
+        node = self.makers.get(name)
+        if node is None:
+            return "is nowhere in the graph"
+        return f"comes from {called(node)}, {node.op_type}{advice(node)}"
+
+    def _matrix(self, name: str) -> Tensor:
+        found = self[name]
+        if found.dim() != 2:
+            raise Unlike(f"{name!r} has shape {tuple(found.shape)} and is transposed; 2 dimensions are expected")
+        return found
+
+    def _fold(self, node: "NodeProto") -> bool:
+        """Keep the node's output if it is a constant. ONNX orders nodes, so its inputs were seen."""
+        if len(node.output) != 1 or len(node.input) > 1 or not all(name in self for name in node.input):
+            return False
+        name, sources = node.output[0], [self.alias.get(source, source) for source in node.input]
+        match node.op_type, sources:
+            case "Constant", [] if len(node.attribute) == 1:
+                self._keep(name, node.attribute[0])
+            case "ConstantOfShape", [_]:
+                self.made[name] = self._filled(node)
+            case "Identity", [source]:
+                self.alias[name] = source
+            case "Transpose", [source] if source in self.stored and ints(node, "perm", [1, 0]) == [1, 0]:
+                self.turned[name] = source
+            case _:
+                return False
+        return True
+
+    def _sizes(self, node: "NodeProto") -> bool:
+        """Note the node's outputs if they follow from shapes and constants alone."""
+        found = node.op_type == "Shape" or (
+            node.op_type in OF_SIZES and all(name in self.sizes or name in self for name in node.input)
+        )
+        self.sizes.update(node.output if found else ())
+        return found
+
+    def _keep(self, name: str, value: "AttributeProto") -> None:
+        """Constant: a tensor, or a plain number or list such as dropout's ratio."""
+        if value.HasField("t"):
+            self.stored[name] = value.t
+        else:
+            numbers = list(value.ints) or list(value.floats)
+            self.made[name] = torch.tensor(numbers or (value.i if value.type == value.INT else value.f))
+
+    def _filled(self, node: "NodeProto") -> Tensor:
+        """ConstantOfShape: one value everywhere, held once whatever the shape."""
+        shape = self.shape(node.input[0])
+        value = _tensor(node.attribute[0].t, self.folder) if node.attribute else torch.zeros(1)
+        fits = min(shape, default=1) > 0 and value.numel() == 1
+        self.budget -= prod(shape) if fits else 0
+        if not fits or self.budget < 0:
+            raise Unlike(f"{called(node)} fills the shape {shape}; positive numbers, {MAX_MADE:,} values in all, are the limit")
+        return value.reshape(()).expand(shape)
+
+
+def _tensor(proto: "TensorProto", folder: Path) -> Tensor:
+    """A stored tensor, after its bytes are found to be what its shape asks for."""
+    kinds: dict[int, tuple[str, str | None]] = {
+        proto.FLOAT: ("<f4", "float_data"), proto.DOUBLE: ("<f8", "double_data"), proto.FLOAT16: ("<f2", None),
+        proto.INT64: ("<i8", "int64_data"),
+    }  # fmt: skip
+    if proto.data_type not in kinds:
+        raise Unlike(
+            f"{proto.name!r} holds {_type_name(proto)}: quantised or of an unusual type; export the network in float32"
+        )
+    form, field = kinds[proto.data_type]
+    dtype, shape = np.dtype(form), list(proto.dims)
+    if len(shape) > MAX_DIMENSIONS or min(shape, default=1) < 0:
+        raise Unlike(f"{proto.name!r} declares the shape {shape[:5]}")
+    count = prod(shape)
+    if proto.data_location == proto.EXTERNAL:
+        array = np.frombuffer(_external(proto, folder, count * dtype.itemsize), dtype)
+    elif field is not None and (values := getattr(proto, field)):
+        array = np.asarray(values, dtype)
+    else:
+        raw = proto.raw_data
+        array = np.frombuffer(raw, dtype, len(raw) // dtype.itemsize)
+    if len(array) != count:
+        raise Unlike(f"{proto.name!r} declares the shape {shape}, {count:,} values, and holds {len(array):,}")
+    return torch.from_numpy(array.astype(dtype.newbyteorder("=")).reshape(shape))
+
+
+def _type_name(proto: "TensorProto") -> str:
+    known = type(proto).DataType.items()
+    return next((name.lower() for name, value in known if value == proto.data_type), f"type {proto.data_type}")
+
+
+def _external(proto: "TensorProto", folder: Path, length: int) -> bytes:
+    """Bytes from a file beside the model, as PyTorch's exporter leaves them; nowhere else may a model point."""
+    entries = {entry.key: entry.value for entry in proto.external_data}
+    location, offset = str(entries.get("location", "")), str(entries.get("offset", "0"))
+    path = folder / Path(location).name
+    if location != path.name or path.is_symlink() or not path.is_file():
+        raise Unlike(f"{proto.name!r} lies in {location!r}: only a plain file beside the model is read, and there is none such")
+    start = int(offset) if offset.isascii() and offset.isdecimal() and len(offset) < 20 else -1
+    if start < 0 or start + length > path.stat().st_size:
+        raise Unlike(f"{proto.name!r} asks for {length:,} bytes from {offset[:20]} of {location!r}, which are not there")
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(length)
+
+
+def called(node: "NodeProto") -> str:
+    """A node's name for people; exporters may leave it empty, outputs have one."""
+    return f"node {(node.name or next(iter(node.output), ''))!r}"
+
+
+def advice(node: "NodeProto") -> str:
+    """What to do about a quantised network."""
+    kind = str(node.op_type)  # protobuf gives bytes where a text is no UTF-8
+    return " (quantised: export the network in float32)" if any(part in kind for part in QUANTISED) else ""
+
+
+def integer(node: "NodeProto", name: str, default: int) -> int:
+    """An attribute as a whole number."""
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
+
+
+def ints(node: "NodeProto", name: str, default: list[int]) -> list[int]:
+    """An attribute as whole numbers; one number is a list of one."""
+    found = next((attribute for attribute in node.attribute if attribute.name == name), None)
+    if found is None:
+        return default
+    return list(found.ints) if found.type == found.INTS else [found.i]
+
+
+def number(node: "NodeProto", name: str, default: float) -> float:
+    """An attribute as the decimal that was meant: 1e-4, of which float32 makes 9.9999997e-05."""
+    value = next((attribute.f for attribute in node.attribute if attribute.name == name), default)
+    if not isfinite(value):
+        raise Unlike(f"{called(node)} has {name} = {value}")
+    return float(str(np.float32(value)))
+
+
+def expect(node: "NodeProto", **expected: list[int]) -> None:
+    """Attributes that an AlexNet never sets to anything else."""
+    for name, value in expected.items():
+        found = ints(node, name, value)
+        if found != value:
+            raise Unlike(f"{called(node)}, {node.op_type}, has {name} = {found}; {value} is expected")

@@ -1,0 +1,112 @@
+"""Every engine gives PyTorch's answer, and files know their preprocessing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet import AlexNet, engines
+from alexnet.data.augment import Preprocessing
+from alexnet.data.store import Store
+from alexnet.errors import CheckpointError
+from alexnet.evaluate import evaluate_classifier
+from alexnet.export import export
+from alexnet.predict import predict
+from alexnet.variants import get
+from alexnet.weights import native
+from alexnet.weights.native import Trained
+from conftest import write_photos
+
+SERVING = [
+    pytest.param(name, marks=pytest.mark.skipif(not engines.find_spec(name), reason=f"{name} is not installed"))
+    for name in engines.SERVING
+]
+
+
+@pytest.fixture(scope="module")
+def trained(store: Store) -> Trained:
+    variant = get("code-2012", width=1 / 16, input_size=64, num_classes=3, init="he")
+    net = AlexNet(variant, torch.Generator().manual_seed(0)).eval()
+    return Trained(net, store.classes, Preprocessing.of(variant, store), {}, {})
+
+
+@pytest.mark.parametrize("engine", SERVING)
+@pytest.mark.parametrize("n", [1, 3, 32])
+def test_the_same_logits(trained: Trained, engine: str, n: int) -> None:
+    x = 60 * torch.randn(n, 3, 64, 64, generator=torch.Generator().manual_seed(n))
+    expected = trained.model(x).detach()
+    found = engines.of(trained, engine).network(x)
+    assert float((found - expected).norm() / expected.norm()) < 1e-5
+
+
+@pytest.mark.parametrize("engine", SERVING)
+def test_a_result_outlives_the_next_one(trained: Trained, engine: str) -> None:
+    """An engine's own buffer is not handed out."""
+    network = engines.of(trained, engine).network
+    first = network(torch.full((2, 3, 64, 64), 50.0))
+    kept = first.clone()
+    network(torch.full((2, 3, 64, 64), -50.0))
+    assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("engine", SERVING)
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_exported_files_predict_alike(trained: Trained, store: Store, tmp_path: Path, engine: str, target: str) -> None:
+    if (engine, target) == ("onnxruntime", "openvino"):
+        path = tmp_path / "x.xml"
+        export(trained, "openvino", path)
+        with pytest.raises(CheckpointError, match=r"'onnxruntime'\) cannot run such a file: use openvino"):
+            engines.load(path, engine)
+        return
+    path = tmp_path / ("x.onnx" if target == "onnx" else "x.xml")
+    export(trained, target, path)
+    photos = write_photos(tmp_path / "photos", 2)
+    files = sorted(map(str, photos.rglob("*.jpg")))
+    expected = list(predict(engines.of(trained), files))
+    found = list(predict(engines.load(path, engine), files))
+    for ours, theirs in zip(expected, found, strict=True):
+        assert dict(theirs.top) == pytest.approx(dict(ours.top), abs=1e-5)
+    assert (
+        evaluate_classifier(engines.load(path, engine), store).top1_error
+        == evaluate_classifier(engines.of(trained), store).top1_error
+    )
+
+
+def test_the_default_is_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"torch"}
+    monkeypatch.setattr(engines, "find_spec", lambda name: name if name in there else None)
+    assert engines.choose("auto") == "torch"
+    there.add("onnxruntime")
+    assert engines.choose("auto") == "onnxruntime"
+    there.add("openvino")
+    assert engines.choose("auto") == "openvino"
+    assert engines.choose("torch") == "torch"
+    there.remove("openvino")
+    with pytest.raises(CheckpointError, match=r"'openvino'\) is not installed: pip install 'alexnet\[serve\]'"):
+        engines.choose("openvino")
+
+
+def test_a_run_and_a_file_load_on_any_engine(trained: Trained, tmp_path: Path) -> None:
+    native.save(tmp_path / native.LATEST, trained)
+    x = torch.randn(2, 3, 64, 64) * 50
+    for path in (tmp_path, tmp_path / native.LATEST):
+        for name in ("torch", *(name for name in engines.SERVING if engines.find_spec(name))):
+            classifier = engines.load(path, name)
+            assert (classifier.engine, classifier.classes) == (name, trained.classes)
+            np.testing.assert_allclose(classifier.network(x).detach(), trained.model(x).detach(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", b"\x08\x07\x12\x00"])
+@pytest.mark.parametrize("ending", ["onnx", "xml"])
+def test_foreign_files(tmp_path: Path, content: bytes, ending: str) -> None:
+    path = tmp_path / f"x.{ending}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"damaged|lacks alexnet's metadata"):
+        engines.load(path)
+
+
+def test_preprocessing_inside_is_refused(trained: Trained, tmp_path: Path) -> None:
+    export(trained, "onnx", tmp_path / "x.onnx", with_preprocessing=True)
+    with pytest.raises(CheckpointError, match="has its preprocessing in the graph"):
+        engines.load(tmp_path / "x.onnx")

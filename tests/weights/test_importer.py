@@ -1,0 +1,232 @@
+"""Any format in, recognised by content, with what `predict` needs; anything else refused with a reason."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from alexnet import AlexNet
+from alexnet.errors import CheckpointError
+from alexnet.export import ENDINGS, export
+from alexnet.variants import get
+from alexnet.weights import imagenet, importer
+from alexnet.weights.foreign import shapes
+from alexnet.weights.importer import import_weights
+from alexnet.weights.native import Trained
+from test_golden import distance, inputs  # noqa: F401 - a fixture
+
+TINY = ("alexnet-v1.caffemodel", "alexnet-v2.caffemodel")
+
+
+@pytest.mark.parametrize("file", TINY)
+def test_caffes_own_answers(shared: Path, inputs, file: str) -> None:  # noqa: F811
+    """Caffe's probabilities for its own files, through our preprocessing's channel order and size."""
+    trained, foreign = import_weights(shared / "weights/tiny" / file, mean=shared / "weights/tiny/imagenet-mean.binaryproto")
+    golden = np.load(shared / "weights/tiny/caffe-output.npz")
+    with torch.inference_mode():
+        stages = trained.model.stages(torch.from_numpy(inputs.blobs(7, 2)))
+    assert distance(stages["fc8"].numpy(), golden["fc8"]) < 2e-6
+    # A probability's relative error is its logit's absolute one.
+    np.testing.assert_allclose(stages["fc8"].softmax(1).numpy(), golden["prob"], rtol=2e-6 * float(stages["fc8"].norm()))
+    assert distance(stages["pool5"].numpy(), golden["pool5"]) < 2e-6
+    own = trained.preprocessing
+    assert (trained.model.variant.name, own.stored_size, own.input_size, own.resize, own.bgr) == (
+        "caffe",
+        256,
+        227,
+        "squash",
+        True,
+    )
+    assert own.mean.shape == (3, 256, 256)
+    assert own.mean.mean((1, 2)).tolist() == pytest.approx(importer.CAFFE_MEAN, abs=1e-3)  # R, G, B
+    assert "Caffe" in foreign.format
+
+
+def trained(variant: str, **changes) -> Trained:
+    chosen = get(variant, width=1 / 16, **changes)
+    net = AlexNet(chosen, torch.Generator().manual_seed(3)).eval()
+    return Trained(net, importer.default_classes(chosen), importer.published_preprocessing(chosen), {}, {})
+
+
+ROUND_TRIPS = [
+    *(("safetensors", name) for name in ("paper", "code-2012", "caffe", "caffenet", "owt", "torchvision")),
+    *(("onnx", name) for name in ("paper", "code-2012", "caffe", "caffenet", "owt", "torchvision")),
+    ("torchvision", "torchvision"), ("caffe", "caffe"), ("caffe", "caffenet"), ("npy", "caffe"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("target", "variant"), ROUND_TRIPS)
+def test_round_trip_to_the_bit(tmp_path: Path, target: str, variant: str) -> None:
+    """Import, export, import: parameters and variant to the bit, and the preprocessing where the format holds it."""
+    first = trained(variant)
+    path = tmp_path / f"file{ENDINGS[target]}"
+    export(first, target, path)
+    renamed = tmp_path / "no-ending"
+    shutil.copy(path, renamed)  # recognised by content
+    back, _ = import_weights(renamed)
+    for name, value in first.model.state_dict().items():
+        assert torch.equal(back.model.state_dict()[name], value), name
+    if target in ("safetensors", "onnx"):
+        assert back.model.variant == first.model.variant
+        assert back.classes == first.classes
+    else:
+        x = torch.randn(1, 3, first.model.variant.input_size, first.model.variant.input_size) * 50
+        assert torch.equal(back.model.eval()(x), first.model(x))
+    for field in ("stored_size", "input_size", "resize", "bgr"):
+        assert getattr(back.preprocessing, field) == getattr(first.preprocessing, field), field
+    assert torch.equal(back.preprocessing.mean, first.preprocessing.mean)
+    assert torch.equal(back.preprocessing.scale, first.preprocessing.scale)
+
+
+def test_a_mean_image_survives_caffe(tmp_path: Path, shared: Path) -> None:
+    first, _ = import_weights(shared / "weights/tiny" / TINY[1], mean=shared / "weights/tiny/imagenet-mean.binaryproto")
+    export(first, "caffe", tmp_path / "out.caffemodel")
+    back, _ = import_weights(tmp_path / "out.caffemodel", mean=tmp_path / "out.mean.binaryproto")
+    assert torch.equal(back.preprocessing.mean, first.preprocessing.mean)
+
+
+def test_the_published_classes_and_pictures() -> None:
+    """A thousand outputs in WordNet order are ImageNet's."""
+    for name, scale in (("caffe", 1.0), ("torchvision", 1 / (0.229 * 255))):
+        variant = get(name)
+        assert importer.default_classes(variant) == imagenet.classes()
+        preprocessing = importer.published_preprocessing(variant)
+        assert (preprocessing.stored_size, preprocessing.input_size) == (256, variant.input_size)
+        assert float(preprocessing.scale[0]) == pytest.approx(scale)
+    assert importer.default_classes(get("code-2012"))[0] == "class 0"  # the devkit's order is another one
+
+
+def test_tensors_alone_need_a_name(tmp_path: Path) -> None:
+    net = AlexNet(get("caffe", width=1 / 16, num_classes=5))
+    save_file(dict(net.state_dict()), tmp_path / "plain.safetensors")
+    with pytest.raises(CheckpointError, match=r"plain\.safetensors.*several variants fit.*--variant"):
+        import_weights(tmp_path / "plain.safetensors")
+    found, _ = import_weights(tmp_path / "plain.safetensors", "caffenet")
+    assert (found.model.variant.name, found.model.variant.width) == ("caffenet", 1 / 16)
+    with pytest.raises(CheckpointError, match=r"no 'torchvision': by the inputs of conv2 it has 2 towers, the variant 1"):
+        import_weights(tmp_path / "plain.safetensors", "torchvision")
+
+
+def test_a_graph_contradicts_the_variant_named(shared: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is no 'caffenet': its graph has block1 = .*Leave --variant out"):
+        import_weights(shared / "weights/tiny" / TINY[0], "caffenet")
+
+
+def test_another_input_size(tmp_path: Path) -> None:
+    first = trained("torchvision", input_size=96, num_classes=4)
+    export(first, "torchvision", tmp_path / "small.pth")
+    with pytest.raises(CheckpointError, match=r"fc6 reads .* name the side with --input-size"):
+        import_weights(tmp_path / "small.pth")
+    back, _ = import_weights(tmp_path / "small.pth", input_size=96)
+    assert back.model.variant == first.model.variant
+    assert back.preprocessing.stored_size == 110
+
+
+def state(**changes) -> dict[str, torch.Tensor]:
+    tensors = dict(AlexNet(get("caffe", width=1 / 16, num_classes=5)).state_dict())
+    return {name: value for name, value in {**tensors, **changes}.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"fc7.bias": None}, r"lacks fc7\.bias.*an AlexNet has"),
+        ({"fc9.bias": torch.zeros(3)}, r"has fc9\.bias"),
+        ({"conv3.weight": torch.zeros(24, 15, 3, 3)}, r"conv3\.weight has shape \(24, 15, 3, 3\)"),
+        ({"fc7.weight": torch.zeros(256)}, r"fc7\.weight of shape \(256,\): it must have 2 dimensions"),
+        ({"fc8.bias": torch.full((5,), float("nan"))}, r"5 of fc8\.bias's 5 values are NaN or infinite"),
+        ({"fc8.bias": torch.zeros(5, dtype=torch.int64)}, r"fc8\.bias holds torch\.int64"),
+        ({"conv1.weight": torch.zeros(0, 3, 11, 11), "conv1.bias": torch.zeros(0)}, r"0 towers"),
+        ({"conv2.weight": torch.zeros(16, 0, 5, 5)}, r"no 'caffe': by the inputs of conv2"),
+    ],
+)
+def test_wrong_tensors(tmp_path: Path, changes: dict, reason: str) -> None:
+    path = tmp_path / "wrong.safetensors"
+    save_file(state(**changes), path)
+    with pytest.raises(CheckpointError, match=reason) as error:
+        import_weights(path, "caffe")
+    assert "wrong.safetensors" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>404</html>", "web page"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (gzip.compress(b"weights"), "gzip"),
+        (b'name: "AlexNet"\nlayer {\n name: "data"\n}', "prototxt"),
+        (b"random text, nothing else", "nothing known"),
+        (np.random.default_rng(0).bytes(4096), "Known formats"),
+    ],
+)
+def test_what_is_no_weights(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=reason):
+        importer.read(path)
+
+
+def test_half_floats_are_widened_and_said(tmp_path: Path) -> None:
+    half = {name: value.half() for name, value in state().items()}
+    save_file(half, tmp_path / "half.safetensors")
+    back, foreign = import_weights(tmp_path / "half.safetensors", "caffe")
+    assert all(torch.equal(back.model.state_dict()[name], value.float()) for name, value in half.items())
+    assert "conv1.bias was torch.float16, now torch.float32" in foreign.notes
+
+
+def test_class_names(tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "five.safetensors")
+    names = tmp_path / "names.txt"
+    names.write_text("ant\nbee\ncat\ndog\nelk\n")
+    assert import_weights(tmp_path / "five.safetensors", "caffe", classes=names)[0].classes == (
+        "ant",
+        "bee",
+        "cat",
+        "dog",
+        "elk",
+    )
+    names.write_text("ant\nant\n")
+    with pytest.raises(CheckpointError, match=r"names\.txt has 2 names, 1 different; the network has 5 classes"):
+        import_weights(tmp_path / "five.safetensors", "caffe", classes=names)
+
+
+def test_a_partial_file_can_be_checked(shared: Path) -> None:
+    filters = shared / "weights" / "imagenet-conv1-5.npz"
+    assert importer.check_file(filters).looks_trained
+    with pytest.raises(CheckpointError, match=r"lacks fc6\.bias"):
+        import_weights(filters, "caffe")
+
+
+FULL_SIZE = """
+import json, re, sys, time
+from pathlib import Path
+from alexnet.weights import importer
+start = time.perf_counter()
+importer.import_weights(Path(sys.argv[1]))
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+print(json.dumps([time.perf_counter() - start, peak * 1024 / 1e6]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads its peak memory from /proc")
+def test_a_full_size_file_in_little_memory(tmp_path: Path) -> None:
+    """244 MB of Caffe weights in less than 800 MB, PyTorch's own included."""
+    variant = get("caffe")
+    net = AlexNet.holding(variant, {name: torch.full(shape, 0.5) for name, shape in shapes(variant).items()})
+    path = tmp_path / "full.caffemodel"
+    export(Trained(net, (), importer.published_preprocessing(variant), {}, {}), "caffe", path)
+    assert path.stat().st_size > 243_000_000
+    del net
+    out = subprocess.run([sys.executable, "-c", FULL_SIZE, str(path)], capture_output=True, text=True, check=True, timeout=120)
+    _, megabytes = json.loads(out.stdout)
+    assert megabytes < 800
+    path.unlink()
