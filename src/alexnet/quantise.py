@@ -1,9 +1,9 @@
 """int8: four times smaller, and several times faster on a CPU that multiplies bytes.
 
-Weights become whole numbers with one scale for each kernel; activations one scale for each layer, from the smallest to the
-largest value seen on `CALIBRATION_IMAGES` training pictures. Convolutions and fully connected layers compute in integers;
-normalisation stays in float32, where the 0-255 scale of the pixels matters. ONNX Runtime's quantiser does the work, and writes
-the pairs of QuantizeLinear and DequantizeLinear that every engine knows.
+Weights become whole numbers with one scale for each kernel; activations one scale for each layer's input, from the smallest to
+the largest value seen on `CALIBRATION_IMAGES` training pictures. Convolutions and fully connected layers multiply integers;
+their sums stay exact until the next layer's input, so normalisation sees float32. ONNX Runtime's quantiser does the work, and
+writes the pairs of QuantizeLinear and DequantizeLinear that every engine knows.
 
 An 8-bit weight times an 8-bit activation, added in pairs, overflows 16 bits: processors without VNNI saturate there, so they
 get 7-bit weights.
@@ -66,6 +66,7 @@ def quantise(trained: Trained, store: Store, seven_bits: bool | None = None) -> 
             op_types_to_quantize=["Conv", "Gemm"], per_channel=True,
             reduce_range=not has_vnni() if seven_bits is None else seven_bits,
             activation_type=library.QuantType.QUInt8, weight_type=library.QuantType.QInt8,
+            extra_options={"OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"]},
         )  # fmt: skip
         quantised = onnx_graph.library().load(written)
     if not quantised.metadata_props:
