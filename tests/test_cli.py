@@ -122,6 +122,78 @@ def test_train_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "run").exists()
 
 
+def test_family(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Trained, tested together, verified; whatever is changed afterwards is found."""
+    data, family = ("--data", str(store.folder)), str(tmp_path / "family")
+    options = ("--epochs", "2", "--batch-size", "10", *FAST)
+    main(["train", "laptop", *data, "--out", family, "--seeds", "0..2", "--keep", "0,2", *options])
+    table = capsys.readouterr().out
+    assert "seed 2" in table and "mean, n = 3" in table and "±" in table
+    assert (tmp_path / "family" / "seed1" / "epoch-0000.safetensors").exists()
+    assert "n = 3" in (tmp_path / "family" / "README.md").read_text()
+    assert picture_width(tmp_path / "family" / "curves.png") > 200
+    main(["verify", family])
+    assert capsys.readouterr().out.count("is what it says: top-1 error") == 3
+    result = tmp_path / "result.json"
+    main(["evaluate", family, *data, "--average", "--fit", "--json", str(result), "--out", str(tmp_path)])
+    table = capsys.readouterr().out
+    assert "on 9 pictures" in table and "plain average" in table and "weighted average" in table
+    assert sum(json.loads(result.read_text())["coefficients"]) == pytest.approx(1)
+    runs = [str(tmp_path / "family" / f"seed{seed}") for seed in (0, 1)]
+    main(["evaluate", *runs, *data, "--average", "--json", str(result), "--out", str(tmp_path)])
+    assert json.loads(result.read_text())["average"]["images"] == 18
+    (tmp_path / "family" / "seed1" / "config.json").write_text("{}")
+    fails(capsys, 1, "verify", family)
+    main(["evaluate", f"{runs[0]}/epoch-0002.safetensors", *data, "--out", str(tmp_path)])
+    main(["verify", runs[0], *data])
+    assert "seed0 is what it says" in capsys.readouterr().out
+
+
+def test_family_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--data", str(store.folder))
+    out = (*data, "--out", str(tmp_path / "family"), *FAST)
+    assert "1 left out" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0,2")
+    assert "must rise; 1 after 1" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0,1,1")
+    assert "name their --seeds" in fails(capsys, 2, "train", "laptop", *out, "--at-once", "2")
+    assert "is for a GPU" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--at-once", "2")
+    assert "names epoch 9" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--keep", "0,9")
+    assert "is larger than the pictures" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--input-size", "96")
+    assert not (tmp_path / "family").exists()
+    assert "with --average" in fails(capsys, 2, "evaluate", str(run), str(run), *data)
+    assert "add --average" in fails(capsys, 2, "evaluate", str(run), *data, "--fit")
+    assert "needs two networks" in fails(capsys, 2, "evaluate", str(run), *data, "--average")
+    assert "--data is for runs" in fails(capsys, 2, "verify", str(store.folder), *data)
+
+
+# --- ablate -----------------------------------------------------------------------------------------------------------
+
+
+def test_ablate(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a recipe it is small-photos; a second time nothing is trained, and the same is said."""
+    words = ["ablate", "no-dropout", "--data", str(store.folder), "--seeds", "2", "--out", str(tmp_path)]
+    words += ["--input-size", "64", "--epochs", "2", "--batch-size", "10", *FAST]
+    main(words)
+    first = capsys.readouterr().out
+    assert first.startswith("top-1 error, no-dropout minus standard: ") and "(section 4.2)" in first
+    main(words)
+    again = capsys.readouterr()
+    assert again.out == first and "epoch 1" not in again.err
+    record = tmp_path / "no-dropout" / "record"
+    assert "alexnet ablate no-dropout small-photos --width 0.125 --input-size 64" in (record / "README.md").read_text()
+    assert picture_width(record / "curves.png") > 200
+
+
+def test_ablate_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--data", str(store.folder), "--seeds", "2", "--out", str(tmp_path / "out"))
+    assert "did you mean 'no-lrn'" in fails(capsys, 2, "ablate", "no-lnr", *data)
+    assert "ablate needs a name first" in fails(capsys, 2, "ablate", *data)
+    assert "did you mean 'laptop'" in fails(capsys, 2, "ablate", "no-lrn", "laptob", *data)
+    assert "no-dropout does not apply" in fails(capsys, 2, "ablate", "no-dropout", "laptop", *data)
+    assert "must be at least 5" in fails(capsys, 2, "ablate", "five-nets", "laptop", *data)
+    assert "is larger than the pictures" in fails(capsys, 2, "ablate", "no-lrn", *data, "--input-size", "96", *FAST)
+    assert not (tmp_path / "out").exists()
+
+
 # --- evaluate, report -------------------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,11 @@ class ReLU(Op):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tanh(Op):
+    """tanh(x), what the field used before ReLU (section 3.1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LRN(Op):
     """Local response normalisation across `size` neighbouring channels of the same tower, out of `towers`.
 

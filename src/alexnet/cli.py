@@ -18,15 +18,18 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, 
 
 from alexnet import paper
 from alexnet.errors import AlexNetError, CheckpointError, Interrupted, RecipeError, SourceError, VariantError, nearest
-from alexnet.train import recipes
+from alexnet.train import ablations, recipes
+from alexnet.train.ablations import ABLATIONS
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from alexnet.data.store import Store
+    from alexnet.ensemble import Average
     from alexnet.evaluate import Evaluation
     from alexnet.predict import Prediction
 
 MOST_CLASSES_SHOWN = 30
+ABLATION_RECIPE = "small-photos"  # it has all that can be taken away: dropout, crops, mirrors, colour noise
 MANY = 200  # pictures from which on `predict` says how fast it was
 Engine = Literal["auto", "openvino", "onnxruntime", "torch"]
 
@@ -103,12 +106,45 @@ def prepare(
     _describe(run(source, store, size=size, resize=resize, hold_out=hold_out, seed=seed, strict=strict, workers=workers))
 
 
-def verify(store: Positional[Path]) -> None:
-    """Read a whole store and compare it with its checksums. Exit status 1 if anything is damaged.
+def verify(folder: Positional[Path], data: Path | None = None) -> None:
+    """Compare a store with its checksums, or a run with its result.json. Exit status 1 if anything differs.
+
+    A store is read whole. Of a run the files and weights are hashed and the held-out pictures are tested again; of a family
+    every member.
 
     Args:
-        store: the store's folder.
+        folder: a store's, a run's or a family's folder.
+        data: for a run, the store that it was trained on; where that lay in training if not given.
     """
+    from alexnet.train.family import members
+    from alexnet.train.run import CONFIG
+
+    runs = [folder] if (folder / CONFIG).exists() else members(folder)
+    if runs:
+        _verify_runs(runs, data)
+    elif data:
+        raise CheckpointError(f"{folder} is no run's folder (it has no {CONFIG}): --data is for runs.")
+    else:
+        _verify_store(folder)
+
+
+def _verify_runs(runs: list[Path], data: Path | None) -> None:
+    from alexnet.train.result import read_result, verify_run
+
+    damaged = False
+    for run in runs:
+        differences = verify_run(run, data)
+        damaged |= bool(differences)
+        for line in differences:
+            print(f"{run}: {line}")
+        if not differences:
+            evaluation = read_result(run)["evaluation"]
+            print(f"{run} is what it says: top-1 error {evaluation['top1_error']:.2%} on {evaluation['images']:,} pictures.")
+    if damaged:
+        raise SystemExit(1)
+
+
+def _verify_store(store: Path) -> None:
     from alexnet.console import Meter
     from alexnet.data.store import Store
 
@@ -164,72 +200,180 @@ class Training:
     recipe: Recipe
     resume: bool = False
     """Go on from the last checkpoint in --out."""
+    seeds: str | None = None
+    """Train a family, one network for each of these seeds, such as 0..9 or 0,1,2, into seed0, seed1 ... of --out."""
+    at_once: int = 1
+    """Networks of a family that share a GPU; on a CPU they go one after another."""
 
 
-if TYPE_CHECKING:
-    RecipeChoice = Training
-else:  # one subcommand for each recipe, with that recipe's values as defaults
-    RecipeChoice = Union[  # noqa: UP007 - built from a table
+@dataclass(frozen=True, kw_only=True)
+class Ablating:
+    """What `alexnet ablate NAME RECIPE` takes."""
+
+    data: Path
+    """The store to train on, made by `alexnet prepare`."""
+    seeds: int
+    """Networks on each side: seeds 0, 1, 2 ..., or from --seed on."""
+    recipe: Recipe
+    out: Path = Path("ablations")
+    """Folder for all ablations with this recipe on this store, which share the standard side. Run again, it goes on."""
+    other_lr: float | None = None
+    """Learning rate of the changed side; the recipe's if not given."""
+    training_error: float = paper.TANH_TRAINING_ERROR
+    """Error to reach, where epochs are counted (tanh)."""
+
+
+def _for_each_recipe(command: Any, **values: Any) -> Any:
+    """One subcommand for each recipe, with that recipe's values as defaults."""
+    return Union[  # noqa: UP007 - built from a table
         tuple(
-            Annotated[
-                Training,
-                subcommand(
-                    name,
-                    default=Training(data=tyro.MISSING, out=tyro.MISSING, recipe=make()),
-                    description=make.__doc__,
-                ),
-            ]
+            Annotated[command, subcommand(name, default=command(recipe=make(), **values), description=make.__doc__)]
             for name, make in RECIPES.items()
         )
     ]
 
 
-def train(command: RecipeChoice) -> None:
+if TYPE_CHECKING:
+    TrainingChoice = Training
+    AblationChoice = Ablating
+else:
+    TrainingChoice = _for_each_recipe(Training, data=tyro.MISSING, out=tyro.MISSING)
+    AblationChoice = _for_each_recipe(Ablating, data=tyro.MISSING, seeds=tyro.MISSING)
+
+
+def train(command: TrainingChoice) -> None:
     """Train a network by a recipe: `alexnet train small-photos --data store --out run`. Any field can be changed."""
     from alexnet.data.store import Store
     from alexnet.train.loop import train as run
 
-    trained = run(command.recipe, Store(command.data), command.out, command.resume)
-    print(f"{command.out}: held-out top-1 error {trained.state['errors'][-1]:.2%} after {trained.state['epoch']} epochs.")
+    if command.seeds is not None:
+        _train_family(command, command.seeds)
+    elif command.at_once != 1:
+        raise RecipeError(f"at_once (={command.at_once}) is for several networks: name their --seeds.")
+    else:
+        trained = run(command.recipe, Store(command.data), command.out, command.resume)
+        print(f"{command.out}: held-out top-1 error {trained.state['errors'][-1]:.2%} after {trained.state['epoch']} epochs.")
+
+
+def _train_family(command: Training, seeds: str) -> None:
+    from alexnet.data.store import Store
+    from alexnet.train import record
+    from alexnet.train.family import parse_seeds, train_family
+
+    store, wanted = Store(command.data), parse_seeds(seeds)
+    summary = train_family(command.recipe, store, command.out, wanted, command.resume, command.at_once)
+    record.write_family(command.out, command.recipe, store, summary)
+    rows = [[f"seed {row['seed']}", f"{row['top1_error']:.2%}", f"{row['seconds']:,.1f}"] for row in summary["members"]]
+    deviation = summary["deviation_top1_error"]
+    spread = f"{summary['mean_top1_error']:.2%}" + ("" if deviation is None else f" ± {deviation:.2%}")
+    mean = [f"mean, n = {summary['n']}", spread, f"{summary['seconds_per_model']:,.1f}"]
+    _print_table(["", "held-out top-1 error", "seconds a model"], [*rows, mean])
+    print(f"{command.out / record.README}")
+
+
+def ablate(name: Positional[str], command: AblationChoice) -> None:
+    """Train pairs of networks that differ in one thing, and say what it is worth beside what the paper says.
+
+    `alexnet ablate no-lrn small-photos --data store --seeds 5`; any field of the recipe can be changed. NAME is tanh, no-lrn,
+    non-overlapping, one-tower, never-talk, no-dropout, no-augmentation, no-colour-noise, no-conv2 ... no-conv5, no-fc6, no-fc7,
+    ten-views or five-nets. Without a recipe it is small-photos.
+
+    The standard networks are shared by all ablations in one --out. The same command goes on where it was stopped.
+
+    Args:
+        name: what changes.
+    """
+    from alexnet.data.store import Store
+    from alexnet.train import record
+    from alexnet.train.ablate import Plan
+    from alexnet.train.ablate import ablate as run
+
+    plan = Plan(
+        ablation=ablations.get(name), recipe=command.recipe, seeds=command.seeds, other_lr=command.other_lr,
+        training_error=command.training_error,
+    )  # fmt: skip
+    store = Store(command.data)
+    outcome = run(plan, store, command.out)
+    for line in record.tell(outcome):
+        print(line)
+    print(record.write_ablation(outcome, store, command.out) / record.README)
 
 
 # --- alexnet evaluate, report -----------------------------------------------------------------------------------------
 
 
 def evaluate(
-    run: Positional[Path],
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]")]],
     data: Path,
     split: str | None = None,
     views: Literal[1, 10] = 1,
     engine: Engine = "auto",
+    average: bool = False,
+    fit: bool = False,
     json_file: Annotated[Path | None, arg(name="json")] = None,
     out: Path | None = None,
 ) -> None:
     """Test a network on the held-out pictures of a store: top-1 and top-5 error, per class, confusion matrix.
 
     Args:
-        run: a run's folder (its latest checkpoint), a .safetensors file, or what `alexnet export` wrote (.onnx, .xml).
+        runs: a run's folder (its latest checkpoint), a .safetensors file, or what `alexnet export` wrote (.onnx, .xml);
+            several, or a family's folder, to average.
         data: the store.
         split: which split; the held-out one if not given.
         views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
         engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
+        average: average the probabilities of several networks, as the paper did.
+        fit: fit the coefficients of the average on every second picture, and test on the others.
         json_file: write the result there too.
-        out: folder for confusion.csv and confusion.png; the run's folder if not given.
+        out: folder for confusion.csv and confusion.png; the (first) folder named if not given.
     """
     from alexnet import engines, figures
     from alexnet.data.store import Store
     from alexnet.evaluate import evaluate_classifier
     from alexnet.train.run import write_json
 
-    result = evaluate_classifier(engines.load(run, engine), Store(data), split, views)
-    _print_evaluation(result)
-    out = out or (run if run.is_dir() else run.parent)
+    networks = _networks(runs, average, fit)
+    if average:
+        from alexnet.ensemble import evaluate_average
+
+        together = evaluate_average([engines.load(one, engine) for one in networks], Store(data), split, views, fit)
+        _print_average(together, networks)
+        result, content = together.fitted or together.plain, together.as_json()
+    else:
+        result = evaluate_classifier(engines.load(networks[0], engine), Store(data), split, views)
+        _print_evaluation(result)
+        content = result.as_json()
+    out = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
     out.mkdir(parents=True, exist_ok=True)
     figures.confusion_csv(result, out / "confusion.csv")
     figures.confusion(result, out / "confusion.png")
     if json_file:
-        write_json(json_file, result.as_json())
+        write_json(json_file, content)
     print(f"Confusion matrix: {out / 'confusion.csv'} and {out / 'confusion.png'}")
+
+
+def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:
+    """The runs named, a family's folder standing for its members."""
+    from alexnet.train.family import members
+
+    found = [one for run in runs for one in members(run) or [run]]
+    if not found:
+        raise CheckpointError("evaluate needs a run: alexnet evaluate RUN --data STORE")
+    if len(found) > 1 and not average:
+        raise CheckpointError(f"evaluate takes one network, or several (={len(found)}) with --average.")
+    if fit and not average:
+        raise CheckpointError("fit finds the coefficients of an average: add --average and more runs.")
+    return found
+
+
+def _print_average(together: "Average", runs: list[Path]) -> None:
+    coefficients = together.coefficients or [1 / len(runs)] * len(runs)
+    rows = [[str(run), f"{share:.3f}", f"{one.top1_error:.2%}", f"{one.top5_error:.2%}"]
+            for run, share, one in zip(runs, coefficients, together.alone, strict=True)]  # fmt: skip
+    for name, result in (("plain average", together.plain), ("weighted average", together.fitted)):
+        if result:
+            rows.append([name, "", f"{result.top1_error:.2%}", f"{result.top5_error:.2%}"])
+    _print_table([f"on {together.plain.images:,} pictures", "coefficient", "top-1 error", "top-5 error"], rows)
 
 
 def _print_evaluation(result: "Evaluation") -> None:
@@ -539,6 +683,7 @@ VERBS: dict[str, Any] = {
     "prepare": prepare,
     "verify": verify,
     "train": train,
+    "ablate": ablate,
     "evaluate": evaluate,
     "predict": predict,
     "weights": weights,
@@ -549,8 +694,12 @@ VERBS: dict[str, Any] = {
 }
 
 
-def _check_words(arguments: list[str]) -> None:
-    """Refuse an unknown verb or recipe in one line; of options, tyro names the nearest."""
+def _check_words(arguments: list[str]) -> list[str]:
+    """Refuse an unknown verb, recipe or ablation in one line; of options, tyro names the nearest.
+
+    Returns:
+        The arguments, with the default recipe of `ablate` where none was named.
+    """
     verb, *rest = arguments or ["--help"]
     if not verb.startswith("-") and verb not in VERBS:
         raise RecipeError(f"there is no verb {verb!r}: {nearest(verb, VERBS)}")
@@ -560,6 +709,15 @@ def _check_words(arguments: list[str]) -> None:
         recipes.get(rest[0])  # says what is known
     if verb == "weights" and rest and not rest[0].startswith("-") and rest[0] not in WEIGHTS:
         raise RecipeError(f"there is no action {rest[0]!r} of weights: {nearest(rest[0], WEIGHTS)}")
+    if verb != "ablate" or {"-h", "--help"} & set(rest[:1]):
+        return arguments
+    if not rest or rest[0].startswith("-"):
+        raise RecipeError(f"ablate needs a name first, as in `alexnet ablate no-lrn ...`. Known: {', '.join(ABLATIONS)}.")
+    ablations.get(rest[0])
+    if len(rest) > 1 and not rest[1].startswith("-"):
+        recipes.get(rest[1])
+        return arguments
+    return [verb, rest[0], ABLATION_RECIPE, *rest[1:]]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -571,7 +729,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="surrogateescape")  # a file's name goes out with the bytes that it has
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        _check_words(arguments)
+        arguments = _check_words(arguments)
         tyro.extras.subcommand_cli_from_dict(
             VERBS,
             prog="alexnet",

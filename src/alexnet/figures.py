@@ -5,7 +5,8 @@ Each function takes plain arrays and a path, and writes a PNG.
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from alexnet.predict import Prediction
 BLUE, RED, GREY, PINK = "#1f5fa8", "#c2352b", "#888888", "#e48fa0"
 MOST_LABELS = 30  # more class names than this do not fit beside a matrix
 SHEET_LIMIT = 200  # pictures on one sheet
+MOST_MARKERS = 30  # more epochs than this are a line without points
 
 
 def curves(log: Sequence[dict[str, Any]], path: Path) -> None:
@@ -48,6 +50,71 @@ def curves(log: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xlim(0, None)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One value for each pair on either side, drawn as two columns of points joined by lines; `shares` in per cent."""
+
+    title: str
+    sides: tuple[str, str]
+    shares: bool
+    first: Sequence[float]
+    second: Sequence[float]
+
+
+def bands(
+    groups: Mapping[str, Sequence[Sequence[dict[str, Any]]]], path: Path, level: float | None = None, pairs: Pairs | None = None
+) -> None:
+    """Training and held-out error of groups of runs: means, with bands of one standard deviation.
+
+    Args:
+        groups: by name, the logs of runs that differ in their seed; all of equal length.
+        level: a training error to mark.
+        pairs: for a third panel.
+    """
+    figure = Figure(figsize=(11 if pairs else 7.5, 3.4), layout="constrained")
+    training, held_out, *more = figure.subplots(1, 3 if pairs else 2)
+    for (name, logs), colour in zip(groups.items(), (BLUE, RED), strict=False):
+        tests = [line for line in logs[0] if "epoch" in line]
+        per_epoch = tests[0]["step"] / tests[0]["epoch"]
+        for axes, is_test, marker in ((training, False, ""), (held_out, True, "o" if len(tests) < MOST_MARKERS else "")):
+            lines = [[line for line in log if "top1_error" in line and ("epoch" in line) == is_test] for log in logs]
+            values = [[(line["step"] / per_epoch, line["top1_error"]) for line in one] for one in lines]
+            epochs, errors = np.moveaxis(np.array(values), 2, 0)  # (runs, lines) each
+            _band(axes, epochs[0], errors, colour, f"{name}, n = {len(logs)}", marker)
+    training.set(title="top-1 error, training batches", xlabel="epoch", ylim=(0, 1))
+    held_out.set(title="top-1 error, held out", xlabel="epoch", ylim=(0, 1))
+    if level is not None:
+        training.axhline(level, color=GREY, linewidth=0.8, linestyle="--")
+    for axes in (training, held_out):
+        axes.set_xlim(0, None)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.spines[["top", "right"]].set_visible(False)
+    held_out.legend(frameon=False)
+    if pairs:
+        _slopes(more[0], pairs)
+    figure.savefig(path, dpi=110)
+
+
+def _band(axes: Axes, x: NDArray[np.float64], values: NDArray[np.float64], colour: str, label: str, marker: str) -> None:
+    """The mean of (runs, points) values, and a band of one deviation where there are two runs or more."""
+    centre = values.mean(axis=0)
+    axes.plot(x, centre, marker=marker, markersize=3, color=colour, linewidth=1, label=label)
+    if len(values) > 1:
+        spread = values.std(axis=0, ddof=1)
+        axes.fill_between(x, centre - spread, centre + spread, color=colour, alpha=0.2, linewidth=0)
+
+
+def _slopes(axes: Axes, pairs: Pairs) -> None:
+    for first, second in zip(pairs.first, pairs.second, strict=True):
+        if np.isfinite([first, second]).all():
+            axes.plot((0, 1), (first, second), "o-", color=GREY, linewidth=0.8, markersize=4)
+    axes.set(title=pairs.title, xlim=(-0.4, 1.4))
+    axes.set_xticks((0, 1), pairs.sides)
+    if pairs.shares:
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def filters(kernels: NDArray[np.float32], path: Path) -> None:

@@ -1,8 +1,8 @@
 """The network: `AlexNet(variant)` in PyTorch.
 
 The variant's sequence of operations is the program: `forward` walks it, and only convolutions and fully connected layers own
-parameters. So every variant has the same `state_dict` keys, conv1.weight ... fc8.bias, and the two towers of 2012 are grouped
-convolutions on one device (kernels 0-47 of conv1 are the first GPU's).
+parameters. So every variant has the same `state_dict` keys, conv1.weight ... fc8.bias, less those of layers taken out, and the
+two towers of 2012 are grouped convolutions on one device (kernels 0-47 of conv1 are the first GPU's).
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import kernels
-from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
+from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm, Tanh
 from alexnet.errors import VariantError
 from alexnet.variants import LAYER_NAMES, Variant, get
 
@@ -69,6 +69,8 @@ class AlexNet(nn.Module):
     def initialise(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights and set all biases anew, layer by layer from conv1 to fc8."""
         for number, name in enumerate(LAYER_NAMES):
+            if name in self.variant.removed:
+                continue
             weight, bias = self.get_parameter(f"{name}.weight"), self.get_parameter(f"{name}.bias")
             fan_in = weight[0].numel()
             match self.variant.init:
@@ -129,6 +131,8 @@ class AlexNet(nn.Module):
                 return self.get_submodule(name)(x.flatten(1))  # C, H, W order, whatever the memory format
             case ReLU():
                 return F.relu(x)
+            case Tanh():
+                return torch.tanh(x)
             case LRN():
                 return kernels.lrn(x, op.size, op.coefficient, op.beta, op.k, op.towers)
             case SpatialNorm():

@@ -53,5 +53,11 @@ REPORTED_ERRORS: dict[tuple[str, str], tuple[float | None, float]] = {
     ("ILSVRC-2012 test", "7 CNNs, two pre-trained on 2011"): (None, 15.3),
 }
 
+#: Epochs to 25 % training error of tanh units over those of ReLUs, on CIFAR-10, without regularisation (figure 1).
+TANH_EPOCHS, TANH_TRAINING_ERROR = 6.0, 0.25
 #: What each idea was worth, in points of top-1 and top-5 error (sections 3.2-3.4).
 REPORTED_GAINS = {"two towers": (1.7, 1.2), "local response normalisation": (1.4, 1.2), "overlapping pooling": (0.4, 0.3)}
+#: Points of top-1 error that the paper gives in words: colour noise "over 1 %" (section 4.1), a middle layer "about 2 %" (7).
+COLOUR_NOISE_GAIN, MIDDLE_LAYER_GAIN = 1.0, 2.0
+#: Not in the paper: the errors of a net whose towers never talk, in per cent, from the notes of the program of 2012.
+NEVER_TALK_ERRORS, TALK_ERRORS = (41.8280, 19.3300), (40.6640, 18.2100)

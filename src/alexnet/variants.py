@@ -18,14 +18,17 @@ from math import isfinite
 from typing import Any, Literal
 
 from alexnet import arithmetic, paper
-from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, SpatialNorm
+from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, SpatialNorm, Tanh
 from alexnet.errors import VariantError, nearest
 
 LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 POOL_NAMES = {1: "pool1", 2: "pool2", 5: "pool5"}
+REMOVABLE = LAYER_NAMES[1:-1]  # conv1 brings the picture down to 55 x 55, fc8 is the answer
 
 Step = Literal["conv", "relu", "norm", "spatial", "pool"]
 Weights = tuple[float, float, float, float, float, float, float, float]  # one number a layer, conv1 ... fc8
+Kernels = tuple[int, int, int, int, int]  # conv1 ... conv5
+Sees = tuple[bool, bool, bool, bool, bool]  # conv1 ... conv5
 
 
 def _per_layer(default: float, **others: float) -> Weights:
@@ -51,12 +54,22 @@ class Variant:
 
     conv1_padding: tuple[int, int] = (1, 2)
     """Zeros left and above, right and below the picture."""
-    kernels: tuple[int, int, int, int, int] = paper.KERNELS
+    kernels: Kernels = paper.KERNELS
     """Kernels of conv1 ... conv5, both towers together, at width 1."""
     units: tuple[int, int] = paper.UNITS
     """Units of fc6 and fc7 at width 1."""
     towers: int = paper.TOWERS
-    """Halves that see each other only in conv3 and the fully connected layers; 1 for a single-tower net."""
+    """Halves that see each other only in `sees_both_towers` and the fully connected layers; 1 for a single-tower net."""
+    sees_both_towers: Sees = paper.SEES_BOTH_TOWERS
+    """Which of conv1 ... conv5 read the maps of all towers; conv1 reads the picture."""
+    removed: tuple[str, ...] = ()
+    """Layers of conv2 ... fc7 that are left out, with the activation, normalisation and dropout that belong to them. Pooling
+    stays, so the layers that follow keep their height and width."""
+
+    activation: Literal["relu", "tanh"] = "relu"
+    """What stands where the blocks say relu, and after fc6 and fc7."""
+    pool_size: int = paper.POOL_SIZE
+    """Side of the pooling windows, which lie 2 apart: 3 overlap (the paper), 2 do not."""
 
     block1: tuple[Step, ...] = ("conv", "relu", "norm", "pool")
     """Order of operations around conv1."""
@@ -109,6 +122,7 @@ class Variant:
             raise VariantError(f"num_classes (={self.num_classes}) must be at least 1.")
         if not 0 <= self.dropout < 1:
             raise VariantError(f"dropout (={self.dropout}) must be in [0, 1).")
+        self._check_layers()
         if min(self.conv1_padding) < 0:
             raise VariantError(f"conv1_padding (={self.conv1_padding}) must not be negative.")
         for number, block in ((1, self.block1), (2, self.block2), (5, self.block5)):
@@ -137,6 +151,17 @@ class Variant:
                     f"towers (={self.towers}): its grouped neighbours split them evenly."
                 )
 
+    def _check_layers(self) -> None:
+        if unknown := [name for name in self.removed if name not in REMOVABLE]:
+            raise VariantError(f"removed (={', '.join(unknown)}): what can be left out is {', '.join(REMOVABLE)}.")
+        if len(self.sees_both_towers) != len(self.kernels) or not self.sees_both_towers[0]:
+            raise VariantError(
+                f"sees_both_towers (={self.sees_both_towers}) must be five truth values, the first of them True, as conv1 "
+                "reads the picture."
+            )
+        if self.pool_size < 1:
+            raise VariantError(f"pool_size (={self.pool_size}) must be at least 1.")
+
     def _fits(self, size: int) -> bool:
         try:
             arithmetic.trace(self.ops(), (paper.INPUT_CHANNELS, size, size))
@@ -148,8 +173,11 @@ class Variant:
         """The network as a sequence of operations, conv1 to fc8."""
         plain: tuple[Step, ...] = ("conv", "relu")
         blocks = (self.block1, self.block2, plain, plain, self.block5)
-        convolutions = [self._op(step, number) for number, block in enumerate(blocks, 1) for step in block]
+        convolutions = [self._op(step, number) for number, block in enumerate(blocks, 1) for step in self._kept(number, block)]
         return (*convolutions, *self._fully_connected())
+
+    def _kept(self, number: int, block: tuple[Step, ...]) -> tuple[Step, ...]:
+        return tuple(step for step in block if step == "pool") if f"conv{number}" in self.removed else block
 
     def _op(self, step: Step, number: int) -> Op:
         index = number - 1
@@ -161,10 +189,10 @@ class Variant:
                     size=paper.KERNEL_SIZES[index],
                     stride=paper.STRIDES[index],
                     padding=self.conv1_padding if number == 1 else (paper.KERNEL_SIZES[index] // 2,) * 2,
-                    groups=1 if paper.SEES_BOTH_TOWERS[index] else self.towers,
+                    groups=1 if self.sees_both_towers[index] else self.towers,
                 )
             case "relu":
-                return ReLU(name=f"relu{number}")
+                return self._activation(number)
             case "norm":
                 return LRN(
                     name=f"norm{number}", size=paper.LRN_N, coefficient=self.lrn_coefficient, beta=paper.LRN_BETA,
@@ -173,16 +201,21 @@ class Variant:
             case "spatial":
                 return SpatialNorm(name=f"rnorm{number}", size=5, coefficient=1e-3 / 25, beta=paper.LRN_BETA, k=1.0)
             case "pool":
-                return MaxPool(name=POOL_NAMES[number], size=paper.POOL_SIZE, stride=paper.POOL_STRIDE)
+                return MaxPool(name=POOL_NAMES[number], size=self.pool_size, stride=paper.POOL_STRIDE)
+
+    def _activation(self, number: int) -> Op:
+        return ReLU(name=f"relu{number}") if self.activation == "relu" else Tanh(name=f"tanh{number}")
 
     def _fully_connected(self) -> list[Op]:
         inverted = self.dropout_scaling == "train"
         ops: list[Op] = []
         for number, units in zip((6, 7), self.units, strict=True):
+            if f"fc{number}" in self.removed:
+                continue
             # A dropout layer carries the number of the layer whose output it thins: drop5 stands between pool5 and fc6.
             thin = number if self.dropout_position == "after" else number - 1
             drop = Dropout(name=f"drop{thin}", rate=self.dropout, inverted=inverted)
-            layer = [Linear(name=f"fc{number}", units=int(units * self.width)), ReLU(name=f"relu{number}")]
+            layer = [Linear(name=f"fc{number}", units=int(units * self.width)), self._activation(number)]
             ops += [*layer, drop] if self.dropout_position == "after" else [drop, *layer]
         return [*ops, Linear(name="fc8", units=self.num_classes)]
 

@@ -2,7 +2,10 @@
 
 `train` is the algorithm, from top to bottom: batch, forward, backward, update, log; after each epoch evaluate and checkpoint.
 Every random number is a function of (seed, epoch, step), so a run that was killed at any moment and resumed from its last
-checkpoint ends with the same bits (same machine, CPU).
+checkpoint ends with the same bits (same machine, CPU, number of threads), whatever the number of loader workers.
+
+On a GPU the weights at the start, the batches, crops, mirrors, colours and dropout are the seed's as well. The order in which
+a kernel adds floats is not: two runs of one seed may drift apart by rounding.
 """
 
 import os
@@ -26,13 +29,14 @@ from alexnet.data.loader import AUGMENT, DROPOUT, INIT, Loader, stream
 from alexnet.data.store import Store
 from alexnet.engines import eager
 from alexnet.errors import FULL_DISK, Interrupted, RecipeError, TrainingError
-from alexnet.evaluate import evaluate
+from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.recipes import Recipe
+from alexnet.train.result import RESULT, write_result
 from alexnet.train.run import Run, open_run
 from alexnet.weights import native
-from alexnet.weights.native import BEST, LATEST, Trained
+from alexnet.weights.native import BEST, KEPT, LATEST, Trained
 
 LOG_STEPS = 20
 STOPPED = "stopped at epoch {epoch:.2f} and saved. Go on with the same command and --resume."
@@ -111,12 +115,15 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
     forward = loss_function(model, run.compiled)
     _announce(recipe, store, loader, model, device, run, place)
 
+    result: Evaluation | None = None
     images_per_epoch = loader.steps_per_epoch * loader.batch_size
     run.open_log(place.log_length, place.epoch * loader.steps_per_epoch + place.step)
     clock = time.monotonic() - place.seconds
     saved = time.monotonic()
     try:
         with Meter("training", recipe.epochs * images_per_epoch, "images") as meter, _stop_on_signal() as stopping:
+            if place.epoch == place.step == 0:
+                _keep(recipe, folder, trained, place)
             meter.skip(place.epoch * images_per_epoch + place.step * loader.batch_size)
             while place.epoch < recipe.epochs:
                 model.train()
@@ -159,10 +166,14 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                     {"epoch": place.epoch, "top1_error": result.top1_error, "top5_error": result.top5_error},
                 )  # fmt: skip
                 say(f"epoch {place.epoch}: {store.held_out.name} top-1 error {result.top1_error:.2%}")
+                _keep(recipe, folder, trained, place)
                 _save(folder, trained, optimiser, place, run)
                 saved = time.monotonic()
                 if stopping and place.epoch < recipe.epochs:
                     raise Interrupted(STOPPED.format(epoch=place.epoch))
+        trained = replace(trained, extra={}, state=asdict(place))
+        if not (folder / RESULT).exists():
+            write_result(folder, trained, store, result)
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
@@ -172,7 +183,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
     finally:
         run.close()
     model.eval()
-    return replace(trained, extra={}, state=asdict(place))
+    return trained
 
 
 def pick_device(wanted: str) -> torch.device:
@@ -230,6 +241,12 @@ def _save(folder: Path, trained: Trained, optimiser: SGD, place: Place, run: Run
     if place.step == 0 and place.errors and place.errors[-1] == min(place.errors):
         native.save(folder / BEST, Trained(*parts, {}, asdict(place)))
     native.save(folder / LATEST, Trained(*parts, optimiser.state(), asdict(place)))
+
+
+def _keep(recipe: Recipe, folder: Path, trained: Trained, place: Place) -> None:
+    """Write the weights, without the velocity, if this epoch is one to keep; before `_save`, for the reason given there."""
+    if place.epoch in recipe.kept_epochs:
+        native.save(folder / KEPT.format(epoch=place.epoch), replace(trained, extra={}, state=asdict(place)))
 
 
 # --- the compiled step ----------------------------------------------------------------------------------------------------

@@ -5,12 +5,15 @@ What each recipe gives, on which data and hardware, stands in `records/`.
 """
 
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from math import inf
 from typing import Any, Literal
 
 from alexnet import paper, variants
 from alexnet.errors import RecipeError, VariantError, nearest
-from alexnet.variants import Variant
+from alexnet.variants import Kernels, Sees, Step, Variant
+
+MOST_NUMBERS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,24 @@ class Recipe:
     """Scale of the pixels; as the variant says if not given."""
     dropout: float | None = None
     """Share of units of fc6 and fc7 that are dropped; as the variant says if not given."""
+
+    activation: Literal["relu", "tanh"] | None = None
+    """What follows every layer but fc8; as the variant says if not given, as all fields from here to `removed`, which
+    `alexnet ablate` sets."""
+    pool_size: int | None = None
+    """Side of the pooling windows, which lie 2 apart: 3 overlap, 2 do not."""
+    kernels: Kernels | None = None
+    """Kernels of conv1 ... conv5, both towers together, at width 1."""
+    towers: int | None = None
+    """Halves that see each other only in conv3 and the fully connected layers."""
+    sees_both_towers: Sees | None = None
+    """Which of conv1 ... conv5 read the maps of all towers."""
+    block1: tuple[Step, ...] | None = None
+    """Order of operations around conv1."""
+    block2: tuple[Step, ...] | None = None
+    """Order of operations around conv2."""
+    removed: tuple[str, ...] | None = None
+    """Layers of conv2 ... fc7 that are left out."""
 
     epochs: int = paper.EPOCHS
     """Passes over the training pictures."""
@@ -70,6 +91,8 @@ class Recipe:
     """Threads that read batches ahead. Changes no result."""
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints within an epoch; each epoch ends with one. Changes no result."""
+    keep: str | None = None
+    """Epochs after which the weights are kept as epoch-NNNN.safetensors, such as 0,1,2,5 or 0..3,10; 0 is the random start."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -90,6 +113,8 @@ class Recipe:
         for name, holds in rules.items():
             if not holds:
                 raise RecipeError(f"{name} (={getattr(self, name)}) {RULES[name]}.")
+        if self.kept_epochs and self.kept_epochs[-1] > self.epochs:
+            raise RecipeError(f"keep (={self.keep}) names epoch {self.kept_epochs[-1]}, and there are {self.epochs}.")
         try:
             self.network(num_classes=2)
         except VariantError as error:  # an impossible network is refused before any data is read
@@ -98,10 +123,22 @@ class Recipe:
     def network(self, num_classes: int) -> Variant:
         """The variant to train."""
         changes: dict[str, Any] = {"width": self.width, "num_classes": num_classes}
-        for name in ("input_size", "init", "pixels", "dropout"):
+        for name in NETWORK_FIELDS:
             if getattr(self, name) is not None:
                 changes[name] = getattr(self, name)
         return variants.get(self.variant, **changes)
+
+    @property
+    def kept_epochs(self) -> tuple[int, ...]:
+        """`keep` as rising numbers."""
+        return () if self.keep is None else numbers("keep", self.keep)
+
+
+#: Fields that are the variant's own where they are None.
+NETWORK_FIELDS = (
+    "input_size", "init", "pixels", "dropout", "activation", "pool_size", "kernels", "towers", "sees_both_towers", "block1",
+    "block2", "removed",
+)  # fmt: skip
 
 
 RULES = {
@@ -140,6 +177,46 @@ def small_photos() -> Recipe:
 def paper_2012() -> Recipe:
     """The net and schedule of the code that won ILSVRC-2012: 90 epochs of ImageNet, learning rate lowered by hand."""
     return Recipe(variant="code-2012", epochs=paper.EPOCHS, schedule="step", lr_drops=(25, 51, 79))
+
+
+def numbers(name: str, text: str) -> tuple[int, ...]:
+    """Rising whole numbers from "0..3,5,10".
+
+    Raises:
+        RecipeError: anything else; repeats and falling numbers are refused, as one of the two would be a slip.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dots, last = part.partition("..")
+        ends = (first, last if dots else first)
+        if not all(end.strip().isdecimal() and len(end) < 10 for end in ends):
+            raise RecipeError(f"{name} (={text}) must be whole numbers such as 0..9 or 0,1,2; {part!r} is none.")
+        if int(ends[1]) - int(ends[0]) >= MOST_NUMBERS:
+            raise RecipeError(f"{name} (={text}) names more than {MOST_NUMBERS} numbers.")
+        found += range(int(ends[0]), int(ends[1]) + 1) or [int(ends[0]), int(ends[1])]
+    for earlier, later in pairwise(found):
+        if later <= earlier:
+            raise RecipeError(f"{name} (={text}) must rise; {later} after {earlier} does not.")
+    return tuple(found)
+
+
+def words(recipe: Recipe) -> str:
+    """A command line's part that gives this recipe: the named one that differs least, and what differs from it."""
+    name = min(RECIPES, key=lambda name: len(differences(RECIPES[name](), recipe)))
+    return " ".join([name, *(_flag(field, new) for field, (_, new) in differences(RECIPES[name](), recipe).items())])
+
+
+def differences(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Fields in which two recipes differ, with both values."""
+    pairs = {field.name: (getattr(first, field.name), getattr(second, field.name)) for field in fields(Recipe)}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _flag(field: str, value: Any) -> str:
+    name = field.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 RECIPES = {"laptop": laptop, "small-photos": small_photos, "paper-2012": paper_2012}

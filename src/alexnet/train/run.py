@@ -6,7 +6,9 @@ run/
 ├── log.jsonl             one line every `LOG_STEPS` steps and after each epoch
 ├── tensorboard/          the same for TensorBoard
 ├── latest.safetensors    weights, velocity and place in the schedule: what --resume starts from
-└── best.safetensors      weights with the lowest held-out error so far
+├── best.safetensors      weights with the lowest held-out error so far
+├── epoch-0005.safetensors ...  weights after the epochs that --keep names
+└── result.json           when the run has ended: evaluation, hash of the weights, and what else proves it (result.py)
 """
 
 import json

@@ -665,6 +665,8 @@ def _refuse_uncaffe(variant: Variant) -> None:
     before, after = variant.conv1_padding
     norms = [op for op in ops if isinstance(op, LRN)]
     reasons = {
+        "removed": bool(variant.removed) and "an AlexNet read back has all its layers",
+        "activation": variant.activation != "relu" and "an AlexNet read back has ReLUs",
         "channel_order": variant.channel_order == "RGB" and "Caffe's pictures are BGR",
         "pixels": variant.pixels == "unit" and "Caffe multiplies all channels by one number",
         "conv1_padding": before != after and "Caffe pads both sides alike",

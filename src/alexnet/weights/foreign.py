@@ -66,6 +66,8 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
         CheckpointError: layers are missing or superfluous, shapes do not fit each other, the graph contradicts the variant
             named, or the file does not tell what it is.
     """
+    if isinstance(foreign.variant, Variant):
+        return _own(foreign, foreign.variant, variant)
     _check_names(foreign)
     widths = _widths(foreign.tensors)
     structure = _structure(foreign.ops) if foreign.ops else {}
@@ -91,6 +93,14 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
     if foreign.ops:
         _check_graph(foreign.format, foreign.ops, fitted)
     return fitted
+
+
+def _own(foreign: Foreign, own: Variant, claimed: str | Variant | None) -> Variant:
+    """Our own file says what it is; a user who says otherwise is mistaken."""
+    if claimed is not None and get(claimed).name != own.name:
+        raise CheckpointError(f"the {foreign.format} file holds {own.name!r}, not {get(claimed).name!r}: leave --variant out.")
+    check_shapes(foreign.tensors, own)
+    return own
 
 
 def _check_names(foreign: Foreign) -> None:
@@ -242,7 +252,8 @@ def same_structure(variant: Variant, target: str, free: Collection[str], holder:
         CheckpointError: naming the first field that differs.
     """
     model = named()[target]
-    forward = ("kernels", "units", "width", "towers", *STRUCTURE, "dropout_scaling", "dropout_position")
+    layers = ("removed", "activation", "pool_size", "sees_both_towers")
+    forward = ("kernels", "units", "width", "towers", *layers, *STRUCTURE, "dropout_scaling", "dropout_position")
     for name in forward:
         if name not in free and not _same(getattr(variant, name), getattr(model, name)):
             raise CheckpointError(

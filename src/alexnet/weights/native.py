@@ -24,7 +24,7 @@ from alexnet.variants import LAYER_NAMES, Variant, get
 
 FORMAT = "alexnet 1"
 MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
-LATEST, BEST = "latest.safetensors", "best.safetensors"
+LATEST, BEST, KEPT = "latest.safetensors", "best.safetensors", "epoch-{epoch:04}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,10 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     if header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a safetensors file, but was not written by alexnet: it lacks the variant's header.")
     try:
-        names = [f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", "bias")]
-        model = AlexNet.holding(_variant(json.loads(header["variant"])), {name: tensors.pop(name) for name in names})
+        variant = _variant(json.loads(header["variant"]))
+        there = [layer for layer in LAYER_NAMES if layer not in variant.removed]
+        names = [f"{layer}.{kind}" for layer in there for kind in ("weight", "bias")]
+        model = AlexNet.holding(variant, {name: tensors.pop(name) for name in names})
         rest = json.loads(header["preprocessing"])
         preprocessing = Preprocessing(mean=tensors.pop(MEAN), scale=tensors.pop(SCALE), **rest)
         classes, state = tuple(json.loads(header["classes"])), json.loads(header["state"])

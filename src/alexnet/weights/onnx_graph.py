@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet import __version__
-from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, ReLU, SpatialNorm
+from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, ReLU, SpatialNorm, Tanh
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.files import writing_weights
@@ -188,6 +188,8 @@ def _stage(graph: Graph, layer: Layer, x: str) -> str:
             return graph.node("Gemm", name, x, *parameters, transB=1)
         case ReLU():
             return graph.node("Relu", name, x)
+        case Tanh():
+            return graph.node("Tanh", name, x)
         case MaxPool():
             return graph.node("MaxPool", name, x, kernel_shape=[op.size] * 2, strides=[op.stride] * 2)
         case LRN():

@@ -1,0 +1,156 @@
+"""A finished run's result and what proves it: `result.json` in the run's folder.
+
+It holds the evaluation, a hash of the weights, the store's fingerprint, hashes of the configuration and the log, and where it
+was computed. `alexnet verify RUN` reads all of it again, evaluates again, and names whatever differs.
+
+On a CPU, in the environment that is recorded, the evaluation is repeated to the picture. In another one (other processor,
+PyTorch, thread count) or on a GPU float32 sums are taken in another order, and a picture whose two best classes are nearly
+equal may change sides: there one picture in a thousand may differ.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alexnet import engines
+from alexnet.data.store import Store, sha256
+from alexnet.errors import CheckpointError
+from alexnet.evaluate import Evaluation, evaluate_classifier
+from alexnet.train.run import CONFIG, ENVIRONMENT, LOG, environment, write_json
+from alexnet.weights import native
+from alexnet.weights.native import LATEST, Trained
+
+RESULT = "result.json"
+SEALED = (CONFIG, ENVIRONMENT, LOG)
+EVALUATED = ("split", "images", "views", "top1_wrong", "top5_wrong", "top1_error", "top5_error")
+ELSEWHERE = 1000  # one picture in so many may change sides in another environment
+
+
+def weights_hash(parameters: Mapping[str, Tensor]) -> str:
+    """SHA-256 over every parameter's name, type, shape and bytes (N, C, H, W order, little-endian), sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(parameters.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_result(folder: Path, trained: Trained, store: Store, evaluation: Evaluation | None = None) -> None:
+    """Write a finished run's `result.json`.
+
+    Args:
+        folder: the run's folder, with its log complete.
+        trained: the network, and in its state the epochs and seconds that it took.
+        evaluation: on the held-out pictures with one view; made here if not given.
+    """
+    evaluation = evaluation or _evaluate(trained, store)
+    content = {
+        "weights": {"file": LATEST, "sha256": weights_hash(trained.model.state_dict())},
+        "store": {"folder": str(store.folder.absolute()), "fingerprint": store.fingerprint},
+        "files": {name: sha256((folder / name).read_bytes()) for name in SEALED},
+        "environment": environment(),
+        "device": _device(trained),
+        "epochs": trained.state["epoch"],
+        "seconds": trained.state["seconds"],
+        "evaluation": _summary(evaluation, store.held_out.name),
+    }
+    write_json(folder / RESULT, content)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """A run's `result.json`.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    path = folder / RESULT
+    if not path.exists():
+        raise CheckpointError(f"{folder} has no {RESULT}: the run has not ended. Go on with it: the same command and --resume.")
+    try:
+        content = json.loads(path.read_text())
+        _ = (content["weights"]["sha256"], content["store"]["folder"], content["store"]["fingerprint"], content["files"])
+        _ = (content["environment"], content["device"], content["seconds"], content["epochs"])
+        _ = [content["evaluation"][name] for name in EVALUATED]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error!r}): what the run gave cannot be told from it.") from error
+    assert isinstance(content, dict)
+    return content
+
+
+def verify_run(folder: Path, data: Path | None = None) -> list[str]:
+    """Compare a finished run with its record, evaluating it again.
+
+    Args:
+        folder: the run's folder.
+        data: the store; where it lay in training if not given.
+
+    Returns:
+        What differs, in words; empty if nothing does.
+
+    Raises:
+        CheckpointError: the run has not ended, or its files cannot be read.
+        StoreError: the store cannot be read.
+    """
+    recorded = read_result(folder)
+    found = [f"{name} is missing or was changed since the run ended" for name in _changed(folder, recorded["files"])]
+    on_gpu = recorded["device"] == "cuda" and torch.cuda.is_available()
+    trained = native.load(folder, "cuda" if on_gpu else "cpu")
+    actual = weights_hash(trained.model.state_dict())
+    if actual != recorded["weights"]["sha256"]:
+        found.append(f"{LATEST} holds other weights: SHA-256 {actual}, recorded {recorded['weights']['sha256']}")
+    store = Store(data or recorded["store"]["folder"])
+    if store.fingerprint != recorded["store"]["fingerprint"]:
+        wanted = recorded["store"]
+        return [*found, f"{store.folder} is another data set (fingerprint {store.fingerprint}) than the run was trained on "
+                        f"({wanted['fingerprint']}, {wanted['folder']}): name that one with --data"]  # fmt: skip
+    return found + _compare(recorded, _summary(_evaluate(trained, store), store.held_out.name), _device(trained))
+
+
+def _changed(folder: Path, files: Mapping[str, str]) -> list[str]:
+    return [name for name in SEALED if not (folder / name).exists() or sha256((folder / name).read_bytes()) != files.get(name)]
+
+
+def _compare(recorded: dict[str, Any], actual: dict[str, Any], device: str) -> list[str]:
+    """What differs between two evaluations, beyond what another environment may do."""
+    wanted = recorded["evaluation"]
+    same_place = device == recorded["device"] == "cpu" and recorded["environment"] == environment()
+    allowed = 0 if same_place else max(1, actual["images"] // ELSEWHERE)
+    differing = [
+        f"evaluation: {name} is {actual[name]}, recorded {wanted[name]}"
+        for name in ("split", "images", "views")
+        if actual[name] != wanted[name]
+    ]
+    for name in ("top1_wrong", "top5_wrong"):
+        if abs(actual[name] - wanted[name]) > allowed:
+            differing.append(
+                f"evaluation: {name} is {actual[name]} of {actual['images']} pictures, recorded {wanted[name]} "
+                f"({allowed} may differ {'in the same' if same_place else 'in another'} environment)"
+            )
+    contradictions = [
+        f"evaluation: {kind}_error is recorded as {wanted[f'{kind}_error']}, which is not {wanted[f'{kind}_wrong']} pictures"
+        for kind in ("top1", "top5")
+        if abs(wanted[f"{kind}_error"] - wanted[f"{kind}_wrong"] / max(1, wanted["images"])) > 1e-9
+    ]
+    return differing + contradictions
+
+
+def _evaluate(trained: Trained, store: Store) -> Evaluation:
+    return evaluate_classifier(engines.of(trained), store)
+
+
+def _summary(evaluation: Evaluation, split: str) -> dict[str, Any]:
+    return {
+        "split": split, "images": evaluation.images, "views": evaluation.views,
+        "top1_wrong": evaluation.images - int(evaluation.confusion.trace()),
+        "top5_wrong": evaluation.images - int(evaluation.in_top5.sum()),
+        "top1_error": evaluation.top1_error, "top5_error": evaluation.top5_error,
+    }  # fmt: skip
+
+
+def _device(trained: Trained) -> str:
+    return next(trained.model.parameters()).device.type
