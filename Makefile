@@ -24,8 +24,8 @@ check: .venv/developers ## lint, format, types and layers, without changing a fi
 fix: .venv/developers ## rewrite what ruff can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: .venv/developers ## time training and preparing against their peers
-	@$(BIN)/python benchmarks/train_cpu.py && $(BIN)/python benchmarks/prepare.py
+bench: .venv/developers ## time training, inference and preparing against their peers
+	@$(BIN)/python benchmarks/train_cpu.py && $(BIN)/python benchmarks/infer_cpu.py && $(BIN)/python benchmarks/prepare.py
 
 clean: ## remove what `make` made
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis
