@@ -194,6 +194,37 @@ def test_ablate_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "out").exists()
 
 
+# --- doctor -----------------------------------------------------------------------------------------------------------
+
+
+def test_doctor(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A healthy recipe ends quietly; a cause is named with its field, in the JSON file too, and by exit status 1."""
+    file = tmp_path / "diagnosis.json"
+    words = ("doctor", "laptop", "--data", str(store.folder), "--json", str(file), *FAST)
+    main([*words])
+    output = capsys.readouterr().out
+    assert "No known failure found" in output
+    assert [line.split()[0] for line in output.splitlines()[:3]] == ["stage", "conv1", "relu1"]
+    assert json.loads(file.read_text())["causes"] == []
+    assert not fails(capsys, 1, *words, "--init", "gaussian")
+    assert json.loads(file.read_text())["causes"][0]["name"] == "small-pixels"
+
+
+def test_doctor_says_the_cause(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["doctor", "laptop", "--data", str(store.folder), *FAST, "--init", "gaussian"])
+    output = capsys.readouterr().out
+    assert "small-pixels (pixels): all pictures look alike" in output and "--pixels mean-image" in output
+
+
+def test_doctor_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ("--data", str(store.folder))
+    assert "doctor needs a recipe first" in fails(capsys, 2, "doctor", *data)
+    assert "did you mean 'laptop'" in fails(capsys, 2, "doctor", "laptob", *data)
+    assert "is larger than the pictures" in fails(capsys, 2, "doctor", "small-photos", *data)
+    assert "is no store" in fails(capsys, 2, "doctor", "laptop", "--data", str(tmp_path / "none"))
+
+
 # --- evaluate, report -------------------------------------------------------------------------------------------------
 
 

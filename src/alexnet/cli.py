@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from alexnet.ensemble import Average
     from alexnet.evaluate import Evaluation
     from alexnet.predict import Prediction
+    from alexnet.train.doctor import Diagnosis
 
 MOST_CLASSES_SHOWN = 30
 ABLATION_RECIPE = "small-photos"  # it has all that can be taken away: dropout, crops, mirrors, colour noise
@@ -223,6 +224,17 @@ class Ablating:
     """Error to reach, where epochs are counted (tanh)."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Examination:
+    """What `alexnet doctor RECIPE` takes."""
+
+    data: Path
+    """The store to train on, made by `alexnet prepare`."""
+    recipe: Recipe
+    json_file: Annotated[Path | None, arg(name="json")] = None
+    """Write the diagnosis there too."""
+
+
 def _for_each_recipe(command: Any, **values: Any) -> Any:
     """One subcommand for each recipe, with that recipe's values as defaults."""
     return Union[  # noqa: UP007 - built from a table
@@ -236,9 +248,45 @@ def _for_each_recipe(command: Any, **values: Any) -> Any:
 if TYPE_CHECKING:
     TrainingChoice = Training
     AblationChoice = Ablating
+    ExaminationChoice = Examination
 else:
     TrainingChoice = _for_each_recipe(Training, data=tyro.MISSING, out=tyro.MISSING)
     AblationChoice = _for_each_recipe(Ablating, data=tyro.MISSING, seeds=tyro.MISSING)
+    ExaminationChoice = _for_each_recipe(Examination, data=tyro.MISSING)
+
+
+def doctor(command: ExaminationChoice) -> None:
+    """Say before training whether a recipe can work on a store, and if not, why not. Exit status 1 if a cause was found."""
+    from alexnet.data.store import Store
+    from alexnet.train.doctor import examine
+    from alexnet.train.run import write_json
+
+    diagnosis = examine(command.recipe, Store(command.data))
+    _print_diagnosis(diagnosis)
+    if command.json_file:
+        write_json(command.json_file, diagnosis.as_json())
+    if diagnosis.causes:
+        raise SystemExit(1)
+
+
+def _print_diagnosis(diagnosis: "Diagnosis") -> None:
+    rows = []
+    for layer in diagnosis.layers:
+        dead = "" if layer.dead is None else f"{layer.dead:.0%}"
+        norms = [""] * 2 if layer.gradient is None else [f"{layer.gradient:.2g}", f"{layer.update:.1e}"]
+        rows.append([layer.name, f"{layer.spread:.4f}", dead, *norms, layer.verdict])
+    _print_table(["stage", "spread", "dead", "gradient", "update", "verdict"], rows)
+    pictures, labels = diagnosis.pictures, diagnosis.labels
+    print(f"Input: mean {pictures.mean:.2f}, deviation {pictures.deviation:.2f}")
+    if labels.score is not None:
+        print(
+            f"Labels: thumbnails of {labels.pictures:,} pictures tell them {labels.score:.1f} standard deviations above chance"
+        )
+    print(f"First loss: {diagnosis.first_loss:.3f}, expected {diagnosis.expected_loss:.3f} and a little more")
+    print(f"Trial: {' '.join(f'{loss:.3g}' for loss in diagnosis.trial)}")
+    for cause in diagnosis.causes:
+        print(f"{cause.name} ({cause.field}): {cause}")
+    print(f"{'Not healthy' if diagnosis.causes else 'No known failure found'}, examined in {diagnosis.seconds:.1f} s.")
 
 
 def train(command: TrainingChoice) -> None:
@@ -682,6 +730,7 @@ VERBS: dict[str, Any] = {
     "summary": summary,
     "prepare": prepare,
     "verify": verify,
+    "doctor": doctor,
     "train": train,
     "ablate": ablate,
     "evaluate": evaluate,
@@ -703,9 +752,9 @@ def _check_words(arguments: list[str]) -> list[str]:
     verb, *rest = arguments or ["--help"]
     if not verb.startswith("-") and verb not in VERBS:
         raise RecipeError(f"there is no verb {verb!r}: {nearest(verb, VERBS)}")
-    if verb == "train" and not {"-h", "--help"} & set(rest[:1]) and (not rest or rest[0] not in RECIPES):
+    if verb in ("doctor", "train") and not {"-h", "--help"} & set(rest[:1]) and (not rest or rest[0] not in RECIPES):
         if not rest or rest[0].startswith("-"):
-            raise RecipeError(f"train needs a recipe first, as in `alexnet train laptop ...`. Known: {', '.join(RECIPES)}.")
+            raise RecipeError(f"{verb} needs a recipe first, as in `alexnet {verb} laptop ...`. Known: {', '.join(RECIPES)}.")
         recipes.get(rest[0])  # says what is known
     if verb == "weights" and rest and not rest[0].startswith("-") and rest[0] not in WEIGHTS:
         raise RecipeError(f"there is no action {rest[0]!r} of weights: {nearest(rest[0], WEIGHTS)}")

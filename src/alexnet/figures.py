@@ -29,7 +29,7 @@ MOST_MARKERS = 30  # more epochs than this are a line without points
 def curves(log: Sequence[dict[str, Any]], path: Path) -> None:
     """Loss, error and learning rate over training, from the lines of a run's log."""
     train = [line for line in log if line["kind"] == "train"]
-    tests = [line for line in log if line["kind"] != "train"]
+    tests = [line for line in log if "epoch" in line]
     steps = [line["step"] for line in train]
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     loss, error, lr = figure.subplots(1, 3)

@@ -8,7 +8,7 @@ from alexnet.train import recipes
 
 
 def test_names() -> None:
-    assert set(recipes.RECIPES) == {"laptop", "small-photos", "paper-2012"}
+    assert set(recipes.RECIPES) == {"laptop", "small-photos", "paper-text", "paper-2012", "caffe"}
     for name in recipes.RECIPES:
         assert recipes.get(name).network(10).num_classes == 10
 
@@ -18,6 +18,40 @@ def test_paper_2012() -> None:
     assert (recipe.batch_size, recipe.lr, recipe.momentum, recipe.weight_decay) == (128, 0.01, 0.9, 5e-4)
     assert recipe.network(1000).parameters == 60_965_224
     assert recipe.epochs == paper.EPOCHS
+
+
+def test_paper_2012_starts_as_the_code_did() -> None:
+    """layers-145.cfg: initW 0.01, and 0.03 in conv3 to conv5; initB 1 in conv2, conv4, conv5, fc6 and fc7."""
+    net = recipes.get("paper-2012").network(1000)
+    assert net.init == "gaussian" and net.pixels == "mean-image"
+    assert net.init_std == (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01)
+    assert net.init_bias == (0, 1, 0, 1, 1, 1, 1, 0)
+    assert (net.bias_lr, net.bias_decay, net.bias_lr_drops) == (2, 0, False)
+
+
+def test_paper_text() -> None:
+    """Section 5: 0.01 in every layer, biases of 1 in conv2, conv4, conv5, fc6 and fc7, lowered when the error stops falling."""
+    recipe = recipes.get("paper-text")
+    net = recipe.network(1000)
+    assert net.init == "gaussian" and net.pixels == "mean-image" and net.parameters == 60_965_224
+    assert set(net.init_std) == {0.01}
+    assert net.init_bias == (0, 1, 0, 1, 1, 1, 1, 0)
+    assert (recipe.batch_size, recipe.lr, recipe.momentum, recipe.weight_decay, recipe.epochs) == (128, 0.01, 0.9, 5e-4, 90)
+    assert (recipe.schedule, recipe.lr_factor, recipe.colour_noise, recipe.warmup) == ("plateau", 0.1, 0.1, 0)
+
+
+def test_caffe() -> None:
+    """models/bvlc_alexnet: solver.prototxt, and the fillers of train_val.prototxt."""
+    recipe = recipes.get("caffe")
+    net = recipe.network(1000)
+    assert (recipe.batch_size, recipe.lr, recipe.momentum, recipe.weight_decay) == (256, 0.01, 0.9, 5e-4)
+    assert (recipe.schedule, recipe.lr_factor, recipe.colour_noise) == ("step", 0.1, 0)
+    updates = paper.TRAINING_IMAGES // 256  # in an epoch
+    assert [round(drop * updates, -2) for drop in recipe.lr_drops] == [100_000, 200_000, 300_000, 400_000]
+    assert recipe.epochs * updates == pytest.approx(450_000, rel=0.001)
+    assert net.init_std == (0.01, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.01)
+    assert net.init_bias == (0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0)
+    assert (net.bias_lr, net.bias_decay, net.bias_lr_drops) == (2, 0, True)
 
 
 def test_every_field_has_a_rule_or_a_type_and_a_help_text() -> None:

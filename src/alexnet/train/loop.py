@@ -35,6 +35,7 @@ from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import RESULT, write_result
 from alexnet.train.run import Run, open_run
+from alexnet.train.watch import Watch, too_large
 from alexnet.weights import native
 from alexnet.weights.native import BEST, KEPT, LATEST, Trained
 
@@ -80,6 +81,8 @@ class Place:
     seconds: float = 0.0  # trained so far, over all starts
     log_length: int = 0
     window: Window = field(default_factory=Window)
+    losses: list[float] = field(default_factory=list)  # of the latest lines of the log
+    warned: list[str] = field(default_factory=list)  # of what, so that a resumed run does not repeat it
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> "Place":
@@ -105,7 +108,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """
-    _check_size(recipe, store)
+    check_size(recipe, store)
     device = pick_device(recipe.device)
     loader = Loader(store.train, recipe.batch_size, recipe.seed, recipe.workers)
     run = open_run(folder, recipe, store, resume, _compile_pays(recipe, store, loader, device))
@@ -117,6 +120,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
 
     result: Evaluation | None = None
     images_per_epoch = loader.steps_per_epoch * loader.batch_size
+    watch = Watch(recipe, model.variant, store.train, recipe.epochs * loader.steps_per_epoch, place.losses, place.warned)
     run.open_log(place.log_length, place.epoch * loader.steps_per_epoch + place.step)
     clock = time.monotonic() - place.seconds
     saved = time.monotonic()
@@ -138,8 +142,9 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                     images, labels = images.contiguous(memory_format=torch.channels_last), labels.to(device)
                     loss, logits = forward(images, labels)
                     if not loss.isfinite():
-                        raise TrainingError(_what_broke(model, images, now, float(loss.detach()), folder))
+                        raise TrainingError(_what_broke(model, images, now, float(loss.detach()), recipe.lr, folder))
                     loss.backward()
+                    watch.look(place.epoch * loader.steps_per_epoch + place.step, model, images, optimiser, run)
                     optimiser.step(lr, lr_scale)
 
                     place.step += 1
@@ -148,7 +153,9 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                     meter.add(len(labels), f"epoch {place.epoch + 1}/{recipe.epochs}  {text}  lr {lr * lr_scale:.2g}")
                     if place.step % LOG_STEPS == 0 or place.step == loader.steps_per_epoch:
                         values = place.window.values(lr * lr_scale, place.seconds)
-                        run.log("train", place.epoch * loader.steps_per_epoch + place.step, values)
+                        steps = place.epoch * loader.steps_per_epoch + place.step
+                        run.log("train", steps, values)
+                        watch.plateau(steps, values["loss"], model, images, run)
                         place.window = Window(start=place.seconds)
                     if stopping or time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
                         _save(folder, trained, optimiser, place, run)
@@ -201,7 +208,7 @@ def pick_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _check_size(recipe: Recipe, store: Store) -> None:
+def check_size(recipe: Recipe, store: Store) -> None:
     """Refuse a store of pictures smaller than the crop, before a folder is made for the run."""
     size = recipe.network(len(store.classes)).input_size
     if size > store.size:
@@ -213,22 +220,26 @@ def _check_size(recipe: Recipe, store: Store) -> None:
 
 def _begin(recipe: Recipe, store: Store, run: Run, device: torch.device) -> tuple[Trained, Place, SGD]:
     """The network, its place in the schedule and its velocity: new, or from the last checkpoint."""
-    variant = recipe.network(len(store.classes))
     if run.resumed:
         trained = native.load(run.folder / LATEST, device)
         place = Place.of(trained.state)
         if place.epoch >= recipe.epochs:
             say(f"{run.folder} is finished: {place.epoch} epochs.")
     else:
-        seed = int(stream(recipe.seed, INIT).integers(2**62))
-        model = AlexNet(variant, torch.Generator().manual_seed(seed)).to(device)
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trained = Trained(model, store.classes, Preprocessing.of(variant, store).to(device), {}, {})
-        place = Place()
-    optimiser = SGD(trained.model, recipe.momentum, recipe.weight_decay, variant)
+        trained, place = fresh(recipe, store, device), Place()
+    optimiser = SGD(trained.model, recipe.momentum, recipe.weight_decay, trained.model.variant)
     if run.resumed:
         optimiser.load(trained.extra)
     return trained, place, optimiser
+
+
+def fresh(recipe: Recipe, store: Store, device: torch.device) -> Trained:
+    """The network as a run of this recipe begins."""
+    variant = recipe.network(len(store.classes))
+    seed = int(stream(recipe.seed, INIT).integers(2**62))
+    model = AlexNet(variant, torch.Generator().manual_seed(seed)).to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Trained(model, store.classes, Preprocessing.of(variant, store).to(device), {}, {})
 
 
 def _save(folder: Path, trained: Trained, optimiser: SGD, place: Place, run: Run) -> None:
@@ -336,8 +347,8 @@ def _stop_on_signal() -> Iterator[list[int]]:
 
 
 @torch.no_grad()
-def _what_broke(model: AlexNet, images: Tensor, epoch: float, loss: float, folder: Path) -> str:
-    """Where the first value that is not finite stands.
+def _what_broke(model: AlexNet, images: Tensor, epoch: float, loss: float, lr: float, folder: Path) -> str:
+    """Where the first value that is not finite stands, why, and what to do.
 
     If weights are broken already, the gradients of the step before were, and those flow from fc8 down: the last layer broke
     first. If not, the first stage to overflow did.
@@ -350,10 +361,8 @@ def _what_broke(model: AlexNet, images: Tensor, epoch: float, loss: float, folde
         stages = model.stages(images)
         first = next((name for name, value in stages.items() if not value.isfinite().all()), None)
         where = f"the output of {first} went first" if first else "every activation is finite, the logits are too large"
-    return (
-        f"the loss is {loss} at epoch {epoch:.3f}: {where}. {_what_is_saved(folder)}; lower --lr, raise --warmup, or check "
-        "--init and --pixels."
-    )
+    cause = too_large(model.variant, float(images.std()), lr, lr / 10, f"the loss is {loss} at epoch {epoch:.3f}: {where}")
+    return f"{cause.evidence}. {_what_is_saved(folder)}. {cause.remedy}."
 
 
 def _what_is_saved(folder: Path) -> str:

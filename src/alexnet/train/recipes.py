@@ -174,9 +174,23 @@ def small_photos() -> Recipe:
     )  # fmt: skip
 
 
+def paper_text() -> Recipe:
+    """The paper as it is written: weights of 0.01 and biases of 1, a start that `alexnet doctor` warns of."""
+    return Recipe()
+
+
 def paper_2012() -> Recipe:
     """The net and schedule of the code that won ILSVRC-2012: 90 epochs of ImageNet, learning rate lowered by hand."""
     return Recipe(variant="code-2012", epochs=paper.EPOCHS, schedule="step", lr_drops=(25, 51, 79))
+
+
+def caffe() -> Recipe:
+    """Caffe's bvlc_alexnet with its solver: batches of 256, learning rate lowered every 100,000 updates, no colour noise."""
+    return Recipe(
+        variant="caffe", batch_size=256, epochs=paper.EPOCHS, schedule="step",
+        lr_drops=(19.984, 39.968, 59.952, 79.936),  # 5,004 updates an epoch of ImageNet
+        colour_noise=0.0,
+    )  # fmt: skip
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:
@@ -219,7 +233,9 @@ def _flag(field: str, value: Any) -> str:
     return f"--{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
-RECIPES = {"laptop": laptop, "small-photos": small_photos, "paper-2012": paper_2012}
+RECIPES = {
+    "laptop": laptop, "small-photos": small_photos, "paper-text": paper_text, "paper-2012": paper_2012, "caffe": caffe,
+}  # fmt: skip
 
 
 def get(name: str, **changes: Any) -> Recipe:
