@@ -16,7 +16,7 @@ from alexnet.quantise import has_vnni, quantise
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.variants import get
-from alexnet.weights.importer import default_classes, published_preprocessing
+from alexnet.weights.importer import default_classes, import_weights, published_preprocessing
 from alexnet.weights.native import Trained
 
 onnx = pytest.importorskip("onnx")
@@ -64,6 +64,12 @@ def test_int8_is_small_and_as_good(learned: Trained, store: Store, tmp_path: Pat
     assert len(ranges(x)) == 8
     scales = {entry.name: entry for entry in x.graph.initializer if entry.name == "conv1.weight_scale"}
     assert list(scales["conv1.weight_scale"].dims) == [12]  # one scale for each kernel
+
+
+def test_int8_is_no_source_of_weights(learned: Trained, store: Store, tmp_path: Path) -> None:
+    export(learned, "onnx", tmp_path / "int8.onnx", int8=True, store=store)
+    with pytest.raises(CheckpointError, match=r"int8\.onnx.*rounded for speed; import the float32 network"):
+        import_weights(tmp_path / "int8.onnx")
 
 
 def test_seven_bits_without_vnni(learned: Trained, store: Store) -> None:

@@ -685,7 +685,8 @@ def export(
     )
     for line in lines:
         print(line)
-    print(f"{path}: {trained.model.variant.name}, {path.stat().st_size / 1e6:,.1f} MB")
+    written = path.stat().st_size + (path.with_suffix(".bin").stat().st_size if to == "openvino" else 0)
+    print(f"{path}: {trained.model.variant.name}, {written / 1e6:,.1f} MB")
 
 
 def compare(first: Positional[str], second: Positional[str], weights: Path, image: Path) -> None:

@@ -9,8 +9,11 @@ An 8-bit weight times an 8-bit activation, added in pairs, overflows 16 bits: pr
 get 7-bit weights.
 """
 
+import logging
 import platform
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +62,7 @@ def quantise(trained: Trained, store: Store, seven_bits: bool | None = None) -> 
         raise CheckpointError("int8 needs the packages onnx and onnxruntime: pip install 'alexnet[serve]'.") from error
 
     model = onnx_graph.to_onnx(trained)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         written = Path(folder) / "int8.onnx"
         library.quantize_static(
             model, written, _pictures(library.CalibrationDataReader, trained.preprocessing, store),
@@ -72,6 +75,16 @@ def quantise(trained: Trained, store: Store, seven_bits: bool | None = None) -> 
     if not quantised.metadata_props:
         quantised.metadata_props.add(key=onnx_graph.KEY, value=onnx_graph.header(trained))
     return quantised
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the quantiser's advice to fold layers first: this graph has none to fold."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _pictures(reader: type, preprocessing: Preprocessing, store: Store) -> Any:

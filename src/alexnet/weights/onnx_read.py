@@ -74,6 +74,8 @@ def read(path: Path) -> Foreign:
     """
     try:
         model = _parse(path)
+        if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+            raise Unlike("its weights are whole numbers, rounded for speed; import the float32 network that it was made from")
         entries = {entry.key: entry.value for entry in model.metadata_props}
         if KEY in entries:
             return _ours(model, entries[KEY], path.parent)
