@@ -375,6 +375,17 @@ def test_import_refuses_and_writes_nothing(tmp_path: Path, capsys: pytest.Captur
     assert "did you mean 'import'" in fails(capsys, 2, "weights", "imprt")
 
 
+def test_import_never_overwrites_its_source(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor a run's checkpoint, which holds more than an import keeps."""
+    latest = run / "latest.safetensors"
+    before = latest.read_bytes()
+    for source in (run, latest):
+        assert "is the file itself" in fails(capsys, 2, "weights", "import", str(source), "-o", str(latest))
+    assert latest.read_bytes() == before
+    assert "must end in .safetensors" in fails(capsys, 2, "weights", "import", str(run), "-o", str(tmp_path / "x.onnx"))
+    assert not (tmp_path / "x.onnx").exists()
+
+
 def test_weights_list(capsys: pytest.CaptureFixture[str]) -> None:
     main(["weights", "list"])
     out = capsys.readouterr().out
@@ -393,6 +404,7 @@ def test_weights_verify(shared: Path, run: Path, tmp_path: Path, capsys: pytest.
 
 def test_weights_pull_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'caffenet'" in fails(capsys, 2, "weights", "pull", "cafenet")
+    assert "is no network and stays" in fails(capsys, 2, "weights", "pull", "caffe-mean", "-o", "mean.binaryproto")
 
 
 def test_export_and_back(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

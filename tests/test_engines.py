@@ -1,5 +1,7 @@
 """Every engine gives PyTorch's answer, and files know their preprocessing."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +112,58 @@ def test_preprocessing_inside_is_refused(trained: Trained, tmp_path: Path) -> No
     export(trained, "onnx", tmp_path / "x.onnx", with_preprocessing=True)
     with pytest.raises(CheckpointError, match="has its preprocessing in the graph"):
         engines.load(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("engine", SERVING)
+def test_a_damaged_graph(trained: Trained, tmp_path: Path, engine: str) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "x.onnx"
+    export(trained, "onnx", path)
+    model = onnx.load(path)
+    model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
+    onnx.save(model, path)
+    with pytest.raises(CheckpointError, match=rf"x\.onnx is damaged: {engine} cannot run it"):
+        engines.load(path, engine)
+    model.metadata_props[0].value = "{"
+    onnx.save(model, path)
+    with pytest.raises(CheckpointError, match=r"x\.onnx: the entry 'alexnet' of the metadata is damaged"):
+        engines.load(path, engine)
+
+
+def test_openvinos_weights_are_missing(trained: Trained, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    export(trained, "openvino", tmp_path / "x.xml")
+    (tmp_path / "x.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"its weights, x\.bin, must lie beside it"):
+        engines.load(tmp_path / "x.xml")
+
+
+def test_without_onnx_auto_is_pytorch(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO alone cannot be handed a network in memory."""
+    monkeypatch.setattr(engines, "find_spec", lambda name: name in ("openvino", "torch"))
+    assert engines.of(trained, "auto").engine == "torch"
+
+
+INTERRUPTED = """
+import faulthandler, os, signal
+faulthandler.enable()
+from alexnet import AlexNet, engines
+from alexnet.variants import get
+from alexnet.weights.importer import default_classes, published_preprocessing
+from alexnet.weights.native import Trained
+variant = get("caffe", width=1 / 16, num_classes=3)
+trained = Trained(AlexNet(variant).eval(), default_classes(variant), published_preprocessing(variant), {}, {})
+first, second = (engines.of(trained, "openvino") for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGINT, lambda *_: print("interrupted"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_ctrl_c_after_two_networks_on_openvino() -> None:
+    """Each with a Core of its own left the process a stack for signals that is no more."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnx")
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr

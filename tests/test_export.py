@@ -178,3 +178,15 @@ def test_where_it_goes(tmp_path: Path) -> None:
 def test_a_checkpoint_loses_its_training_state(learned: Trained, tmp_path: Path) -> None:
     export(learned, "safetensors", tmp_path / "x.safetensors")
     assert (tmp_path / "x.safetensors").stat().st_size < 4.2 * learned.model.variant.parameters + 2e5
+
+
+def test_options_that_would_do_nothing(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="--data is for --precision int8"):
+        export(fresh("caffe"), "onnx", tmp_path / "x.onnx", store=store)
+    with pytest.raises(CheckpointError, match="--allow-loss is for --precision int8"):
+        export(fresh("caffe"), "onnx", tmp_path / "x.onnx", allow_loss=True)
+
+
+def test_openvino_into_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"x\.xml could not be written"):
+        export(fresh("caffe"), "openvino", tmp_path / "none" / "x.xml")

@@ -564,7 +564,11 @@ def import_weights(
     """
     from alexnet.weights import check, importer, native
 
+    if out.suffix != ".safetensors":
+        raise CheckpointError(f"out (={out}) must end in .safetensors, the only format that holds all of it.")
     trained, foreign = importer.import_weights(file, variant, input_size, mean, classes)
+    if out.exists() and out.samefile(native.find(file)):
+        raise CheckpointError(f"out (={out}) is the file itself: name another with -o.")
     result = check.network(trained.model)
     native.save(out, trained)
     for line in (*importer.describe(trained, foreign), *result.lines()):
@@ -602,14 +606,16 @@ def pull_weights(
         out: the file to write; NAME.safetensors if not given.
         url: a mirror's address; the file must be the same to the bit.
     """
-    from alexnet.weights import registry
+    from alexnet.weights import download, registry
 
     entry = registry.get(name)
-    file = registry.pull(entry, url=url)
+    if out and entry.variant is None:
+        raise CheckpointError(f"{name} is no network and stays where it is downloaded to: leave out -o.")
+    file = download.pull(entry, url=url)
     if entry.variant is None:
         print(file)
         return
-    mean = registry.pull(entry.companion) if entry.companion else None
+    mean = download.pull(entry.companion) if entry.companion else None
     import_weights(file, out or Path(f"{name}.safetensors"), entry.variant, mean=mean)
 
 

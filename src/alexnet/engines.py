@@ -12,9 +12,10 @@ from our own file, or from a file that `alexnet export` wrote (.onnx, .xml), als
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,15 +58,22 @@ def load(path: str | Path, engine: Engine = "auto") -> Classifier:
     path = Path(path)
     if path.suffix in EXPORTED and path.is_file():
         return _exported(path, engine)
-    return of(native.load(path), engine)
+    chosen = _for_network(engine)
+    device = "cuda" if chosen == "torch" and torch.cuda.is_available() else "cpu"
+    return of(native.load(path, device), chosen)
 
 
-def of(trained: Trained, engine: Engine = "torch") -> Classifier:
+def of(trained: Trained, engine: Engine | str = "torch") -> Classifier:
     """A classifier from a network in memory."""
-    chosen = choose(engine)
+    chosen = _for_network(engine)
     start = STARTERS.get(chosen)
     network = start(onnx_graph.to_onnx(trained).SerializeToString()) if start else eager(trained.model)
     return Classifier(network, trained.classes, trained.preprocessing, chosen)
+
+
+def _for_network(engine: Engine | str) -> str:
+    """The engine for a network in memory. All but PyTorch are handed it as ONNX, which takes that package too."""
+    return choose("torch" if engine == "auto" and not find_spec("onnx") else engine)
 
 
 def _exported(path: Path, engine: Engine) -> Classifier:
@@ -76,8 +84,18 @@ def _exported(path: Path, engine: Engine) -> Classifier:
         raise CheckpointError(f"{path} lacks alexnet's metadata: bring it in with `alexnet weights import` and use that.")
     if entry != onnx_graph.X:
         raise CheckpointError(f"{path} has its preprocessing in the graph; export one without for `predict` and `evaluate`.")
-    _, classes, preprocessing = onnx_graph.from_header(text)
-    return Classifier(STARTERS[chosen](path), classes, preprocessing, chosen)
+    try:
+        _, classes, preprocessing = onnx_graph.from_header(text)
+        return Classifier(STARTERS[chosen](path), classes, preprocessing, chosen)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged graph; each engine has errors of its own
+        raise CheckpointError(f"{path} is damaged: {chosen} cannot run it ({_last_line(error)}).") from error
+
+
+def _last_line(error: Exception) -> str:
+    """Engines put where in their own source it happened before what happened."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1][:200]
 
 
 def _onnx_header(path: Path) -> tuple[str | None, str]:
@@ -91,17 +109,17 @@ def _onnx_header(path: Path) -> tuple[str | None, str]:
 
 
 def _openvino_header(path: Path) -> tuple[str | None, str]:
-    import openvino
-
     try:
-        model = openvino.Core().read_model(path)
+        model = openvino_core().read_model(path)
     except RuntimeError as error:
-        raise CheckpointError(f"{path} is damaged or no OpenVINO model ({str(error).splitlines()[0]}).") from error
+        weights = path.with_suffix(".bin")
+        reason = _last_line(error) if weights.exists() else f"its weights, {weights.name}, must lie beside it"
+        raise CheckpointError(f"{path} is damaged or no OpenVINO model ({reason}).") from error
     text = model.get_rt_info([onnx_graph.KEY]).astype(str) if model.has_rt_info([onnx_graph.KEY]) else None
     return text, model.inputs[0].get_any_name()
 
 
-def choose(engine: Engine, among: tuple[str, ...] = (*SERVING, "torch")) -> str:
+def choose(engine: Engine | str, among: tuple[str, ...] = (*SERVING, "torch")) -> str:
     """The engine that is meant.
 
     Raises:
@@ -129,14 +147,29 @@ def threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's one Core of this process.
+
+    A Core that compiles gives the thread a new stack for signals and, when it goes, puts back the one that it found. Of two,
+    the second puts back the first one's, which is no more: the next Ctrl-C ends in a segmentation fault (OpenVINO 2026.4).
+
+    Raises:
+        CheckpointError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise CheckpointError("OpenVINO's format needs the package openvino: pip install 'alexnet[serve]'.") from error
+    return openvino.Core()
+
+
 def start_openvino(model: bytes | Path) -> Network:
     """OpenVINO on the CPU, in float32: left alone it would compute in bfloat16 where the processor has it.
 
     Its threads are not bound to cores: bound ones wait where another program has the core (7.9 against 7.0 ms an image).
     """
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads(), "ENABLE_CPU_PINNING": False}
     request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
     return lambda x: torch.from_numpy(request.infer([x.numpy()], share_inputs=True)[0].copy())

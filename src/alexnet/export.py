@@ -6,11 +6,10 @@ their prototxt and mean; torchvision's and NumPy's hold tensors alone, and the e
 """
 
 import os
-import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from alexnet import engines
 from alexnet.data.store import Store
@@ -18,7 +17,7 @@ from alexnet.errors import CheckpointError
 from alexnet.evaluate import check_fits, evaluate_classifier
 from alexnet.files import writing_weights
 from alexnet.quantise import has_vnni, quantise
-from alexnet.weights import caffe, native, npy, onnx_graph, torchvision
+from alexnet.weights import caffe_write, native, npy, onnx_graph, torchvision
 from alexnet.weights.native import Trained
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def export(
     Raises:
         CheckpointError: the format cannot hold the network, int8 lost too much, a library is missing, no space.
     """
-    _check(target, out, int8, with_preprocessing, store)
+    _check(target, out, int8, with_preprocessing, store, allow_loss)
     if target in GRAPHS:
         model, lines = _quantised(trained, store, allow_loss) if int8 and store else (onnx_graph.to_onnx(trained), [])
         if with_preprocessing:
@@ -76,7 +75,7 @@ def export(
     return _write_weights(trained, target, out)
 
 
-def _check(target: Target, out: Path, int8: bool, with_preprocessing: bool, store: Store | None) -> None:
+def _check(target: Target, out: Path, int8: bool, with_preprocessing: bool, store: Store | None, allow_loss: bool) -> None:
     if target not in get_args(Target):
         raise CheckpointError(f"there is no target {target!r}. Known: {', '.join(get_args(Target))}.")
     if out.suffix != ENDINGS[target]:
@@ -84,6 +83,12 @@ def _check(target: Target, out: Path, int8: bool, with_preprocessing: bool, stor
     for asked, what in ((int8, "--precision int8"), (with_preprocessing, "--with-preprocessing")):
         if asked and target not in GRAPHS:
             raise CheckpointError(f"{what} needs a format that holds a graph: --to onnx or --to openvino, not {target}.")
+    if store is not None and not int8:
+        raise CheckpointError(
+            "--data is for --precision int8, which is calibrated and tested on it: add the one or leave out the other."
+        )
+    if allow_loss and not int8:
+        raise CheckpointError("--allow-loss is for --precision int8: nothing else loses anything.")
     if int8 and store is None:
         raise CheckpointError("--precision int8 needs pictures to calibrate on and to test: name a store with --data.")
 
@@ -95,7 +100,7 @@ def _write_weights(trained: Trained, target: Target, out: Path) -> list[str]:
             native.save(out, replace(trained, extra={}, state={}))
             return []
         case "caffe":
-            caffe.write(out, variant, tensors, mean)
+            caffe_write.write(out, variant, tensors, mean, trained.preprocessing.scale)
             return [f"beside it: {out.with_suffix('.prototxt').name}, the network for Caffe"]
         case "torchvision":
             torchvision.write(out, variant, tensors)
@@ -139,23 +144,13 @@ def _write_onnx(out: Path, model: "onnx.ModelProto") -> None:
 
 def _write_openvino(out: Path, model: "onnx.ModelProto") -> None:
     """OpenVINO's two files, .xml and .bin, without its default of float16."""
-    library = _openvino()
-    network = library.Core().read_model(model.SerializeToString())
+    core = engines.openvino_core()  # says what to do if there is none
+    import openvino
+
+    network = core.read_model(model.SerializeToString())
     network.set_rt_info(model.metadata_props[0].value, [onnx_graph.KEY])
     weights = out.with_suffix(".bin")
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.stem}."))
-    try:
-        with writing_weights(out) as temporary:
-            library.save_model(network, folder / out.name, compress_to_fp16=False)
-            os.replace(folder / weights.name, weights)  # the .xml comes last: it is what others open
-            os.replace(folder / out.name, temporary)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise CheckpointError("OpenVINO's format needs the package openvino: pip install 'alexnet[serve]'.") from error
-    return openvino
+    with writing_weights(out) as temporary, tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
+        openvino.save_model(network, Path(folder, out.name), compress_to_fp16=False)
+        os.replace(Path(folder, weights.name), weights)  # the .xml comes last: it is what others open
+        os.replace(Path(folder, out.name), temporary)

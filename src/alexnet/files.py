@@ -15,7 +15,7 @@ def replacing(path: Path) -> Iterator[Path]:
     >>> with replacing(folder / "weights.npy") as temporary:
     ...     temporary.write_bytes(data)
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.parent / f".{path.name}.tmp"
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -37,7 +37,8 @@ def writing_weights(path: Path) -> Iterator[Path]:
             yield temporary
     except (OSError, RuntimeError) as error:  # PyTorch's writer reports a full disk as RuntimeError
         raise CheckpointError(
-            f"{path} could not be written ({error}); what stood there before is untouched. Free some space and try again."
+            f"{path} could not be written ({error}); what stood there before is untouched. The folder must exist, be "
+            "writable and have space; then try again."
         ) from error
 
 

@@ -11,6 +11,7 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm, Tanh
@@ -54,16 +55,16 @@ class AlexNet(nn.Module):
     def _build(self, variant: Variant) -> None:
         self.variant = variant
         self.ops = self.variant.ops()
+        device = torch.get_default_device()  # skip_init itself would take memory on the CPU within "meta" too
         for layer in self.variant.layers():
             match layer.op:
                 case Conv(name=name, kernels=out, size=size, stride=stride, padding=padding, groups=groups):
                     symmetric = padding[0] if padding[0] == padding[1] else 0  # the rest is padded in `_run`
-                    self.add_module(
-                        name, nn.utils.skip_init(nn.Conv2d, layer.input[0], out, size, stride, symmetric, groups=groups)
-                    )
+                    conv = skip_init(nn.Conv2d, layer.input[0], out, size, stride, symmetric, groups=groups, device=device)
+                    self.add_module(name, conv)
                 case Linear(name=name, units=units):
                     fan_in = layer.parameters // units - 1
-                    self.add_module(name, nn.utils.skip_init(nn.Linear, fan_in, units))
+                    self.add_module(name, skip_init(nn.Linear, fan_in, units, device=device))
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator | None = None) -> None:

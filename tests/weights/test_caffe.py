@@ -25,7 +25,7 @@ from alexnet import AlexNet
 from alexnet.arithmetic import LRN, Dropout
 from alexnet.errors import CheckpointError
 from alexnet.variants import Variant, get
-from alexnet.weights import caffe
+from alexnet.weights import caffe_read, caffe_schema, caffe_write
 
 BOUND = 2e-6  # as in test_golden.py: float64 differs from Caffe's float32 by 2e-7 to 6e-7
 TINY = get("caffe", kernels=(12, 32, 48, 48, 32), units=(64, 64), num_classes=10)
@@ -146,7 +146,7 @@ def distance(found: Tensor, golden: np.ndarray) -> float:
 def test_caffes_own_outputs(shared: Path, inputs: ModuleType, layout: str) -> None:
     """Files that Caffe wrote, and what Caffe computed with them."""
     folder = shared / "weights" / "tiny"
-    read = caffe.read(folder / f"alexnet-{layout}.caffemodel")
+    read = caffe_read.read(folder / f"alexnet-{layout}.caffemodel")
     model = AlexNet(TINY).eval()
     model.load_state_dict(read.tensors, assign=True)
     golden = np.load(folder / "caffe-output.npz")
@@ -161,7 +161,7 @@ def test_caffes_own_outputs(shared: Path, inputs: ModuleType, layout: str) -> No
 
 
 def test_both_layouts_are_one_network(shared: Path) -> None:
-    old, new = (caffe.read(shared / "weights" / "tiny" / f"alexnet-{layout}.caffemodel") for layout in ("v1", "v2"))
+    old, new = (caffe_read.read(shared / "weights" / "tiny" / f"alexnet-{layout}.caffemodel") for layout in ("v1", "v2"))
     assert same(old.tensors, new.tensors)
     assert old.ops == new.ops == without_dropout(TINY)
     assert (old.format, new.format) == ("Caffe, layout of 2014", "Caffe")
@@ -171,25 +171,25 @@ def test_both_layouts_are_one_network(shared: Path) -> None:
 
 def test_the_mean_image(shared: Path) -> None:
     """The colour is the one that all of Caffe's examples subtract: 104.007, 116.669, 122.679 in B, G, R."""
-    mean = caffe.read_mean(shared / "weights" / "tiny" / "imagenet-mean.binaryproto")
+    mean = caffe_read.read_mean(shared / "weights" / "tiny" / "imagenet-mean.binaryproto")
     assert mean.shape == (3, 256, 256) and mean.dtype == torch.float32
     assert mean.mean((1, 2)).tolist() == pytest.approx([122.679, 116.669, 104.007], abs=5e-4)
 
 
 def test_looks_like(shared: Path, path: Path, net: Net) -> None:
     tiny = shared / "weights" / "tiny"
-    assert all(caffe.looks_like(tiny / f"alexnet-{layout}.caffemodel") for layout in ("v1", "v2"))
-    assert not caffe.looks_like(tiny / "imagenet-mean.binaryproto")
-    assert not caffe.looks_like(tiny / "caffe-output.npz")
-    assert not caffe.looks_like(shared / "facts.md")
-    assert not caffe.looks_like(path)  # there is none
+    assert all(caffe_read.looks_like(tiny / f"alexnet-{layout}.caffemodel") for layout in ("v1", "v2"))
+    assert not caffe_read.looks_like(tiny / "imagenet-mean.binaryproto")
+    assert not caffe_read.looks_like(tiny / "caffe-output.npz")
+    assert not caffe_read.looks_like(shared / "facts.md")
+    assert not caffe_read.looks_like(path)  # there is none
     whole = net.write(path).read_bytes()
     for cut in (50, 200, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        assert caffe.looks_like(path)  # so that `read` says that it is cut short
+        assert caffe_read.looks_like(path)  # so that `read` says that it is cut short
     for foreign in (b"", b"\x80\x02}q\x00.", b"PK\x03\x04" * 9, b"\x93NUMPY" * 9, b"\x08\x07\x12\x04onnx", b"\x0a" * 99):
         path.write_bytes(foreign)
-        assert not caffe.looks_like(path), foreign
+        assert not caffe_read.looks_like(path), foreign
 
 
 # ---------------------------------------------------------------- reading hand-made files
@@ -197,14 +197,14 @@ def test_looks_like(shared: Path, path: Path, net: Net) -> None:
 
 def test_small(net: Net, path: Path) -> None:
     """The hand-made network is the one that the tests below change."""
-    read = caffe.read(net.write(path))
+    read = caffe_read.read(net.write(path))
     assert same(read.tensors, net.tensors) and read.ops == without_dropout(SMALL)
     assert read.input_size is None and read.preprocessing is None and read.notes == ()
 
 
 def test_a_layer_that_was_renamed_to_be_trained_anew(net: Net, path: Path) -> None:
     net.set("fc8", 1, "fc8_flickr")
-    read = caffe.read(net.write(path))
+    read = caffe_read.read(net.write(path))
     assert same(read.tensors, net.tensors)
     assert read.notes == ("layer 'fc8_flickr' is fc8 here",)
 
@@ -212,7 +212,7 @@ def test_a_layer_that_was_renamed_to_be_trained_anew(net: Net, path: Path) -> No
 def test_a_name_that_is_no_utf8(net: Net, path: Path) -> None:
     """Somebody's editor wrote it; it is only a name."""
     net.set("conv1", 1, b"\xe9t\xe9")
-    read = caffe.read(net.write(path))
+    read = caffe_read.read(net.write(path))
     assert same(read.tensors, net.tensors) and "is conv1 here" in read.notes[0]
 
 
@@ -222,7 +222,7 @@ def test_what_caffe_adds_in_training(net: Net, path: Path) -> None:
     net["split"] = [(1, "s"), (2, "Split"), (3, "label"), (4, "label0"), (4, "label1")]
     net["split2"] = [(1, "s2"), (2, "Split"), (3, "fc8"), (4, "fc8_0"), (4, "fc8_1")]
     net["accuracy"] = [(1, "a"), (2, "Accuracy"), (3, "fc8_1"), (3, "label1"), (4, "a"), (8, message((1, 1)))]
-    assert same(caffe.read(net.write(path)).tensors, net.tensors)
+    assert same(caffe_read.read(net.write(path)).tensors, net.tensors)
 
 
 def test_a_split_in_the_chain(net: Net, path: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_split_in_the_chain(net: Net, path: Path) -> None:
         net.set(name, 3, "fc7_0")
         net.set(name, 4, "fc7_0")
     net.set("fc8", 3, "fc7_0")
-    assert caffe.read(net.write(path)).ops == without_dropout(SMALL)
+    assert caffe_read.read(net.write(path)).ops == without_dropout(SMALL)
 
 
 def test_layers_that_are_not_in_place(net: Net, path: Path) -> None:
@@ -244,7 +244,7 @@ def test_layers_that_are_not_in_place(net: Net, path: Path) -> None:
     net.set("drop6", 3, "relu6")
     net.set("drop6", 4, "drop6")
     net.set("fc7", 3, "drop6")
-    assert caffe.read(net.write(path)).ops == without_dropout(SMALL)
+    assert caffe_read.read(net.write(path)).ops == without_dropout(SMALL)
 
 
 def test_numbers_in_other_dress(net: Net, path: Path) -> None:
@@ -254,18 +254,18 @@ def test_numbers_in_other_dress(net: Net, path: Path) -> None:
     old = message((1, 1), (2, 1), (3, 3), (4, 4), (5, raw[:20]), (5, raw[20:]))
     doubles = message((7, message((1, b"\x03"))), (8, bias.double().numpy().tobytes()))
     net.set("fc8", 7, old, doubles)
-    assert same(caffe.read(net.write(path)).tensors, net.tensors)
+    assert same(caffe_read.read(net.write(path)).tensors, net.tensors)
 
 
 def test_what_the_data_layer_tells(net: Net, path: Path) -> None:
     net.set("data", 100, message((3, 67), (5, 104.0), (5, 117.0), (5, 123.0), (1, 0.00390625)))
-    read = caffe.read(net.write(path))
+    read = caffe_read.read(net.write(path))
     assert read.input_size == 67 and read.preprocessing is not None
     assert read.preprocessing.mean.flatten().tolist() == [123, 117, 104]
     assert read.preprocessing.scale.tolist() == [1 / 256] * 3
     assert (read.preprocessing.bgr, read.preprocessing.stored_size, read.preprocessing.input_size) == (True, 256, 67)
     net.set("data", 100, message((3, 67), (4, "mean.binaryproto"), (1, 0.5)))
-    read = caffe.read(net.write(path))
+    read = caffe_read.read(net.write(path))
     assert read.preprocessing is None
     assert "mean image mean.binaryproto" in read.notes[0] and "multiplied by 0.5" in read.notes[1]
 
@@ -281,7 +281,7 @@ def test_the_input_of_a_deployed_net(net: Net, path: Path, fields: list[tuple[in
     del net["data"]
     net.write(path)
     path.write_bytes(message(*fields) + path.read_bytes())
-    assert caffe.read(path).input_size == 67
+    assert caffe_read.read(path).input_size == 67
 
 
 REFUSED: dict[str, tuple[Callable[[Net], Any], str]] = {
@@ -329,7 +329,7 @@ def test_refused(net: Net, path: Path, case: str) -> None:
     change, reason = REFUSED[case]
     change(net)
     with pytest.raises(CheckpointError, match=reason) as caught:
-        caffe.read(net.write(path))
+        caffe_read.read(net.write(path))
     assert str(caught.value).startswith(f"{path} cannot be read as a caffemodel: ")
 
 
@@ -340,33 +340,33 @@ def test_the_types_of_2014(path: Path, shared: Path, number: int) -> None:
     path.write_bytes(whole + message((2, message((2, "fc8"), (3, "x"), (4, "odd"), (5, number)))))
     known = {3: "Concat", 25: "Eltwise", 35: "AbsVal", 39: "Deconvolution"}
     if number == 24:
-        assert caffe.read(path)  # WindowData: a source
+        assert caffe_read.read(path)  # WindowData: a source
         return
     with pytest.raises(CheckpointError, match=f"layer 'odd' is of type '{known.get(number, f'type {number}')}'"):
-        caffe.read(path)
+        caffe_read.read(path)
 
 
 def test_other_kinds_of_file(path: Path, shared: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
-        caffe.read(path)
+        caffe_read.read(path)
     with pytest.raises(CheckpointError, match="directory"):
-        caffe.read(tmp_path)
+        caffe_read.read(tmp_path)
     path.write_text('name: "AlexNet"\nlayer {\n  name: "data"\n}\n')
     with pytest.raises(CheckpointError, match=r"is a prototxt.*name the \.caffemodel"):
-        caffe.read(path)
+        caffe_read.read(path)
     path.write_bytes(message((2, message((1, message((1, "conv1")))))))
     with pytest.raises(CheckpointError, match="layout of 2013.*upgrade_net_proto_binary"):
-        caffe.read(path)
+        caffe_read.read(path)
     path.write_bytes(message((1, "empty")))
     with pytest.raises(CheckpointError, match="holds no layers"):
-        caffe.read(path)
+        caffe_read.read(path)
     path.write_bytes(message((2, b""), (100, b"")))
     with pytest.raises(CheckpointError, match="mixes"):
-        caffe.read(path)
+        caffe_read.read(path)
     with pytest.raises(CheckpointError, match="is no field of Caffe's NetParameter"):
-        caffe.read(shared / "weights" / "tiny" / "imagenet-mean.binaryproto")
+        caffe_read.read(shared / "weights" / "tiny" / "imagenet-mean.binaryproto")
     with pytest.raises(CheckpointError, match="cannot be read as a mean image"):
-        caffe.read_mean(shared / "weights" / "tiny" / "alexnet-v2.caffemodel")
+        caffe_read.read_mean(shared / "weights" / "tiny" / "alexnet-v2.caffemodel")
 
 
 def test_cut_short_anywhere(net: Net, path: Path) -> None:
@@ -375,7 +375,7 @@ def test_cut_short_anywhere(net: Net, path: Path) -> None:
     for cut in range(0, len(whole) - loss, 13):
         path.write_bytes(whole[:cut])
         with pytest.raises(CheckpointError):
-            caffe.read(path)
+            caffe_read.read(path)
 
 
 def test_where_it_is_cut(net: Net, path: Path) -> None:
@@ -384,14 +384,14 @@ def test_where_it_is_cut(net: Net, path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"cut short or damaged: field 100 at byte \d+ would end at byte 3,016, past the 1,000"
     ):
-        caffe.read(path)
+        caffe_read.read(path)
 
 
 def test_a_mean_of_another_shape(path: Path) -> None:
     for fields in ([(1, 1), (2, 3), (3, 2), (4, 3)], [(1, 1), (2, 1), (3, 3), (4, 6)], [(7, message((1, b"\x12")))]):
         path.write_bytes(message(*fields, (5, b"\0" * 72)))
         with pytest.raises(CheckpointError, match="a mean image is 1 x 3 x size x size"):
-            caffe.read_mean(path)
+            caffe_read.read_mean(path)
 
 
 @pytest.mark.parametrize("content", ["length", "numbers", "shape", "fields", "layers", "varint", "settings"])
@@ -417,7 +417,7 @@ def test_claims_cost_nothing(net: Net, path: Path, content: str) -> None:
     tracemalloc.start()
     start = time.perf_counter()
     with pytest.raises(CheckpointError):
-        caffe.read(path)
+        caffe_read.read(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 << 20 and time.perf_counter() - start < 5
@@ -430,16 +430,16 @@ def test_claims_cost_nothing(net: Net, path: Path, content: str) -> None:
 @pytest.mark.parametrize("size", [1, 80])
 def test_round_trip(path: Path, variant: Variant, size: int) -> None:
     tensors, mean = parameters(variant), torch.rand(3, size, size) * 255
-    caffe.write(path, variant, {name: tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor for name, tensor in tensors.items()}, mean)  # fmt: skip
-    read = caffe.read(path)
-    assert caffe.looks_like(path)
+    caffe_write.write(path, variant, {name: tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor for name, tensor in tensors.items()}, mean)  # fmt: skip
+    read = caffe_read.read(path)
+    assert caffe_read.looks_like(path)
     assert same(read.tensors, tensors) and read.ops == without_dropout(variant) and read.input_size == 67
     assert all(tensor.is_contiguous() for tensor in read.tensors.values())
     if size == 1:
         assert read.preprocessing is not None and torch.equal(read.preprocessing.mean, mean)
         assert not (path.parent / "x.mean.binaryproto").exists()
     else:
-        assert torch.equal(caffe.read_mean(path.parent / "x.mean.binaryproto"), mean)
+        assert torch.equal(caffe_read.read_mean(path.parent / "x.mean.binaryproto"), mean)
         assert "x.mean.binaryproto" in " ".join(read.notes)
     assert ("drops 0.25" in " ".join(read.notes)) == (variant.dropout == 0.25)
     assert sorted(file.name for file in path.parent.iterdir()) == sorted(
@@ -449,9 +449,9 @@ def test_round_trip(path: Path, variant: Variant, size: int) -> None:
 
 def test_the_text_beside_it(path: Path) -> None:
     """The prototxt is the caffemodel without its numbers."""
-    caffe.write(path, SMALL, parameters(SMALL), torch.ones(3, 1, 1))
+    caffe_write.write(path, SMALL, parameters(SMALL), torch.ones(3, 1, 1))
     text = path.with_suffix(".prototxt").read_text()
-    net = text_format.Parse(text, caffe._MESSAGE["Net"]())
+    net = text_format.Parse(text, caffe_schema.MESSAGE["Net"]())
     assert [layer.name for layer in net.layer] == ["data", *(op.name for op in SMALL.ops()), "prob"]
     assert list(net.layer[0].input_param.shape[0].dim) == [1, 3, 67, 67]
     for part in (
@@ -464,7 +464,7 @@ def test_the_text_beside_it(path: Path) -> None:
         "# The input is BGR",
     ):
         assert part in text
-    whole = caffe._MESSAGE["Net"].FromString(path.read_bytes())
+    whole = caffe_schema.MESSAGE["Net"].FromString(path.read_bytes())
     for layer in whole.layer:
         layer.DiscardUnknownFields()  # the blobs
     assert whole == net
@@ -485,7 +485,7 @@ WRITE_REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_caffe_cannot_hold(path: Path, changes: dict[str, Any], reason: str) -> None:
     variant = replace(SMALL, **changes)
     with pytest.raises(CheckpointError, match=f"Caffe cannot hold this network: .*{reason}"):
-        caffe.write(path, variant, parameters(variant), torch.ones(3, 1, 1))
+        caffe_write.write(path, variant, parameters(variant), torch.ones(3, 1, 1))
     assert not list(path.parent.iterdir())
 
 
@@ -493,8 +493,8 @@ def test_a_window_within_towers_of_a_single_tower(path: Path) -> None:
     """One tower's window is the window across all; a net without LRN has none."""
     for changes in ({"towers": 1}, {"block1": ("conv", "relu", "pool"), "block2": ("conv", "relu", "pool")}):
         variant = replace(SMALL, lrn_window="tower", **changes)
-        caffe.write(path, variant, parameters(variant), torch.ones(3, 1, 1))
-        assert all(op.towers == 1 for op in caffe.read(path).ops or () if isinstance(op, LRN))
+        caffe_write.write(path, variant, parameters(variant), torch.ones(3, 1, 1))
+        assert all(op.towers == 1 for op in caffe_read.read(path).ops or () if isinstance(op, LRN))
 
 
 def test_the_advice_about_dropout(path: Path) -> None:
@@ -503,9 +503,9 @@ def test_the_advice_about_dropout(path: Path) -> None:
     model, tensors = AlexNet(paper).eval(), parameters(paper, 1)
     model.load_state_dict(tensors)
     halved = {**tensors, "fc7.weight": tensors["fc7.weight"] / 2, "fc8.weight": tensors["fc8.weight"] / 2}
-    caffe.write(path, SMALL, halved, torch.ones(3, 1, 1))
+    caffe_write.write(path, SMALL, halved, torch.ones(3, 1, 1))
     other = AlexNet(SMALL).eval()
-    other.load_state_dict(caffe.read(path).tensors)
+    other.load_state_dict(caffe_read.read(path).tensors)
     x = torch.randn(2, 3, 67, 67) * 50
     torch.testing.assert_close(other(x), model(x))
 
@@ -513,15 +513,17 @@ def test_the_advice_about_dropout(path: Path) -> None:
 def test_wrong_tensors_and_names(path: Path) -> None:
     tensors = parameters(SMALL)
     with pytest.raises(CheckpointError, match=r"must end in \.caffemodel"):
-        caffe.write(path.with_suffix(".prototxt"), SMALL, tensors, torch.ones(3, 1, 1))
+        caffe_write.write(path.with_suffix(".prototxt"), SMALL, tensors, torch.ones(3, 1, 1))
     with pytest.raises(CheckpointError, match=r"fc7\.bias missing: an AlexNet has"):
-        caffe.write(path, SMALL, {name: tensor for name, tensor in tensors.items() if name != "fc7.bias"}, torch.ones(3, 1, 1))
+        caffe_write.write(
+            path, SMALL, {name: tensor for name, tensor in tensors.items() if name != "fc7.bias"}, torch.ones(3, 1, 1)
+        )
     with pytest.raises(CheckpointError, match=r"fc7\.weight has shape \(4,\), where"):
-        caffe.write(path, SMALL, {**tensors, "fc7.weight": torch.ones(4)}, torch.ones(3, 1, 1))
+        caffe_write.write(path, SMALL, {**tensors, "fc7.weight": torch.ones(4)}, torch.ones(3, 1, 1))
 
 
 def test_a_write_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    caffe.write(path, SMALL, parameters(SMALL), torch.ones(3, 80, 80))
+    caffe_write.write(path, SMALL, parameters(SMALL), torch.ones(3, 80, 80))
     before = {file: file.read_bytes() for file in path.parent.iterdir()}
 
     def full(descriptor: int) -> None:
@@ -529,10 +531,10 @@ def test_a_write_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(CheckpointError, match="could not be written.*No space left.*untouched"):
-        caffe.write(path, SMALL, parameters(SMALL, 1), torch.zeros(3, 80, 80))
+        caffe_write.write(path, SMALL, parameters(SMALL, 1), torch.zeros(3, 80, 80))
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
     with pytest.raises(CheckpointError, match="could not be written"):
-        caffe.write(path.parent / "none" / path.name, SMALL, parameters(SMALL), torch.ones(3, 1, 1))
+        caffe_write.write(path.parent / "none" / path.name, SMALL, parameters(SMALL), torch.ones(3, 1, 1))
 
 
 # ---------------------------------------------------------------- fuzzing
@@ -542,8 +544,8 @@ WHOLE = message((1, "small"), *((100, message(*fields)) for fields in Net().valu
 
 
 def read_or_refuse(path: Path) -> None:
-    caffe.looks_like(path)
-    for read in (caffe.read, caffe.read_mean):
+    caffe_read.looks_like(path)
+    for read in (caffe_read.read, caffe_read.read_mean):
         try:
             read(path)
         except CheckpointError as error:

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from alexnet import AlexNet
 from alexnet.errors import CheckpointError
 from alexnet.export import ENDINGS, export
 from alexnet.variants import get
-from alexnet.weights import imagenet, importer
+from alexnet.weights import caffe_write, imagenet, importer
 from alexnet.weights.foreign import shapes
 from alexnet.weights.importer import import_weights
 from alexnet.weights.native import Trained
@@ -230,3 +232,94 @@ def test_a_full_size_file_in_little_memory(tmp_path: Path) -> None:
     _, megabytes = json.loads(out.stdout)
     assert megabytes < 800
     path.unlink()
+
+
+def write_mean(path: Path, mean: torch.Tensor) -> Path:
+    first = trained("caffe", num_classes=5)
+    caffe_write.write(path.with_suffix(".caffemodel"), first.model.variant, first.model.state_dict(), mean)
+    return path.with_name(f"{path.stem}.mean.binaryproto")
+
+
+@pytest.mark.parametrize(
+    ("mean", "reason"),
+    [
+        (torch.full((3, 256, 256), float("nan")), r"196,608 of the mean image's 196,608 values are NaN"),
+        (torch.zeros(3, 255, 255), r"255 pixels wide: it must be even"),
+        (torch.zeros(3, 200, 200), r"200 pixels wide: .* at least the input's 227"),
+    ],
+)
+def test_a_mean_image_that_cannot_be(tmp_path: Path, mean: torch.Tensor, reason: str) -> None:
+    file = write_mean(tmp_path / "net", mean)
+    with pytest.raises(CheckpointError, match=reason):
+        import_weights(tmp_path / "net.caffemodel", mean=file)
+
+
+@pytest.mark.parametrize("image", [False, True])
+def test_caffes_scale_survives(tmp_path: Path, image: bool) -> None:
+    """Beside a mean image the caffemodel tells of the preprocessing its scale alone."""
+    first, path = trained("caffe", num_classes=5), tmp_path / "net.caffemodel"
+    mean = torch.full((3, 256, 256), 100.0) if image else first.preprocessing.mean
+    preprocessing = replace(first.preprocessing, mean=mean, scale=torch.full((3,), 0.0625))
+    export(replace(first, preprocessing=preprocessing), "caffe", path)
+    back, _ = import_weights(path, mean=tmp_path / "net.mean.binaryproto" if image else None)
+    assert torch.equal(back.preprocessing.scale, preprocessing.scale)
+    assert torch.equal(back.preprocessing.mean, mean)
+    uneven = replace(preprocessing, scale=torch.tensor([1.0, 2.0, 3.0]))
+    with pytest.raises(CheckpointError, match="one for all channels"):
+        export(replace(first, preprocessing=uneven), "caffe", path)
+
+
+def test_a_float64_that_no_float32_holds(tmp_path: Path) -> None:
+    huge = torch.zeros(5, dtype=torch.float64)
+    huge[0] = 1e300
+    save_file(state(**{"fc8.bias": huge}), tmp_path / "huge.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 of fc8\.bias's 5 values are NaN or infinite"):
+        import_weights(tmp_path / "huge.safetensors", "caffe")
+
+
+def test_eight_bit_floats_are_widened(tmp_path: Path) -> None:
+    eight = {name: value.to(torch.float8_e4m3fn) for name, value in state().items()}
+    save_file(eight, tmp_path / "eight.safetensors")
+    back, _ = import_weights(tmp_path / "eight.safetensors", "caffe")
+    assert all(torch.equal(back.model.state_dict()[name], value.float()) for name, value in eight.items())
+
+
+@pytest.mark.parametrize("target", ["safetensors", "onnx"])
+def test_a_file_of_ours_is_what_it_says(tmp_path: Path, target: str) -> None:
+    """Under another name it would keep the first one's channel order and size."""
+    path = tmp_path / f"file{ENDINGS[target]}"
+    export(trained("paper"), target, path)
+    with pytest.raises(CheckpointError, match=r"is no 'caffe' but 'paper': leave --variant out"):
+        import_weights(path, "caffe")
+    with pytest.raises(CheckpointError, match=r"inputs of 224 pixels: leave --input-size out"):
+        import_weights(path, input_size=225)
+    assert import_weights(path, "paper", 224)[0].model.variant.name == "paper"
+
+
+def test_class_names_that_are_no_text(tmp_path: Path) -> None:
+    save_file(state(), tmp_path / "five.safetensors")
+    (tmp_path / "names.txt").write_bytes(b"caf\xe9\n" * 5)
+    with pytest.raises(CheckpointError, match=r"names\.txt is no text in UTF-8"):
+        import_weights(tmp_path / "five.safetensors", "caffe", classes=tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "reason"),
+    [
+        ("conv1.weight", (3, 4), r"conv1\.weight has shape \(3, 4\): 4 dimensions"),
+        ("fc7.weight", (3,), r"fc7\.weight has shape \(3,\): 2 dimensions"),
+        ("conv2.weight", (0, 3, 5, 5), "none of them 0"),
+        ("layer1.0.conv1.weight", (3, 3), r"no layer of an AlexNet.*first tensors: layer1\.0\.conv1\.weight"),
+    ],
+)
+def test_what_cannot_be_checked(tmp_path: Path, name: str, shape: tuple[int, ...], reason: str) -> None:
+    save_file({name: torch.zeros(shape)}, tmp_path / "odd.safetensors")
+    with pytest.raises(CheckpointError, match=rf"odd\.safetensors.*{reason}"):
+        importer.check_file(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="pipe is no plain file"):
+        importer.read(tmp_path / "pipe")

@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from alexnet import AlexNet
@@ -80,4 +82,55 @@ def test_header_and_tensors_disagree(trained: Trained, tmp_path: Path) -> None:
     wrong = json.loads(json.dumps({"format": native.FORMAT}))
     save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors", wrong)
     with pytest.raises(CheckpointError, match="does not hold what its header says"):
+        native.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "reason"),
+    [
+        ("preprocessing", {"stored_size": 10**7}, r"crops of 67 from pictures of 10000000"),
+        ("preprocessing", {"stored_size": 81}, r"pictures of 81, which must be even"),
+        ("preprocessing", {"input_size": 66}, r"crops of 66 for an input of 67"),
+        ("preprocessing", {"resize": "stretch"}, r"resize = 'stretch'"),
+        ("classes", ["a", "b"], r"2 classes for 3 outputs"),
+        ("classes", ["a", "b", 3], r"classes that are no texts"),
+        ("variant", {"num_classes": "3"}, r"num_classes = '3'"),
+        ("variant", {"width": 1e4}, r"size mismatch"),  # refused before 10^16 bytes are asked for
+        ("variant", [1], r"'list' object"),
+    ],
+)
+def test_a_header_that_lies(trained: Trained, tmp_path: Path, part: str, changes: Any, reason: str) -> None:
+    path = tmp_path / "x.safetensors"
+    native.save(path, trained)
+    with safe_open(path, framework="pt") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    header[part] = json.dumps({**json.loads(header[part]), **changes} if isinstance(changes, dict) else changes)
+    save_file(tensors, path, header)
+    with pytest.raises(CheckpointError, match=rf"x\.safetensors does not hold what its header says(?s:.*){reason}"):
+        native.load(path)
+
+
+@pytest.mark.parametrize(
+    ("mean", "reason"),
+    [(torch.zeros(2, 2), r"mean and scale of \(\(2, 2\)"), (torch.full((3, 1, 1), float("nan")), "NaN or infinite")],
+)
+def test_a_mean_that_cannot_be(trained: Trained, tmp_path: Path, mean: torch.Tensor, reason: str) -> None:
+    native.save(tmp_path / "x.safetensors", replace(trained, preprocessing=replace(trained.preprocessing, mean=mean)))
+    with pytest.raises(CheckpointError, match=reason):
+        native.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("out", ["no/folder/x.safetensors", "folder.safetensors"])
+def test_a_place_that_cannot_be_written(trained: Trained, tmp_path: Path, out: str) -> None:
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"could not be written.*The folder must exist"):
+        native.save(tmp_path / out, trained)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.safetensors"]
+
+
+def test_weights_that_are_no_numbers(trained: Trained, tmp_path: Path) -> None:
+    with torch.no_grad():
+        trained.model.fc7.bias[1] = float("nan")
+    native.save(tmp_path / "x.safetensors", trained)
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: 1 of fc7\.bias's 256 values are NaN"):
         native.load(tmp_path / "x.safetensors")

@@ -23,7 +23,7 @@ from torch import Tensor
 from alexnet import AlexNet
 from alexnet.errors import CheckpointError
 from alexnet.variants import LAYER_NAMES, Variant, get
-from alexnet.weights import caffe, npy
+from alexnet.weights import caffe_read, npy
 
 SMALL = get("caffe", kernels=(2, 4, 4, 4, 4), units=(6, 8), num_classes=3, input_size=99)  # pool5 is 2 x 2
 
@@ -74,7 +74,6 @@ def test_round_trip(path: Path) -> None:
     tensors = parameters()
     npy.write(path, SMALL, tensors)
     read = npy.read(path)
-    assert npy.looks_like(path)
     assert same(read.tensors, tensors) and all(tensor.is_contiguous() for tensor in read.tensors.values())
     assert (read.variant, read.ops, read.input_size) == ("caffe", None, None)
 
@@ -159,7 +158,7 @@ def test_as_python_2_pickled(path: Path) -> None:
 
 
 def test_equal_to_the_caffemodel_it_comes_from(shared: Path, path: Path) -> None:
-    tiny = caffe.read(shared / "weights" / "tiny" / "alexnet-v1.caffemodel").tensors
+    tiny = caffe_read.read(shared / "weights" / "tiny" / "alexnet-v1.caffemodel").tensors
     dump(path, theirs(dict(tiny)))
     assert same(npy.read(path).tensors, dict(tiny))
 
@@ -221,12 +220,10 @@ def test_bad_contents(path: Path, case: str) -> None:
 def test_other_kinds_of_file(path: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
         npy.read(path)
-    assert not npy.looks_like(path)
     np.save(path, np.zeros((3, 3), np.float32))
     with pytest.raises(CheckpointError, match=r"holds one array of float32 \(3, 3\)"):
         npy.read(path)
     path.write_bytes(b"PK\x03\x04")
-    assert not npy.looks_like(path)
     with pytest.raises(CheckpointError, match="its header is damaged"):
         npy.read(path)
 

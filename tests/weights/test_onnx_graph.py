@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from alexnet import AlexNet
+from alexnet import AlexNet, engines
 from alexnet.arithmetic import LRN, Dropout
 from alexnet.data.augment import Preprocessing
 from alexnet.data.image import encode
@@ -22,11 +22,11 @@ from alexnet.errors import CheckpointError
 from alexnet.variants import get, named
 from alexnet.weights import onnx_graph
 from alexnet.weights.native import Trained
-from alexnet.weights.onnx_graph import from_header, header, save, to_onnx
+from alexnet.weights.onnx_graph import from_header, header, to_onnx
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
-openvino = pytest.importorskip("openvino")
+pytest.importorskip("openvino")
 
 VARIANTS = tuple(named())
 CLASSES = tuple("abcdefghij")
@@ -64,7 +64,7 @@ def onnxruntime(model: Any) -> Run:
 
 def vino(model: Any) -> Run:
     """A function that runs the model in OpenVINO; without the hint, CPUs with AMX or AVX512-BF16 compute in bfloat16."""
-    core = openvino.Core()
+    core = engines.openvino_core()
     compiled = core.compile_model(
         core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     )
@@ -274,7 +274,7 @@ def test_no_header_at_all(text: str) -> None:
 
 def test_saved_whole(tmp_path: Path) -> None:
     trained = make("paper")
-    save(tmp_path / "net.onnx", trained)
+    (tmp_path / "net.onnx").write_bytes(to_onnx(trained).SerializeToString())
     assert onnx.load(tmp_path / "net.onnx") == to_onnx(trained)
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 

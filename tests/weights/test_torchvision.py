@@ -40,13 +40,15 @@ def answers(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return net.classifier(net.features(x).flatten(1))
 
 
-@pytest.mark.parametrize("how", ["zip", "legacy", "parallel", "features parallel", "nested", "safetensors"])
+@pytest.mark.parametrize("how", ["zip", "legacy", "parallel", "features parallel", "compiled", "nested", "safetensors"])
 def test_computes_what_theirs_computes(tmp_path: Path, how: str) -> None:
     torch.manual_seed(0)
     net, path = theirs().eval(), tmp_path / "weights"
     state: dict[str, Any] = dict(net.state_dict())
     if how == "parallel":
         state = {f"module.{name}": value for name, value in state.items()}
+    if how == "compiled":
+        state = {f"_orig_mod.{name}": value for name, value in state.items()}
     if how == "features parallel":  # PyTorch's own ImageNet example
         state = {name.replace("features.", "features.module."): value for name, value in state.items()}
     if how == "nested":
@@ -63,6 +65,12 @@ def test_computes_what_theirs_computes(tmp_path: Path, how: str) -> None:
     ours.load_state_dict(dict(foreign.tensors))
     x = torch.randn(2, 3, 224, 224)
     torch.testing.assert_close(ours(x), answers(net, x), rtol=1e-5, atol=1e-6)
+
+
+def test_two_weights_of_one_name(tmp_path: Path) -> None:
+    torch.save({"module.features.0.weight": torch.ones(2), "features.0.weight": torch.zeros(2)}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"differ in module or _orig_mod alone"):
+        torchvision.read(tmp_path / "x.pth")
 
 
 def test_round_trip_to_the_bit(tmp_path: Path) -> None:
@@ -160,4 +168,17 @@ def test_damaged_files_give_our_errors_only(
     try:
         (torchvision.read_safetensors if kind == "safetensors" else torchvision.read)(path)
     except CheckpointError as error:
-        assert "damaged" in str(error)
+        assert str(path) in str(error)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("kind", ["meta", "nested", "sparse"])
+def test_tensors_without_plain_numbers(tmp_path: Path, kind: str) -> None:
+    tensors = {
+        "meta": lambda: torch.empty(10**6, 10**6, device="meta"),
+        "nested": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+        "sparse": lambda: torch.zeros(3, 3).to_sparse(),
+    }
+    torch.save({"features.0.weight": tensors[kind]()}, tmp_path / "odd.pth")
+    with pytest.raises(CheckpointError, match=r"odd\.pth: features\.0\.weight is no plain tensor"):
+        torchvision.read(tmp_path / "odd.pth")

@@ -78,10 +78,7 @@ def compare(trained: Trained, first: str, second: str, picture: bytes) -> tuple[
 
 def load(path: Path, variant: str) -> Trained:
     """Weights of any format for a comparison; where the file does not tell its variant, it is taken for the one named."""
-    try:
-        return importer.import_weights(path)[0]
-    except CheckpointError:
-        return importer.import_weights(path, variant)[0]
+    return importer.import_weights(path, otherwise=variant)[0]
 
 
 def explain(causes: Sequence[Cause], first: str, second: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.arithmetic import Conv, Linear
+from alexnet.errors import CheckpointError
 from alexnet.model import AlexNet
 from alexnet.variants import LAYER_NAMES
 
@@ -74,13 +75,21 @@ class Check:
 
 
 def tensors(state: Mapping[str, Tensor]) -> Check:
-    """Check what there is, also when layers are missing: then the logits cannot be measured."""
-    layers = tuple(
-        (name, tuple(weight.shape), _dead_share(weight))
-        for name in LAYER_NAMES
-        if (weight := state.get(f"{name}.weight")) is not None
-    )
-    return Check(layers, smoothness(state["conv1.weight"]) if "conv1.weight" in state else 0.0, None)
+    """Check what there is, also when layers are missing: then the logits cannot be measured.
+
+    Raises:
+        CheckpointError: there is no layer of ours, or one of another rank.
+    """
+    weights = {name: state[f"{name}.weight"] for name in LAYER_NAMES if f"{name}.weight" in state}
+    if not weights:
+        first = ", ".join(list(state)[:3]) or "none"
+        raise CheckpointError(f"it has no layer of an AlexNet, {', '.join(LAYER_NAMES)}; its first tensors: {first}.")
+    for name, weight in weights.items():
+        rank = 4 if name.startswith("conv") else 2
+        if weight.dim() != rank or not weight.numel():
+            raise CheckpointError(f"{name}.weight has shape {tuple(weight.shape)}: {rank} dimensions, none of them 0, are due.")
+    layers = tuple((name, tuple(weight.shape), _dead_share(weight)) for name, weight in weights.items())
+    return Check(layers, smoothness(weights["conv1"]) if "conv1" in weights else 0.0, None)
 
 
 def network(model: AlexNet) -> Check:

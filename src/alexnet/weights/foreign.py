@@ -1,17 +1,19 @@
 """What a file of another program holds, in our terms, and which variant that is.
 
-A translator (`caffe.py`, `torchvision.py`, `npy.py`, `onnx_read.py`) turns a file into a `Foreign`: tensors under our names
-and in our layout, and as much as the format tells about the network. `fit` then says which `Variant` that is. A format with a
-graph (Caffe, ONNX) gives the operations, from which every structural field of the variant follows; a format with tensors alone
-gives widths, groups and classes, and the rest comes from the variant that it is known for or that the user names.
+A translator (`caffe_read.py`, `torchvision.py`, `npy.py`, `onnx_read.py`) turns a file into a `Foreign`: tensors under our
+names and in our layout, and as much as the format tells about the network. `fit` then says which `Variant` that is. A format
+with a graph (Caffe, ONNX) gives the operations, from which every structural field of the variant follows; a format with tensors
+alone gives widths, groups and classes, and the rest comes from the variant that it is known for or that the user names.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from itertools import zip_longest
-from math import isclose, prod
-from typing import Any
+from math import isclose, isfinite, prod
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -40,6 +42,7 @@ class Foreign:
         settled: fields of the variant that the format decides, such as Caffe's BGR.
         input_size: side of the input in pixels if the file tells.
         preprocessing, classes: if the file tells.
+        scale: where it tells of the preprocessing only this: what pixels minus their mean are multiplied by.
         notes: what a user should know about it.
     """
 
@@ -51,7 +54,26 @@ class Foreign:
     input_size: int | None = None
     preprocessing: Preprocessing | None = None
     classes: tuple[str, ...] | None = None
+    scale: float = 1.0
     notes: tuple[str, ...] = field(default=())
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[BinaryIO]:
+    """The open file, for a translator; whatever is wrong with it ends in one error that begins with its path.
+
+    Raises:
+        CheckpointError: what was raised inside without a path, with it; or the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} cannot be read as {what}: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} cannot be read as {what}: it is damaged ({error}).") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int | None = None) -> Variant:
@@ -67,7 +89,7 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
             named, or the file does not tell what it is.
     """
     if isinstance(foreign.variant, Variant):
-        return _own(foreign, foreign.variant, variant)
+        return _own(foreign, foreign.variant, variant, input_size)
     _check_names(foreign)
     widths = _widths(foreign.tensors)
     structure = _structure(foreign.ops) if foreign.ops else {}
@@ -95,10 +117,12 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
     return fitted
 
 
-def _own(foreign: Foreign, own: Variant, claimed: str | Variant | None) -> Variant:
-    """Our own file says what it is; a user who says otherwise is mistaken."""
-    if claimed is not None and get(claimed).name != own.name:
-        raise CheckpointError(f"the {foreign.format} file holds {own.name!r}, not {get(claimed).name!r}: leave --variant out.")
+def _own(foreign: Foreign, own: Variant, variant: str | Variant | None, input_size: int | None) -> Variant:
+    """A file of ours knows what it is; another name would leave it with the preprocessing of the first."""
+    if variant is not None and get(variant).name != own.name:
+        raise CheckpointError(f"the {foreign.format} file is no {get(variant).name!r} but {own.name!r}: leave --variant out.")
+    if input_size not in (None, own.input_size):
+        raise CheckpointError(f"the {foreign.format} file has inputs of {own.input_size} pixels: leave --input-size out.")
     check_shapes(foreign.tensors, own)
     return own
 
@@ -206,6 +230,21 @@ def check_shapes(tensors: Mapping[str, Tensor], variant: Variant) -> None:
                 f"{variant.input_size} pixels: name the side with --input-size."
             )
         raise CheckpointError(f"{name} has shape {found}, where {variant.name!r} with such other layers has {shape}.")
+
+
+def check_finite(path: Path, name: str, tensor: Tensor) -> None:
+    """Every value is a number.
+
+    Raises:
+        CheckpointError: some are NaN or infinite.
+    """
+    # isfinite would need four times the tensor's memory; extremes need none, and a NaN is both of them.
+    if tensor.numel() and not all(map(isfinite, map(float, tensor.aminmax()))):
+        count = int((~torch.isfinite(tensor)).sum())
+        raise CheckpointError(
+            f"{path}: {count:,} of {name}'s {tensor.numel():,} values are NaN or infinite: the file is damaged, or its "
+            "training diverged."
+        )
 
 
 def plain_tensors(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

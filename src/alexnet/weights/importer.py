@@ -8,7 +8,6 @@ short side and RGB, and the mean below was subtracted.
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +18,8 @@ from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.model import AlexNet
 from alexnet.variants import Variant, named
-from alexnet.weights import caffe, check, imagenet, native, npy, onnx_read, torchvision
-from alexnet.weights.foreign import Foreign, fit
+from alexnet.weights import caffe_read, check, imagenet, native, npy, onnx_read, torchvision
+from alexnet.weights.foreign import Foreign, check_finite, fit
 from alexnet.weights.native import Trained
 
 #: RGB, 0-255. Caffe's mean image averaged over its pixels; torchvision's transforms.Normalize times 255.
@@ -62,7 +61,7 @@ FORMATS = (
     Format("alexnet", lambda path, head: head[8:9] == b"{" and native.is_ours(path), _native),
     Format("safetensors", lambda _, head: head[8:9] == b"{", torchvision.read_safetensors),
     Format("ONNX", lambda path, _: onnx_read.looks_like(path), onnx_read.read),
-    Format("Caffe .caffemodel", lambda path, _: caffe.looks_like(path), caffe.read),
+    Format("Caffe .caffemodel", lambda path, _: caffe_read.looks_like(path), caffe_read.read),
 )
 
 #: What people have instead of weights, by how it begins.
@@ -87,8 +86,13 @@ def read(path: Path) -> Foreign:
         path = native.find(path)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist.")
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
+    if not path.is_file():  # a pipe would be waited for, and cannot be read twice
+        raise CheckpointError(f"{path} is no plain file: save what it gives, and name that.")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     for format in FORMATS:
         if format.matches(path, head):
             return _checked(path, format.read(path))
@@ -103,16 +107,10 @@ def _checked(path: Path, foreign: Foreign) -> Foreign:
     for name, tensor in foreign.tensors.items():
         if not tensor.is_floating_point():
             raise CheckpointError(f"{path}: {name} holds {tensor.dtype}; weights must be floating-point numbers.")
-        # isfinite would need four times the tensor's memory; extremes need none, and a NaN is both of them.
-        if tensor.numel() and not all(map(isfinite, map(float, tensor.aminmax()))):
-            count = int((~torch.isfinite(tensor)).sum())
-            raise CheckpointError(
-                f"{path}: {count:,} of {name}'s {tensor.numel():,} values are NaN or infinite: the file is damaged, or its "
-                "training diverged."
-            )
         if tensor.dtype != torch.float32:
             notes.append(f"{name} was {tensor.dtype}, now torch.float32")
-        tensors[name] = tensor.float().contiguous()
+        tensors[name] = tensor.float().contiguous()  # first: a float64 may be finite and too large for a float32
+        check_finite(path, name, tensors[name])
     return replace(foreign, tensors=tensors, notes=tuple(notes))
 
 
@@ -122,6 +120,7 @@ def import_weights(
     input_size: int | None = None,
     mean: Path | None = None,
     classes: Path | None = None,
+    otherwise: str | None = None,
 ) -> tuple[Trained, Foreign]:
     """A network with everything that `predict` needs, from a file of any known format.
 
@@ -130,6 +129,7 @@ def import_weights(
         variant, input_size: what the file does not tell; see `foreign.fit`.
         mean: Caffe's mean.binaryproto; the mean of ImageNet's colours where none is given and the file has none.
         classes: text file with a class name a line, in the order of the outputs.
+        otherwise: the variant to take for a file that does not tell.
 
     Returns:
         the network, and the file as it was translated.
@@ -138,19 +138,28 @@ def import_weights(
         CheckpointError: see `read` and `foreign.fit`.
     """
     foreign = read(path)
+    if variant is None and foreign.variant is None and foreign.ops is None:
+        variant = otherwise
     try:
         fitted = fit(foreign, variant, input_size)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     model = AlexNet.holding(fitted, foreign.tensors)
-    preprocessing = foreign.preprocessing or published_preprocessing(fitted)
+    published = published_preprocessing(fitted)
+    preprocessing = foreign.preprocessing or replace(published, scale=published.scale * foreign.scale)
     if mean:
-        image = caffe.read_mean(mean)
-        preprocessing = replace(preprocessing, mean=image, stored_size=image.shape[1])
-        if image.shape[1] < fitted.input_size:
-            raise CheckpointError(f"{mean} is {image.shape[1]} pixels wide, less than the input's {fitted.input_size}.")
+        preprocessing = _with_mean_image(preprocessing, mean)
     names = _class_names(classes, fitted.num_classes) or foreign.classes or default_classes(fitted)
     return Trained(model.requires_grad_(False).eval(), names, preprocessing, {}, {}), foreign
+
+
+def _with_mean_image(preprocessing: Preprocessing, path: Path) -> Preprocessing:
+    image = caffe_read.read_mean(path)
+    check_finite(path, "the mean image", image)
+    side, least = image.shape[1], preprocessing.input_size
+    if side < least or side % 2:
+        raise CheckpointError(f"{path} is {side} pixels wide: it must be even, and at least the input's {least}.")
+    return replace(preprocessing, mean=image, stored_size=side)
 
 
 def check_file(path: Path) -> check.Check:
@@ -159,7 +168,10 @@ def check_file(path: Path) -> check.Check:
     try:
         fitted = fit(foreign)
     except CheckpointError:
-        return check.tensors(foreign.tensors)
+        try:
+            return check.tensors(foreign.tensors)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
     return check.network(AlexNet.holding(fitted, foreign.tensors))
 
 
@@ -207,7 +219,12 @@ def default_classes(variant: Variant) -> tuple[str, ...]:
 def _class_names(path: Path | None, count: int) -> tuple[str, ...] | None:
     if path is None:
         return None
-    names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    try:
+        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except UnicodeDecodeError as error:
+        raise CheckpointError(
+            f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8."
+        ) from error
     if len(names) != count or len(set(names)) != count:
         raise CheckpointError(f"{path} has {len(names)} names, {len(set(names))} different; the network has {count} classes.")
     return names

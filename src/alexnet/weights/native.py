@@ -17,12 +17,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet.data.augment import Preprocessing
-from alexnet.errors import AlexNetError, CheckpointError
+from alexnet.errors import CheckpointError
 from alexnet.files import writing_weights
 from alexnet.model import AlexNet
-from alexnet.variants import LAYER_NAMES, Variant, get
+from alexnet.weights import header as described
+from alexnet.weights.foreign import check_finite, shapes
+from alexnet.weights.header import FORMAT
 
-FORMAT = "alexnet 1"
 MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
 LATEST, BEST, KEPT = "latest.safetensors", "best.safetensors", "epoch-{epoch:04}.safetensors"
 
@@ -108,22 +109,23 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}).") from error
+        raise CheckpointError(
+            f"{path} is damaged or no safetensors file ({error}). Other formats come in with `alexnet weights import`."
+        ) from error
     if header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is a safetensors file, but was not written by alexnet: it lacks the variant's header.")
+        raise CheckpointError(
+            f"{path} is a safetensors file, but was not written by alexnet: bring it in with `alexnet weights import`."
+        )
     try:
-        variant = _variant(json.loads(header["variant"]))
-        there = [layer for layer in LAYER_NAMES if layer not in variant.removed]
-        names = [f"{layer}.{kind}" for layer in there for kind in ("weight", "bias")]
-        model = AlexNet.holding(variant, {name: tensors.pop(name) for name in names})
+        variant = described.variant(json.loads(header["variant"]))
+        model = AlexNet.holding(variant, {name: tensors.pop(name) for name in shapes(variant)})
         rest = json.loads(header["preprocessing"])
         preprocessing = Preprocessing(mean=tensors.pop(MEAN), scale=tensors.pop(SCALE), **rest)
         classes, state = tuple(json.loads(header["classes"])), json.loads(header["state"])
-    except (KeyError, TypeError, ValueError, RuntimeError, AlexNetError) as error:
+        described.check(variant, classes, preprocessing)
+    except Exception as error:  # JSON of any shape: KeyError, TypeError, AttributeError, RecursionError, OverflowError ...
         raise CheckpointError(f"{path} does not hold what its header says: {error}") from error
+    for name, parameter in model.state_dict().items():
+        check_finite(path, name, parameter)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trained(model.eval(), classes, preprocessing.to(torch.device(device)), tensors, state)
-
-
-def _variant(fields: dict[str, Any]) -> Variant:
-    return get(fields["name"], **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

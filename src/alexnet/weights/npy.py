@@ -21,7 +21,6 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isqrt, prod
 from pathlib import Path
@@ -36,7 +35,7 @@ from torch import Tensor
 from alexnet.errors import CheckpointError, nearest
 from alexnet.files import write_parts
 from alexnet.variants import LAYER_NAMES, Variant
-from alexnet.weights.foreign import Foreign, plain_tensors, same_structure
+from alexnet.weights.foreign import Foreign, plain_tensors, reading, same_structure
 
 MAGIC = b"\x93NUMPY"
 PARAMETERS = tuple(f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", "bias"))
@@ -47,27 +46,6 @@ _MAX_MEMBER = 1 << 30
 #: Trained float32 weights hardly compress; zeros compress a thousandfold.
 _MAX_RATIO, _FREE = 50, 16 << 20
 _FLOATS = ("f2", "f4", "f8")
-
-
-def looks_like(path: Path) -> bool:
-    """Whether a file begins as a .npy does."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
-
-
-@contextmanager
-def _reading(path: Path, what: str) -> Iterator[BinaryIO]:
-    """The open file; whatever is wrong with it ends in one error that begins with its path."""
-    try:
-        with open(path, "rb") as file:
-            yield file
-    except CheckpointError as error:
-        raise CheckpointError(f"{path} cannot be read as {what}: {error}.") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -343,7 +321,7 @@ def read(path: Path) -> Foreign:
     Raises:
         CheckpointError: missing, damaged, of other layers, or a pickle that wants to do anything but build arrays.
     """
-    with _reading(path, "a .npy of weights") as file:
+    with reading(path, "a .npy of weights") as file:
         layers = _dictionary(file, path.stat().st_size)
         tensors = _ours(layers)
     return Foreign(format="TensorFlow-era .npy", tensors=tensors, variant="caffe")
@@ -496,7 +474,7 @@ def read_npz(path: Path) -> Foreign:
     Raises:
         CheckpointError: missing, damaged, other names, or members that claim far more than the file can hold.
     """
-    with _reading(path, "a .npz of weights") as file:
+    with reading(path, "a .npz of weights") as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 members = _members(archive, path.stat().st_size)

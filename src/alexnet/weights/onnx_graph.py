@@ -26,10 +26,8 @@ were right.
 import base64
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,9 +38,10 @@ from alexnet import __version__
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, ReLU, SpatialNorm, Tanh
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
-from alexnet.files import writing_weights
-from alexnet.variants import Variant, get
-from alexnet.weights.native import FORMAT, Trained
+from alexnet.variants import Variant
+from alexnet.weights import header as described
+from alexnet.weights.header import FORMAT
+from alexnet.weights.native import Trained
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +51,6 @@ KEY = "alexnet"
 #: Names of the graph's ends: without preprocessing x -> fc8, with it image -> probabilities.
 X, IMAGE, PROBABILITIES = "x", "image", "probabilities"
 MAX_BYTES = 2**31 - 1  # protobuf's limit for one message
-MAX_SIDE = 2**16  # of a stored picture; float32 counts to 2^24
 
 
 def library() -> Any:
@@ -66,17 +64,6 @@ def library() -> Any:
     except ImportError as error:
         raise CheckpointError("ONNX files need the package onnx: pip install 'alexnet[serve]'.") from error
     return onnx
-
-
-def save(path: Path, trained: Trained, with_preprocessing: bool = False) -> None:
-    """Write `to_onnx` to a file, atomically.
-
-    Raises:
-        CheckpointError: no space, or the folder cannot be written; a file that was there stays.
-    """
-    model = to_onnx(trained, with_preprocessing)
-    with writing_weights(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
 
 
 def to_onnx(trained: Trained, with_preprocessing: bool = False) -> "onnx.ModelProto":
@@ -311,51 +298,15 @@ def from_header(text: str) -> tuple[Variant, tuple[str, ...], Preprocessing]:
         read = json.loads(text)
         if read["format"] != FORMAT:
             raise ValueError(f"its format is {read['format']!r}, not {FORMAT!r}")
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in read["variant"].items()
-        }
-        _check_types(fields, get_type_hints(Variant))
-        variant = get(fields["name"], **fields)
+        variant = described.variant(read["variant"])
         classes = tuple(map(str, read["classes"]))
         rest = dict(read["preprocessing"])
         mean, scale = _unpacked(rest.pop("mean")), _unpacked(rest.pop("scale"))
         preprocessing = Preprocessing(mean=mean, scale=scale, **rest)
-        _check(variant, classes, preprocessing)
+        described.check(variant, classes, preprocessing)
     except Exception as error:  # JSON of any shape: KeyError, TypeError, AttributeError, RecursionError, OverflowError ...
         raise CheckpointError(f"the entry 'alexnet' of the metadata is damaged or not ours: {error}") from error
     return variant, classes, preprocessing
-
-
-def _check(variant: Variant, classes: tuple[str, ...], preprocessing: Preprocessing) -> None:
-    _check_types(vars(preprocessing), get_type_hints(Preprocessing))
-    stored, size = preprocessing.stored_size, preprocessing.input_size
-    shapes = (tuple(preprocessing.mean.shape), tuple(preprocessing.scale.shape))
-    rules = {
-        f"{len(classes)} classes for {variant.num_classes} outputs": len(classes) == variant.num_classes,
-        f"crops of {size} for an input of {variant.input_size}": size == variant.input_size,
-        f"crops of {size} from pictures of {stored}": size <= stored < MAX_SIDE,
-        f"mean and scale of {shapes}": shapes in [((3, 1, 1), (3,)), ((3, stored, stored), (3,))],
-    }
-    for what, holds in rules.items():
-        if not holds:
-            raise ValueError(what)
-
-
-def _check_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        if name in hints and not _is(value, hints[name]):
-            raise ValueError(f"{name} = {value!r}")
-
-
-def _is(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON is of a field's type; whole numbers are floats too."""
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is, value, kinds))
-    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _packed(tensor: Tensor) -> dict[str, Any]:

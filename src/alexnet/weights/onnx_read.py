@@ -12,7 +12,7 @@ A file may come from anywhere. Nothing in it is executed, and `onnx_tensors.py` 
 from collections.abc import Callable, Iterable
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from alexnet import paper
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, output_size, trace
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.variants import LAYER_NAMES, POOL_NAMES, named
+from alexnet.weights import wire
 from alexnet.weights.foreign import Foreign
 from alexnet.weights.onnx_graph import IMAGE, KEY, MAX_BYTES, from_header, library, structure
 from alexnet.weights.onnx_tensors import Constants, Unlike, advice, called, expect, integer, ints, number
@@ -30,40 +31,27 @@ if TYPE_CHECKING:
 CONVOLUTIONS = len(paper.KERNELS)
 ON_MAPS = ("Conv", "LRN", "MaxPool", "AveragePool")
 UNDERSTOOD = "Conv, Relu, LRN, MaxPool, Flatten, Gemm, Dropout or Softmax"
-#: Field numbers of ONNX's ModelProto before and after its graph (7) by wire type.
-NUMBERS, TEXTS, GRAPH = (1, 5), (2, 3, 4, 6, 8, 14, 20, 25, 26), 7
+#: Field numbers of ONNX's ModelProto: the version that a file begins with, the graph, and what may lie before it by wire type.
+VERSION, GRAPH = 1, 7
+BEFORE_GRAPH = {wire.VARINT: (1, 5), wire.BYTES: (2, 3, 4, 6, 8, 14, 20, 25, 26)}
+MOST_BEFORE_GRAPH = 32
 
 
 def looks_like(path: Path) -> bool:
     """Whether a file begins as an ONNX model: a version, then known fields up to the graph. Reads a few bytes."""
-    with open(path, "rb") as file:
-        return file.read(1) == b"\x08" and _varint(file) is not None and _reaches_graph(file)
-
-
-def _reaches_graph(file: BinaryIO) -> bool:
-    for _ in range(32):
-        tag = _varint(file) or 0
-        number, wire = tag >> 3, tag & 7
-        if (number, wire) == (GRAPH, 2):
-            return True
-        value = _varint(file)
-        if value is None or number not in {0: NUMBERS, 2: TEXTS}.get(wire, ()):
-            return False
-        file.seek(value if wire == 2 else 0, 1)
+    start = 0
+    try:
+        with open(path, "rb") as file:
+            for place in range(MOST_BEFORE_GRAPH):
+                field = wire.next_field(file, start)
+                if (field.number, field.wire) == (GRAPH, wire.BYTES):
+                    return place > 0
+                if field.number not in BEFORE_GRAPH.get(field.wire, ()) or (place == 0 and field.number != VERSION):
+                    return False
+                start = field.end
+    except CheckpointError:  # another kind of file, or one that ends before its graph
+        pass
     return False
-
-
-def _varint(file: BinaryIO) -> int | None:
-    """Protobuf's variable-length number; None at the end of the file or beyond 35 bits."""
-    value = 0
-    for shift in range(0, 35, 7):
-        byte = file.read(1)
-        if not byte:
-            return None
-        value |= (byte[0] & 127) << shift
-        if byte[0] < 128:
-            return value
-    return None
 
 
 def read(path: Path) -> Foreign:
@@ -74,14 +62,12 @@ def read(path: Path) -> Foreign:
     """
     try:
         model = _parse(path)
-        if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-            raise Unlike("its weights are whole numbers, rounded for speed; import the float32 network that it was made from")
         entries = {entry.key: entry.value for entry in model.metadata_props}
         if KEY in entries:
             return _ours(model, entries[KEY], path.parent)
         return _Walk(model.graph, path.parent).foreign(f"ONNX, {model.producer_name or 'unnamed producer'}")
     except Unlike as reason:
-        raise CheckpointError(f"{path} is no AlexNet that can be read: {reason}.") from None
+        raise CheckpointError(f"{path} is no AlexNet that can be read: {str(reason).rstrip('.')}.") from None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -104,6 +90,8 @@ def _parse(path: Path) -> "ModelProto":
 
 def _ours(model: "ModelProto", text: str, folder: Path) -> Foreign:
     """A file that `onnx_graph.py` wrote."""
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise Unlike("its weights are whole numbers, rounded for speed; import the float32 network that it was made from")
     variant, classes, preprocessing = from_header(text)
     graph, layers = model.graph, variant.layers()
     stored = Constants(graph, folder)

@@ -1,8 +1,9 @@
 """torchvision's `state_dict` and its relatives: .pth files that PyTorch wrote, and safetensors without our header.
 
 torchvision numbers its layers by their places in two `nn.Sequential`s: features.0, .3, .6, .8, .10 and classifier.1, .4, .6.
-Keys may carry `module.` (from `DataParallel`, which PyTorch's own examples wrap around `features`) and may lie under
-`state_dict` or `model`, beside an optimiser's. Files are read with `weights_only=True`, so nothing in them is executed.
+Keys may carry `module.` (from `DataParallel`, which PyTorch's own examples wrap around `features`) or `_orig_mod.` (from
+`torch.compile`), and may lie under `state_dict` or `model`, beside an optimiser's. Files are read with `weights_only=True`, so
+nothing in them is executed.
 """
 
 import pickle
@@ -25,6 +26,7 @@ PLACES = (
 )  # fmt: skip
 TO_OURS = dict(zip(PLACES, LAYER_NAMES, strict=True))
 TO_THEIRS = dict(zip(LAYER_NAMES, PLACES, strict=True))
+WRAPPERS = ("module", "_orig_mod")  # DataParallel, torch.compile
 NESTED = ("state_dict", "model", "model_state_dict", "net")
 
 
@@ -98,16 +100,21 @@ def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a state_dict, names and tensors.")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    left = path.stat().st_size
     for name, value in tensors.items():
-        # A stride of 0 lets a few bytes claim to be any number of values.
-        if value.layout != torch.strided or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        if value.layout != torch.strided or value.is_nested or value.device.type != "cpu":
+            raise CheckpointError(f"{path}: {name} is no plain tensor of numbers ({value.layout}, {value.device}).")
+        left -= value.numel() * value.element_size()  # a stride of 0 lets a few bytes claim to be any number of values
+        if left < 0:
             raise CheckpointError(f"{path}: {name} claims shape {tuple(value.shape)}, more than the file holds.")
     return tensors
 
 
 def _named(tensors: Mapping[str, Tensor], how: str) -> Foreign:
     """Tensors under torchvision's names or ours."""
-    plain = {name.replace("module.", ""): tensor for name, tensor in tensors.items()}
+    plain = {".".join(part for part in name.split(".") if part not in WRAPPERS): tensor for name, tensor in tensors.items()}
+    if len(plain) < len(tensors):
+        raise CheckpointError(f"some of its names differ in {' or '.join(WRAPPERS)} alone: which ones are meant?")
     if set(plain) & {f"{place}.weight" for place in PLACES}:
         renamed = {}
         for name, tensor in plain.items():
