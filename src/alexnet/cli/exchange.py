@@ -1,0 +1,163 @@
+"""`alexnet weights`, `alexnet export`: in from other programs, and out to them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from tyro.conf import Positional, arg, subcommand
+
+from alexnet.cli.tables import print_table
+from alexnet.errors import CheckpointError
+
+
+def import_weights(
+    file: Positional[Path],
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("alexnet.safetensors"),
+    variant: str | None = None,
+    input_size: int | None = None,
+    mean: Path | None = None,
+    classes: Path | None = None,
+) -> None:
+    """Bring weights in from Caffe, torchvision, NumPy, ONNX or safetensors, with their preprocessing and class names.
+
+    The format is recognised by content. Ends with a self-check: layers, dead kernels, and whether the weights look trained.
+
+    Args:
+        file: .caffemodel, .pth, .npy, .npz, .onnx, .safetensors, or a run's folder.
+        out: the file to write.
+        variant: which AlexNet it is, where the file does not tell: paper, code-2012, caffe, caffenet, owt or torchvision.
+        input_size: side of the input in pixels, where the file does not tell; the variant's own if not given.
+        mean: Caffe's mean.binaryproto.
+        classes: text file with a class name a line, in the order of the outputs.
+    """
+    from alexnet.weights import check, importer, native
+
+    if out.suffix != ".safetensors":
+        raise CheckpointError(f"out (={out}) must end in .safetensors, the only format that holds all of it.")
+    trained, foreign = importer.import_weights(file, variant, input_size, mean, classes)
+    if out.exists() and out.samefile(native.find(file)):
+        raise CheckpointError(f"out (={out}) is the file itself: name another with -o.")
+    result = check.network(trained.model)
+    native.save(out, trained)
+    for line in (*importer.describe(trained, foreign), *result.lines()):
+        print(line)
+    for warning in result.warnings():
+        print(f"alexnet: warning: {file}: {warning}", file=sys.stderr)
+    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+
+
+def list_weights() -> None:
+    """List the published weights that `alexnet weights pull` obtains: licence, size, expected accuracy."""
+    from alexnet.weights import registry
+
+    rows = registry.rows()
+    cells = [
+        [
+            row["name"], row["variant"] or "-", f"{row['mb']:.1f}", row["top1"] or "-", row["top5"] or "-",
+            "yes" if row["cached"] else "no", row["licence"],
+        ]
+        for row in rows
+    ]  # fmt: skip
+    print_table(["name", "variant", "MB", "top-1", "top-5", "here", "licence"], cells)
+    print("Accuracy in percent as published: ILSVRC2012's validation pictures, centre crop.")
+
+
+def pull_weights(
+    name: Positional[str],
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    url: str | None = None,
+) -> None:
+    """Download published weights, compare their hash, and bring them in. Run again after a cut, it goes on.
+
+    Args:
+        name: as `alexnet weights list` says.
+        out: the file to write; NAME.safetensors if not given.
+        url: a mirror's address; the file must be the same to the bit.
+    """
+    from alexnet.weights import download, registry
+
+    entry = registry.get(name)
+    if out and entry.variant is None:
+        raise CheckpointError(f"{name} is no network and stays where it is downloaded to: leave out -o.")
+    file = download.pull(entry, url=url)
+    if entry.variant is None:
+        print(file)
+        return
+    mean = download.pull(entry.companion) if entry.companion else None
+    import_weights(file, out or Path(f"{name}.safetensors"), entry.variant, mean=mean)
+
+
+def verify_weights(file: Positional[Path]) -> None:
+    """Say which published file this is, and check its weights. Exit status 1 if they do not look trained.
+
+    Args:
+        file: of any format that `alexnet weights import` reads; layers may be missing.
+    """
+    from alexnet.weights import importer, registry
+
+    found = registry.verify(file)
+    if found.entry:
+        print(f"{file} is the published {found.entry.name!r} to the bit ({found.entry.licence}).")
+    else:
+        print(f"{file} is none of the published files: {found.bytes:,} bytes, SHA-256 {found.sha256}.")
+    if found.entry and not found.entry.variant:
+        return
+    result = importer.check_file(file)
+    for line in result.lines():
+        print(line)
+    for warning in result.warnings():
+        print(f"alexnet: warning: {file}: {warning}", file=sys.stderr)
+    if not result.looks_trained:
+        raise SystemExit(1)
+
+
+WEIGHTS: dict[str, Any] = {
+    "import": import_weights, "list": list_weights, "pull": pull_weights, "verify": verify_weights,
+}  # fmt: skip
+
+if TYPE_CHECKING:
+    WeightsChoice = Any
+else:
+    WeightsChoice = Union[  # noqa: UP007 - built from a table
+        tuple(Annotated[Any, subcommand(name, constructor=action)] for name, action in WEIGHTS.items())
+    ]
+
+
+def weights(action: WeightsChoice) -> None:
+    """Bring weights in from other programs, obtain published ones, check files."""
+
+
+def export(
+    checkpoint: Positional[Path],
+    to: Literal["safetensors", "torchvision", "caffe", "npy", "onnx", "openvino"],
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    precision: Literal["fp32", "int8"] = "fp32",
+    with_preprocessing: bool = False,
+    data: Path | None = None,
+    allow_loss: bool = False,
+) -> None:
+    """Write a network in another program's format.
+
+    Args:
+        checkpoint: a run's folder (its latest checkpoint), or a .safetensors file.
+        to: the format.
+        out: the file; beside the checkpoint if not given.
+        precision: int8 is smaller and faster; it is calibrated and tested on --data.
+        with_preprocessing: put everything before and after the network into the graph: pixels in, probabilities out.
+        data: the store for int8.
+        allow_loss: write int8 even if it loses more than one point of top-1.
+    """
+    from alexnet import export as exporting
+    from alexnet.data.store import Store
+    from alexnet.weights import native
+
+    trained = native.load(checkpoint)
+    path = out or exporting.destination(checkpoint, to)
+    store = Store(data) if data else None
+    lines = exporting.export(
+        trained, to, path, int8=precision == "int8", with_preprocessing=with_preprocessing, store=store, allow_loss=allow_loss
+    )
+    for line in lines:
+        print(line)
+    written = path.stat().st_size + (path.with_suffix(".bin").stat().st_size if to == "openvino" else 0)
+    print(f"{path}: {trained.model.variant.name}, {written / 1e6:,.1f} MB")

@@ -1,0 +1,65 @@
+"""`alexnet summary`, `alexnet compare`: a network as numbers, and two of them side by side."""
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from alexnet.cli.tables import print_table
+from alexnet.errors import SourceError, VariantError
+
+
+def summary(
+    variant: Positional[str] = "paper",
+    format: Literal["table", "markdown", "json"] = "table",
+    input_size: int | None = None,
+    width: float = 1.0,
+    num_classes: int | None = None,
+    explain: bool = False,
+) -> None:
+    """Show a network layer by layer: shapes, parameters, multiply-adds, memory, receptive fields.
+
+    Args:
+        variant: paper, code-2012, caffe, caffenet, owt or torchvision.
+        format: how to print it.
+        input_size: side of the input in pixels; the variant's own if not given.
+        width: factor on the kernels and units of every layer but the last.
+        num_classes: outputs of the last layer; the variant's own if not given.
+        explain: write out each layer's formula with its numbers.
+    """
+    from alexnet import summary as view
+    from alexnet.variants import get
+
+    changes = {"input_size": input_size, "num_classes": num_classes}
+    chosen = get(variant, width=width, **{name: value for name, value in changes.items() if value is not None})
+    if explain:
+        if format != "table":
+            raise VariantError(f"explain writes text, no {format}: leave out one of the two.")
+        print(view.explain(chosen))
+    elif format == "table":
+        view.table(chosen)
+    else:
+        print({"markdown": view.markdown, "json": view.as_json}[format](chosen))
+
+
+def compare(first: Positional[str], second: Positional[str], weights: Path, image: Path) -> None:
+    """Show how far two variants are apart on one picture with the same weights, stage by stage, and which field is the cause.
+
+    Args:
+        first: a variant: paper, code-2012, caffe, caffenet, owt or torchvision.
+        second: another.
+        weights: of any format that `alexnet weights import` reads, or a run's folder.
+        image: the picture.
+    """
+    from alexnet.data.image import Unreadable
+    from alexnet.inspect import compare as comparing
+
+    try:
+        stages, causes = comparing.compare(comparing.load(weights, first), first, second, image.read_bytes())
+    except Unreadable as reason:
+        raise SourceError(f"{image} cannot be read: {reason}.") from reason
+    rows = [[stage.name, stage.remark or f"{stage.distance:.3g}"] for stage in stages]
+    print_table(["stage", "relative L2 distance"], rows)
+    print()
+    for line in comparing.explain(causes, first, second):
+        print(line)

@@ -1,0 +1,119 @@
+"""`alexnet prepare`, `alexnet verify`: photos to a store, and what is still as it was written."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from alexnet import paper
+from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_table
+from alexnet.errors import CheckpointError, SourceError
+
+if TYPE_CHECKING:
+    from alexnet.data.store import Store
+
+
+def prepare(
+    paths: Positional[Annotated[tuple[Path, ...], arg(metavar="SOURCE [SOURCE ...] STORE")]],
+    size: int = paper.STORED_SIZE,
+    resize: Literal["short-side", "squash"] = "short-side",
+    hold_out: float = 0.1,
+    seed: int = 0,
+    strict: bool = False,
+    workers: int | None = None,
+) -> None:
+    """Turn photos into a store that training reads: decoded, shrunk to squares, checked.
+
+    A source is a folder with a folder for each class (which may lie in train/ and val/), the ILSVRC2012 tars as downloaded,
+    WebDataset shards, image parquet files, or IDX files; several files may be named. Files that are no usable pictures (empty,
+    truncated, of an unknown format, or with more than 89,478,485 pixels, which is taken for a decompression bomb) are skipped
+    and listed. If interrupted, the same command goes on.
+
+    Args:
+        paths: the source (a folder, or files), then the store's folder.
+        size: side of the stored squares in pixels, even. Training takes crops of at most this size.
+        resize: scale the short side and keep the centre square, or squash the whole picture into the square.
+        hold_out: share of each class that is kept for testing if the source has no split of its own.
+        seed: which ones those are.
+        strict: stop at the first file that is no usable picture, instead of listing it.
+        workers: processes to decode with; all cores if not given.
+    """
+    from alexnet.data.prepare import prepare as run
+
+    if len(paths) < 2:
+        raise SourceError("prepare needs a source and a store: alexnet prepare photos/ store/")
+    *source, store = paths
+    _describe(run(source, store, size=size, resize=resize, hold_out=hold_out, seed=seed, strict=strict, workers=workers))
+
+
+def verify(folder: Positional[Path], data: Path | None = None) -> None:
+    """Compare a store with its checksums, or a run with its result.json. Exit status 1 if anything differs.
+
+    A store is read whole. Of a run the files and weights are hashed and the held-out pictures are tested again; of a family
+    every member.
+
+    Args:
+        folder: a store's, a run's or a family's folder.
+        data: for a run, the store that it was trained on; where that lay in training if not given.
+    """
+    from alexnet.train.family import members
+    from alexnet.train.run import CONFIG
+
+    runs = [folder] if (folder / CONFIG).exists() else members(folder)
+    if runs:
+        _verify_runs(runs, data)
+    elif data:
+        raise CheckpointError(f"{folder} is no run's folder (it has no {CONFIG}): --data is for runs.")
+    else:
+        _verify_store(folder)
+
+
+def _verify_runs(runs: list[Path], data: Path | None) -> None:
+    from alexnet.train.result import read_result, verify_run
+
+    damaged = False
+    for run in runs:
+        differences = verify_run(run, data)
+        damaged |= bool(differences)
+        for line in differences:
+            print(f"{run}: {line}")
+        if not differences:
+            evaluation = read_result(run)["evaluation"]
+            print(f"{run} is what it says: top-1 error {evaluation['top1_error']:.2%} on {evaluation['images']:,} pictures.")
+    if damaged:
+        raise SystemExit(1)
+
+
+def _verify_store(store: Path) -> None:
+    from alexnet.console import Meter
+    from alexnet.data.store import Store
+
+    opened = Store(store)
+    with Meter("verifying", sum(map(len, opened.splits.values())), "images") as meter:
+        damage = opened.verify(meter.add)
+    for line in damage:
+        print(line)
+    if damage:
+        raise SystemExit(1)
+    print(f"{store} is whole: {', '.join(f'{len(split):,} {name}' for name, split in opened.splits.items())} pictures.")
+
+
+def _describe(store: "Store") -> None:
+    """What `prepare` made: counts for each class, and what was left out."""
+    names = list(store.splits)
+    per_class = [store.manifest["splits"][name]["per_class"] for name in names]
+    if len(store.classes) <= MOST_CLASSES_SHOWN:
+        rows = [[name, *counts] for name, *counts in zip(store.classes, *per_class, strict=True)]
+        print_table(["class", *names], [*rows, ["total", *map(sum, per_class)]])
+    else:
+        for name, counts in zip(names, per_class, strict=True):
+            print(f"{name}: {sum(counts):,} pictures in {len(counts):,} classes, {min(counts):,} to {max(counts):,} in each")
+    skipped = store.folder / "skipped.jsonl"
+    if store.manifest["skipped"]:
+        print(f"{store.manifest['skipped']:,} files skipped, listed in {skipped}:")
+        for line in skipped.read_text().splitlines()[:10]:
+            entry = json.loads(line)
+            print(f"  {entry['file']!a}: {entry['reason']}")
+    size = sum(split.records.nbytes for split in store.splits.values())
+    print(f"{store.folder}: {store.size} x {store.size} pixels, {size / 1e6:,.1f} MB, fingerprint {store.fingerprint}")

@@ -1,0 +1,13 @@
+"""What several verbs print."""
+
+from typing import Any
+
+MOST_CLASSES_SHOWN = 30
+
+
+def print_table(header: list[str], rows: list[list[Any]]) -> None:
+    """Left-aligned names, right-aligned numbers, on standard output."""
+    texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for first, *rest in texts:
+        print(first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)), sep="  ")
