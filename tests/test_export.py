@@ -1,5 +1,6 @@
 """Every target, int8 with its loss told, and refusals that write nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from alexnet import export as exporting
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import evaluate_classifier
-from alexnet.export import destination, export
+from alexnet.export import check_destination, destination, export
 from alexnet.quantise import has_vnni, quantise
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.variants import get
+from alexnet.weights import native
 from alexnet.weights.importer import default_classes, import_weights, published_preprocessing
 from alexnet.weights.native import Trained
 
@@ -167,10 +169,33 @@ def test_a_full_disk(tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatc
     assert [found.name for found in tmp_path.iterdir() if found.suffix != ".bin"] == [path.name]
 
 
+def test_int8_for_openvino_knows_its_classes(learned: Trained, store: Store, tmp_path: Path) -> None:
+    """The quantiser leaves an entry of its own in the metadata."""
+    export(learned, "openvino", tmp_path / "int8.xml", int8=True, store=store)
+    found = engines.load(tmp_path / "int8.xml")
+    assert found.classes == learned.classes
+    assert evaluate_classifier(found, store).top1_error <= 0.1
+
+
+def test_checkpoints_are_not_overwritten(learned: Trained, tmp_path: Path) -> None:
+    """A run's latest checkpoint holds the optimiser's state; an export over it would end the run."""
+    run = tmp_path / "run"
+    run.mkdir()
+    native.save(run / "latest.safetensors", replace(learned, extra={"velocity.fc8.bias": torch.zeros(3)}))
+    native.save(run / "best.safetensors", learned)
+    with pytest.raises(CheckpointError, match="is the file itself"):
+        check_destination(run, run / "latest.safetensors")
+    with pytest.raises(CheckpointError, match="from which training goes on"):
+        check_destination(run / "best.safetensors", run / "latest.safetensors")
+    check_destination(run, run / "alexnet.onnx")
+
+
 def test_where_it_goes(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     assert destination(run, "onnx") == run / "alexnet.onnx"
+    assert destination(run, "onnx", int8=True) == run / "alexnet-int8.onnx"
+    assert destination(run, "onnx", with_preprocessing=True) == run / "alexnet-pixels.onnx"
     assert destination(run / "best.safetensors", "torchvision") == run / "best.pth"
     assert destination(run / "best.safetensors", "safetensors") == run / "best-plain.safetensors"
 

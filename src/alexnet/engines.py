@@ -104,8 +104,7 @@ def _onnx_header(path: Path) -> tuple[str | None, str]:
         model = library.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, which is no subclass of anything
         raise CheckpointError(f"{path} is damaged or no ONNX file ({error}).") from error
-    text = next((entry.value for entry in model.metadata_props if entry.key == onnx_graph.KEY), None)
-    return text, model.graph.input[0].name if model.graph.input else ""
+    return onnx_graph.entry(model), model.graph.input[0].name if model.graph.input else ""
 
 
 def _openvino_header(path: Path) -> tuple[str | None, str]:

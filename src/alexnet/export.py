@@ -33,11 +33,26 @@ GRAPHS = ("onnx", "openvino")
 MOST_LOST = 0.01
 
 
-def destination(source: Path, target: Target) -> Path:
+def destination(source: Path, target: Target, int8: bool = False, with_preprocessing: bool = False) -> Path:
     """Where the export goes if the user does not say: beside the checkpoint, or into the run's folder."""
     stem = source / "alexnet" if source.is_dir() else source.with_suffix("")
-    path = stem.with_name(stem.name + ENDINGS[target])
-    return path.with_name(f"{stem.name}-plain{ENDINGS[target]}") if path == source else path
+    name = stem.name + "-int8" * int8 + "-pixels" * with_preprocessing
+    path = stem.with_name(name + ENDINGS[target])
+    return path.with_name(f"{name}-plain{ENDINGS[target]}") if path == source else path
+
+
+def check_destination(source: Path, out: Path) -> None:
+    """Refuse to overwrite the source or a run's checkpoint, from which training could not go on.
+
+    Raises:
+        CheckpointError: `out` is one of them.
+    """
+    if not out.exists():
+        return
+    if out.samefile(native.find(source)):
+        raise CheckpointError(f"out (={out}) is the file itself: name another with -o.")
+    if native.is_ours(out) and native.goes_on(out):
+        raise CheckpointError(f"out (={out}) is a run's checkpoint, from which training goes on: name another file with -o.")
 
 
 def export(
@@ -148,7 +163,7 @@ def _write_openvino(out: Path, model: "onnx.ModelProto") -> None:
     import openvino
 
     network = core.read_model(model.SerializeToString())
-    network.set_rt_info(model.metadata_props[0].value, [onnx_graph.KEY])
+    network.set_rt_info(onnx_graph.entry(model), [onnx_graph.KEY])
     weights = out.with_suffix(".bin")
     with writing_weights(out) as temporary, tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
         openvino.save_model(network, Path(folder, out.name), compress_to_fp16=False)

@@ -72,7 +72,7 @@ def quantise(trained: Trained, store: Store, seven_bits: bool | None = None) -> 
             extra_options={"OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"]},
         )  # fmt: skip
         quantised = onnx_graph.library().load(written)
-    if not quantised.metadata_props:
+    if onnx_graph.entry(quantised) is None:
         quantised.metadata_props.add(key=onnx_graph.KEY, value=onnx_graph.header(trained))
     return quantised
 

@@ -77,6 +77,13 @@ def test_changed_files(run: Path, name: str) -> None:
     assert verify_run(run) == [f"{name} is missing or was changed since the run ended"]
 
 
+def test_changed_checkpoints(run: Path) -> None:
+    """Those beside the latest one are hashed whole."""
+    best = run / "best.safetensors"
+    best.write_bytes(best.read_bytes()[:-1] + b"?")
+    assert verify_run(run) == ["best.safetensors is missing or was changed since the run ended"]
+
+
 def test_a_better_number(run: Path) -> None:
     images = read_result(run)["evaluation"]["images"]
     edit(run / "result.json", lambda content: content["evaluation"].update(top1_wrong=3, top1_error=3 / images))

@@ -30,13 +30,13 @@ def import_weights(
         mean: Caffe's mean.binaryproto.
         classes: text file with a class name a line, in the order of the outputs.
     """
+    from alexnet.export import check_destination
     from alexnet.weights import check, importer, native
 
     if out.suffix != ".safetensors":
         raise CheckpointError(f"out (={out}) must end in .safetensors, the only format that holds all of it.")
+    check_destination(file, out)
     trained, foreign = importer.import_weights(file, variant, input_size, mean, classes)
-    if out.exists() and out.samefile(native.find(file)):
-        raise CheckpointError(f"out (={out}) is the file itself: name another with -o.")
     result = check.network(trained.model)
     native.save(out, trained)
     for line in (*importer.describe(trained, foreign), *result.lines()):
@@ -93,8 +93,9 @@ def verify_weights(file: Positional[Path]) -> None:
     Args:
         file: of any format that `alexnet weights import` reads; layers may be missing.
     """
-    from alexnet.weights import importer, registry
+    from alexnet.weights import importer, native, registry
 
+    file = native.find(file)
     found = registry.verify(file)
     if found.entry:
         print(f"{file} is the published {found.entry.name!r} to the bit ({found.entry.licence}).")
@@ -151,11 +152,13 @@ def export(
     from alexnet.data.store import Store
     from alexnet.weights import native
 
+    int8 = precision == "int8"
+    path = out or exporting.destination(checkpoint, to, int8, with_preprocessing)
+    exporting.check_destination(checkpoint, path)
     trained = native.load(checkpoint)
-    path = out or exporting.destination(checkpoint, to)
     store = Store(data) if data else None
     lines = exporting.export(
-        trained, to, path, int8=precision == "int8", with_preprocessing=with_preprocessing, store=store, allow_loss=allow_loss
+        trained, to, path, int8=int8, with_preprocessing=with_preprocessing, store=store, allow_loss=allow_loss
     )
     for line in lines:
         print(line)

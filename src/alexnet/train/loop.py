@@ -28,7 +28,7 @@ from alexnet.data.augment import Augmentation, Preprocessing
 from alexnet.data.loader import AUGMENT, DROPOUT, INIT, Loader, stream
 from alexnet.data.store import Store
 from alexnet.engines import eager
-from alexnet.errors import FULL_DISK, Interrupted, RecipeError, TrainingError
+from alexnet.errors import FULL_DISK, CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD, schedule, warmup
@@ -86,7 +86,16 @@ class Place:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> "Place":
-        """From a checkpoint's JSON."""
+        """From a checkpoint's JSON.
+
+        Raises:
+            CheckpointError: it holds weights alone, such as an exported file.
+        """
+        if "window" not in state:
+            raise CheckpointError(
+                f"{LATEST} holds no state of the training: it is an exported network. Put the run's own checkpoint back, or "
+                "begin anew with another --out."
+            )
         return cls(**{**state, "window": Window(**state["window"])})
 
 

@@ -23,7 +23,7 @@ from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, evaluate_classifier
 from alexnet.train.run import CONFIG, ENVIRONMENT, LOG, environment, write_json
 from alexnet.weights import native
-from alexnet.weights.native import LATEST, Trained
+from alexnet.weights.native import BEST, KEPT_FILES, LATEST, Trained
 
 RESULT = "result.json"
 SEALED = (CONFIG, ENVIRONMENT, LOG)
@@ -52,7 +52,7 @@ def write_result(folder: Path, trained: Trained, store: Store, evaluation: Evalu
     content = {
         "weights": {"file": LATEST, "sha256": weights_hash(trained.model.state_dict())},
         "store": {"folder": str(store.folder.absolute()), "fingerprint": store.fingerprint},
-        "files": {name: sha256((folder / name).read_bytes()) for name in SEALED},
+        "files": {name: sha256((folder / name).read_bytes()) for name in (*SEALED, *_other_weights(folder))},
         "environment": environment(),
         "device": _device(trained),
         "epochs": trained.state["epoch"],
@@ -60,6 +60,11 @@ def write_result(folder: Path, trained: Trained, store: Store, evaluation: Evalu
         "evaluation": _summary(evaluation, store.held_out.name),
     }
     write_json(folder / RESULT, content)
+
+
+def _other_weights(folder: Path) -> list[str]:
+    """Checkpoints beside the latest one, whose parameters have a hash of their own."""
+    return sorted(path.name for path in (folder / BEST, *folder.glob(KEPT_FILES)) if path.exists())
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -112,7 +117,8 @@ def verify_run(folder: Path, data: Path | None = None) -> list[str]:
 
 
 def _changed(folder: Path, files: Mapping[str, str]) -> list[str]:
-    return [name for name in SEALED if not (folder / name).exists() or sha256((folder / name).read_bytes()) != files.get(name)]
+    names = [*SEALED, *(name for name in files if name not in SEALED)]
+    return [name for name in names if not (folder / name).exists() or sha256((folder / name).read_bytes()) != files.get(name)]
 
 
 def _compare(recorded: dict[str, Any], actual: dict[str, Any], device: str) -> list[str]:

@@ -67,6 +67,7 @@ FORMATS = (
 #: What people have instead of weights, by how it begins.
 MISTAKEN = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
+    b"<?xml": "XML; of OpenVINO's files, bring in the .onnx or .safetensors that they were made from",
     b"<": "a web page, probably the download's error page: open it in a text editor",
     b"\x89HDF": "an HDF5 file; save the weights as .npy or safetensors",
     b"\x1f\x8b": "gzip-compressed: unpack it first",

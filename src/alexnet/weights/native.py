@@ -25,7 +25,8 @@ from alexnet.weights.foreign import check_finite, shapes
 from alexnet.weights.header import FORMAT
 
 MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
-LATEST, BEST, KEPT = "latest.safetensors", "best.safetensors", "epoch-{epoch:04}.safetensors"
+LATEST, BEST = "latest.safetensors", "best.safetensors"
+KEPT, KEPT_FILES = "epoch-{epoch:04}.safetensors", "epoch-*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,12 @@ def is_ours(path: Path) -> bool:
             return (file.metadata() or {}).get("format") == FORMAT
     except (OSError, SafetensorError):
         return False
+
+
+def goes_on(path: Path) -> bool:
+    """Whether training can go on from a file of ours: it holds the optimiser's state beside the parameters."""
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return any(name.startswith("velocity.") for name in file.keys())  # noqa: SIM118 - not a dict
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:

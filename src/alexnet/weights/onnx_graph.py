@@ -89,6 +89,11 @@ def to_onnx(trained: Trained, with_preprocessing: bool = False) -> "onnx.ModelPr
     return graph.model
 
 
+def entry(model: "onnx.ModelProto") -> str | None:
+    """The text that `header` wrote, if the model has it. The quantiser puts an entry of its own before it."""
+    return next((one.value for one in model.metadata_props if one.key == KEY), None)
+
+
 class Graph:
     """A model under construction. A node has one output, which has the node's name."""
 

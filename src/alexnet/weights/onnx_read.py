@@ -22,7 +22,7 @@ from alexnet.errors import CheckpointError, VariantError
 from alexnet.variants import LAYER_NAMES, POOL_NAMES, named
 from alexnet.weights import wire
 from alexnet.weights.foreign import Foreign
-from alexnet.weights.onnx_graph import IMAGE, KEY, MAX_BYTES, from_header, library, structure
+from alexnet.weights.onnx_graph import IMAGE, MAX_BYTES, entry, from_header, library, structure
 from alexnet.weights.onnx_tensors import Constants, Unlike, advice, called, expect, integer, ints, number
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def read(path: Path) -> Foreign:
     """
     try:
         model = _parse(path)
-        entries = {entry.key: entry.value for entry in model.metadata_props}
-        if KEY in entries:
-            return _ours(model, entries[KEY], path.parent)
+        text = entry(model)
+        if text is not None:
+            return _ours(model, text, path.parent)
         return _Walk(model.graph, path.parent).foreign(f"ONNX, {model.producer_name or 'unnamed producer'}")
     except Unlike as reason:
         raise CheckpointError(f"{path} is no AlexNet that can be read: {str(reason).rstrip('.')}.") from None
