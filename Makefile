@@ -7,16 +7,20 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix bench clean
+.PHONY: help demo test test-gpu check fix bench bench-gpu clean
 
 help: ## list these verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/users ## get Fashion-MNIST, train on it, test it, write demo/report/index.html
 	@$(BIN)/alexnet demo --out demo
 
 test: .venv/developers ## check everything
 	@$(BIN)/pytest
+
+test-gpu: .venv/developers ## check what needs a GPU, on one
+	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "test-gpu needs a CUDA device, and PyTorch sees none here: `make test` checks the rest.")'
+	@$(BIN)/pytest -m gpu
 
 check: .venv/developers ## lint, format, types and layers, without changing a file
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
@@ -26,6 +30,9 @@ fix: .venv/developers ## rewrite what ruff can
 
 bench: .venv/developers ## time training, inference and preparing against their peers
 	@$(BIN)/python benchmarks/train_cpu.py && $(BIN)/python benchmarks/infer_cpu.py && $(BIN)/python benchmarks/prepare.py
+
+bench-gpu: .venv/developers ## check, time and compare training on a GPU
+	@$(BIN)/python benchmarks/train_gpu.py
 
 clean: ## remove what `make` made
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

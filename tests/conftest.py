@@ -1,4 +1,6 @@
-"""Fixtures: the reference material beside the project (where it is), small photos made here, small stores made of them."""
+"""Fixtures: the reference material beside the project (where it is), small photos made here, small stores made of them, and
+where the GPU's kernels run: on the GPU if there is one, in Triton's interpreter otherwise.
+"""
 
 import os
 from collections.abc import Callable
@@ -6,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # has to be asked for before anything imports Triton
+OLD_TRITON = "needs Triton 3.9, whose interpreter knows NumPy 2.4 (3.6's does not), or a CUDA device with any from 3.6"
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -60,3 +67,20 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     write_photos(folder / "train", 20)
     write_photos(folder / "val", 6, first=100)
     return prepare([folder], tmp_path_factory.mktemp("store") / "store", size=72)
+
+
+@pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where to put a kernel's arguments."""
+    pytest.importorskip("triton", minversion="3.9" if request.param == "interpreter" else None, reason=OLD_TRITON)
+    if (request.param == "cuda") != torch.cuda.is_available():
+        pytest.skip("the kernels run on the GPU here" if torch.cuda.is_available() else "needs a CUDA device")
+    return torch.device("cuda" if request.param == "cuda" else "cpu")
+
+
+@pytest.fixture
+def gpu(device: torch.device) -> torch.device:
+    """For shapes that take the interpreter hours."""
+    if device.type != "cuda":
+        pytest.skip("needs a CUDA device")
+    return device

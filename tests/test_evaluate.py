@@ -10,6 +10,7 @@ from torch import nn
 
 from alexnet import AlexNet, engines
 from alexnet.data.augment import Preprocessing
+from alexnet.data.feed import kept
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
@@ -56,6 +57,7 @@ def test_against_counting(tmp_path: Path) -> None:
     rows = result.as_json()["per_class"]
     assert sum(row["images"] for row in rows) == count
     assert rows[2]["top1_error"] == pytest.approx((order[labels == 2, 0] != 2).mean())
+    assert rows[2]["top5_error"] == pytest.approx((order[labels == 2, :5] != 2).all(axis=1).mean())
 
 
 def test_a_class_without_pictures() -> None:
@@ -126,3 +128,14 @@ def test_other_records_are_refused(store: Store) -> None:
 def test_named_split(store: Store) -> None:
     assert evaluate_classifier(classifier(store), store, "train").images == 60
     assert evaluate_classifier(classifier(store), store).images == 18
+
+
+def test_batches_that_lie_ready(store: Store) -> None:
+    """Taken in place of the store's files, in batches of another size, they give the same counts."""
+    net = AlexNet(get("paper", width=1 / 8, input_size=64, num_classes=3)).eval()
+    preprocessing = Preprocessing.of(net.variant, store)
+    plain = evaluate(net, preprocessing, store.held_out, store.classes)
+    ready = kept(store.held_out, torch.device("cpu"))
+    found = evaluate(net, preprocessing, store.held_out, store.classes, batches=[*ready])
+    assert np.array_equal(found.confusion, plain.confusion) and np.array_equal(found.in_top5, plain.in_top5)
+    assert sum(len(batch.labels) for batch in ready) == found.images == len(store.held_out)

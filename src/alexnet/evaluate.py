@@ -4,6 +4,7 @@ One view is the centre crop; ten are the paper's (section 4.1): four corners and
 averaged.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from alexnet.console import Meter
 from alexnet.data.augment import Preprocessing, Views
-from alexnet.data.loader import in_order
+from alexnet.data.loader import Batch, in_order
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier, Network
 from alexnet.errors import CheckpointError
@@ -86,25 +87,28 @@ def evaluate(
     views: Views = 1,
     meter: Meter | None = None,
     outputs: Tensor | None = None,
+    batches: Iterable[Batch] | None = None,
 ) -> Evaluation:
     """Test a network on every record of a split, on the device that the preprocessing lies on.
 
     Args:
         classes: the network's.
         outputs: the network's number of each of the split's classes, (classes of the split,) int64; the same if None.
+        batches: the split's records and labels, where they lie ready; read from the store if None.
     """
     device = preprocessing.mean.device
     k = len(classes)
-    confusion = torch.zeros(k * k, dtype=torch.int64)
-    in_top5 = torch.zeros(k, dtype=torch.int64)
-    for records, labels in in_order(split, BATCH_SIZE):
-        labels = labels if outputs is None else outputs[labels]
-        top = probabilities(network, preprocessing, records.to(device), views).topk(min(5, k)).indices.cpu()
-        confusion += torch.bincount(labels * k + top[:, 0], minlength=k * k)
-        in_top5 += torch.bincount(labels[(top == labels[:, None]).any(1)], minlength=k)
+    counting = device if device.type == "cuda" else torch.device("cpu")  # an NVIDIA GPU is not waited for before the end
+    confusion = torch.zeros(k * k, dtype=torch.int64, device=counting)
+    in_top5 = torch.zeros(k, dtype=torch.int64, device=counting)
+    for records, labels in in_order(split, BATCH_SIZE) if batches is None else batches:
+        labels = (labels if outputs is None else outputs[labels]).to(counting)
+        top = probabilities(network, preprocessing, records.to(device), views).topk(min(5, k)).indices.to(counting)
+        confusion.index_add_(0, labels * k + top[:, 0], torch.ones_like(labels))
+        in_top5.index_add_(0, labels, (top == labels[:, None]).any(1).long())
         if meter:
             meter.add(len(labels))
-    return Evaluation(classes, views, confusion.view(k, k).numpy(), in_top5.numpy())
+    return Evaluation(classes, views, confusion.view(k, k).cpu().numpy(), in_top5.cpu().numpy())
 
 
 def evaluate_classifier(classifier: Classifier, store: Store, split: str | None = None, views: Views = 1) -> Evaluation:

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes
 from alexnet.cli.answers import evaluate, predict, report
 from alexnet.cli.exchange import WEIGHTS, export, weights
 from alexnet.cli.network import compare, summary
+from alexnet.cli.speed import bench
 from alexnet.cli.stores import prepare, verify
 from alexnet.cli.training import ablate, demo, doctor, train
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, nearest
@@ -36,6 +37,7 @@ VERBS: dict[str, Any] = {
     "export": export,
     "compare": compare,
     "report": report,
+    "bench": bench,
     "demo": demo,
 }
 

@@ -9,7 +9,7 @@ part that only training needs. Both end in `kernels.augment`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -83,9 +83,30 @@ class Preprocessing:
             torch.zeros(n, 3, device=device),
         )
 
-    def apply(self, records: Tensor, top: Tensor, left: Tensor, mirror: Tensor, colour: Tensor) -> Tensor:
+    def apply(
+        self,
+        records: Tensor,
+        top: Tensor,
+        left: Tensor,
+        mirror: Tensor,
+        colour: Tensor,
+        index: Tensor | None = None,
+        padding: tuple[int, int] | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
         """`kernels.augment` with this mean, scale, size and channel order."""
-        return kernels.augment(records, top, left, mirror, colour, self.mean, self.scale, self.input_size, self.bgr)
+        return kernels.augment(
+            records, top, left, mirror, colour, self.mean, self.scale, self.input_size, self.bgr, index, padding, dtype
+        )
+
+
+class Draw(NamedTuple):
+    """top, left: (N,) int64, the crop's corner; mirror: (N,) bool; colour: (N, 3) float32, added to R, G, B."""
+
+    top: NDArray[np.int64]
+    left: NDArray[np.int64]
+    mirror: NDArray[np.bool_]
+    colour: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -109,12 +130,16 @@ class Augmentation:
         statistics = store.statistics
         return cls(preprocessing, crop, mirror, statistics.axes * statistics.axis_deviations * colour_noise)
 
-    def __call__(self, records: Tensor, rng: np.random.Generator) -> Tensor:
-        """(N, bytes) uint8 to (N, 3, K, K) float32; the same generator state gives the same batch."""
-        n, device = len(records), records.device
+    def draw(self, n: int, rng: np.random.Generator) -> Draw:
+        """What chance decides for n pictures; the same generator state gives the same."""
         room = self.preprocessing.stored_size - self.preprocessing.input_size
         corners = rng.integers(0, room + 1, (2, n)) if self.crop else np.full((2, n), room // 2)
         mirror = rng.random(n) < 0.5 if self.mirror else np.zeros(n, bool)
-        colour = (rng.standard_normal((n, 3)) @ self.colour.T).astype(np.float32)  # (N, 3) in R, G, B
-        top, left, flips, shifts = (torch.from_numpy(array).to(device) for array in (*corners, mirror, colour))
-        return self.preprocessing.apply(records, top, left, flips, shifts)
+        colour = (rng.standard_normal((n, 3)) @ self.colour.T).astype(np.float32)
+        return Draw(corners[0], corners[1], mirror, colour)
+
+    def __call__(self, records: Tensor, rng: np.random.Generator) -> Tensor:
+        """(N, bytes) uint8 to (N, 3, K, K) float32; the same generator state gives the same batch."""
+        drawn = self.draw(len(records), rng)
+        top, left, mirror, colour = (torch.from_numpy(array).to(records.device) for array in drawn)
+        return self.preprocessing.apply(records, top, left, mirror, colour)

@@ -44,10 +44,11 @@ class Loader:
         batch_size: records in each batch; a smaller split gives batches of its own size.
         seed: of the order.
         workers: threads that read ahead.
+        pinned: whether records come in page-locked memory, from which a GPU copies while the program goes on.
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int, workers: int = 1) -> None:
-        self.split, self.seed, self.workers = split, seed, workers
+    def __init__(self, split: Split, batch_size: int, seed: int, workers: int = 1, pinned: bool = False) -> None:
+        self.split, self.seed, self.workers, self.pinned = split, seed, workers, pinned
         self.batch_size = min(batch_size, len(split))
         self.steps_per_epoch = len(split) // self.batch_size
         self._order = lru_cache(maxsize=2)(self._permutation)
@@ -67,9 +68,9 @@ class Loader:
         indices = self.indices(epoch, step)
         # Reading in the order of the file is kinder to a disk; the batch keeps the order of the permutation.
         order = np.argsort(indices)
-        records = np.empty((len(indices), self.split.records.shape[1]), np.uint8)
-        records[order] = self.split.records[indices[order]]
-        return Batch(torch.from_numpy(records), torch.from_numpy(self.split.labels[indices].astype(np.int64)))
+        records = torch.empty((len(indices), self.split.records.shape[1]), dtype=torch.uint8, pin_memory=self.pinned)
+        records.numpy()[order] = self.split.records[indices[order]]
+        return Batch(records, torch.from_numpy(self.split.labels[indices].astype(np.int64)))
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from step `start` on."""

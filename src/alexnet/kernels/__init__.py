@@ -1,9 +1,81 @@
 """The operations that AlexNet needs and that frameworks lack or do slowly.
 
-`reference.py` is the executable specification and the CPU path. A GPU kernel is one more file whose functions have the same
-signatures; callers import from here, so that the choice between them is made in one place.
+`reference.py` is the executable specification and the CPU's path. `gpu/` has kernels of the same names, signatures and meaning,
+one file each. Callers import from here, where the choice is made, call by call, by the place of the data: the kernels where
+they run, the reference everywhere else.
 """
 
-from alexnet.kernels.reference import augment, lrn, max_pool, spatial_norm, yuv_to_rgb
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["augment", "lrn", "max_pool", "spatial_norm", "yuv_to_rgb"]
+import torch
+from torch import Tensor
+
+from alexnet.kernels import reference
+from alexnet.kernels.blocks import picture_blocks, tap_mask, weight_blocks
+from alexnet.kernels.reference import lrn, max_pool, spatial_norm, yuv_to_rgb
+
+__all__ = [
+    "augment",
+    "bias_relu",
+    "cross_entropy_topk",
+    "lrn",
+    "max_pool",
+    "picture_blocks",
+    "relu_dropout",
+    "relu_lrn_pool",
+    "sgd_step",
+    "spatial_norm",
+    "tap_mask",
+    "weight_blocks",
+    "yuv_to_rgb",
+]
+
+TRITON = find_spec("triton") is not None
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def on_kernels(x: Tensor) -> bool:
+    """Whether the kernels run where x lies. float64 is left to the reference, because all their arithmetic is float32."""
+    return x.is_cuda and x.dtype != torch.float64 and lacking(x.device) is None
+
+
+def lacking(device: torch.device) -> str | None:
+    """Why a device cannot run the kernels, in a few words; None for an NVIDIA GPU of compute capability 8.0 or newer."""
+    if torch.device(device).type != "cuda":
+        return f"they are for NVIDIA's GPUs, and this is {torch.device(device).type}"
+    if torch.version.hip:
+        return "they are for NVIDIA's GPUs, and this one is AMD's"
+    if not TRITON:
+        return "Triton is not installed (pip install triton)"
+    major, minor = torch.cuda.get_device_capability(device)
+    return None if major >= 8 else f"they need compute capability 8.0, and this GPU has {major}.{minor}"
+
+
+def _dispatched(file: str, specified: Callable[P, R]) -> Callable[P, R]:
+    """`specified`, or the function of its name in gpu/`file`.py: as its first argument, or the first tensor in it, lies."""
+
+    @wraps(specified)
+    def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
+        first: Any = args[0]
+        first = first if isinstance(first, Tensor) else first[0]
+        if not on_kernels(first):
+            return specified(*args, **kwargs)
+        kernels = import_module(f"alexnet.kernels.gpu.{file}")  # not before it is needed: Triton takes a second to import
+        function: Callable[P, R] = getattr(kernels, specified.__name__)
+        with torch.cuda.device_of(first):
+            return function(*args, **kwargs)
+
+    return chosen
+
+
+augment = _dispatched("augment", reference.augment)
+relu_lrn_pool = _dispatched("relu_lrn_pool", reference.relu_lrn_pool)
+bias_relu = _dispatched("bias_relu", reference.bias_relu)
+relu_dropout = _dispatched("dropout", reference.relu_dropout)
+cross_entropy_topk = _dispatched("cross_entropy", reference.cross_entropy_topk)
+sgd_step = _dispatched("sgd", reference.sgd_step)

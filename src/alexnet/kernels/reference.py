@@ -1,4 +1,4 @@
-"""Local response normalisation, the 2012 code's spatial norm, pooling and augmentation, in PyTorch.
+"""Normalisation, the 2012 code's spatial norm, pooling, augmentation, dropout, loss and update, in PyTorch.
 
 The specification of each is its formula; the way it is computed here is for a CPU's speed:
 
@@ -9,15 +9,21 @@ The specification of each is its formula; the way it is computed here is for a C
   with no normalisation at all (docs/log.md).
 * `augment` gathers the crop, mirrored or not, from the three planes of a record and does all arithmetic on the crop only.
 
-N images, C channels, H x W positions, S the side of a stored square, K the side of the crop.
+`relu_lrn_pool`, `bias_relu`, `relu_dropout`, `cross_entropy_topk` and `sgd_step` say in a few lines what the GPU does in one
+pass each.
+
+N images, C channels, H x W positions, T tensors; S the side of a stored square, K of the crop, B of the map of its blocks.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from alexnet.kernels.blocks import picture_blocks
 
 
 def lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int = 1) -> Tensor:
@@ -93,6 +99,116 @@ def max_pool(x: Tensor, size: int, stride: int) -> Tensor:
     return F.max_pool2d(x, size, stride)
 
 
+def relu_lrn_pool(
+    x: Tensor,
+    bias: Tensor,
+    steps: tuple[str, ...],
+    size: int,
+    coefficient: float,
+    beta: float,
+    k: float,
+    towers: int = 1,
+) -> Tensor:
+    """What follows a convolution: its bias, and then ReLU, LRN and 3 x 3 / 2 max pooling in the variant's order.
+
+    Args:
+        x: (N, C, H, W), a convolution's output without bias; at least float32 arithmetic is done on it.
+        bias: (C,), float32.
+        steps: "relu", "norm" and "pool", each at most once, as in a variant's block after its "conv".
+        size, coefficient, beta, k, towers: as in `lrn`.
+
+    Returns:
+        (N, C, H', W') in the type of x.
+    """
+    z = x + bias[:, None, None]
+    for step in steps:
+        if step == "relu":
+            z = F.relu(z)
+        elif step == "norm":
+            z = lrn(z, size, coefficient, beta, k, towers)
+        else:
+            z = max_pool(z, 3, 2)
+    return z.to(x.dtype)
+
+
+def bias_relu(x: Tensor, bias: Tensor) -> Tensor:
+    """What follows a convolution that only a ReLU follows.
+
+    Args:
+        x: (N, C, H, W), the convolution's output without bias; at least float32 arithmetic is done on it.
+        bias: (C,), float32.
+
+    Returns:
+        max(0, x + bias) in the type of x.
+    """
+    return F.relu(x + bias[:, None, None]).to(x.dtype)
+
+
+def relu_dropout(x: Tensor, rate: float, seed: Tensor, inverted: bool) -> Tensor:
+    """ReLU, then dropout as in training: each unit is zeroed with probability `rate`.
+
+    Args:
+        x: float, any shape.
+        rate: in [0, 1).
+        seed: (1,) int64; the same seed drops the same units (on one kind of device). A new one for every layer and step.
+        inverted: whether what stays is divided by 1 - rate.
+
+    Returns:
+        A new tensor like x.
+    """
+    generator = torch.Generator(x.device).manual_seed(int(seed))
+    stays = torch.rand(x.shape, generator=generator, device=x.device) >= rate
+    return F.relu(x) * stays * (1 / (1 - rate) if inverted else 1.0)
+
+
+def cross_entropy_topk(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The loss, and how often the network was right.
+
+    Args:
+        logits: (N, classes) float.
+        labels: (N,) int64 in [0, classes).
+        smoothing: share of the target that is spread evenly over all classes.
+
+    Returns:
+        The mean softmax cross-entropy, a scalar of float32 at least; (2,) float32, in how many pictures the right class has the
+        largest logit, and in how many one of the five largest. Of equal logits the first counts as larger.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    label = labels[:, None]
+    right = logits.detach().gather(1, label)  # (N, 1)
+    ahead = (logits > right) | ((logits == right) & (torch.arange(logits.shape[1], device=logits.device) < label))
+    rank = ahead.sum(1, dtype=torch.float32).where(right[:, 0] == right[:, 0], torch.inf)  # NaN is never right
+    return loss, torch.stack([(rank < k).sum(dtype=torch.float32) for k in (1, 5)])
+
+
+@torch.no_grad()
+def sgd_step(
+    weights: Sequence[Tensor],
+    velocities: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    copies: Sequence[Tensor],
+    lr: Tensor,
+    decays: Sequence[float],
+    momentum: float,
+) -> None:
+    """The paper's update, in place: v <- momentum * v - decay * lr * w - lr * g; w <- w + v.
+
+    Args:
+        weights, velocities: T tensors each, float32.
+        gradients: T tensors, float32 or bfloat16.
+        copies: T tensors, bfloat16, that receive the new weights for the next forward pass; or none.
+        lr: (T,) float32, the learning rate of each tensor, on their device.
+        decays: T weight decays.
+        momentum: for all.
+    """
+    for t, (w, v, g) in enumerate(zip(weights, velocities, gradients, strict=True)):
+        v.mul_(momentum).addcmul_(w, lr[t], value=-decays[t]).addcmul_(g.to(v.dtype), lr[t], value=-1)
+        w.add_(v)
+        if copies:
+            copies[t].copy_(w)
+
+
 def yuv_to_rgb(y: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """JFIF's full-range YCbCr to RGB (ITU-R BT.601), clipped to [0, 255] and not rounded.
 
@@ -116,6 +232,9 @@ def augment(
     scale: Tensor,
     size: int,
     bgr: bool,
+    index: Tensor | None = None,
+    padding: tuple[int, int] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Crop, mirror, shift the colour of and normalise a batch of stored pictures (section 4.1 of the paper).
 
@@ -123,7 +242,7 @@ def augment(
     with j' = j, or size - 1 - j where the picture is mirrored. Chroma is at half resolution and taken as it is.
 
     Args:
-        records: (N, S * S * 3 / 2) uint8: planes Y (S, S), U and V (S / 2, S / 2) of full-range YCbCr.
+        records: (M, S * S * 3 / 2) uint8: planes Y (S, S), U and V (S / 2, S / 2) of full-range YCbCr.
         top, left: (N,) int64, the crop's corner.
         mirror: (N,) bool.
         colour: (N, 3) float32, added to R, G, B in [0, 255] after clipping.
@@ -131,10 +250,15 @@ def augment(
         scale: (3,) float32, RGB.
         size: K, side of the crop.
         bgr: order of the output's channels; everything else is RGB.
+        index: (N,) int64, which records; None for all of them in order, N = M.
+        padding: conv1's, for an output in its 4 x 4 blocks (see `blocks.py`); None for pictures.
+        dtype: of the output; arithmetic is float32.
 
     Returns:
-        (N, 3, K, K) float32, contiguous.
+        (N, 3, K, K), or (N, 48, B, B) with `padding`.
     """
+    if index is not None:
+        records = records[index]
     n, length = records.shape
     side = stored_side(length)
     half, area = side // 2, side * side
@@ -153,7 +277,7 @@ def augment(
         subtrahend = mean[c].reshape(-1)[luma] if whole_image else mean[c].reshape(1, 1)
         plane = (rgb[c] + colour[:, c, None] - subtrahend) * scale[c]
         out[:, 2 - c if bgr else c] = plane.view(n, size, size)
-    return out
+    return (picture_blocks(out, padding) if padding else out).to(dtype)
 
 
 def stored_side(length: int) -> int:

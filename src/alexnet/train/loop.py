@@ -4,6 +4,7 @@
 Every random number is a function of (seed, epoch, step), so a run that was killed at any moment and resumed from its last
 checkpoint ends with the same bits (same machine, CPU, number of threads), whatever the number of loader workers.
 
+On NVIDIA's GPUs the step, from records to new weights, is `fused_step.py`: the same step, in an order that keeps a GPU busy.
 On a GPU the weights at the start, the batches, crops, mirrors, colours and dropout are the seed's as well. The order in which
 a kernel adds floats is not: two runs of one seed may drift apart by rounding.
 """
@@ -15,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +34,12 @@ from alexnet.engines import eager
 from alexnet.errors import FULL_DISK, CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
+from alexnet.train import fused_step
 from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import RESULT, write_result
 from alexnet.train.run import Run, open_run
-from alexnet.train.watch import Watch, too_large
+from alexnet.train.watch import LOOK_PICTURES, Watch, too_large
 from alexnet.weights import native
 from alexnet.weights.native import BEST, KEPT, LATEST, Trained
 
@@ -43,6 +47,9 @@ LOG_STEPS = 20
 STOPPED = "stopped at epoch {epoch:.2f} and saved. Go on with the same command and --resume."
 #: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it pays within some minutes.
 COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
+
+#: Where Linux shows that NVIDIA's driver is loaded.
+NVIDIA = Path("/proc/driver/nvidia/version")
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -57,13 +64,20 @@ class Window:
     steps: int = 0
     start: float = 0.0  # in seconds of the run
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> str:
-        """Count a batch; the averages so far as text for the display."""
-        self.loss += float(loss.detach())
-        self.wrong += int((logits.argmax(1) != labels).sum())
-        self.images += len(labels)
-        self.steps += 1
-        return f"loss {self.loss / self.steps:.3f}  top-1 {1 - self.wrong / self.images:.1%}"
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch."""
+        self.count(float(loss.detach()), int((logits.argmax(1) != labels).sum()), 1, len(labels))
+
+    def count(self, loss: float, wrong: int, steps: int, batch_size: int) -> None:
+        """Count `steps` batches by their sums."""
+        self.loss += loss
+        self.wrong += wrong
+        self.images += steps * batch_size
+        self.steps += steps
+
+    def __str__(self) -> str:
+        """The averages so far, for the display."""
+        return f"loss {self.loss / self.steps:.3f}  top-1 {1 - self.wrong / self.images:.1%}" if self.steps else ""
 
     def values(self, lr: float, now: float) -> dict[str, float]:
         """A line for the log."""
@@ -113,19 +127,23 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
 
     Raises:
         RecipeError: recipe and store do not fit.
-        TrainingError: the folder is in the way, the disk is full, or the loss is no longer finite.
+        TrainingError: the folder is in the way, the disk or the GPU's memory is full, or the loss is no longer finite.
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """
     check_size(recipe, store)
     device = pick_device(recipe.device)
     loader = Loader(store.train, recipe.batch_size, recipe.seed, recipe.workers)
-    run = open_run(folder, recipe, store, resume, _compile_pays(recipe, store, loader, device))
+    is_fused = fused_step.wanted(recipe, recipe.network(len(store.classes)), device)
+    precision = fused_step.pick_precision(recipe.precision, device, is_fused)
+    fused_step.set_precision(precision, device)
+    run = open_run(folder, recipe, store, resume, not is_fused and _compile_pays(recipe, store, loader, device))
     trained, place, optimiser = _begin(recipe, store, run, device)
     model = trained.model
     augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
     forward = loss_function(model, run.compiled)
-    _announce(recipe, store, loader, model, device, run, place)
+    kind = f"{'the fused step, ' if is_fused else ''}{precision}"
+    _announce(recipe, store, loader, model, f"{device.type} ({kind})", run, place)
 
     result: Evaluation | None = None
     images_per_epoch = loader.steps_per_epoch * loader.batch_size
@@ -133,47 +151,68 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
     run.open_log(place.log_length, place.epoch * loader.steps_per_epoch + place.step)
     clock = time.monotonic() - place.seconds
     saved = time.monotonic()
+    fused = None
     try:
+        if is_fused:
+            fused = fused_step.open_step(recipe, loader, store.held_out, model, augmentation, optimiser, precision)
         with Meter("training", recipe.epochs * images_per_epoch, "images") as meter, _stop_on_signal() as stopping:
             if place.epoch == place.step == 0:
                 _keep(recipe, folder, trained, place)
             meter.skip(place.epoch * images_per_epoch + place.step * loader.batch_size)
             while place.epoch < recipe.epochs:
                 model.train()
-                for records, labels in loader.batches(place.epoch, place.step):
+                batches = loader.batches(place.epoch, place.step)  # does nothing before it is asked for one
+                while place.step < loader.steps_per_epoch:
                     now = place.epoch + place.step / loader.steps_per_epoch
+                    steps = place.epoch * loader.steps_per_epoch + place.step
                     lr = recipe.lr * warmup(recipe, now + 1 / loader.steps_per_epoch)
                     lr_scale = schedule(recipe, now, place.errors)
-                    rng = stream(recipe.seed, AUGMENT, place.epoch, place.step)
-                    torch.manual_seed(int(stream(recipe.seed, DROPOUT, place.epoch, place.step).integers(2**62)))
+                    if fused:
+                        look = partial(watch.look, steps, model, optimiser=optimiser, run=run) if watch.due(steps) else None
+                        fused.take(place.epoch, place.step, lr, lr_scale, look)
+                    else:
+                        records, labels = next(batches)
+                        rng = stream(recipe.seed, AUGMENT, place.epoch, place.step)
+                        torch.manual_seed(int(stream(recipe.seed, DROPOUT, place.epoch, place.step).integers(2**62)))
 
-                    images = augmentation(records.to(device), rng)  # (N, 3, K, K)
-                    images, labels = images.contiguous(memory_format=torch.channels_last), labels.to(device)
-                    loss, logits = forward(images, labels)
-                    if not loss.isfinite():
-                        raise TrainingError(_what_broke(model, images, now, float(loss.detach()), recipe.lr, folder))
-                    loss.backward()
-                    watch.look(place.epoch * loader.steps_per_epoch + place.step, model, images, optimiser, run)
-                    optimiser.step(lr, lr_scale)
+                        images = augmentation(records.to(device), rng)  # (N, 3, K, K)
+                        images, labels = images.contiguous(memory_format=torch.channels_last), labels.to(device)
+                        loss, logits = forward(images, labels)
+                        if not loss.isfinite():
+                            raise TrainingError(_what_broke(model, images, now, float(loss.detach()), recipe.lr, folder))
+                        loss.backward()
+                        watch.look(steps, model, images, optimiser, run)
+                        optimiser.step(lr, lr_scale)
+                        place.window.add(loss, logits, labels)
 
                     place.step += 1
                     place.seconds = time.monotonic() - clock
-                    text = place.window.add(loss, logits, labels)
-                    meter.add(len(labels), f"epoch {place.epoch + 1}/{recipe.epochs}  {text}  lr {lr * lr_scale:.2g}")
-                    if place.step % LOG_STEPS == 0 or place.step == loader.steps_per_epoch:
+                    line_due = place.step % LOG_STEPS == 0 or place.step == loader.steps_per_epoch
+                    asked = bool(stopping)  # once, as a signal may come at any time
+                    save_due = asked or time.monotonic() - saved > 60 * recipe.checkpoint_minutes
+                    if fused and (line_due or save_due):
+                        images = fused.pictures(LOOK_PICTURES)
+                        place.window.count(*fused.collect(), loader.batch_size)
+                        if not isfinite(place.window.loss):
+                            raise TrainingError(_what_broke(model, images, now, place.window.loss, recipe.lr, folder))
+                    text = f"epoch {place.epoch + 1}/{recipe.epochs}  {place.window}  lr {lr * lr_scale:.2g}"
+                    meter.add(loader.batch_size, text)
+                    if line_due:
                         values = place.window.values(lr * lr_scale, place.seconds)
-                        steps = place.epoch * loader.steps_per_epoch + place.step
-                        run.log("train", steps, values)
-                        watch.plateau(steps, values["loss"], model, images, run)
+                        run.log("train", steps + 1, values)
+                        watch.plateau(steps + 1, values["loss"], model, images, run)
                         place.window = Window(start=place.seconds)
-                    if stopping or time.monotonic() - saved > 60 * recipe.checkpoint_minutes:
+                    if save_due:
                         _save(folder, trained, optimiser, place, run)
                         saved = time.monotonic()
-                    if stopping:
+                    if asked:
                         raise Interrupted(STOPPED.format(epoch=now))
 
                 model.eval()
-                result = evaluate(eager(model), trained.preprocessing, store.held_out, store.classes)
+                network, ready = eager(model), None
+                if fused and device.type == "cuda":  # on a CPU `verify` counts to the picture, by the plain walk
+                    network, ready = fused.net, fused.held_out
+                result = evaluate(network, trained.preprocessing, store.held_out, store.classes, batches=ready)
                 place.epoch, place.step = place.epoch + 1, 0
                 place.errors.append(result.top1_error)
                 place.seconds = time.monotonic() - clock
@@ -198,6 +237,8 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
         ) from error
     finally:
         run.close()
+        if fused:
+            fused.close()
     model.eval()
     return trained
 
@@ -211,10 +252,22 @@ def pick_device(wanted: str) -> torch.device:
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         wanted = next(name for name, available in there.items() if available)
+        if wanted != "cuda" and NVIDIA.exists():
+            say(f"PyTorch cannot use this machine's NVIDIA GPU ({_why_no_cuda()}): going on, many times slower, on {wanted}.")
     if not there[wanted]:
         known = ", ".join(name for name, available in there.items() if available)
-        raise RecipeError(f"device (={wanted!r}) is not available to PyTorch here; available: {known}.")
+        reason = f" ({_why_no_cuda()})" if wanted == "cuda" else ""
+        raise RecipeError(f"device (={wanted!r}) is not available to PyTorch here{reason}; available: {known}.")
     return torch.device(wanted)
+
+
+def _why_no_cuda() -> str:
+    """In PyTorch's words: built without CUDA, no driver, a driver too old."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).split("\n")[0].split(". ")[0]
+    return "it sees no device; is CUDA_VISIBLE_DEVICES empty?"
 
 
 def check_size(recipe: Recipe, store: Store) -> None:
@@ -315,9 +368,7 @@ def loss_function(model: AlexNet, compiled: bool) -> Step:
 # --- for the person ---------------------------------------------------------------------------------------------------------
 
 
-def _announce(
-    recipe: Recipe, store: Store, loader: Loader, model: AlexNet, device: torch.device, run: Run, place: Place
-) -> None:
+def _announce(recipe: Recipe, store: Store, loader: Loader, model: AlexNet, where: str, run: Run, place: Place) -> None:
     if loader.batch_size < recipe.batch_size:
         say(f"The store has {len(store.train)} pictures to train on: batches hold {loader.batch_size} instead of "
             f"{recipe.batch_size}.")  # fmt: skip
@@ -327,7 +378,7 @@ def _announce(
     say(
         f"{model.variant.name} x {model.variant.width:g}, {model.variant.input_size} pixels, "
         f"{model.variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "
-        f"{recipe.epochs} epochs of {loader.steps_per_epoch} steps on {device.type}"
+        f"{recipe.epochs} epochs of {loader.steps_per_epoch} steps on {where}"
         f"{', compiled (the first step takes up to a minute)' if run.compiled else ''}"
         f"{f'; resumed at epoch {place.epoch}, step {place.step}' if run.resumed else ''}."
     )

@@ -38,9 +38,19 @@ class SGD:
             lr: the recipe's learning rate.
             scale: where the schedule stands; biases ignore it in variants whose bias rate is never lowered.
         """
+        (weights, biases), (decay, bias_decay) = self.rates(lr, scale), self.decays
+        self._update("weight", weights, decay)
+        self._update("bias", biases, bias_decay)
+
+    def rates(self, lr: float, scale: float) -> tuple[float, float]:
+        """The learning rate of weights and that of biases, for the arguments of `step`."""
         bias_scale = scale if self.variant.bias_lr_drops else 1.0
-        self._update("weight", lr * scale, self.weight_decay)
-        self._update("bias", lr * bias_scale * self.variant.bias_lr, self.weight_decay * self.variant.bias_decay)
+        return lr * scale, lr * bias_scale * self.variant.bias_lr
+
+    @property
+    def decays(self) -> tuple[float, float]:
+        """The weight decay of weights and that of biases."""
+        return self.weight_decay, self.weight_decay * self.variant.bias_decay
 
     def _update(self, kind: str, lr: float, decay: float) -> None:
         names = [name for name in self.parameters if name.endswith(kind)]

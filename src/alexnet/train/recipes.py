@@ -87,6 +87,13 @@ class Recipe:
     """Where to compute; auto takes a GPU if there is one."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Compile the network (needs a C++ compiler on a CPU); auto does where it pays within the run."""
+    fused: Literal["auto", "on", "off"] = "auto"
+    """Train by the step made for NVIDIA's GPUs from compute capability 8.0 on, which auto takes there; it runs anywhere."""
+    precision: Literal["auto", "bf16", "tf32", "fp32"] = "auto"
+    """Type to compute in; weights, normalisation and logits are float32 in each. auto is the fastest that the device has."""
+    feed: Literal["auto", "resident", "pinned", "disk"] = "auto"
+    """Where the fused step's pictures lie: all on the GPU, all in the host's memory, or in the store; auto is the first that
+    fits. Changes no result."""
     workers: int = 1
     """Threads that read batches ahead. Changes no result."""
     checkpoint_minutes: float = 5.0

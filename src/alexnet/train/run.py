@@ -33,7 +33,7 @@ from alexnet.weights.native import LATEST
 
 CONFIG, ENVIRONMENT, LOG, TENSORBOARD = "config.json", "environment.json", "log.jsonl", "tensorboard"
 #: Fields that may differ when a run is resumed, since they change no result.
-FREE_FIELDS = ("workers", "checkpoint_minutes")
+FREE_FIELDS = ("feed", "workers", "checkpoint_minutes")
 
 
 @dataclass

@@ -230,9 +230,13 @@ class Watch:
         self.plateau_from = min(max(steps // 10, PLATEAU_FROM[0]), PLATEAU_FROM[1])
         self.losses, self.warned = losses, warned
 
+    def due(self, step: int) -> bool:
+        """Whether `look` will look."""
+        return step % LOOK_STEPS == FIRST_LOOK
+
     def look(self, step: int, model: AlexNet, images: Tensor, optimiser: SGD, run: Run) -> None:
         """Every `LOOK_STEPS`: log every layer's signals. Call it between `backward` and the update of step `step`."""
-        if step % LOOK_STEPS != FIRST_LOOK or len(images) < 2:
+        if not self.due(step) or len(images) < 2:
             return
         spread, dead = look(model, images[:LOOK_PICTURES])
         parts = {"spread": spread, "dead": dead, "gradient": gradient_norms(model), "update": update_ratios(model, optimiser)}

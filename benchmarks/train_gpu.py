@@ -1,0 +1,414 @@
+"""Training on a GPU, in one command: check every kernel, time every part, run against the peers, keep it up for a minute.
+
+    python benchmarks/train_gpu.py                      # about ten minutes
+    python benchmarks/train_gpu.py --batch 128 --no-check --sustained 0
+    python benchmarks/train_gpu.py --batch 1024 --full  # and an epoch over records as many as ImageNet's
+
+1. The ceilings: a bfloat16 product of 8192 x 8192 matrices, a copy of 1 GiB within the GPU's memory.
+2. The checks: `pytest -m gpu`, float64 comparisons of kernels and of whole-net gradients among them.
+3. Every part of the step by itself, forward and backward, as replays of CUDA graphs over rotating inputs (ReLU's outputs where
+   the step has such), with its share of its own roofline: the larger of bytes over the copy's speed and operations over the
+   product's. The sum of these times is what the step cannot beat part by part.
+4. The step against its peers, in turns, by the GPU's events: our network naive, under AMP and compiled, torchvision's under AMP
+   and compiled. The peers get one ready batch; ours makes its batches from resident records. Ratios are block by block.
+5. The step kept up for `--sustained` seconds, its loss read every 20 steps as in training; the data path alone.
+
+It needs nothing but the package; pictures are noise. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet import arithmetic, kernels
+from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool
+from alexnet.bench import STORED, Row, Scene, Steps, contest, noise, product_flops, seconds
+from alexnet.data.loader import Loader
+from alexnet.data.store import Split
+from alexnet.errors import TrainingError
+from alexnet.fused import NEUTRAL, STEPS, groups
+from alexnet.kernels import towers
+from alexnet.train.fused_step import FusedStep, choose_ways
+from alexnet.train.run import environment
+from alexnet.variants import Variant, get
+
+ROOT = Path(__file__).resolve().parents[1]
+GPU = torch.device("cuda")
+INPUTS, REPLAYS, BLOCKS = 8, 10, 5
+PREDICTED = {128: 64_000, 1024: 80_000}  # images a second of an H200 with the library's convolutions
+BF16 = 2  # bytes
+IMAGENET = 1_281_167
+
+
+# --- parts of the step --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """One launch or a few, the least that they must move and compute, and how to call them.
+
+    Attributes:
+        make: gives a function on inputs of its own, to be called again and again.
+    """
+
+    name: str
+    bytes: float
+    flop: float
+    make: Callable[[], Callable[[], object]]
+
+
+def maps(*shape: int, relu: bool = True) -> Tensor:
+    """What a layer hands on: bfloat16, channels-last, half of it zero behind a ReLU."""
+    x = torch.randn(shape, device=GPU) * 50
+    x = (F.relu(x) if relu else x).to(torch.bfloat16)
+    return x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
+
+
+def forward_backward(
+    name: str, function: Callable[..., Tensor], make_inputs: Callable[[], list[Tensor]], moved: tuple[float, float],
+    flop: tuple[float, float],
+) -> list[Part]:  # fmt: skip
+    """A part forward, and the same part backward; `moved` and `flop` are for each."""
+
+    def forward() -> Callable[[], object]:
+        inputs = [x.requires_grad_(x.is_floating_point()) for x in make_inputs()]
+        return lambda: function(*inputs)
+
+    def backward() -> Callable[[], object]:
+        inputs = [x.requires_grad_(x.is_floating_point()) for x in make_inputs()]
+        wanted = [x for x in inputs if x.requires_grad]
+        y = function(*inputs)
+        g = torch.randn_like(y)
+        return lambda: torch.autograd.grad(y, wanted, g, retain_graph=True, allow_unused=True)
+
+    return [Part(f"{name} forward", moved[0], flop[0], forward), Part(f"{name} backward", moved[1], flop[1], backward)]
+
+
+def size(shape: tuple[int, ...]) -> int:
+    count = 1
+    for side in shape:
+        count *= side
+    return count
+
+
+def parts(variant: Variant, batch: int, ways: dict[str, str]) -> Iterator[Part]:
+    """The step's, in its order."""
+    layers = {layer.name: layer for layer in variant.layers()}
+    for group in groups(variant.ops()):
+        first = layers[group[0].name]
+        if isinstance(first.op, Conv):
+            yield from convolution(first, batch, ways.get(first.name, "grouped"), variant.conv1_padding)
+            if any(isinstance(op, LRN | MaxPool) for op in group):
+                yield from after_convolution(group, first, layers[group[-1].name], batch)
+            elif len(group) > 1:
+                yield from bias_and_relu(first, batch)
+        elif isinstance(first.op, Linear):
+            yield from fully_connected(first, batch)
+        elif isinstance(group[-1], Dropout):
+            yield from dropout(first, batch)
+    yield loss(batch, variant.num_classes)
+    yield update(variant)
+
+
+def convolution(layer: Layer, batch: int, way: str, conv1_padding: tuple[int, int]) -> Iterator[Part]:
+    """Without bias; conv1 in blocks, and without a gradient for its input."""
+    op = layer.op
+    assert isinstance(op, Conv)
+    (channels, side, _), out = layer.input, layer.output
+    kernel, padding = op.size, op.padding[0]
+    first = layer.name == "conv1"
+    if first:
+        channels, side = 48, kernels.picture_blocks(torch.zeros(1, 3, side, side), conv1_padding).shape[-1]
+        kernel, padding = 3, 0
+    weights = out[0] * channels // op.groups * kernel**2
+    x_bytes, y_bytes, w_bytes = BF16 * batch * channels * side**2, BF16 * batch * size(out), BF16 * weights
+    flop = 2.0 * batch * layer.multiply_adds
+
+    def inputs() -> list[Tensor]:
+        weight = maps(out[0], channels // op.groups, kernel, kernel, relu=False) / 1000
+        return [weight, maps(batch, channels, side, side, relu=not first)]
+
+    def convolve(weight: Tensor, x: Tensor) -> Tensor:
+        return towers.WAYS[way](x.detach() if first else x, weight, None, padding, op.groups)
+
+    backward_bytes = y_bytes + x_bytes + w_bytes * 2 + (0 if first else x_bytes)
+    moved = (x_bytes + w_bytes + y_bytes, backward_bytes)
+    yield from forward_backward(f"{layer.name} ({way})", convolve, inputs, moved, (flop, flop if first else 2 * flop))
+
+
+def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: int) -> Iterator[Part]:
+    """Bias, ReLU, normalisation, pooling."""
+    norm = next((op for op in group if isinstance(op, LRN)), NEUTRAL)
+    steps = tuple(STEPS[type(op)] for op in group[1:])
+    channels = conv.output[0]
+    x_bytes, y_bytes = BF16 * batch * size(conv.output), BF16 * batch * size(last.output)
+    winners = batch * size(last.output)
+
+    def run(x: Tensor, bias: Tensor) -> Tensor:
+        return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers)
+
+    def inputs() -> list[Tensor]:
+        return [maps(batch, *conv.output, relu=False), torch.randn(channels, device=GPU)]
+
+    moved = (x_bytes + y_bytes + winners, 2 * x_bytes + y_bytes + winners)
+    yield from forward_backward("+".join(op.name for op in group[1:]), run, inputs, moved, (0.0, 0.0))
+
+
+def bias_and_relu(conv: Layer, batch: int) -> Iterator[Part]:
+    each = BF16 * batch * size(conv.output)
+
+    def inputs() -> list[Tensor]:
+        return [maps(batch, *conv.output, relu=False), torch.randn(conv.output[0], device=GPU)]
+
+    yield from forward_backward(f"{conv.name}'s bias+ReLU", kernels.bias_relu, inputs, (2 * each, 3 * each), (0.0, 0.0))
+
+
+def fully_connected(layer: Layer, batch: int) -> Iterator[Part]:
+    """With bias; fc8 in float32."""
+    fan_in, units = size(layer.input), layer.output[0]
+    dtype = torch.float32 if layer.name == "fc8" else torch.bfloat16
+    each = dtype.itemsize
+    x_bytes, y_bytes, w_bytes = each * batch * fan_in, each * batch * units, each * units * fan_in
+
+    def inputs() -> list[Tensor]:
+        return [x.to(dtype) for x in (maps(batch, fan_in), maps(units, fan_in, relu=False) / 1000, maps(units, relu=False))]
+
+    flop = 2.0 * batch * units * fan_in
+    moved = (x_bytes + y_bytes + w_bytes, 2 * x_bytes + y_bytes + 2 * w_bytes)
+    yield from forward_backward(layer.name, F.linear, inputs, moved, (flop, 2 * flop))
+
+
+def dropout(layer: Layer, batch: int) -> Iterator[Part]:
+    units = size(layer.input)
+    seed = torch.tensor([7], device=GPU)
+    moved = (2.0 * BF16 * batch * units, 3.0 * BF16 * batch * units)
+    yield from forward_backward(
+        f"{layer.name}+dropout", lambda x: kernels.relu_dropout(x, 0.5, seed, False),
+        lambda: [maps(batch, units, relu=False)], moved, (0.0, 0.0),
+    )  # fmt: skip
+
+
+def loss(batch: int, classes: int) -> Part:
+    def make() -> Callable[[], object]:
+        logits, labels = torch.randn(batch, classes, device=GPU), torch.randint(classes, (batch,), device=GPU)
+        return lambda: kernels.cross_entropy_topk(logits, labels)
+
+    return Part("loss and its gradient", 8.0 * batch * classes, 0.0, make)
+
+
+def update(variant: Variant) -> Part:
+    """Of all parameters, in one launch."""
+
+    def make() -> Callable[[], object]:
+        layers = [layer for layer in variant.layers() if layer.parameters]
+        sizes = [count for layer in layers for count in (layer.parameters - layer.output[0], layer.output[0])]
+        weights = [torch.randn(count, device=GPU) for count in sizes]
+        velocities, gradients = [torch.zeros_like(w) for w in weights], [torch.randn_like(w).bfloat16() for w in weights]
+        copies = [w.bfloat16() for w in weights]
+        lr, decays = torch.full((len(weights),), 1e-6, device=GPU), [5e-4] * len(weights)
+        return lambda: kernels.sgd_step(weights, velocities, gradients, copies, lr, decays, 0.9)
+
+    return Part("update", 20.0 * variant.parameters, 0.0, make)
+
+
+def part_seconds(part: Part) -> float:
+    """Median over blocks of one call, within a graph of `INPUTS` calls on inputs of their own; fewer where memory is short."""
+    count = INPUTS if part.bytes < 1e9 else 2
+    calls = [part.make() for _ in range(count)]
+
+    def all_calls() -> None:
+        for call in calls:
+            call()
+
+    for _ in range(3):
+        all_calls()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        all_calls()
+    seconds(graph.replay, GPU, 2)
+    return statistics.median(seconds(graph.replay, GPU, REPLAYS) for _ in range(BLOCKS)) / count
+
+
+# --- the whole ----------------------------------------------------------------------------------------------------------
+
+
+def copy_speed() -> float:
+    """Bytes a second that a copy within the GPU's memory reads and writes."""
+    source = torch.randint(0, 255, (2**30,), dtype=torch.uint8, device=GPU)
+    target = torch.empty_like(source)
+    seconds(lambda: target.copy_(source), GPU, 3)
+    return 2.0 * 2**30 / min(seconds(lambda: target.copy_(source), GPU, 10) for _ in range(3))
+
+
+def print_parts(variant: Variant, batch: int, flops: float, speed: float) -> dict[str, Any]:
+    """Time and print every part; the parts as plain data."""
+    ways = choose_ways(variant, batch, torch.bfloat16, GPU)
+    print(f"\nbatch {batch}: parts{'':30}{'us':>10}{'floor, us':>12}{'share':>8}")
+    found: dict[str, Any] = {}
+    for part in parts(variant, batch, ways):
+        measured, floor = part_seconds(part), max(part.bytes / speed, part.flop / flops)
+        found[part.name] = {"us": round(1e6 * measured, 2), "share": round(floor / measured, 3)}
+        print(f"{part.name:43}{1e6 * measured:10.1f}{1e6 * floor:12.1f}{floor / measured:8.0%}", flush=True)
+    total = sum(part["us"] for part in found.values())
+    floor = sum(part["us"] * part["share"] for part in found.values())
+    print(f"{'sum':43}{total:10.1f}{floor:12.1f}{floor / total:8.0%}   {batch / total:.3f}, {batch / floor:.3f} M images/s")
+    worst = sorted(found, key=lambda name: found[name]["us"] * (1 - found[name]["share"]), reverse=True)[:3]
+    print(f"furthest from their floor, in time: {', '.join(worst)}")
+    return {"parts": found, "worst": worst, "sum_us": round(total, 1), "floor_us": round(floor, 1)}
+
+
+def print_contest(rows: list[Row], batch: int) -> None:
+    """The table of the step and its peers; ratios are ours over theirs, block by block."""
+    print(f"\nbatch {batch}{'':26}{'images/s':>10}{'of the floor':>14}{'ours is':>10}{'range':>18}")
+    ours = rows[0].rates
+    for row in rows:
+        ratios = [one / other for one, other in zip(ours, row.rates, strict=True)]
+        share = f"{row.rate / row.floor:.1%}" if row.floor else ""
+        span = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"{row.name:34}{row.rate:10,.0f}{share:>14}{statistics.median(ratios):9.2f}x{span:>18}", flush=True)
+    if batch in PREDICTED:
+        print(f"predicted for an H200: {PREDICTED[batch]:,}; measured {rows[0].rate / PREDICTED[batch]:.2f} of it")
+
+
+def sustained(fused: FusedStep, duration: float, number: int) -> float:
+    """Images a second over `duration` seconds of the host's clock, from an idle GPU to an idle GPU."""
+    run = Steps(fused.feed.loader, lambda epoch, step: fused.take(epoch, step, 1e-4, 1.0))
+    run.number = number
+    torch.cuda.synchronize()
+    start, taken = time.monotonic(), 0
+    while time.monotonic() - start < duration:
+        for _ in range(20):  # as often as training reads the loss
+            run()
+        taken += 20
+        fused.collect()
+    torch.cuda.synchronize()
+    return taken * fused.batch_size / (time.monotonic() - start)
+
+
+def measure(variant: Variant, batch: int, duration: float, flops: float, speed: float) -> dict[str, Any]:
+    """Everything for one size of batch."""
+    scene = Scene(variant, GPU, batch, compile=True)
+    floor = flops / arithmetic.training_flop(variant.layers())
+    result = print_parts(variant, batch, flops, speed)
+    ours = scene.training()
+    rows = contest({"fused, from resident records": ours} | scene.peers(), GPU, batch, floor, BLOCKS, 0)
+    print_contest(rows, batch)
+    result["rows"] = {row.name: row.as_json() for row in rows}
+    fused = scene._fused
+    assert fused is not None and isinstance(ours, Steps)
+    if duration:
+        rate = sustained(fused, duration, ours.number)
+        epochs = 90 * IMAGENET / rate / 60
+        print(f"over {duration:.0f} s: {rate:,.0f} images/s, {rate / floor:.1%} of the floor")
+        print(f"90 epochs of ImageNet at that rate: {epochs:.1f} minutes")
+        result["sustained"] = {"seconds": duration, "images_per_second": round(rate, 1), "share": round(rate / floor, 4)}
+    (data,) = contest({"data": scene.data()}, GPU, batch, None, BLOCKS, 0)
+    print(f"data path alone: {data.rate:,.0f} images/s")
+    print(f"GPU memory at most: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB; clocks {clocks()}")
+    result["data_images_per_second"] = round(data.rate)
+    scene.close()
+    return result
+
+
+def full_epoch(variant: Variant, batch: int) -> dict[str, float]:
+    """One epoch over as many resident records as ImageNet has, in random order: 117.3 GiB of noise of 256 x 256 pixels."""
+    one = noise(STORED, 1, variant.num_classes)
+    labels = np.random.default_rng(0).integers(0, variant.num_classes, IMAGENET, np.int32)
+    split = Split("train", np.broadcast_to(one.records, (IMAGENET, one.records.shape[1])), labels, Path())
+    scene = Scene(variant, GPU, batch, compile=False)
+    scene.loader = Loader(split, batch, seed=0)
+    fused = scene.fused()
+    for piece in fused.feed.records.split(2**13):
+        piece.random_(0, 256)
+    steps = fused.feed.loader.steps_per_epoch
+    for step in range(5):  # kernels are compiled, the step is recorded
+        fused.take(1, step, 1e-4, 1.0)
+    fused.collect()
+    start = time.monotonic()
+    for step in range(steps):
+        fused.take(0, step, 1e-4, 1.0)
+        if step % 20 == 19:
+            fused.collect()
+    fused.collect()
+    duration = time.monotonic() - start
+    scene.close()
+    rate = steps * batch / duration
+    print(f"\nbatch {batch}: one epoch of {IMAGENET:,} resident records in {duration:.1f} s, {rate:,.0f} images/s")
+    return {"seconds": round(duration, 2), "images_per_second": round(rate, 1)}
+
+
+def clocks() -> str:
+    """The card's clocks now; printed, never set."""
+    query = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, timeout=20).stdout.strip().replace("\n", "; ")
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+
+
+def checked() -> str:
+    """Run the tests that need a GPU; their last line.
+
+    Raises:
+        SystemExit: one of them failed: wrong kernels are not timed.
+    """
+    if not find_spec("pytest"):
+        return "not checked: pytest is not installed (pip install -e '.[dev]')"
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests")], cwd=ROOT, text=True,
+                          capture_output=True)  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}\nThe checks failed: nothing was timed.")
+    return done.stdout.strip().splitlines()[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variant", default="paper")
+    parser.add_argument("--batch", type=int, nargs="+", default=[128, 256, 1024])
+    parser.add_argument("--sustained", type=float, default=60, help="seconds; 0 for none")
+    parser.add_argument("--full", action="store_true", help="an epoch over 1,281,167 resident records too (117 GiB)")
+    parser.add_argument("--no-check", action="store_true", help="time without checking first")
+    arguments = parser.parse_args()
+
+    if not torch.cuda.is_available():
+        raise SystemExit("No CUDA device is here, and this measures one. `alexnet bench` measures any machine.")
+    if reason := kernels.lacking(GPU):
+        raise SystemExit(f"The kernels cannot run on {torch.cuda.get_device_name()}: {reason}.")
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}; {clocks()}", flush=True)
+    check = "not checked" if arguments.no_check else checked()
+    print(f"checks: {check}", flush=True)
+    torch.manual_seed(0)
+    torch.cuda.set_stream(torch.cuda.Stream())  # graphs are recorded on none but such
+    flops, speed = product_flops(GPU, "bf16"), copy_speed()
+    print(f"ceilings: {flops / 1e12:.0f} TFLOP/s (bfloat16 product), {speed / 1e12:.2f} TB/s (copy)", flush=True)
+    variant = get(arguments.variant)
+    sizes = {}
+    for batch in arguments.batch:
+        torch.cuda.empty_cache()
+        try:
+            sizes[batch] = measure(variant, batch, arguments.sustained, flops, speed)
+        except (torch.cuda.OutOfMemoryError, TrainingError) as error:
+            print(f"batch {batch} does not fit into this GPU's memory: {str(error).splitlines()[0]}")
+    epochs = {batch: full_epoch(variant, batch) for batch in arguments.batch} if arguments.full else {}
+    print(json.dumps({
+        "benchmark": "train_gpu", "variant": variant.name, "checks": check, "product_tflops": round(flops / 1e12, 1),
+        "copy_tb_per_second": round(speed / 1e12, 3), "batches": sizes, "full_epoch": epochs,
+        "clocks": clocks(), "environment": environment(),
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""How fast is it here? `alexnet bench` times training, its data path alone, and inference, on this machine.
+
+Every contestant runs in turns within each block (A B C A B C), so a slow minute meets all alike; a rate is the median over
+blocks, shown with its extremes. On NVIDIA's GPUs time is taken by their events, elsewhere by the clock. Pictures are noise of
+natural contrast, eight batches of them; never zeros, on which processors are faster.
+
+The floor is arithmetic: the operations that training or testing on one picture takes (`arithmetic.py`), at the speed of a large
+matrix product, the best of those timed before and after. A share near or above 100 % says that something else kept the
+processor busy while the product was timed.
+"""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet import arithmetic, engines
+from alexnet.arithmetic import LRN, Dropout, Op
+from alexnet.console import say
+from alexnet.data import feed as feeding
+from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.feed import Plan
+from alexnet.data.image import record_bytes
+from alexnet.data.loader import AUGMENT, Loader, stream
+from alexnet.data.store import Split
+from alexnet.model import AlexNet
+from alexnet.train.fused_step import TYPES, FusedStep, pick_precision, set_precision, too_large
+from alexnet.train.loop import loss_function
+from alexnet.train.optim import SGD
+from alexnet.train.run import environment
+from alexnet.variants import Variant
+from alexnet.weights.native import Trained
+
+Run = Callable[[], object]
+STORED = 256  # side of the stored pictures, or the input's if that is larger
+BATCHES = 8
+LR = 1e-4  # small enough for noise
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was timed.
+
+    Attributes:
+        rates: pictures a second in each block.
+        floor: pictures a second that the arithmetic allows; None where there is none to speak of.
+    """
+
+    name: str
+    rates: list[float]
+    floor: float | None
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.rates)
+
+    def with_floor(self, factor: float) -> "Row":
+        """The same with the floor times `factor`."""
+        return replace(self, floor=None if self.floor is None else self.floor * factor)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        share = None if self.floor is None else round(self.rate / self.floor, 4)
+        extremes = [round(f(self.rates), 1) for f in (min, max)]
+        return {"images_per_second": round(self.rate, 1), "range": extremes, "share": share}
+
+
+def bench(
+    variant: Variant, device: torch.device, batch: int, peers: bool, compile: bool = True, blocks: int = 5, steps: int = 0
+) -> dict[str, Any]:
+    """Time everything, print the table, and return it as plain data.
+
+    Args:
+        peers: also time the naive network and torchvision's.
+        compile: whether what can be compiled is, if a compiler is there.
+        steps: of training in a block; as many as take about two seconds if 0.
+
+    Raises:
+        TrainingError: the batch does not fit into the GPU's memory.
+    """
+    scene = Scene(variant, device, batch, compile and (device.type == "cuda" or bool(shutil.which("g++"))))
+    say(f"Measuring on {scene.hardware}, batch {batch}, {scene.precision} ...")
+    try:
+        speed = product_flops(device, scene.precision)
+        train_floor = speed / arithmetic.training_flop(variant.layers())
+        test_floor = speed / (2 * variant.multiply_adds)
+        training = {"training": scene.training()} | ({**scene.peers()} if peers else {})
+        rows = contest(training, device, batch, train_floor, blocks, steps)
+        rows += contest({"its data path alone": scene.data()}, device, batch, None, blocks, steps)
+        network, name = scene.inference()
+        pictures = scene.pictures
+        rows += contest({f"testing ({name})": lambda: network(pictures)}, device, batch, test_floor, blocks, steps)
+        rows += contest({f"testing, one by one ({name})": lambda: network(pictures[:1])}, device, 1, test_floor, blocks, steps)
+        gain = max(1.0, product_flops(device, scene.precision) / speed)  # where the machine was busy at first
+        rows, speed = [row.with_floor(gain) for row in rows], speed * gain
+    except torch.cuda.OutOfMemoryError as error:
+        raise too_large(f"batch (={batch})", device, f"--batch {max(1, batch // 2)}") from error
+    finally:
+        scene.close()
+    print_table(rows)
+    return {
+        "benchmark": "bench", "variant": variant.name, "hardware": scene.hardware, "batch": batch, "precision": scene.precision,
+        "product_tflops": round(speed / 1e12, 3), "rows": {row.name: row.as_json() for row in rows},
+        "environment": environment(),
+    }  # fmt: skip
+
+
+def print_table(rows: list[Row]) -> None:
+    """One line for each row, on standard output; ratios are to the first, block by block."""
+    width = max(len(row.name) for row in rows)
+    print(f"{'':{width}}{'images/s':>12}{'range':>22}{'of the floor':>14}")
+    for row in rows:
+        share = "" if row.floor is None else f"{row.rate / row.floor:.1%}"
+        print(f"{row.name:{width}}{row.rate:12,.0f}{f'{min(row.rates):,.0f} to {max(row.rates):,.0f}':>22}{share:>14}")
+
+
+# --- timing -------------------------------------------------------------------------------------------------------------
+
+
+def contest(
+    runs: Mapping[str, Run], device: torch.device, batch: int, floor: float | None, blocks: int, steps: int
+) -> list[Row]:
+    """Time `runs` in turns. One that fails drops out with a line; one that is out of memory ends all."""
+    alive: dict[str, int] = {}
+    for name, run in runs.items():
+        try:
+            seconds(run, device, 3)
+            alive[name] = steps or max(1, min(1000, round(2 / seconds(run, device, 2))))
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # a peer's compiler, for one
+            say(f"{name} cannot run here ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}).")
+    rates: dict[str, list[float]] = {name: [] for name in alive}
+    for _ in range(blocks):
+        for name, count in alive.items():
+            rates[name].append(batch / seconds(runs[name], device, count))
+    return [Row(name, found, floor) for name, found in rates.items()]
+
+
+def seconds(run: Run, device: torch.device, count: int) -> float:
+    """Seconds of one of `count` runs in a row."""
+    if device.type == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(count):
+            run()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1000 / count
+    _settle(device)
+    start = time.perf_counter()
+    for _ in range(count):
+        run()
+    _settle(device)
+    return (time.perf_counter() - start) / count
+
+
+def _settle(device: torch.device) -> None:
+    """Wait until Apple's GPU has done what was queued; a CPU has."""
+    if device.type == "mps":
+        torch.mps.synchronize()
+
+
+def product_flops(device: torch.device, precision: str) -> float:
+    """Operations a second of a large square matrix product, of side 8192 on a GPU, 1024 on a CPU; the best of five."""
+    side = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(side, side, device=device).to(TYPES[precision]) for _ in range(2))
+    seconds(lambda: a @ b, device, 3)
+    return float(2 * side**3 / min(seconds(lambda: a @ b, device, 4) for _ in range(5)))
+
+
+# --- contestants --------------------------------------------------------------------------------------------------------
+
+
+class Scene:
+    """A network, noise to train it on, and whoever competes."""
+
+    def __init__(self, variant: Variant, device: torch.device, batch: int, compile: bool) -> None:
+        self.variant, self.device, self.batch, self.compile = variant, device, batch, compile
+        self.precision = pick_precision("auto", device, device.type == "cuda")
+        set_precision(self.precision, device)
+        self.loader = Loader(noise(max(STORED, variant.input_size), BATCHES * batch, variant.num_classes), batch, seed=0)
+        preprocessing = preprocessing_of(variant).to(device)
+        self.augmentation = Augmentation(preprocessing, True, True, np.eye(3))
+        self.pictures = preprocessing.view(torch.from_numpy(self.loader.split.records[:batch]).to(device), 0, 0, False)
+        self.labels = torch.from_numpy(self.loader.split.labels[:batch].astype(np.int64)).to(device)
+        self.hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else environment()["processor"]
+        self._fused: FusedStep | None = None
+
+    def network(self) -> AlexNet:
+        """As training begins."""
+        model = AlexNet(self.variant, torch.Generator().manual_seed(0)).to(self.device)
+        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def fused(self) -> FusedStep:
+        """The fused step with everything resident."""
+        model = self.network()
+        feed = feeding.open_feed("resident", self.loader, self.device)
+        plan = Plan(feed, self.augmentation, sum(isinstance(op, Dropout) for op in model.ops), self.device)
+        optimiser = SGD(model, 0.9, 5e-4, self.variant)
+        self._fused = FusedStep(model, self.augmentation.preprocessing, optimiser, feed, plan, TYPES[self.precision])
+        return self._fused
+
+    def training(self) -> Run:
+        """One step after the other as `alexnet train` takes them here."""
+        if self.device.type == "cuda":
+            fused = self.fused()
+            return Steps(self.loader, lambda epoch, step: fused.take(epoch, step, LR, 1.0))
+        model = self.network()
+        forward, optimiser = loss_function(model, self.compile), SGD(model, 0.9, 5e-4, self.variant)
+
+        def take(epoch: int, step: int) -> None:
+            records, labels = self.loader.batch(epoch, step)
+            images = self.augmentation(records.to(self.device), stream(0, AUGMENT, epoch, step))
+            forward(images.contiguous(memory_format=torch.channels_last), labels.to(self.device))[0].backward()
+            optimiser.step(LR)
+
+        return Steps(self.loader, take)
+
+    def data(self) -> Run:
+        """The batches alone."""
+        if self._fused:
+            return self._fused.data_alone()
+
+        def make(epoch: int, step: int) -> None:
+            records = self.loader.batch(epoch, step).records.to(self.device)
+            self.augmentation(records, stream(0, AUGMENT, epoch, step))
+
+        return Steps(self.loader, make)
+
+    def inference(self) -> tuple[engines.Network, str]:
+        """What `alexnet predict` and `evaluate` would multiply with, and its name."""
+        if self._fused:
+            net = self._fused.net
+            return torch.inference_mode()(net), "fused"
+        trained = Trained(self.network().eval(), (), self.augmentation.preprocessing, {}, {})
+        network = engines.eager(trained.model)
+        return torch.inference_mode()(network), "PyTorch, eager"
+
+    def peers(self) -> dict[str, Run]:
+        """The naive network and torchvision's, on one ready batch on the device."""
+        cuda = self.device.type == "cuda"
+        own, theirs = Naive(self.variant).to(self.device), torchvisions(self.variant.num_classes).to(self.device)
+        found = {"naive network": self._peer(own, False, False)}
+        if cuda:
+            found["naive network, AMP"] = self._peer(own, True, False)
+        if self.compile:
+            kind = "AMP, compiled" if cuda else "compiled"
+            found[f"plain network, {kind}"] = self._peer(self.network(), cuda, True)
+        found[f"torchvision's{', AMP' if cuda else ''}"] = self._peer(theirs, cuda, False)
+        if self.compile:
+            found[f"torchvision's{', AMP' if cuda else ''}, compiled"] = self._peer(theirs, cuda, True)
+        return found
+
+    def _peer(self, model: nn.Module, amp: bool, compiled: bool) -> Run:
+        channels_last = amp or compiled
+        images = self.pictures.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        if channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        cuda = self.device.type == "cuda"
+        optimiser = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9, weight_decay=5e-4, fused=cuda)
+        forward = torch.compile(model, dynamic=False) if compiled else model
+
+        def step() -> None:
+            optimiser.zero_grad()
+            with torch.autocast(self.device.type, torch.bfloat16) if amp else nullcontext():
+                loss = F.cross_entropy(forward(images), self.labels)
+            loss.backward()
+            optimiser.step()
+
+        return step
+
+    def close(self) -> None:
+        """Let the step's threads and stream go."""
+        if self._fused:
+            self._fused.close()
+
+
+class Steps:
+    """A run that takes step after step, epoch after epoch."""
+
+    def __init__(self, loader: Loader, take: Callable[[int, int], object]) -> None:
+        self.loader, self.take, self.number = loader, take, 0
+
+    def __call__(self) -> None:
+        self.take(*divmod(self.number, self.loader.steps_per_epoch))
+        self.number += 1
+
+
+class Naive(AlexNet):
+    """The network as one writes it first, with the framework's own normalisation."""
+
+    def _run(self, op: Op, x: Tensor) -> Tensor:
+        if isinstance(op, LRN):
+            towers = x.reshape(x.shape[0] * op.towers, -1, *x.shape[2:])
+            return F.local_response_norm(towers, op.size, op.coefficient * op.size, op.beta, op.k).reshape(x.shape)
+        return super()._run(op, x)
+
+
+def torchvisions(classes: int) -> nn.Sequential:
+    """torchvision's alexnet, layer by layer; 4.145 GFLOP to train on a picture where the paper's takes 4.136."""
+    return nn.Sequential(
+        nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(True),
+        nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(True), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(True),
+        nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.AdaptiveAvgPool2d(6), nn.Flatten(),
+        nn.Dropout(), nn.Linear(9216, 4096), nn.ReLU(True), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(True),
+        nn.Linear(4096, classes),
+    )  # fmt: skip
+
+
+def noise(side: int, count: int, classes: int) -> Split:
+    """Stored pictures of grey noise with the contrast of photos, in blocks of 16 pixels, and some colour."""
+    rng = np.random.default_rng(0)
+    records = rng.integers(100, 157, (count, record_bytes(side)), np.uint8)
+    luma = rng.integers(0, 256, (count, side // 16 + 1, side // 16 + 1), np.uint8).repeat(16, 1).repeat(16, 2)
+    records[:, : side * side] = luma[:, :side, :side].reshape(count, -1)
+    return Split("train", records, rng.integers(0, classes, count, np.int32), Path())
+
+
+def preprocessing_of(variant: Variant) -> Preprocessing:
+    """The variant's kind of pixels, with round numbers for a data set's."""
+    side = max(STORED, variant.input_size)
+    mean = torch.full((3, side, side) if variant.pixels == "mean-image" else (3, 1, 1), 120.0)
+    scale = torch.full((3,), 1 / 60 if variant.pixels == "unit" else 1.0)
+    return Preprocessing(side, variant.input_size, variant.resize, variant.channel_order == "BGR", mean, scale)

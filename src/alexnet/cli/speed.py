@@ -1,0 +1,33 @@
+"""`alexnet bench`: how fast it is here."""
+
+import json
+from typing import Literal
+
+from alexnet.errors import RecipeError
+
+
+def bench(
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    batch: int | None = None,
+    variant: str = "paper",
+    peers: bool = False,
+    compile: bool = True,
+) -> None:
+    """Time training, its data path and testing on this machine. The last line is one JSON object.
+
+    Args:
+        device: where; auto takes a GPU if there is one.
+        batch: pictures in a batch; 128 on a GPU, 32 on a CPU if not given.
+        variant: paper, code-2012, caffe, caffenet, owt or torchvision.
+        peers: also time the naive network and torchvision's, uncompiled and compiled.
+        compile: compile what training would compile; takes a minute.
+    """
+    from alexnet.bench import bench as run
+    from alexnet.train.loop import pick_device
+    from alexnet.variants import get
+
+    where = pick_device(device)
+    batch = (32 if where.type == "cpu" else 128) if batch is None else batch
+    if batch < 1:
+        raise RecipeError(f"batch (={batch}) must be at least 1.")
+    print(json.dumps(run(get(variant), where, batch, peers, compile)))

@@ -1,0 +1,152 @@
+"""The network in as few passes over memory as its kernels allow: the GPU's way to train, and to test, the same network.
+
+`groups` cuts the variant's sequence of operations into runs that one kernel computes: what follows a convolution (bias, ReLU,
+normalisation, pooling), and ReLU with dropout. `Fused` walks these groups over the parameters of an `AlexNet`, or over copies
+of them in bfloat16. Nothing is defined twice: layers, shapes and constants are the variant's, and on a CPU the same walk runs
+on `kernels/reference.py` and gives what `AlexNet.forward` gives.
+
+conv1 sees pictures in blocks of 4 x 4 (`kernels/blocks.py`), as `kernels.augment(..., padding=...)` writes them. A
+convolution's bias is added in the group's kernel, in float32.
+
+The walk comes in two parts, `convolutions` and `classifier`. Backward, the second comes first and holds 96 % of the parameters,
+so training updates these while the first is still at work.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet import kernels
+from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
+from alexnet.kernels import towers
+from alexnet.model import AlexNet
+from alexnet.variants import Variant
+
+Group = tuple[Op, ...]
+NEUTRAL = LRN(name="none", size=5, coefficient=0.0, beta=0.75, k=1.0)
+
+
+def covers(variant: Variant) -> bool:
+    """Whether the kernels know what the variant does: dropout is one with a ReLU."""
+    return variant.activation == "relu"
+
+
+def groups(ops: Sequence[Op]) -> tuple[Group, ...]:
+    """`ops` in order, cut into what one kernel computes."""
+    found: list[list[Op]] = []
+    for op in ops:
+        if found and _joins(op, found[-1]):
+            found[-1].append(op)
+        else:
+            found.append([op])
+    return tuple(map(tuple, found))
+
+
+def _joins(op: Op, group: list[Op]) -> bool:
+    match op:
+        case ReLU() | LRN() | MaxPool(size=3, stride=2):
+            return isinstance(group[0], Conv) and type(op) not in map(type, group)
+        case Dropout():
+            return [type(one) for one in group] == [ReLU]
+    return False
+
+
+class Fused:
+    """The grouped walk over one network.
+
+    Args:
+        model: its variant is walked; its parameters are the default weights.
+        ways: how to compute convolutions in towers, by layer, as in `kernels/towers.py`; grouped where not named.
+    """
+
+    def __init__(self, model: AlexNet, ways: Mapping[str, str] | None = None) -> None:
+        assert covers(model.variant), model.variant
+        self.model = model
+        self.ways = ways or {}
+        cut = groups(model.ops)
+        seam = next(number for number, group in enumerate(cut) if isinstance(group[0], Linear | Dropout))
+        self._convolutions, self._classifier = cut[:seam], cut[seam:]
+        self.padding = model.variant.conv1_padding
+        self.dropouts = sum(isinstance(op, Dropout) for op in model.ops)
+
+    def convolutions(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Everything before the first fully connected layer.
+
+        Args:
+            x: (N, 48, B, B), pictures in blocks, in the type to compute in.
+            weights: by the names of the `state_dict`; convolutions' in the type of x, their biases in float32 at least.
+
+        Returns:
+            (N, C, H, W) in the type of x.
+        """
+        for group in self._convolutions:
+            x = self._convolve(group, x, weights) if isinstance(group[0], Conv) else self._plain(group[0], x)
+        return x
+
+    def classifier(self, x: Tensor, weights: Mapping[str, Tensor], seeds: Tensor | None) -> Tensor:
+        """The rest.
+
+        Args:
+            x: what `convolutions` gave.
+            weights: each layer computes in the type of its weight; fc8's float32 gives logits of float32.
+            seeds: (dropout layers,) int64, where x lies; None at test, when nothing is dropped.
+
+        Returns:
+            (N, classes) logits.
+        """
+        dropped = 0
+        for group in self._classifier:
+            match group:
+                case (Linear(name=name),):
+                    weight = weights[f"{name}.weight"]
+                    x = F.linear(x.flatten(1).to(weight.dtype), weight, weights[f"{name}.bias"])
+                case (*_, Dropout() as op):
+                    x = self._drop(op, x, seeds, dropped)
+                    dropped += 1
+                case _:
+                    x = F.relu(x)
+        return x
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Logits at test, with the network's own parameters: (N, 3, K, K) to (N, classes). What `evaluate` calls."""
+        weights = dict(self.model.named_parameters())
+        x = kernels.picture_blocks(pictures, self.padding).contiguous(memory_format=torch.channels_last)
+        return self.classifier(self.convolutions(x, weights), weights, None)
+
+    def _convolve(self, group: Group, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        conv, *after = group
+        assert isinstance(conv, Conv)
+        weight, bias = weights[f"{conv.name}.weight"], weights[f"{conv.name}.bias"]
+        padding = conv.padding[0]
+        if conv.name == "conv1":
+            weight, padding = kernels.weight_blocks(weight).contiguous(memory_format=torch.channels_last), 0
+        convolve = towers.WAYS[self.ways.get(conv.name, "grouped")]
+        if not any(isinstance(op, LRN | MaxPool) for op in after):
+            if not after:
+                return convolve(x, weight, bias.to(x.dtype), padding, conv.groups)
+            return kernels.bias_relu(convolve(x, weight, None, padding, conv.groups), bias)
+        x = convolve(x, weight, None, padding, conv.groups)
+        norm = next((op for op in after if isinstance(op, LRN)), NEUTRAL)
+        steps = tuple(STEPS[type(op)] for op in after)
+        return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers)
+
+    def _plain(self, op: Op, x: Tensor) -> Tensor:
+        """An operation that no group took: the spatial norm of the code of 2012, a pool after it, a pool of another size."""
+        if isinstance(op, SpatialNorm):  # its arithmetic is float32
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            return kernels.spatial_norm(wide, op.size, op.coefficient, op.beta, op.k).to(x.dtype)
+        if isinstance(op, MaxPool):
+            return kernels.max_pool(x, op.size, op.stride)
+        assert isinstance(op, ReLU), op
+        return F.relu(x)
+
+    def _drop(self, op: Dropout, x: Tensor, seeds: Tensor | None, number: int) -> Tensor:
+        """ReLU and dropout; behind pool5, where nothing is negative, dropout alone."""
+        if seeds is not None:
+            return kernels.relu_dropout(x, op.rate, seeds[number : number + 1], op.inverted)
+        return F.relu(x) if op.inverted else F.relu(x) * (1 - op.rate)
+
+
+STEPS: dict[type[Op], str] = {ReLU: "relu", LRN: "norm", MaxPool: "pool"}

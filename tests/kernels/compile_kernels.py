@@ -1,0 +1,106 @@
+"""Compile every kernel as AlexNet's training calls it, for two generations of GPU, without one.
+
+    python tests/kernels/compile_kernels.py
+
+One line of JSON per kernel: characters of PTX; per thread registers and bytes of stack (0: nothing spilled); bytes of shared
+memory per program; machine instructions. Run by `test_compiles.py` in a process of its own, because a process that interprets
+kernels cannot compile them.
+"""
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from alexnet.kernels.gpu import augment, bias_relu, cross_entropy, dropout, relu_lrn_pool, sgd
+
+CAPABILITIES = (80, 90)
+
+
+def block(kernel: Any, dtype: str, each: int, towers: int, **constants: Any) -> tuple[Any, dict[str, str], dict[str, Any]]:
+    """A kernel of relu_lrn_pool.py for maps of `towers` times `each` channels."""
+    types = {"x_ptr": dtype, "y_ptr": dtype, "g_ptr": dtype, "dx_ptr": dtype, "winner_ptr": "*u8", "bias_ptr": "*fp32"}
+    types |= {"dbias_ptr": "*fp32", "coefficient": "fp32", "k": "fp32"}
+    p, c = relu_lrn_pool._tile(each)
+    return kernel, types, {"EACH": each, "TOWERS": towers, "P": p, "C": c, **constants}
+
+
+def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
+    """Name, kernel, types of its arguments other than i32, constants."""
+    forward, backward = relu_lrn_pool._forward, relu_lrn_pool._backward
+    for name, dtype, each, towers, relu_first, norm in (
+        ("block1", "*bf16", 96, 1, True, True),
+        ("block1 of code-2012 in float32", "*fp32", 48, 2, False, True),
+        ("block5", "*bf16", 256, 1, True, False),
+    ):
+        steps = {"RELU_FIRST": relu_first, "NORM": norm}
+        yield f"{name}, forward", *block(forward, dtype, each, towers, ROWS=relu_lrn_pool.ROWS, **steps)
+        yield f"{name}, backward", *block(backward, dtype, each, towers, TILES=relu_lrn_pool.TILES, **steps)
+    places = dict.fromkeys(("index_ptr", "top_ptr", "left_ptr"), "*i64")
+    numbers = dict.fromkeys(("colour_ptr", "mean_ptr", "scale_ptr"), "*fp32")
+    for cell in (1, 4):
+        yield (
+            f"augment to blocks of {cell}", augment._augment,
+            {"out_ptr": "*bf16", "records_ptr": "*u8", "mirror_ptr": "*i1", **places, **numbers},
+            {"S": 256, "CELL": cell, "MEAN_IMAGE": True, "BGR": False, "PIXELS": augment.PIXELS},
+        )  # fmt: skip
+    maps = dict.fromkeys(("x_ptr", "y_ptr", "g_ptr", "dx_ptr"), "*bf16") | {"bias_ptr": "*fp32", "dbias_ptr": "*fp32"}
+    tile = {"CHANNELS": 384, "P": bias_relu.P, "C": bias_relu.C}
+    yield "bias_relu forward", bias_relu._forward, maps, tile
+    yield "bias_relu backward", bias_relu._backward, maps, {**tile, "TILES": bias_relu.TILES}
+    units, scalars = {"UNITS": dropout.UNITS}, {"rate": "fp32", "scale": "fp32"}
+    yield "dropout forward", dropout._forward, {"x_ptr": "*bf16", "y_ptr": "*bf16", "seed_ptr": "*i64", **scalars}, units
+    yield "dropout backward", dropout._backward, dict.fromkeys(("g_ptr", "y_ptr", "dx_ptr"), "*bf16") | scalars, units
+    rows = {"logits_ptr": "*fp32", "labels_ptr": "*i64", "rows_ptr": "*fp32", "gradient_ptr": "*fp32"}
+    rows |= {"one_over_n": "fp32", "smoothing": "fp32"}
+    yield "cross_entropy", cross_entropy._cross_entropy, rows, {"CLASSES": 1024}
+    layers = 4
+    tensors: dict[str, Any] = {"lr_ptr": "*fp32", "momentum": "fp32", "sizes": ("i32",) * layers, "decays": ("fp32",) * layers}
+    tensors |= {"weights": ("*fp32",) * layers, "velocities": ("*fp32",) * layers}
+    tensors |= {"gradients": ("*bf16",) * layers, "copies": ("*bf16",) * layers}
+    yield "sgd", sgd._step, tensors, {"T": layers, "COPY": True, "NUMBERS": sgd.NUMBERS}
+
+
+def source(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> ASTSource:
+    """The kernel with its arguments' types; addresses and sizes are multiples of 16, as a launch would find them."""
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
+    aligned: dict[tuple[int, ...], Any] = {}
+    for place, kind in enumerate(signature.values()):
+        inner = [(place, i) for i in range(len(kind))] if isinstance(kind, tuple) else [(place,)]
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        aligned |= {at: [["tt.divisibility", 16]] for at, k in zip(inner, kinds, strict=True) if k.startswith("*")}
+        aligned |= {at: [["tt.divisibility", 16]] for at in inner if isinstance(kind, tuple) and kind[0] == "i32"}
+    return ASTSource(kernel, signature, constants, aligned)
+
+
+def main() -> None:
+    for name, kernel, types, constants in cases():
+        for capability in CAPABILITIES:
+            target = GPUTarget("cuda", capability, 32)
+            compiled = triton.compile(source(kernel, types, constants), target=target, options={"enable_fp_fusion": True})
+            registers, stack, instructions = resources(compiled.asm["cubin"])
+            print(json.dumps({
+                "kernel": name, "capability": capability, "ptx": len(compiled.asm["ptx"]), "registers": registers,
+                "stack": stack, "shared": compiled.metadata.shared, "instructions": instructions,
+            }), flush=True)  # fmt: skip
+
+
+def resources(cubin: bytes) -> tuple[int, int, int]:
+    """Registers, bytes of stack, instructions."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", "--dump-sass", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = re.findall(r"REG:(\d+) STACK:(\d+)", text)[0]
+    return int(registers), int(stack), len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s", text, re.MULTILINE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The grouped walk is the network: outputs and gradients in float64, at training and at test, for every variant."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet import kernels
+from alexnet.arithmetic import Dropout, Op
+from alexnet.fused import Fused, groups
+from alexnet.kernels import towers
+from alexnet.model import AlexNet
+from alexnet.variants import get
+
+SEEDS = torch.tensor([11, 12])
+VARIANTS = ["paper", "code-2012", "caffe", "caffenet", "owt", "torchvision"]
+CHANGED: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in VARIANTS),
+    ("paper", {"removed": ("conv2", "fc7")}),
+    ("code-2012", {"removed": ("conv5",)}),
+    ("caffe", {"removed": ("conv3", "fc6")}),
+    ("paper", {"pool_size": 2}),
+    ("paper", {"block1": ("conv", "relu", "pool"), "block2": ("conv", "relu", "pool")}),
+    ("paper", {"dropout": 0.0}),
+]
+
+
+class Seeded(AlexNet):
+    """The plain walk with dropout's choices from `SEEDS`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.dropped = 0
+        return super().forward(x)
+
+    def _run(self, op: Op, x: Tensor) -> Tensor:
+        if not isinstance(op, Dropout) or not self.training:
+            return super()._run(op, x)
+        generator = torch.Generator().manual_seed(int(SEEDS[self.dropped]))
+        self.dropped += 1
+        flat = x.flatten(1) if x.dim() == 4 else x
+        stays = (torch.rand(x.shape, generator=generator) >= op.rate).reshape(flat.shape)
+        return flat * stays / (1 - op.rate if op.inverted else 1)
+
+
+def network(name: str, **changes: Any) -> Seeded:
+    """A sixteenth of the width, in float64, with biases that matter; 67 pixels leave conv1 a remainder."""
+    variant = get(name, width=1 / 8, input_size=67, num_classes=7, init="he", **changes)
+    model = Seeded(variant, torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.normal_(0, 1, generator=torch.Generator().manual_seed(2))
+    return model
+
+
+def pictures(model: AlexNet) -> Tensor:
+    side = model.variant.input_size
+    return torch.randn(3, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * 60
+
+
+def blocks(x: Tensor, model: AlexNet) -> Tensor:
+    return kernels.picture_blocks(x, model.variant.conv1_padding)
+
+
+def fused_logits(fused: Fused, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    return fused.classifier(fused.convolutions(blocks(x, fused.model), weights), weights, SEEDS)
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    found, expected = found.detach(), expected.detach()
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(("name", "changes"), CHANGED)
+def test_the_walks_are_one(name: str, changes: dict[str, Any]) -> None:
+    """Logits, loss and every gradient to 1e-10, where float64 rounds by 1e-16; at test as well."""
+    model = network(name, **changes).train()
+    x, labels = pictures(model), torch.tensor([0, 3, 6])
+    plain = model(x)
+    expected = torch.autograd.grad(F.cross_entropy(plain, labels), list(model.parameters()))
+
+    fused, weights = Fused(model), dict(model.named_parameters())
+    logits = fused_logits(fused, x, weights)
+    loss, _ = kernels.cross_entropy_topk(logits, labels)
+    found = torch.autograd.grad(loss, list(weights.values()))
+    assert relative(logits, plain) < 1e-10
+    for parameter, one, other in zip(weights, found, expected, strict=True):
+        assert relative(one, other) < 1e-10, parameter
+
+    with torch.no_grad():
+        assert relative(fused(x), model.eval()(x)) < 1e-10
+
+
+@pytest.mark.parametrize("way", ["split", "dense"])
+def test_towers_three_ways(way: str) -> None:
+    """Output and gradients of conv2, conv4 and conv5 in towers are those of the grouped convolution."""
+    model = network("paper")
+    x, weights = pictures(model), dict(model.named_parameters())
+    results = []
+    for ways in ({}, dict.fromkeys(("conv2", "conv3", "conv4", "conv5"), way)):
+        logits = fused_logits(Fused(model, ways), x, weights)
+        results.append([logits, *torch.autograd.grad(logits.square().sum(), list(weights.values()))])
+    for one, other in zip(*results, strict=True):
+        assert relative(one, other) < 1e-12
+    assert towers.fastest(8, 96, 27, 256, 5, 2, torch.float32, torch.device("cpu")) == "grouped"
+
+
+def test_groups_of_the_paper() -> None:
+    found = [[op.name for op in group] for group in groups(get("paper").ops())]
+    assert found[:3] == [["conv1", "relu1", "norm1", "pool1"], ["conv2", "relu2", "norm2", "pool2"], ["conv3", "relu3"]]
+    assert found[5:] == [["fc6"], ["relu6", "drop6"], ["fc7"], ["relu7", "drop7"], ["fc8"]]
+
+
+@pytest.mark.parametrize(("name", "changes"), CHANGED)
+def test_groups_lose_nothing(name: str, changes: dict[str, Any]) -> None:
+    ops = get(name, **changes).ops()
+    assert [op for group in groups(ops) for op in group] == list(ops)
+    assert all(len({type(op) for op in group}) == len(group) for group in groups(ops))  # a kernel does each step once
+
+
+def test_mixed_types() -> None:
+    """Convolutions in bfloat16 with float32 biases, fc8 in float32: logits of float32, near the float64 network's."""
+    model = network("paper").float()
+    weights = {name: p if name.startswith("fc8") or p.dim() == 1 else p.bfloat16() for name, p in model.named_parameters()}
+    weights |= {name: weights[name].bfloat16() for name in ("fc6.bias", "fc7.bias")}
+    x = pictures(model).float()
+    fused = Fused(model)
+    logits = fused.classifier(fused.convolutions(blocks(x, model).bfloat16(), weights), weights, None)
+    assert logits.dtype == torch.float32
+    assert relative(logits.double(), model.double().eval()(x.double())) < 0.03  # eight layers of 2^-9, not all one way

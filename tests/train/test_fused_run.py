@@ -1,0 +1,180 @@
+"""Whole runs by the fused step, on a CPU: the same training, resumed to the bit, evaluated by the same walk."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from alexnet.data.store import Store
+from alexnet.errors import Interrupted, RecipeError, TrainingError
+from alexnet.kernels import lacking
+from alexnet.train import fused_step, loop, recipes
+from alexnet.train.fused_step import FusedStep, pick_precision
+from alexnet.train.loop import train
+from alexnet.train.result import verify_run
+from alexnet.variants import get
+from alexnet.weights import native
+
+SMALL: dict[str, Any] = {
+    "width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu", "fused": "on",
+}  # fmt: skip
+
+
+def recipe(**changes: Any) -> recipes.Recipe:
+    return recipes.get("laptop", **{**SMALL, **changes})
+
+
+def log(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("images_per_second", None)
+    return lines
+
+
+def state(run: Path) -> dict[str, torch.Tensor]:
+    trained = native.load(run)
+    return {**trained.model.state_dict(), **trained.extra}
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    one, two = state(first), state(second)
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def finished(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never interrupted; 27 steps lie behind the first look."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    train(recipe(dropout=0.3, epochs=5), store, folder)
+    return folder
+
+
+def test_the_plain_run_is_the_same(store: Store, tmp_path: Path) -> None:
+    """Without dropout, whose choices differ: every line of the log to 1e-4 (float32 sums in another order, 18 steps)."""
+    one, other = tmp_path / "fused", tmp_path / "plain"
+    train(recipe(), store, one)
+    train(recipe(fused="off"), store, other)
+    for first, second in zip(log(one), log(other), strict=True):
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            assert value == pytest.approx(second[name], rel=1e-4) if isinstance(value, float) else value == second[name]
+
+
+def test_the_run_is_what_its_record_says(finished: Path) -> None:
+    assert verify_run(finished) == []
+
+
+def test_it_is_watched(finished: Path) -> None:
+    lines = [line for line in log(finished) if line["kind"] == "signals"]
+    assert [line["step"] for line in lines] == [20]
+    assert lines[0]["gradient/conv1"] > 0 and lines[0]["update/fc8"] > 0
+
+
+@pytest.mark.parametrize("after", [1, 6, 21])
+def test_stopped_and_resumed(finished: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Ctrl-C after any step, then on with the pictures elsewhere: the same bits, the same log."""
+    run, take, steps = tmp_path / "run", FusedStep.take, 0
+
+    def counted(self: FusedStep, *arguments: Any) -> None:
+        nonlocal steps
+        take(self, *arguments)
+        steps += 1
+        if steps == after:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    chosen = recipe(dropout=0.3, epochs=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(FusedStep, "take", counted)
+        with pytest.raises(Interrupted, match="--resume"):
+            train(chosen, store, run)
+    train(recipe(dropout=0.3, epochs=5, feed="resident"), store, run, resume=True)
+    assert same_weights(finished, run)
+    assert log(finished) == log(run)
+
+
+def test_bfloat16_on_a_cpu(store: Store, tmp_path: Path) -> None:
+    """Asked for, it runs here too: the loss falls, and the checkpoint is float32."""
+    train(recipe(precision="bf16", epochs=6, lr=0.01), store, tmp_path / "run")
+    losses = [line["loss"] for line in log(tmp_path / "run") if line["kind"] == "train"]
+    assert losses[-1] < losses[0] * 0.8
+    assert native.load(tmp_path / "run").model.conv1.weight.dtype == torch.float32
+
+
+def test_a_loss_that_explodes(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at epoch .*went first.*No checkpoint.*lower --lr"):
+        train(recipe(lr=1e6, warmup=0.0), store, tmp_path / "run")
+
+
+def test_where_it_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    paper, tanh, cpu, cuda = get("paper"), get("paper", activation="tanh"), torch.device("cpu"), torch.device("cuda")
+    auto = recipes.get("paper-2012")
+    assert not fused_step.wanted(auto, paper, cpu) and capsys.readouterr().err == ""
+    with pytest.raises(RecipeError, match=r"fused \(=on\) cannot train.*activation=tanh"):
+        fused_step.wanted(recipe(), tanh, cpu)
+    with pytest.raises(RecipeError, match=r"fused \(=on\) cannot train.*does not run on mps"):
+        fused_step.wanted(recipe(), paper, torch.device("mps"))
+
+    monkeypatch.setattr("alexnet.kernels.TRITON", True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert fused_step.wanted(auto, paper, cuda)
+    assert not fused_step.wanted(recipes.get("paper-2012", fused="off"), paper, cuda)
+    assert not fused_step.wanted(auto, tanh, cuda) and "activation=tanh" in capsys.readouterr().err
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert not fused_step.wanted(auto, paper, cuda) and "this GPU has 7.5" in capsys.readouterr().err
+    monkeypatch.setattr("alexnet.kernels.TRITON", False)
+    assert "pip install triton" in str(lacking(cuda))
+    monkeypatch.setattr(torch.version, "hip", "6.3")
+    assert "AMD" in str(lacking(cuda)) and "mps" in str(lacking(torch.device("mps")))
+    assert not fused_step.wanted(auto, paper, torch.device("mps")) and "this is mps" in capsys.readouterr().err
+
+
+def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    chosen = [pick_precision("auto", device, fused) for device in (cpu, cuda) for fused in (False, True)]
+    assert chosen == ["fp32", "fp32", "tf32", "bf16"]
+    with pytest.raises(RecipeError, match=r"precision \(=bf16\) needs the fused step"):
+        pick_precision("bf16", cuda, False)
+    with pytest.raises(RecipeError, match=r"precision \(=tf32\).*runs on cpu"):
+        pick_precision("tf32", cpu, True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert pick_precision("auto", cuda, True) == "tf32"
+
+
+def test_a_batch_that_does_not_fit(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step's own message; the GPU is the test's invention."""
+
+    def full(self: FusedStep, *arguments: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    monkeypatch.setattr(FusedStep, "_take", full)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * 2**30, 16 * 2**30))
+    with pytest.raises(
+        TrainingError, match=r"batch_size \(=10\) does not fit .*3.0 of 16.0 GiB.*--batch-size 5 or --feed pinned"
+    ):
+        train(recipe(feed="resident"), store, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("there", "expected"), [(True, "too old (found version 11040)"), (False, "")])
+def test_an_old_driver_is_named(
+    there: bool, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PyTorch sees no GPU where the driver is too old; where a driver is installed, the person is told, and the CPU computes."""
+
+    def init() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver")
+
+    monkeypatch.setattr(loop, "NVIDIA", SimpleNamespace(exists=lambda: there))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert loop.pick_device("auto").type in ("cpu", "mps")
+    told = capsys.readouterr().err
+    assert expected in told and bool(told) == there
+    with pytest.raises(RecipeError, match=r"device \(='cuda'\) is not available"):
+        loop.pick_device("cuda")
