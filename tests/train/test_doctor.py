@@ -75,7 +75,7 @@ def pictures(folder: Path, draw: Callable[[np.random.Generator, int], np.ndarray
 # --- healthy recipes are not accused --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["laptop", "small-photos", "paper-2012", "caffe"])
+@pytest.mark.parametrize("name", ["laptop", "small-photos", "paper-2012", "caffe", "modern"])
 def test_healthy_on_photos(photos: Store, name: str) -> None:
     """On real photos, at half width: each of these leaves ln 10 behind within 600 steps of 64."""
     diagnosis = examine(recipes.get(name, **{**HALF, "input_size": 128}), photos)
@@ -358,3 +358,5 @@ def test_frequencies_loss() -> None:
     assert watch.frequencies_loss(split(0, 1), 2) == pytest.approx(np.log(2))
     assert watch.frequencies_loss(split(1, 1), 3) == 0
     assert watch.frequencies_loss(split(0, 0, 0, 1), 2) == pytest.approx(0.75 * np.log(4 / 3) + 0.25 * np.log(4))
+    smoothed = -0.95 * np.log(0.95) - 0.05 * np.log(0.05)  # the entropy of 1 - s / 2 and s / 2, s = 0.1
+    assert watch.frequencies_loss(split(0, 0), 2, label_smoothing=0.1) == pytest.approx(smoothed)

@@ -112,7 +112,7 @@ def test_a_loss_that_explodes(store: Store, tmp_path: Path) -> None:
 
 def test_where_it_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     paper, tanh, cpu, cuda = get("paper"), get("paper", activation="tanh"), torch.device("cpu"), torch.device("cuda")
-    auto = recipes.get("paper-2012")
+    auto = recipes.get("paper-2012", fused="auto")
     assert not fused_step.wanted(auto, paper, cpu) and capsys.readouterr().err == ""
     with pytest.raises(RecipeError, match=r"fused \(=on\) cannot train.*activation=tanh"):
         fused_step.wanted(recipe(), tanh, cpu)
@@ -122,7 +122,9 @@ def test_where_it_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setattr("alexnet.kernels.TRITON", True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert fused_step.wanted(auto, paper, cuda)
-    assert not fused_step.wanted(recipes.get("paper-2012", fused="off"), paper, cuda)
+    assert not fused_step.wanted(recipes.get("paper-2012"), paper, cuda)
+    assert not fused_step.wanted(recipes.get("modern", fused="auto"), paper, cuda)
+    assert "Nesterov" in capsys.readouterr().err
     assert not fused_step.wanted(auto, tanh, cuda) and "activation=tanh" in capsys.readouterr().err
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))

@@ -17,7 +17,7 @@ import torch
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.train import loop, recipes
-from alexnet.train.loop import train
+from alexnet.train.loop import fresh, train
 from alexnet.weights import native
 
 SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}
@@ -143,6 +143,18 @@ def wait_for_progress(run: Path, process: "subprocess.Popen[bytes]") -> None:
         assert process.poll() is None, "the run ended before it was killed: make it longer"
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_label_smoothing(store: Store) -> None:
+    """Against the formula in float64; 1e-6 for float32."""
+    model = fresh(recipe(), store, torch.device("cpu")).model.eval()
+    images, labels = torch.randn(4, 3, 64, 64), torch.tensor([0, 2, 1, 1])
+    with torch.no_grad():
+        loss, logits = loop.loss_function(model, compiled=False, label_smoothing=0.1)(images, labels)
+        plain, _ = loop.loss_function(model, compiled=False)(images, labels)
+    target = 0.9 * torch.eye(3, dtype=torch.float64)[labels] + 0.1 / 3
+    assert float(loss) == pytest.approx(float(-(target * logits.double().log_softmax(1)).sum(1).mean()), rel=1e-6)
+    assert float(plain) != pytest.approx(float(loss), rel=1e-6)
 
 
 def test_resuming_a_finished_run_changes_nothing(finished: Path, store: Store) -> None:

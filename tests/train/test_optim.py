@@ -24,12 +24,13 @@ class Quadratic(nn.Module):
         return sum((CURVATURE * p**2).sum() / 2 for p in self.parameters())  # type: ignore[return-value]
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("name", ["paper", "caffe", "code-2012"])
-def test_trajectory_across_a_drop(name: str) -> None:
+def test_trajectory_across_a_drop(name: str, nesterov: bool) -> None:
     """Twelve steps in plain Python floats, the learning rate divided by 10 after five and ten."""
     variant = get(name)
     model = Quadratic()
-    optimiser = SGD(model, momentum=0.9, weight_decay=5e-4, variant=variant)
+    optimiser = SGD(model, momentum=0.9, weight_decay=5e-4, variant=variant, nesterov=nesterov)
     values = {"weight": [1.0, -2.0, 3.0], "bias": [0.5, 1.5, -1.0]}
     speeds = {"weight": [0.0] * 3, "bias": [0.0] * 3}
     for step in range(12):
@@ -44,7 +45,8 @@ def test_trajectory_across_a_drop(name: str) -> None:
             for i in range(3):
                 w, gradient = values[kind][i], float(CURVATURE[i]) * values[kind][i]
                 speeds[kind][i] = 0.9 * speeds[kind][i] - decay * lr * w - lr * gradient
-                values[kind][i] = w + speeds[kind][i]
+                ahead = 0.9 * speeds[kind][i] - decay * lr * w - lr * gradient
+                values[kind][i] = w + (ahead if nesterov else speeds[kind][i])
         assert model.layer.weight.tolist() == pytest.approx(values["weight"], rel=1e-13)
         assert model.layer.bias.tolist() == pytest.approx(values["bias"], rel=1e-13)
     assert all(p.grad is None for p in model.parameters())
@@ -64,6 +66,19 @@ def test_differs_from_torch_sgd_at_a_drop_only() -> None:
         reference.step()
         reference.zero_grad()
     assert (ours.layer.weight - theirs.layer.weight).abs().max() > 0.01
+
+
+def test_nesterov_is_torch_s_at_a_constant_rate() -> None:
+    ours, theirs = Quadratic(), Quadratic()
+    optimiser = SGD(ours, 0.9, 5e-4, get("paper"), nesterov=True)
+    reference = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    for _ in range(8):
+        for model in (ours, theirs):
+            model().backward()
+        optimiser.step(0.05)
+        reference.step()
+        reference.zero_grad()
+    torch.testing.assert_close(ours.layer.weight, theirs.layer.weight, rtol=1e-12, atol=0)
 
 
 def test_state_goes_round() -> None:

@@ -8,7 +8,7 @@ from alexnet.train import recipes
 
 
 def test_names() -> None:
-    assert set(recipes.RECIPES) == {"laptop", "small-photos", "paper-text", "paper-2012", "caffe"}
+    assert set(recipes.RECIPES) == {"laptop", "small-photos", "paper-text", "paper-2012", "caffe", "modern"}
     for name in recipes.RECIPES:
         assert recipes.get(name).network(10).num_classes == 10
 
@@ -54,6 +54,16 @@ def test_caffe() -> None:
     assert (net.bias_lr, net.bias_decay, net.bias_lr_drops) == (2, 0, True)
 
 
+def test_modern() -> None:
+    """The paper's network and a tenth of its epochs; no older recipe has what is new in it."""
+    recipe = recipes.get("modern")
+    assert recipe.network(1000).parameters == 60_965_224
+    assert recipe.epochs * 10 == recipes.get("paper-2012").epochs
+    for name in set(recipes.RECIPES) - {"modern"}:
+        older = recipes.get(name)
+        assert (older.whiten, older.nesterov, older.label_smoothing) == (False, False, 0)
+
+
 def test_every_field_has_a_rule_or_a_type_and_a_help_text() -> None:
     from pathlib import Path
 
@@ -76,6 +86,7 @@ def test_every_field_has_a_rule_or_a_type_and_a_help_text() -> None:
         ({"lr_drops": (5.0, 3.0)}, "lr_drops"),
         ({"patience": 0}, "patience"),
         ({"warmup": 1.0}, "warmup"),
+        ({"label_smoothing": 1.0}, r"label_smoothing \(=1.0\) must be in \[0, 1\)"),
         ({"colour_noise": -0.1}, "colour_noise"),
         ({"seed": -1}, "seed"),
         ({"workers": 0}, "workers"),

@@ -214,14 +214,14 @@ def _trial(recipe: Recipe, trained: Trained, batches: Batches) -> tuple[tuple[fl
     The network is left as the steps made it.
     """
     model = trained.model.train()
-    optimiser = SGD(model, recipe.momentum, recipe.weight_decay, model.variant)
+    optimiser = SGD(model, recipe.momentum, recipe.weight_decay, model.variant, recipe.nesterov)
     losses: list[float] = []
     gradient: dict[str, float] = {}
     update: dict[str, float] = {}
     for step in range(TRIAL_STEPS):
         images, labels = batches.get(TRIAL_PICTURES, step)
         torch.manual_seed(int(stream(recipe.seed, DROPOUT, 0, step).integers(2**62)))
-        loss = F.cross_entropy(model(images), labels)
+        loss = F.cross_entropy(model(images), labels, label_smoothing=recipe.label_smoothing)
         losses.append(float(loss.detach()))
         if not isfinite(losses[-1]):
             break

@@ -349,7 +349,7 @@ def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
     """
     if recipe.fused == "off":
         return False
-    unknown = None if covers(variant) else f"it does not know activation={variant.activation}"
+    unknown = _unknown(recipe, variant)
     if recipe.fused == "on":
         if unknown or device.type not in ("cuda", "cpu"):
             raise RecipeError(f"fused (=on) cannot train this, as {unknown or f'it does not run on {device.type}'}: use auto.")
@@ -360,6 +360,13 @@ def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
     if reason:
         say(f"The fused step is not used ({reason}): the plain one runs on {device.type}, in float32 and more passes, slower.")
     return reason is None
+
+
+def _unknown(recipe: Recipe, variant: Variant) -> str | None:
+    """What of a run the fused step has no kernel for."""
+    if not covers(variant):
+        return f"it does not know activation={variant.activation}"
+    return "its update has no Nesterov's momentum" if recipe.nesterov else None
 
 
 def open_step(
@@ -379,7 +386,9 @@ def open_step(
         raise too_large(f"feed (={recipe.feed})", device, "--feed auto") from error
     dropouts = sum(isinstance(op, Dropout) for op in model.ops)
     plan = Plan(feed, augmentation, dropouts, device)
-    fused = FusedStep(model, augmentation.preprocessing, optimiser, feed, plan, TYPES[precision])
+    fused = FusedStep(
+        model, augmentation.preprocessing, optimiser, feed, plan, TYPES[precision], smoothing=recipe.label_smoothing
+    )
     needed = held_out.records.nbytes + (loader.split.records.nbytes if place == "resident" else 0)
     if needed <= free:
         fused.held_out = feeding.kept(held_out, device)

@@ -40,6 +40,7 @@ from alexnet.train.recipes import Recipe
 from alexnet.train.result import RESULT, write_result
 from alexnet.train.run import Run, open_run
 from alexnet.train.watch import LOOK_PICTURES, Watch, too_large
+from alexnet.train.whiten import whiten
 from alexnet.weights import native
 from alexnet.weights.native import BEST, KEPT, LATEST, Trained
 
@@ -141,7 +142,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
     trained, place, optimiser = _begin(recipe, store, run, device)
     model = trained.model
     augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
-    forward = loss_function(model, run.compiled)
+    forward = loss_function(model, run.compiled, recipe.label_smoothing)
     kind = f"{'the fused step, ' if is_fused else ''}{precision}"
     _announce(recipe, store, loader, model, f"{device.type} ({kind})", run, place)
 
@@ -289,7 +290,7 @@ def _begin(recipe: Recipe, store: Store, run: Run, device: torch.device) -> tupl
             say(f"{run.folder} is finished: {place.epoch} epochs.")
     else:
         trained, place = fresh(recipe, store, device), Place()
-    optimiser = SGD(trained.model, recipe.momentum, recipe.weight_decay, trained.model.variant)
+    optimiser = SGD(trained.model, recipe.momentum, recipe.weight_decay, trained.model.variant, recipe.nesterov)
     if run.resumed:
         optimiser.load(trained.extra)
     return trained, place, optimiser
@@ -299,9 +300,11 @@ def fresh(recipe: Recipe, store: Store, device: torch.device) -> Trained:
     """The network as a run of this recipe begins."""
     variant = recipe.network(len(store.classes))
     seed = int(stream(recipe.seed, INIT).integers(2**62))
-    model = AlexNet(variant, torch.Generator().manual_seed(seed)).to(device)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trained(model, store.classes, Preprocessing.of(variant, store).to(device), {}, {})
+    model, preprocessing = AlexNet(variant, torch.Generator().manual_seed(seed)), Preprocessing.of(variant, store)
+    if recipe.whiten:
+        whiten(model, preprocessing, store.train)
+    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Trained(model, store.classes, preprocessing.to(device), {}, {})
 
 
 def _save(folder: Path, trained: Trained, optimiser: SGD, place: Place, run: Run) -> None:
@@ -337,12 +340,16 @@ def _compile_pays(recipe: Recipe, store: Store, loader: Loader, device: torch.de
     return bool(compiler) and seconds > COMPILE_PAYS_SECONDS
 
 
-def loss_function(model: AlexNet, compiled: bool) -> Step:
-    """The loss and logits of a batch; compiled into fused loops if asked, and if the compiler works."""
+def loss_function(model: AlexNet, compiled: bool, label_smoothing: float = 0.0) -> Step:
+    """The loss and logits of a batch; compiled into fused loops if asked, and if the compiler works.
+
+    Args:
+        label_smoothing: s; the target is 1 - s for the right class, and s / K more for each of the K classes.
+    """
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         logits = model(images)
-        return F.cross_entropy(logits, labels), logits
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
 
     if not compiled:
         return forward

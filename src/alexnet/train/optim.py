@@ -5,6 +5,11 @@
 
 The learning rate stands inside the velocity (section 5). `torch.optim.SGD` keeps it outside, which is the same while it is
 constant and differs at every drop: here an old step keeps the size it was taken with.
+
+Nesterov's momentum, which the paper does not use, looks one step ahead: the velocity that a second gradient like this one would
+give is what moves the weights.
+
+    w <- w + momentum * v - weight_decay * lr * w - lr * gradient
 """
 
 from collections.abc import Sequence
@@ -22,11 +27,14 @@ class SGD:
     Args:
         model: its parameters are updated in place; weights and biases are told apart by their names.
         momentum, weight_decay: as in the rule above.
+        nesterov: whether to look ahead.
         variant: says how biases differ.
     """
 
-    def __init__(self, model: nn.Module, momentum: float, weight_decay: float, variant: Variant) -> None:
-        self.momentum, self.weight_decay, self.variant = momentum, weight_decay, variant
+    def __init__(
+        self, model: nn.Module, momentum: float, weight_decay: float, variant: Variant, nesterov: bool = False
+    ) -> None:
+        self.momentum, self.weight_decay, self.variant, self.nesterov = momentum, weight_decay, variant, nesterov
         self.parameters = dict(model.named_parameters())
         self.velocity = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
 
@@ -61,7 +69,10 @@ class SGD:
         if decay:
             torch._foreach_add_(v, w, alpha=-decay * lr)
         torch._foreach_add_(v, g, alpha=-lr)
-        torch._foreach_add_(w, v)
+        if self.nesterov:
+            torch._foreach_mul_(w, 1 - decay * lr)
+            torch._foreach_add_(w, g, alpha=-lr)
+        torch._foreach_add_(w, v, alpha=self.momentum if self.nesterov else 1)
         for parameter in w:
             parameter.grad = None
 

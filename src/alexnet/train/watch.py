@@ -128,9 +128,10 @@ def _numbers(values: list[Tensor]) -> list[float]:
     return torch.stack(values).tolist() if values else []  # a net with tanh has no ReLU that could be dead
 
 
-def frequencies_loss(split: Split, classes: int) -> float:
+def frequencies_loss(split: Split, classes: int, label_smoothing: float = 0.0) -> float:
     """Loss of an answer that knows how frequent each class is and does not look at the picture: ln K if all are equally so."""
     share = np.bincount(split.labels, minlength=classes) / len(split)
+    share = (1 - label_smoothing) * share + label_smoothing / classes
     return float(-(share[share > 0] * np.log(share[share > 0])).sum())
 
 
@@ -226,7 +227,7 @@ class Watch:
         self, recipe: Recipe, variant: Variant, split: Split, steps: int, losses: list[float], warned: list[str]
     ) -> None:
         self.recipe, self.variant = recipe, variant
-        self.blind = frequencies_loss(split, variant.num_classes)
+        self.blind = frequencies_loss(split, variant.num_classes, recipe.label_smoothing)
         self.plateau_from = min(max(steps // 10, PLATEAU_FROM[0]), PLATEAU_FROM[1])
         self.losses, self.warned = losses, warned
 
