@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from alexnet import AlexNet, engines
+from alexnet.bench import torchvisions
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
 from alexnet.engines import Network
@@ -34,17 +35,6 @@ from alexnet.weights.native import Trained
 
 PEER = "torchvision, eager"
 REST = 0.1  # seconds in which the threads of the engine before, which spin while they wait for work, fall asleep
-
-
-def torchvisions() -> nn.Sequential:
-    """torchvision's alexnet, layer by layer."""
-    return nn.Sequential(
-        nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(True),
-        nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(True), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(True),
-        nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.AdaptiveAvgPool2d(6), nn.Flatten(),
-        nn.Dropout(), nn.Linear(9216, 4096), nn.ReLU(True), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(True),
-        nn.Linear(4096, 1000),
-    ).eval()  # fmt: skip
 
 
 def noise_store(folder: Path, size: int, resize: str) -> Store:
@@ -62,7 +52,7 @@ def networks(trained: Trained, folder: Path) -> dict[str, Network]:
     """Everything that is timed, by name."""
     compiled = torch.compile(trained.model)
     found: dict[str, Network] = {
-        PEER: torchvisions(),
+        PEER: torchvisions(1000).eval(),
         "PyTorch, eager": engines.of(trained).network,
         "PyTorch, compiled": lambda x: compiled(x.contiguous(memory_format=torch.channels_last)),
     }

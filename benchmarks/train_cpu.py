@@ -19,21 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import AlexNet, arithmetic
-from alexnet.arithmetic import LRN, Op
+from alexnet.bench import Naive
 from alexnet.train.loop import loss_function
 from alexnet.train.optim import SGD
 from alexnet.train.run import environment
 from alexnet.variants import get
-
-
-class Naive(AlexNet):
-    """The same network with the framework's own normalisation."""
-
-    def _run(self, op: Op, x: Tensor) -> Tensor:
-        if isinstance(op, LRN):
-            towers = x.reshape(x.shape[0] * op.towers, -1, *x.shape[2:])
-            return F.local_response_norm(towers, op.size, op.coefficient * op.size, op.beta, op.k).reshape(x.shape)
-        return super()._run(op, x)
 
 
 def naive_step(variant: str, images: Tensor, labels: Tensor) -> Callable[[], None]:

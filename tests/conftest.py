@@ -2,9 +2,11 @@
 where the GPU's kernels run: on the GPU if there is one, in Triton's interpreter otherwise.
 """
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -27,6 +29,16 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the reference material ../shared is not here")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def inputs(shared: Path) -> ModuleType:
+    """The program that makes the inputs of the golden files."""
+    spec = importlib.util.spec_from_file_location("golden_inputs", shared / "golden" / "inputs.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -5,7 +5,6 @@ The files and `inputs.py` that makes the inputs lie in ../shared/golden. A float
 values of a pooling window can come out in another order than in Caffe, and the gradient then takes another way.
 """
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -28,15 +27,6 @@ TORCHVISION = dict(
         strict=True,
     )
 )
-
-
-@pytest.fixture(scope="module")
-def inputs(shared: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_inputs", shared / "golden" / "inputs.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def caffe_net(inputs: ModuleType, variant: str, seed: int) -> AlexNet:

@@ -133,13 +133,14 @@ def _write_weights(trained: Trained, target: Target, out: Path) -> list[str]:
 
 def _quantised(trained: Trained, store: Store, allow_loss: bool) -> "tuple[onnx.ModelProto, list[str]]":
     """The int8 network, tested against the float32 one on the store's held-out pictures."""
-    check_fits(engines.of(trained), store)
+    float32 = engines.of(trained)
+    check_fits(float32, store)
     model = quantise(trained, store)
     engine = engines.choose("auto", engines.SERVING)
     int8 = engines.Classifier(
         engines.STARTERS[engine](model.SerializeToString()), trained.classes, trained.preprocessing, engine
     )
-    before = evaluate_classifier(engines.of(trained), store).top1_error
+    before = evaluate_classifier(float32, store).top1_error
     after = evaluate_classifier(int8, store).top1_error
     count = len(store.held_out)
     line = f"top-1 on {count:,} held-out pictures: {1 - before:.2%} in float32, {1 - after:.2%} in int8 ({engine})"

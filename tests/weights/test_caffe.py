@@ -3,7 +3,6 @@
 `Net` below writes the wire format itself, so that the reader is not tested with its own writer alone.
 """
 
-import importlib.util
 import struct
 import time
 import tracemalloc
@@ -124,15 +123,6 @@ def net() -> Net:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "x.caffemodel"
-
-
-@pytest.fixture(scope="module")
-def inputs(shared: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("golden_inputs", shared / "golden" / "inputs.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 # ---------------------------------------------------------------- real files

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -22,13 +23,13 @@ from alexnet.weights import caffe_write, imagenet, importer
 from alexnet.weights.foreign import shapes
 from alexnet.weights.importer import import_weights
 from alexnet.weights.native import Trained
-from test_golden import distance, inputs  # noqa: F401 - a fixture
+from test_golden import distance
 
 TINY = ("alexnet-v1.caffemodel", "alexnet-v2.caffemodel")
 
 
 @pytest.mark.parametrize("file", TINY)
-def test_caffes_own_answers(shared: Path, inputs, file: str) -> None:  # noqa: F811
+def test_caffes_own_answers(shared: Path, inputs: ModuleType, file: str) -> None:
     """Caffe's probabilities for its own files, through our preprocessing's channel order and size."""
     trained, foreign = import_weights(shared / "weights/tiny" / file, mean=shared / "weights/tiny/imagenet-mean.binaryproto")
     golden = np.load(shared / "weights/tiny/caffe-output.npz")

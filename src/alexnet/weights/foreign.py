@@ -6,7 +6,7 @@ with a graph (Caffe, ONNX) gives the operations, from which every structural fie
 alone gives widths, groups and classes, and the rest comes from the variant that it is known for or that the user names.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
+from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, SpatialNorm
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.variants import LAYER_NAMES, Step, Variant, get, named
@@ -266,8 +266,13 @@ def plain_tensors(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, 
 
 def shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
     """The shape of each parameter, conv1.weight ... fc8.bias."""
+    return shapes_of(variant.layers())
+
+
+def shapes_of(layers: Iterable[Layer]) -> dict[str, tuple[int, ...]]:
+    """The shapes that the parameters of these layers have."""
     found: dict[str, tuple[int, ...]] = {}
-    for layer in variant.layers():
+    for layer in layers:
         match layer.op:
             case Conv(kernels=out, size=size, groups=groups):
                 found[f"{layer.name}.weight"] = (out, layer.input[0] // groups, size, size)

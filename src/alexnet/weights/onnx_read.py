@@ -21,7 +21,7 @@ from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, R
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.variants import LAYER_NAMES, POOL_NAMES, named
 from alexnet.weights import wire
-from alexnet.weights.foreign import Foreign
+from alexnet.weights.foreign import Foreign, shapes_of
 from alexnet.weights.onnx_graph import IMAGE, MAX_BYTES, entry, from_header, library, structure
 from alexnet.weights.onnx_tensors import Constants, Unlike, advice, called, expect, integer, ints, number
 
@@ -136,15 +136,9 @@ def _names(layer: Layer) -> tuple[str, str]:
 
 def _check_shapes(layers: Iterable[Layer], tensors: dict[str, Tensor]) -> None:
     """Every layer's parameters have the shapes that its neighbours ask for."""
-    for layer in (layer for layer in layers if layer.parameters):
-        match layer.op:
-            case Conv(kernels=kernels, size=size, groups=groups):
-                weight: tuple[int, ...] = (kernels, layer.input[0] // groups, size, size)
-            case _:
-                weight = (*layer.output, prod(layer.input))
-        for name, shape in zip(_names(layer), (weight, weight[:1]), strict=True):
-            if tensors[name].shape != shape:
-                raise Unlike(f"{name} has shape {tuple(tensors[name].shape)}; beside its other layers {shape} is expected")
+    for name, shape in shapes_of(layers).items():
+        if tensors[name].shape != shape:
+            raise Unlike(f"{name} has shape {tuple(tensors[name].shape)}; beside its other layers {shape} is expected")
 
 
 class _Walk:
