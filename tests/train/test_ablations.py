@@ -71,6 +71,8 @@ def test_every_network_runs(variant: str) -> None:
         try:
             network = sides(ablation, start)[1].network(5)
         except RecipeError as error:
+            if name == "text-start" and variant == "paper":
+                continue  # that is how it starts
             assert (
                 "does not apply" if variant != "torchvision" or name != "non-overlapping" else "shape 8 7 7 on the standard"
             ) in str(error)
@@ -169,13 +171,15 @@ def test_the_paper_s_numbers() -> None:
 
 def test_what_changes() -> None:
     small = recipes.get("small-photos")
-    told = {name: what_changes(*sides(ablation, small)) for name, ablation in ABLATIONS.items()}
+    told = {name: what_changes(*sides(ablation, small)) for name, ablation in ABLATIONS.items() if name != "text-start"}
     assert told["tanh"] == ["activation: relu → tanh"]
     assert told["no-dropout"] == ["dropout: 0.5 → 0.0"]
     assert told["no-augmentation"] == ["crop: True → False", "mirror: True → False", "colour-noise: 0.1 → 0.0"]
     assert told["one-tower"] == ["kernels: 96 256 384 384 256 → 48 128 192 192 256", "towers: 2 → 1"]
     assert told["no-fc6"] == ["removed: none → fc6"]
     assert told["ten-views"] == []
+    start = what_changes(*sides(ABLATIONS["text-start"], recipes.get("paper-2012")))
+    assert start == ["init-std: 0.01 0.01 0.03 0.03 0.03 0.01 0.01 0.01 → 0.01 0.01 0.01 0.01 0.01 0.01 0.01 0.01"]
     apart = replace(small, sees_both_towers=(True, False, False, False, False))  # conv4 does not take over what conv3 has not
     assert what_changes(*sides(ABLATIONS["no-conv3"], apart)) == ["removed: none → conv3"]
     assert what_changes(*sides(ABLATIONS["tanh"], small, 0.003)) == ["activation: relu → tanh", "lr: 0.01 → 0.003"]
@@ -195,6 +199,8 @@ def test_what_changes() -> None:
         ("tanh", {"activation": "tanh"}),
         ("non-overlapping", {"pool_size": 2}),
         ("no-conv3", {"removed": ("conv3",)}),
+        ("text-start", {}),
+        ("text-start", {"init": "gaussian"}),
     ],
 )
 def test_does_not_apply(name: str, changes: dict[str, Any]) -> None:

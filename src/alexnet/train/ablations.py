@@ -16,6 +16,7 @@ Readings where the paper leaves a choice:
   conv4 reads both towers in its place: otherwise the towers would not talk either, and two things would change at once. Without
   conv5, fc6 reads 384 maps instead of 256, and without fc6, fc7 reads the maps: the counts of parameters differ, and are
   reported.
+* The text's start changes the weights of conv3 to conv5 alone; biases, rates and the order of layers stay the recipe's.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from typing import Any, Literal
 from alexnet import paper
 from alexnet.errors import RecipeError, nearest
 from alexnet.train.recipes import NETWORK_FIELDS, Recipe, differences
-from alexnet.variants import REMOVABLE, Variant
+from alexnet.variants import INIT_STD, REMOVABLE, Variant
 
 Changes = dict[str, Any]
 
@@ -85,6 +86,10 @@ def _half_tower(network: Variant) -> Changes:
 
 def _never_talk(network: Variant) -> Changes:
     return {"sees_both_towers": (True, False, False, False, False)} if network.towers > 1 else {}
+
+
+def _text_start(network: Variant) -> Changes:
+    return {"init_std": INIT_STD} if network.init == "gaussian" else {}
 
 
 def _without(layer: str) -> Callable[[Variant], Changes]:
@@ -156,6 +161,11 @@ ABLATIONS = {
             name="no-colour-noise", change=lambda _: {"colour_noise": 0.0}, needs="a recipe with colour noise",
             claim="colour noise lowers the top-1 error by over 1 point (section 4.1)",
             points=(paper.COLOUR_NOISE_GAIN, None),
+        ),
+        Ablation(
+            name="text-start", change=_text_start, needs="a start other than the paper's, such as paper-2012's",
+            claim="nothing in the paper, whose text starts all weights with 0.01 (section 5); its program starts conv3 to "
+                  "conv5 with 0.03",
         ),
         *_REMOVED,
         Ablation(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from alexnet import paper, variants
 from alexnet.errors import RecipeError, VariantError, nearest
-from alexnet.variants import Kernels, Sees, Step, Variant
+from alexnet.variants import Kernels, Sees, Step, Variant, Weights
 
 MOST_NUMBERS = 10_000
 
@@ -28,6 +28,8 @@ class Recipe:
     """Side of the crop that the net sees, in pixels; the variant's own if not given."""
     init: Literal["gaussian", "he", "torch"] | None = None
     """How weights start; as the variant says if not given."""
+    init_std: Weights | None = None
+    """Standard deviation of the weights, conv1 ... fc8, where init is gaussian; as the variant says if not given."""
     whiten: bool = False
     """Start conv1's kernels from the patches of the training pictures instead: their principal components, with both signs,
     each scaled to answer equally strongly."""
@@ -126,15 +128,19 @@ class Recipe:
             "workers": self.workers >= 1,
             "checkpoint_minutes": self.checkpoint_minutes >= 0,
         }
+        if self.init_std is not None:
+            rules["init_std"] = all(0 < std < inf for std in self.init_std)
         for name, holds in rules.items():
             if not holds:
                 raise RecipeError(f"{name} (={getattr(self, name)}) {RULES[name]}.")
         if self.kept_epochs and self.kept_epochs[-1] > self.epochs:
             raise RecipeError(f"keep (={self.keep}) names epoch {self.kept_epochs[-1]}, and there are {self.epochs}.")
         try:
-            self.network(num_classes=2)
+            network = self.network(num_classes=2)
         except VariantError as error:  # an impossible network is refused before any data is read
             raise RecipeError(str(error)) from error
+        if self.init_std is not None and network.init != "gaussian":
+            raise RecipeError(f"init_std (={self.init_std}) has no use: weights start as init (={network.init}) says.")
 
     def network(self, num_classes: int) -> Variant:
         """The variant to train."""
@@ -152,12 +158,13 @@ class Recipe:
 
 #: Fields that are the variant's own where they are None.
 NETWORK_FIELDS = (
-    "input_size", "init", "pixels", "dropout", "activation", "pool_size", "kernels", "towers", "sees_both_towers", "block1",
-    "block2", "removed",
+    "input_size", "init", "init_std", "pixels", "dropout", "activation", "pool_size", "kernels", "towers", "sees_both_towers",
+    "block1", "block2", "removed",
 )  # fmt: skip
 
 
 RULES = {
+    "init_std": "must be above 0 and finite for every layer",
     "epochs": "must be at least 1",
     "batch_size": "must be at least 1",
     "lr": "must be above 0 and finite",
