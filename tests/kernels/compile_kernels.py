@@ -64,7 +64,7 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     tensors: dict[str, Any] = {"lr_ptr": "*fp32", "momentum": "fp32", "sizes": ("i32",) * layers, "decays": ("fp32",) * layers}
     tensors |= {"weights": ("*fp32",) * layers, "velocities": ("*fp32",) * layers}
     tensors |= {"gradients": ("*bf16",) * layers, "copies": ("*bf16",) * layers}
-    yield "sgd", sgd._step, tensors, {"T": layers, "COPY": True, "NUMBERS": sgd.NUMBERS}
+    yield "sgd", sgd._step, tensors, {"T": layers, "COPY": True, "NESTEROV": True, "NUMBERS": sgd.NUMBERS}
 
 
 def source(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> ASTSource:

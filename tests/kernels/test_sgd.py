@@ -11,11 +11,12 @@ from alexnet.train.optim import SGD
 from alexnet.variants import get
 
 
-def test_reference_is_what_training_does() -> None:
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_reference_is_what_training_does(nesterov: bool) -> None:
     """Three steps of a small network with the code's biases (twice the rate, no decay, no drop), while the rate falls."""
     variant = get("code-2012", width=1 / 16, input_size=64, num_classes=7)
     model, ours = (AlexNet(variant, torch.Generator().manual_seed(3)) for _ in range(2))
-    optimiser = SGD(model, 0.9, 5e-4, variant)
+    optimiser = SGD(model, 0.9, 5e-4, variant, nesterov)
     names, weights = zip(*ours.named_parameters(), strict=True)
     velocities = [torch.zeros_like(w) for w in weights]
     bias = [name.endswith("bias") for name in names]
@@ -26,7 +27,7 @@ def test_reference_is_what_training_does() -> None:
         optimiser.step(0.1, scale)
         lr = torch.tensor([0.1 * 2.0 if is_bias else 0.1 * scale for is_bias in bias])
         decays = [0.0 if is_bias else 5e-4 for is_bias in bias]
-        reference.sgd_step(weights, velocities, gradients, [], lr, decays, 0.9)
+        reference.sgd_step(weights, velocities, gradients, [], lr, decays, 0.9, nesterov)
     for name, w in zip(names, weights, strict=True):
         torch.testing.assert_close(w, model.get_parameter(name), rtol=1e-6, atol=1e-6)  # six roundings of numbers up to 1
 
@@ -47,7 +48,8 @@ def parameters(dtype: torch.dtype, device: torch.device) -> dict[str, list[Tenso
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("with_copies", [False, True])
-def test_kernel(with_copies: bool, dtype: torch.dtype, device: torch.device) -> None:
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_kernel(nesterov: bool, with_copies: bool, dtype: torch.dtype, device: torch.device) -> None:
     from alexnet.kernels.gpu.sgd import sgd_step
 
     found = parameters(dtype, device)
@@ -55,8 +57,8 @@ def test_kernel(with_copies: bool, dtype: torch.dtype, device: torch.device) -> 
         found["copies"] = []
     exact = {name: [t.double() for t in tensors] for name, tensors in found.items()}
     lr, decays = torch.tensor([0.1, 0.2, 0.01, 0.3], device=device), [5e-2, 0.0, 1e-2, 5e-2]
-    sgd_step(**found, lr=lr, decays=decays, momentum=0.9)
-    reference.sgd_step(**exact, lr=lr.double(), decays=decays, momentum=0.9)
+    sgd_step(**found, lr=lr, decays=decays, momentum=0.9, nesterov=nesterov)
+    reference.sgd_step(**exact, lr=lr.double(), decays=decays, momentum=0.9, nesterov=nesterov)
     for name in ("weights", "velocities", "copies"):
         for ours, theirs in zip(found[name], exact[name], strict=True):
             check(ours, theirs)

@@ -1,7 +1,6 @@
 """The GPU's step on a CPU, where its kernels are their reference: it is the training that the plain step does."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +26,12 @@ BATCH = 10
 class Scene:
     """A small network, its optimiser and its data; the same for the same arguments."""
 
-    def __init__(self, store: Store, name: str = "paper", dtype: torch.dtype = torch.float64, **changes: Any) -> None:
-        variant = get(name, width=1 / 8, input_size=67, num_classes=3, init="he", pixels="unit", **changes)
+    def __init__(self, store: Store, name: str = "paper", dtype: torch.dtype = torch.float64, nesterov: bool = False) -> None:
+        variant = get(name, width=1 / 8, input_size=67, num_classes=3, init="he", pixels="unit")
         self.model = AlexNet(variant, torch.Generator().manual_seed(1)).to(dtype).to(memory_format=torch.channels_last)
         self.loader = Loader(store.train, BATCH, seed=5)
         self.augmentation = Augmentation.of(Preprocessing.of(variant, store), store, True, True, 0.1)
-        self.optimiser = SGD(self.model, 0.9, 5e-4, variant)
+        self.optimiser = SGD(self.model, 0.9, 5e-4, variant, nesterov)
         self.dropouts = sum(isinstance(op, Dropout) for op in self.model.ops)
 
     def fused(self, place: feeding.Place = "resident", dtype: torch.dtype = torch.float64, rows: int = 256) -> FusedStep:
@@ -68,10 +67,12 @@ def run(fused: FusedStep, steps: int, start: int = 0, lr: float = 0.005) -> list
     return losses
 
 
-@pytest.mark.parametrize("name", ["paper", "code-2012", "caffe", "torchvision"])
-def test_twenty_steps_are_the_plain_ones(store: Store, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "nesterov"), [("paper", False), ("code-2012", False), ("caffe", False), ("torchvision", False), ("paper", True)]
+)
+def test_twenty_steps_are_the_plain_ones(store: Store, name: str, nesterov: bool) -> None:
     """In float64, over three epochs and a drop of the learning rate: every loss to 1e-9, all weights to 1e-9."""
-    scene, reference = Scene(store, name), Scene(store, name)
+    scene, reference = Scene(store, name, nesterov=nesterov), Scene(store, name, nesterov=nesterov)
     expected = [reference.plain_step(*divmod(n, 6), 0.005, 0.1 if n >= 12 else 1.0) for n in range(20)]
     assert run(scene.fused(), 20) == pytest.approx(expected, rel=1e-9)
     assert expected[-1] < expected[0]

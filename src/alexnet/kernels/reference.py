@@ -191,8 +191,11 @@ def sgd_step(
     lr: Tensor,
     decays: Sequence[float],
     momentum: float,
+    nesterov: bool = False,
 ) -> None:
     """The paper's update, in place: v <- momentum * v - decay * lr * w - lr * g; w <- w + v.
+
+    With Nesterov's momentum, w <- w + momentum * v - decay * lr * w - lr * g, by the new v and the old w.
 
     Args:
         weights, velocities: T tensors each, float32.
@@ -200,11 +203,12 @@ def sgd_step(
         copies: T tensors, bfloat16, that receive the new weights for the next forward pass; or none.
         lr: (T,) float32, the learning rate of each tensor, on their device.
         decays: T weight decays.
-        momentum: for all.
+        momentum, nesterov: for all.
     """
     for t, (w, v, g) in enumerate(zip(weights, velocities, gradients, strict=True)):
-        v.mul_(momentum).addcmul_(w, lr[t], value=-decays[t]).addcmul_(g.to(v.dtype), lr[t], value=-1)
-        w.add_(v)
+        push = decays[t] * lr[t] * w + lr[t] * g.to(v.dtype)
+        v.mul_(momentum).sub_(push)
+        w.add_(momentum * v - push if nesterov else v)
         if copies:
             copies[t].copy_(w)
 

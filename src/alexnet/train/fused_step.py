@@ -99,11 +99,11 @@ class Launch:
     lr: Tensor
     decays: list[float]
 
-    def update(self, gradients: dict[str, Tensor], momentum: float) -> None:
-        """The paper's rule."""
+    def update(self, gradients: dict[str, Tensor], momentum: float, nesterov: bool) -> None:
+        """The paper's rule, or with Nesterov's momentum."""
         ordered = [_in_order_of(weight, gradients[name]) for name, weight in zip(self.names, self.weights, strict=True)]
         with torch.no_grad():
-            kernels.sgd_step(self.weights, self.velocities, ordered, self.copies, self.lr, self.decays, momentum)
+            kernels.sgd_step(self.weights, self.velocities, ordered, self.copies, self.lr, self.decays, momentum, nesterov)
 
 
 def _in_order_of(weight: Tensor, gradient: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ class FusedStep:
 
     def _update(self, launches: list[Launch], gradients: dict[str, Tensor]) -> None:
         for launch in launches:
-            launch.update(gradients, self.optimiser.momentum)
+            launch.update(gradients, self.optimiser.momentum, self.optimiser.nesterov)
 
     @contextmanager
     def _beside(self) -> Iterator[None]:
@@ -349,7 +349,7 @@ def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
     """
     if recipe.fused == "off":
         return False
-    unknown = _unknown(recipe, variant)
+    unknown = None if covers(variant) else f"it does not know activation={variant.activation}"
     if recipe.fused == "on":
         if unknown or device.type not in ("cuda", "cpu"):
             raise RecipeError(f"fused (=on) cannot train this, as {unknown or f'it does not run on {device.type}'}: use auto.")
@@ -360,13 +360,6 @@ def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
     if reason:
         say(f"The fused step is not used ({reason}): the plain one runs on {device.type}, in float32 and more passes, slower.")
     return reason is None
-
-
-def _unknown(recipe: Recipe, variant: Variant) -> str | None:
-    """What of a run the fused step has no kernel for."""
-    if not covers(variant):
-        return f"it does not know activation={variant.activation}"
-    return "its update has no Nesterov's momentum" if recipe.nesterov else None
 
 
 def open_step(

@@ -25,13 +25,14 @@ NUMBERS = 1024  # a program's
 def _update(
     w_ptr, v_ptr, g_ptr, copy_ptr,  # (size,)
     at, size, lr, decay, momentum,
-    COPY: tl.constexpr,
+    COPY: tl.constexpr, NESTEROV: tl.constexpr,
 ):  # fmt: skip
     mask = at < size
     w = tl.load(w_ptr + at, mask=mask)
     g = tl.load(g_ptr + at, mask=mask).to(tl.float32)
-    v = momentum * tl.load(v_ptr + at, mask=mask) - decay * lr * w - lr * g
-    w += v
+    push = decay * lr * w + lr * g
+    v = momentum * tl.load(v_ptr + at, mask=mask) - push
+    w += momentum * v - push if NESTEROV else v
     tl.store(v_ptr + at, v, mask=mask)
     tl.store(w_ptr + at, w, mask=mask)
     if COPY:
@@ -44,7 +45,7 @@ def _step(
     sizes, decays,  # T numbers each
     lr_ptr,  # (T,) float32
     momentum,
-    T: tl.constexpr, COPY: tl.constexpr, NUMBERS: tl.constexpr,
+    T: tl.constexpr, COPY: tl.constexpr, NESTEROV: tl.constexpr, NUMBERS: tl.constexpr,
 ):  # fmt: skip
     """A program finds the tensor that its number falls into, and updates its piece."""
     piece = tl.program_id(0)
@@ -53,7 +54,7 @@ def _step(
         if (piece >= 0) & (piece < pieces):
             at = piece * NUMBERS + tl.arange(0, NUMBERS)
             lr = tl.load(lr_ptr + t)
-            _update(weights[t], velocities[t], gradients[t], copies[t], at, sizes[t], lr, decays[t], momentum, COPY)
+            _update(weights[t], velocities[t], gradients[t], copies[t], at, sizes[t], lr, decays[t], momentum, COPY, NESTEROV)
         piece -= pieces
 
 
@@ -65,16 +66,17 @@ def sgd_step(
     lr: Tensor,
     decays: Sequence[float],
     momentum: float,
+    nesterov: bool = False,
 ) -> None:
     """As `reference.sgd_step`."""
     groups = (weights, velocities, gradients, *([copies] if copies else []))
     if not all(_in_one_order(tensors) for tensors in zip(*groups, strict=True)):
-        return reference.sgd_step(weights, velocities, gradients, copies, lr, decays, momentum)
+        return reference.sgd_step(weights, velocities, gradients, copies, lr, decays, momentum, nesterov)
     sizes = tuple(w.numel() for w in weights)
     pieces = sum(triton.cdiv(size, NUMBERS) for size in sizes)
     _step[pieces,](
         tuple(weights), tuple(velocities), tuple(gradients), tuple(copies or weights), sizes, tuple(decays), lr, momentum,
-        T=len(sizes), COPY=bool(copies), NUMBERS=NUMBERS, enable_fp_fusion=True,
+        T=len(sizes), COPY=bool(copies), NESTEROV=nesterov, NUMBERS=NUMBERS, enable_fp_fusion=True,
     )  # fmt: skip
     return None
 
