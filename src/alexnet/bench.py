@@ -33,10 +33,11 @@ from alexnet.data.image import record_bytes
 from alexnet.data.loader import AUGMENT, Loader, stream
 from alexnet.data.store import Split
 from alexnet.model import AlexNet
-from alexnet.train.fused_step import TYPES, FusedStep, pick_precision, set_precision, too_large
-from alexnet.train.loop import loss_function
+from alexnet.train.fused_step import TYPES, FusedStep, too_large
 from alexnet.train.optim import SGD
+from alexnet.train.plain_step import PlainStep, loss_function
 from alexnet.train.run import environment
+from alexnet.train.steps import pick_precision, set_precision
 from alexnet.variants import Variant
 from alexnet.weights.native import Trained
 
@@ -216,15 +217,9 @@ class Scene:
             fused = self.fused()
             return Steps(self.loader, lambda epoch, step: fused.take(epoch, step, LR, 1.0))
         model = self.network()
-        forward, optimiser = loss_function(model, self.compile), SGD(model, 0.9, 5e-4, self.variant)
-
-        def take(epoch: int, step: int) -> None:
-            records, labels = self.loader.batch(epoch, step)
-            images = self.augmentation(records.to(self.device), stream(0, AUGMENT, epoch, step))
-            forward(images.contiguous(memory_format=torch.channels_last), labels.to(self.device))[0].backward()
-            optimiser.step(LR)
-
-        return Steps(self.loader, take)
+        optimiser = SGD(model, 0.9, 5e-4, self.variant)
+        plain = PlainStep(model, loss_function(model, self.compile), optimiser, self.loader, self.augmentation)
+        return Steps(self.loader, lambda epoch, step: plain.take(epoch, step, LR, 1.0))
 
     def data(self) -> Run:
         """The batches alone."""

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import kernels
-from alexnet.arithmetic import Conv, Dropout, Linear
+from alexnet.arithmetic import Dropout
 from alexnet.bench import noise, preprocessing_of
 from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
@@ -26,9 +25,11 @@ from alexnet.data.store import Store
 from alexnet.fused import Fused
 from alexnet.model import AlexNet
 from alexnet.train import recipes
-from alexnet.train.fused_step import FusedStep, set_precision
+from alexnet.train.fused_step import FusedStep
 from alexnet.train.loop import train
 from alexnet.train.optim import SGD
+from alexnet.train.self_check import gradients, relative
+from alexnet.train.steps import set_precision
 from alexnet.variants import Variant, get
 
 SMALL: dict[str, Any] = {"width": 1 / 16, "input_size": 67, "num_classes": 5, "init": "he"}
@@ -78,30 +79,6 @@ def kernels_run(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> Iterat
         if device.type == "cpu":
             patch.setattr(kernels, "on_kernels", lambda x: x.dtype != torch.float64)
         yield
-
-
-def gradients(model: AlexNet, weights: dict[str, Tensor], images: Tensor, labels: Tensor, seeds: Tensor) -> dict[str, Tensor]:
-    """Of the plain walk in the weights' type, dropping the units that the kernel drops."""
-    from alexnet.kernels.gpu.dropout import relu_dropout
-
-    leaves = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
-    net = AlexNet.holding(model.variant, {name: torch.nn.Parameter(leaf) for name, leaf in leaves.items()})
-    x, number = images, 0
-    for op in net.ops:
-        if isinstance(op, Dropout):
-            ones = torch.ones(x.shape, device=x.device, dtype=torch.float32)
-            stays = relu_dropout(ones, op.rate, seeds[number : number + 1], False) > 0
-            x, number = x * stays * (1 / (1 - op.rate) if op.inverted else 1.0), number + 1
-        elif isinstance(op, Conv | Linear):
-            x = net._run(op, x)
-        else:  # whose arithmetic is float32 at least
-            x = net._run(op, x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
-    F.cross_entropy(x.double(), labels).backward()
-    return {name: parameter.grad.double() for name, parameter in net.named_parameters() if parameter.grad is not None}
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    return float((found.detach().double() - expected).norm() / expected.norm())
 
 
 def first_gradients(scene: Scene, fused: FusedStep) -> dict[str, Tensor]:

@@ -96,6 +96,13 @@ def test_pooling_without_overlap_keeps_the_shapes() -> None:
     assert sides(ABLATIONS["non-overlapping"], Recipe(input_size=128))
 
 
+@pytest.mark.parametrize(("one", "other"), [("no-conv3", "no-conv4"), ("no-fc6", "no-fc7")])
+def test_two_pairs_are_the_same_network(one: str, other: str) -> None:
+    """As the module says: the same layers of the same shapes, under other names."""
+    layers = [[(type(layer.op), layer.output, layer.parameters) for layer in changed(name).layers()] for name in (one, other)]
+    assert layers[0] == layers[1]
+
+
 def test_tanh_is_tanh() -> None:
     net = AlexNet(changed("tanh", width=1 / 8, input_size=64)).eval()
     stages = net.stages(torch.randn(2, 3, 64, 64) * 50)

@@ -13,10 +13,11 @@ import torch
 from alexnet.data.store import Store
 from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.kernels import lacking
-from alexnet.train import fused_step, loop, recipes
-from alexnet.train.fused_step import FusedStep, pick_precision
+from alexnet.train import recipes, steps
+from alexnet.train.fused_step import FusedStep
 from alexnet.train.loop import train
 from alexnet.train.result import verify_run
+from alexnet.train.steps import pick_precision
 from alexnet.variants import get
 from alexnet.weights import native
 
@@ -113,26 +114,26 @@ def test_a_loss_that_explodes(store: Store, tmp_path: Path) -> None:
 def test_where_it_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     paper, tanh, cpu, cuda = get("paper"), get("paper", activation="tanh"), torch.device("cpu"), torch.device("cuda")
     auto = recipes.get("paper-2012", fused="auto")
-    assert not fused_step.wanted(auto, paper, cpu) and capsys.readouterr().err == ""
+    assert not steps.wanted(auto, paper, cpu) and capsys.readouterr().err == ""
     with pytest.raises(RecipeError, match=r"fused \(=on\) cannot train.*activation=tanh"):
-        fused_step.wanted(recipe(), tanh, cpu)
+        steps.wanted(recipe(), tanh, cpu)
     with pytest.raises(RecipeError, match=r"fused \(=on\) cannot train.*does not run on mps"):
-        fused_step.wanted(recipe(), paper, torch.device("mps"))
+        steps.wanted(recipe(), paper, torch.device("mps"))
 
     monkeypatch.setattr("alexnet.kernels.TRITON", True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert fused_step.wanted(auto, paper, cuda)
-    assert not fused_step.wanted(recipes.get("paper-2012"), paper, cuda)
-    assert fused_step.wanted(recipes.get("modern", fused="auto"), paper, cuda)
-    assert not fused_step.wanted(auto, tanh, cuda) and "activation=tanh" in capsys.readouterr().err
+    assert steps.wanted(auto, paper, cuda)
+    assert not steps.wanted(recipes.get("paper-2012", fused="off"), paper, cuda)
+    assert steps.wanted(recipes.get("modern", fused="auto"), paper, cuda)
+    assert not steps.wanted(auto, tanh, cuda) and "activation=tanh" in capsys.readouterr().err
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert not fused_step.wanted(auto, paper, cuda) and "this GPU has 7.5" in capsys.readouterr().err
+    assert not steps.wanted(auto, paper, cuda) and "this GPU has 7.5" in capsys.readouterr().err
     monkeypatch.setattr("alexnet.kernels.TRITON", False)
     assert "pip install triton" in str(lacking(cuda))
     monkeypatch.setattr(torch.version, "hip", "6.3")
     assert "AMD" in str(lacking(cuda)) and "mps" in str(lacking(torch.device("mps")))
-    assert not fused_step.wanted(auto, paper, torch.device("mps")) and "this is mps" in capsys.readouterr().err
+    assert not steps.wanted(auto, paper, torch.device("mps")) and "this is mps" in capsys.readouterr().err
 
 
 def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,11 +172,11 @@ def test_an_old_driver_is_named(
     def init() -> None:
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver")
 
-    monkeypatch.setattr(loop, "NVIDIA", SimpleNamespace(exists=lambda: there))
+    monkeypatch.setattr(steps, "NVIDIA", SimpleNamespace(exists=lambda: there))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "init", init)
-    assert loop.pick_device("auto").type in ("cpu", "mps")
+    assert steps.pick_device("auto").type in ("cpu", "mps")
     told = capsys.readouterr().err
     assert expected in told and bool(told) == there
     with pytest.raises(RecipeError, match=r"device \(='cuda'\) is not available"):
-        loop.pick_device("cuda")
+        steps.pick_device("cuda")

@@ -18,6 +18,7 @@ from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.train import loop, recipes
 from alexnet.train.loop import fresh, train
+from alexnet.train.plain_step import loss_function
 from alexnet.weights import native
 
 SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}
@@ -150,8 +151,8 @@ def test_label_smoothing(store: Store) -> None:
     model = fresh(recipe(), store, torch.device("cpu")).model.eval()
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([0, 2, 1, 1])
     with torch.no_grad():
-        loss, logits = loop.loss_function(model, compiled=False, label_smoothing=0.1)(images, labels)
-        plain, _ = loop.loss_function(model, compiled=False)(images, labels)
+        loss, logits = loss_function(model, compiled=False, label_smoothing=0.1)(images, labels)
+        plain, _ = loss_function(model, compiled=False)(images, labels)
     target = 0.9 * torch.eye(3, dtype=torch.float64)[labels] + 0.1 / 3
     assert float(loss) == pytest.approx(float(-(target * logits.double().log_softmax(1)).sum(1).mean()), rel=1e-6)
     assert float(plain) != pytest.approx(float(loss), rel=1e-6)

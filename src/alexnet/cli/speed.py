@@ -23,7 +23,7 @@ def bench(
         compile: compile what training would compile; takes a minute.
     """
     from alexnet.bench import bench as run
-    from alexnet.train.loop import pick_device
+    from alexnet.train.steps import pick_device
     from alexnet.variants import get
 
     where = pick_device(device)

@@ -13,9 +13,9 @@ Readings where the paper leaves a choice:
   and 55, 27 and 13 are odd. Where a smaller input makes one of them even, the pair would differ in fc6's inputs too: refused.
 * Towers that never talk meet in fc6 first. In the standard net they meet in conv3 as well.
 * A layer is taken out with its activation, normalisation and dropout; pooling stays, so heights and widths do. Without conv3,
-  conv4 reads both towers in its place: otherwise the towers would not talk either, and two things would change at once. Without
-  conv5, fc6 reads 384 maps instead of 256, and without fc6, fc7 reads the maps: the counts of parameters differ, and are
-  reported.
+  conv4 reads both towers in its place: otherwise the towers would not talk either, and two things would change at once. That
+  is the network without conv4, layer for layer, as conv3 and conv4 have 384 kernels of 3 x 3 each; and what is left without fc6
+  is what is left without fc7. Without conv5, fc6 reads 384 maps instead of 256. The counts of parameters are reported.
 * The text's start changes the weights of conv3 to conv5 alone; biases, rates and the order of layers stay the recipe's.
 """
 

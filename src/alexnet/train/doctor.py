@@ -26,9 +26,10 @@ from torch import Tensor
 from alexnet.data.augment import Augmentation, Preprocessing
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.store import Split, Store
-from alexnet.train.loop import check_size, fresh, pick_device
+from alexnet.train.loop import check_size, fresh
 from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
+from alexnet.train.steps import pick_device
 from alexnet.train.watch import (
     ALIKE,
     DEAD,

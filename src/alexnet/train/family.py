@@ -32,10 +32,11 @@ from typing import Any
 from alexnet.console import say
 from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
-from alexnet.train.loop import pick_device, train
+from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe, numbers
 from alexnet.train.result import RESULT, read_result
 from alexnet.train.run import CONFIG, open_run, write_json
+from alexnet.train.steps import pick_device
 
 FAMILY = "family.json"
 

@@ -15,6 +15,7 @@ the sums for the log.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,8 +28,9 @@ from alexnet.data.augment import Augmentation, Preprocessing
 from alexnet.data.feed import Plan, Resident, Row, Streamed
 from alexnet.data.loader import Batch, Loader
 from alexnet.data.store import Split
-from alexnet.errors import RecipeError, TrainingError
-from alexnet.fused import Fused, covers
+from alexnet.engines import Network, eager
+from alexnet.errors import TrainingError
+from alexnet.fused import Fused
 from alexnet.kernels import towers
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD
@@ -40,34 +42,6 @@ TYPES = {"bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}
 EAGER_STEPS = 3  # before recording: kernels are compiled and the library's algorithms chosen in them
 UNCOPIED = "fc8"
 Look = Callable[[Tensor], None]
-
-
-def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
-    """What to compute in: bf16 where the GPU has it and the step is the fused one, tf32 on other GPUs, fp32 elsewhere.
-
-    Raises:
-        RecipeError: it is not to be had there.
-    """
-    cuda = device.type == "cuda"
-    bf16 = fused and (not cuda or torch.cuda.is_bf16_supported(including_emulation=False))
-    if wanted == "auto":
-        return "fp32" if not cuda else "bf16" if bf16 else "tf32"
-    if wanted == "bf16" and not bf16:
-        raise RecipeError(
-            "precision (=bf16) needs the fused step and a GPU of compute capability 8.0 or newer: use tf32 or fp32."
-        )
-    if wanted == "tf32" and not cuda:
-        raise RecipeError(f"precision (=tf32) is a type of NVIDIA's GPUs, and this runs on {device.type}: use fp32.")
-    return wanted
-
-
-def set_precision(precision: str, device: torch.device) -> None:
-    """Let float32 products on a GPU be tf32 unless fp32 was asked for: beside bf16 they are fc8's alone."""
-    if device.type == "cuda":
-        kind = "ieee" if precision == "fp32" else "tf32"
-        torch.backends.cuda.matmul.fp32_precision = kind
-        torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = True
 
 
 def step_bytes(layers: Sequence[Layer], batch: int, dtype: torch.dtype) -> int:
@@ -113,6 +87,22 @@ def _in_order_of(weight: Tensor, gradient: Tensor) -> Tensor:
     return torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
 
 
+class First(NamedTuple):
+    """The first pictures of a batch, and what they alone give.
+
+    Attributes:
+        drawn: records, top, left, mirror and colour, as `kernels.augment` takes them; on the CPU.
+        labels: (N,) int64.
+        seeds: (dropout layers,) int64.
+        gradients: of the mean loss, by parameter.
+    """
+
+    drawn: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    labels: Tensor
+    seeds: Tensor
+    gradients: dict[str, Tensor]
+
+
 class FusedStep:
     """Training steps, queued one after the other.
 
@@ -127,8 +117,11 @@ class FusedStep:
 
     Attributes:
         held_out: the pictures to test on, where they lie on the device.
+        at_once: False, as the host would wait for the device.
         sums: (3,) float64: losses, pictures right at the first guess, among five, since `collect`.
     """
+
+    at_once = False
 
     def __init__(
         self,
@@ -209,10 +202,10 @@ class FusedStep:
         self.sums += torch.cat([loss.detach()[None], hits])
         self.plan.counter += 1
 
-    def _blocks(self, row: Row) -> Tensor:
-        """(N, 48, B, B), the batch as conv1 sees it."""
+    def _blocks(self, row: Row, dtype: torch.dtype | None = None) -> Tensor:
+        """(N, 48, B, B), the batch as conv1 sees it, in the step's type if no other is named."""
         x = self.preprocessing.apply(
-            self.feed.records, row.top, row.left, row.mirror, row.colour, row.which, self.net.padding, self.dtype
+            self.feed.records, row.top, row.left, row.mirror, row.colour, row.which, self.net.padding, dtype or self.dtype
         )
         return x.contiguous(memory_format=torch.channels_last)
 
@@ -316,6 +309,27 @@ class FusedStep:
         self.feed.used(self._last)  # not to be overwritten before this, too, is done
         return images.contiguous(memory_format=torch.channels_last)
 
+    def first(self, epoch: int, step: int, count: int, dtype: torch.dtype) -> First:
+        """The first pictures of a batch and their gradients, made as training makes them; nothing is updated.
+
+        Args:
+            dtype: to compute in; the step's own, or the parameters'.
+        """
+        leaves = self.leaves if dtype == self.dtype else dict(self.optimiser.parameters)
+        self.plan.ready(epoch, step)
+        self.feed.ready(epoch, step)
+        whole = self.plan.row()
+        row = Row(*(field[:count] for field in whole))._replace(seeds=whole.seeds)
+        logits = self.net.classifier(self.net.convolutions(self._blocks(row, dtype), leaves), leaves, row.seeds)
+        loss, _ = kernels.cross_entropy_topk(logits, row.labels, self.smoothing)
+        found = torch.autograd.grad(loss, list(leaves.values()))
+        drawn = self.feed.records[row.which].cpu(), row.top.cpu(), row.left.cpu(), row.mirror.cpu(), row.colour.cpu()
+        return First(drawn, row.labels, row.seeds, dict(zip(leaves, found, strict=True)))
+
+    def for_testing(self) -> tuple[Network, list[Batch] | None]:
+        """On a CPU the plain walk, by which `alexnet verify` counts to the picture."""
+        return (self.net, self.held_out) if self._cuda else (eager(self.model), None)
+
     def data_alone(self) -> Callable[[], None]:
         """A function that makes the plan's batches one after the other, as the step does, recorded where the step is."""
 
@@ -339,27 +353,6 @@ class FusedStep:
         if self._before is not None:
             torch.cuda.synchronize()
             torch.cuda.set_stream(self._before)
-
-
-def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
-    """Whether a run takes the fused step. Where a GPU does not, the person is told why.
-
-    Raises:
-        RecipeError: it was asked for, and does not know this network or device.
-    """
-    if recipe.fused == "off":
-        return False
-    unknown = None if covers(variant) else f"it does not know activation={variant.activation}"
-    if recipe.fused == "on":
-        if unknown or device.type not in ("cuda", "cpu"):
-            raise RecipeError(f"fused (=on) cannot train this, as {unknown or f'it does not run on {device.type}'}: use auto.")
-        return True
-    if device.type == "cpu":  # compiled, the plain step is faster there
-        return False
-    reason = unknown or kernels.lacking(device)
-    if reason:
-        say(f"The fused step is not used ({reason}): the plain one runs on {device.type}, in float32 and more passes, slower.")
-    return reason is None
 
 
 def open_step(

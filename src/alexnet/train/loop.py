@@ -1,19 +1,19 @@
 """Training: `alexnet train RECIPE --data STORE --out RUN`.
 
-`train` is the algorithm, from top to bottom: batch, forward, backward, update, log; after each epoch evaluate and checkpoint.
+`train` is the algorithm, from top to bottom: learning rate, step, log; after each epoch evaluate and checkpoint. What a step is
+(batch, forward, backward, update) stands in `plain_step.py`; on NVIDIA's GPUs `fused_step.py` takes the same step in an order
+that keeps a GPU busy.
+
 Every random number is a function of (seed, epoch, step), so a run that was killed at any moment and resumed from its last
 checkpoint ends with the same bits (same machine, CPU, number of threads), whatever the number of loader workers.
 
-On NVIDIA's GPUs the step, from records to new weights, is `fused_step.py`: the same step, in an order that keeps a GPU busy.
 On a GPU the weights at the start, the batches, crops, mirrors, colours and dropout are the seed's as well. The order in which
 a kernel adds floats is not: two runs of one seed may drift apart by rounding.
 """
 
-import os
-import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -22,37 +22,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet import arithmetic
 from alexnet.console import Meter, say
 from alexnet.data.augment import Augmentation, Preprocessing
-from alexnet.data.loader import AUGMENT, DROPOUT, INIT, Loader, stream
+from alexnet.data.loader import INIT, Loader, stream
 from alexnet.data.store import Store
-from alexnet.engines import eager
 from alexnet.errors import FULL_DISK, CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
-from alexnet.train import fused_step
+from alexnet.train import steps
 from alexnet.train.optim import SGD, schedule, warmup
+from alexnet.train.plain_step import compile_pays
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import RESULT, write_result
 from alexnet.train.run import Run, open_run
-from alexnet.train.watch import LOOK_PICTURES, Watch, too_large
+from alexnet.train.steps import Step
+from alexnet.train.watch import Watch, too_large
 from alexnet.train.whiten import whiten
 from alexnet.weights import native
 from alexnet.weights.native import BEST, KEPT, LATEST, Trained
 
 LOG_STEPS = 20
 STOPPED = "stopped at epoch {epoch:.2f} and saved. Go on with the same command and --resume."
-#: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it pays within some minutes.
-COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
-
-#: Where Linux shows that NVIDIA's driver is loaded.
-NVIDIA = Path("/proc/driver/nvidia/version")
-
-Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass
@@ -64,10 +56,6 @@ class Window:
     images: int = 0
     steps: int = 0
     start: float = 0.0  # in seconds of the run
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Count a batch."""
-        self.count(float(loss.detach()), int((logits.argmax(1) != labels).sum()), 1, len(labels))
 
     def count(self, loss: float, wrong: int, steps: int, batch_size: int) -> None:
         """Count `steps` batches by their sums."""
@@ -133,75 +121,57 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
         Interrupted: the user stopped it; it was saved.
     """
     check_size(recipe, store)
-    device = pick_device(recipe.device)
+    device = steps.pick_device(recipe.device)
     loader = Loader(store.train, recipe.batch_size, recipe.seed, recipe.workers)
-    is_fused = fused_step.wanted(recipe, recipe.network(len(store.classes)), device)
-    precision = fused_step.pick_precision(recipe.precision, device, is_fused)
-    fused_step.set_precision(precision, device)
-    run = open_run(folder, recipe, store, resume, not is_fused and _compile_pays(recipe, store, loader, device))
+    fused = steps.wanted(recipe, recipe.network(len(store.classes)), device)
+    precision = steps.pick_precision(recipe.precision, device, fused)
+    steps.set_precision(precision, device)
+    run = open_run(folder, recipe, store, resume, compile_pays(recipe, store, loader, device))
     trained, place, optimiser = _begin(recipe, store, run, device)
     model = trained.model
     augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
-    forward = loss_function(model, run.compiled, recipe.label_smoothing)
-    kind = f"{'the fused step, ' if is_fused else ''}{precision}"
-    _announce(recipe, store, loader, model, f"{device.type} ({kind})", run, place)
-
-    result: Evaluation | None = None
-    images_per_epoch = loader.steps_per_epoch * loader.batch_size
     watch = Watch(recipe, model.variant, store.train, recipe.epochs * loader.steps_per_epoch, place.losses, place.warned)
     run.open_log(place.log_length, place.epoch * loader.steps_per_epoch + place.step)
-    clock = time.monotonic() - place.seconds
-    saved = time.monotonic()
-    fused = None
+    step: Step | None = None
     try:
-        if is_fused:
-            fused = fused_step.open_step(recipe, loader, store.held_out, model, augmentation, optimiser, precision)
+        step, kind = steps.open_step(
+            recipe, fused, precision, run.compiled, store, loader, model, augmentation, optimiser, (place.epoch, place.step)
+        )
+        _announce(recipe, store, loader, model, f"{device.type} ({kind})", run, place)
+        images_per_epoch = loader.steps_per_epoch * loader.batch_size
+        result: Evaluation | None = None
+        clock = time.monotonic() - place.seconds
+        saved = time.monotonic()
         with Meter("training", recipe.epochs * images_per_epoch, "images") as meter, _stop_on_signal() as stopping:
             if place.epoch == place.step == 0:
                 _keep(recipe, folder, trained, place)
             meter.skip(place.epoch * images_per_epoch + place.step * loader.batch_size)
             while place.epoch < recipe.epochs:
                 model.train()
-                batches = loader.batches(place.epoch, place.step)  # does nothing before it is asked for one
                 while place.step < loader.steps_per_epoch:
                     now = place.epoch + place.step / loader.steps_per_epoch
-                    steps = place.epoch * loader.steps_per_epoch + place.step
+                    number = place.epoch * loader.steps_per_epoch + place.step
                     lr = recipe.lr * warmup(recipe, now + 1 / loader.steps_per_epoch)
                     lr_scale = schedule(recipe, now, place.errors)
-                    if fused:
-                        look = partial(watch.look, steps, model, optimiser=optimiser, run=run) if watch.due(steps) else None
-                        fused.take(place.epoch, place.step, lr, lr_scale, look)
-                    else:
-                        records, labels = next(batches)
-                        rng = stream(recipe.seed, AUGMENT, place.epoch, place.step)
-                        torch.manual_seed(int(stream(recipe.seed, DROPOUT, place.epoch, place.step).integers(2**62)))
-
-                        images = augmentation(records.to(device), rng)  # (N, 3, K, K)
-                        images, labels = images.contiguous(memory_format=torch.channels_last), labels.to(device)
-                        loss, logits = forward(images, labels)
-                        if not loss.isfinite():
-                            raise TrainingError(_what_broke(model, images, now, float(loss.detach()), recipe.lr, folder))
-                        loss.backward()
-                        watch.look(steps, model, images, optimiser, run)
-                        optimiser.step(lr, lr_scale)
-                        place.window.add(loss, logits, labels)
+                    look = partial(watch.look, number, model, optimiser=optimiser, run=run) if watch.due(number) else None
+                    step.take(place.epoch, place.step, lr, lr_scale, look)
 
                     place.step += 1
                     place.seconds = time.monotonic() - clock
                     line_due = place.step % LOG_STEPS == 0 or place.step == loader.steps_per_epoch
                     asked = bool(stopping)  # once, as a signal may come at any time
                     save_due = asked or time.monotonic() - saved > 60 * recipe.checkpoint_minutes
-                    if fused and (line_due or save_due):
-                        images = fused.pictures(LOOK_PICTURES)
-                        place.window.count(*fused.collect(), loader.batch_size)
+                    if step.at_once or line_due or save_due:
+                        place.window.count(*step.collect(), loader.batch_size)
                         if not isfinite(place.window.loss):
+                            images = step.pictures(loader.batch_size)
                             raise TrainingError(_what_broke(model, images, now, place.window.loss, recipe.lr, folder))
                     text = f"epoch {place.epoch + 1}/{recipe.epochs}  {place.window}  lr {lr * lr_scale:.2g}"
                     meter.add(loader.batch_size, text)
                     if line_due:
                         values = place.window.values(lr * lr_scale, place.seconds)
-                        run.log("train", steps + 1, values)
-                        watch.plateau(steps + 1, values["loss"], model, images, run)
+                        run.log("train", number + 1, values)
+                        watch.plateau(number + 1, values["loss"], model, step.pictures, run)
                         place.window = Window(start=place.seconds)
                     if save_due:
                         _save(folder, trained, optimiser, place, run)
@@ -210,10 +180,8 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                         raise Interrupted(STOPPED.format(epoch=now))
 
                 model.eval()
-                network, ready = eager(model), None
-                if fused and device.type == "cuda":  # on a CPU `verify` counts to the picture, by the plain walk
-                    network, ready = fused.net, fused.held_out
-                result = evaluate(network, trained.preprocessing, store.held_out, store.classes, batches=ready)
+                network, batches = step.for_testing()
+                result = evaluate(network, trained.preprocessing, store.held_out, store.classes, batches=batches)
                 place.epoch, place.step = place.epoch + 1, 0
                 place.errors.append(result.top1_error)
                 place.seconds = time.monotonic() - clock
@@ -238,37 +206,10 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
         ) from error
     finally:
         run.close()
-        if fused:
-            fused.close()
+        if step:
+            step.close()
     model.eval()
     return trained
-
-
-def pick_device(wanted: str) -> torch.device:
-    """The device asked for, or the best there is.
-
-    Raises:
-        RecipeError: it is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        wanted = next(name for name, available in there.items() if available)
-        if wanted != "cuda" and NVIDIA.exists():
-            say(f"PyTorch cannot use this machine's NVIDIA GPU ({_why_no_cuda()}): going on, many times slower, on {wanted}.")
-    if not there[wanted]:
-        known = ", ".join(name for name, available in there.items() if available)
-        reason = f" ({_why_no_cuda()})" if wanted == "cuda" else ""
-        raise RecipeError(f"device (={wanted!r}) is not available to PyTorch here{reason}; available: {known}.")
-    return torch.device(wanted)
-
-
-def _why_no_cuda() -> str:
-    """In PyTorch's words: built without CUDA, no driver, a driver too old."""
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:
-        return str(error).split("\n")[0].split(". ")[0]
-    return "it sees no device; is CUDA_VISIBLE_DEVICES empty?"
 
 
 def check_size(recipe: Recipe, store: Store) -> None:
@@ -325,53 +266,6 @@ def _keep(recipe: Recipe, folder: Path, trained: Trained, place: Place) -> None:
         native.save(folder / KEPT.format(epoch=place.epoch), replace(trained, extra={}, state=asdict(place)))
 
 
-# --- the compiled step ----------------------------------------------------------------------------------------------------
-
-
-def _compile_pays(recipe: Recipe, store: Store, loader: Loader, device: torch.device) -> bool:
-    if recipe.compile != "auto":
-        return recipe.compile == "on"
-    if device.type != "cpu":
-        return device.type == "cuda"
-    layers = recipe.network(len(store.classes)).layers()
-    images = recipe.epochs * loader.steps_per_epoch * loader.batch_size
-    seconds = images * arithmetic.training_flop(layers) / EAGER_FLOPS
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    return bool(compiler) and seconds > COMPILE_PAYS_SECONDS
-
-
-def loss_function(model: AlexNet, compiled: bool, label_smoothing: float = 0.0) -> Step:
-    """The loss and logits of a batch; compiled into fused loops if asked, and if the compiler works.
-
-    Args:
-        label_smoothing: s; the target is 1 - s for the right class, and s / K more for each of the K classes.
-    """
-
-    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(images)
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
-
-    if not compiled:
-        return forward
-    fast = torch.compile(forward, dynamic=False)
-    compiles = True
-
-    def first_try(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        nonlocal compiles
-        if not compiles:
-            return forward(images, labels)
-        try:
-            return fast(images, labels)
-        except Exception as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            say(f"The network could not be compiled ({type(error).__name__}) and runs uncompiled, up to twice as slow.")
-            compiles = False
-            return forward(images, labels)
-
-    return first_try
-
-
 # --- for the person ---------------------------------------------------------------------------------------------------------
 
 
@@ -386,7 +280,6 @@ def _announce(recipe: Recipe, store: Store, loader: Loader, model: AlexNet, wher
         f"{model.variant.name} x {model.variant.width:g}, {model.variant.input_size} pixels, "
         f"{model.variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "
         f"{recipe.epochs} epochs of {loader.steps_per_epoch} steps on {where}"
-        f"{', compiled (the first step takes up to a minute)' if run.compiled else ''}"
         f"{f'; resumed at epoch {place.epoch}, step {place.step}' if run.resumed else ''}."
     )
 

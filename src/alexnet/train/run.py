@@ -1,7 +1,7 @@
 """A run's folder: what was asked, where it ran, what happened, and the weights.
 
 run/
-├── config.json           the recipe, the store's fingerprint, whether the step is compiled
+├── config.json           the recipe, the store's fingerprint, whether the plain step is compiled
 ├── environment.json      versions, processor, threads
 ├── log.jsonl             one line every `LOG_STEPS` steps and after each epoch
 ├── tensorboard/          the same for TensorBoard
@@ -80,7 +80,7 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
     """Make a run's folder, or find one to go on with.
 
     Args:
-        compiled: what a new run shall do; a resumed one does what it began with, to the bit.
+        compiled: whether a new run shall compile the plain step; a resumed one does what it began with, to the bit.
 
     Raises:
         TrainingError: the folder is in the way, or is a run of another recipe or store.

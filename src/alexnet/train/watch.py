@@ -12,6 +12,7 @@ TensorBoard, and says once what is wrong. It draws no random number and changes 
 an unwatched one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
@@ -27,6 +28,8 @@ from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
 from alexnet.train.run import Run
 from alexnet.variants import Variant
+
+Pictures = Callable[[int], Tensor]
 
 #: A look costs 0.05 % of 200 steps of the full net on batches of 128, up to 0.4 % of those of the smallest (one core, eager).
 LOOK_STEPS, FIRST_LOOK, LOOK_PICTURES = 200, 20, 32
@@ -249,19 +252,26 @@ class Watch:
             self._warn(too_large(self.variant, float(images.std()), self.recipe.lr, self.recipe.lr / 10, evidence), step, run)
         self._warn(layer_died(dead, self.recipe.lr), step, run)
 
-    def plateau(self, step: int, loss: float, model: AlexNet, images: Tensor, run: Run) -> None:
-        """After a line of the log with this loss: has the network learned nothing but how frequent the classes are?"""
+    def plateau(self, step: int, loss: float, model: AlexNet, pictures: Pictures, run: Run) -> None:
+        """After a line of the log with this loss: has the network learned nothing but how frequent the classes are?
+
+        Args:
+            pictures: gives as many of the last step's as it is asked for.
+        """
         self.losses[:] = [*self.losses, loss][-PLATEAU_LINES:]
         mean = sum(self.losses) / len(self.losses)
         full = len(self.losses) == PLATEAU_LINES and step >= self.plateau_from
         low, high = PLATEAU[0] * self.blind, PLATEAU[1] * self.blind
-        if not full or not low <= mean <= high or "plateau" in self.warned or len(images) < 2:
+        if not full or not low <= mean <= high or "plateau" in self.warned:
+            return
+        images = pictures(LOOK_PICTURES)
+        if len(images) < 2:
             return
         self._warn(self._why_flat(mean, step, model, images), step, run)
         self.warned.append("plateau")
 
     def _why_flat(self, mean: float, step: int, model: AlexNet, images: Tensor) -> Cause:
-        spread, dead = look(model, images[:LOOK_PICTURES])
+        spread, dead = look(model, images)
         flat = (
             f"the loss stands at {mean:.3f} after {step} steps, as that of a net that only knows how frequent the "
             f"{self.variant.num_classes} classes are ({self.blind:.3f})"

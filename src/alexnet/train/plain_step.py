@@ -1,0 +1,140 @@
+"""One step of training as one writes it down: batch, forward, backward, update. It runs everywhere, and is what defines the
+training; `fused_step.py` is the same step in an order that keeps a GPU busy.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alexnet import arithmetic
+from alexnet.console import say
+from alexnet.data.augment import Augmentation
+from alexnet.data.loader import AUGMENT, DROPOUT, Batch, Loader, stream
+from alexnet.data.store import Store
+from alexnet.engines import Network, eager
+from alexnet.model import AlexNet
+from alexnet.train.optim import SGD
+from alexnet.train.recipes import Recipe
+
+#: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it pays within some minutes.
+COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
+
+LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class PlainStep:
+    """Training steps, taken one after the other.
+
+    Args:
+        model: on the device; its parameters are updated in place.
+        loss_function: the loss and logits of a batch.
+
+    Attributes:
+        at_once: True, as the loss is known when the step is.
+    """
+
+    at_once = True
+
+    def __init__(
+        self, model: AlexNet, loss_function: LossFunction, optimiser: SGD, loader: Loader, augmentation: Augmentation
+    ) -> None:
+        self.model, self.loss_function, self.optimiser = model, loss_function, optimiser
+        self.loader, self.augmentation = loader, augmentation
+        self.device = model.get_parameter("conv1.weight").device
+        self._batches: Iterator[Batch] = iter(())
+        self._next: tuple[int, int] | None = None
+        self._images = torch.empty(0)
+        self._sums = 0.0, 0, 0
+
+    def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
+        """As `steps.Step.take`. A loss that is not finite is counted, and moves no weight."""
+        records, labels = self._batch(epoch, step)
+        rng = stream(self.loader.seed, AUGMENT, epoch, step)
+        torch.manual_seed(int(stream(self.loader.seed, DROPOUT, epoch, step).integers(2**62)))
+
+        images = self.augmentation(records.to(self.device), rng)  # (N, 3, K, K)
+        images, labels = images.contiguous(memory_format=torch.channels_last), labels.to(self.device)
+        loss, logits = self.loss_function(images, labels)
+        if loss.isfinite():
+            loss.backward()
+            if look:
+                look(images)
+            self.optimiser.step(lr, scale)
+        self._images = images
+        self._count(float(loss.detach()), int((logits.argmax(1) != labels).sum()))
+
+    def _batch(self, epoch: int, step: int) -> Batch:
+        if self._next != (epoch, step):
+            self._batches = self.loader.batches(epoch, step)
+        self._next = epoch, step + 1
+        return next(self._batches)
+
+    def _count(self, loss: float, wrong: int) -> None:
+        losses, wrongs, steps = self._sums
+        self._sums = losses + loss, wrongs + wrong, steps + 1
+
+    def collect(self) -> tuple[float, int, int]:
+        """As `steps.Step.collect`."""
+        sums, self._sums = self._sums, (0.0, 0, 0)
+        return sums
+
+    def pictures(self, count: int) -> Tensor:
+        """As `steps.Step.pictures`."""
+        return self._images[:count]
+
+    def for_testing(self) -> tuple[Network, None]:
+        """As `steps.Step.for_testing`."""
+        return eager(self.model), None
+
+    def close(self) -> None:
+        """Nothing is left open: the loader's threads end with its batches."""
+        self._batches = iter(())
+
+
+def compile_pays(recipe: Recipe, store: Store, loader: Loader, device: torch.device) -> bool:
+    """Whether to compile the plain step: as the recipe says, or where it pays within the run."""
+    if recipe.compile != "auto":
+        return recipe.compile == "on"
+    if device.type != "cpu":
+        return device.type == "cuda"
+    layers = recipe.network(len(store.classes)).layers()
+    images = recipe.epochs * loader.steps_per_epoch * loader.batch_size
+    seconds = images * arithmetic.training_flop(layers) / EAGER_FLOPS
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    return bool(compiler) and seconds > COMPILE_PAYS_SECONDS
+
+
+def loss_function(model: AlexNet, compiled: bool, label_smoothing: float = 0.0) -> LossFunction:
+    """The loss and logits of a batch; compiled into fused loops if asked, and if the compiler works.
+
+    Args:
+        label_smoothing: s; the target is 1 - s for the right class, and s / K more for each of the K classes.
+    """
+
+    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(images)
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
+
+    if not compiled:
+        return forward
+    fast = torch.compile(forward, dynamic=False)
+    compiles = True
+
+    def first_try(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal compiles
+        if not compiles:
+            return forward(images, labels)
+        try:
+            return fast(images, labels)
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            say(f"The network could not be compiled ({type(error).__name__}) and runs uncompiled, up to twice as slow.")
+            compiles = False
+            return forward(images, labels)
+
+    return first_try

@@ -1,0 +1,130 @@
+"""Before a run on a GPU: kernels that compute something else are not trained with, and healthy ones are not accused."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from alexnet import fused, kernels
+from alexnet.data.augment import Augmentation
+from alexnet.data.loader import Loader
+from alexnet.data.store import Store
+from alexnet.errors import RecipeError
+from alexnet.kernels import reference
+from alexnet.train import fused_step, recipes, steps
+from alexnet.train.fused_step import FusedStep
+from alexnet.train.loop import fresh, train
+from alexnet.train.optim import SGD
+from alexnet.train.self_check import disagreement
+
+CPU = torch.device("cpu")
+
+
+def step_of(store: Store, precision: str = "bf16", recipe: str = "paper-2012", **changes: Any) -> FusedStep:
+    """A fused step on the CPU, where its kernels are the reference."""
+    chosen = recipes.get(recipe, **{"width": 1 / 8, "input_size": 67, "batch_size": 10, **changes})
+    trained = fresh(chosen, store, CPU)
+    augmentation = Augmentation.of(trained.preprocessing, store, chosen.crop, chosen.mirror, chosen.colour_noise)
+    optimiser = SGD(trained.model, 0.9, 5e-4, trained.model.variant)
+    loader = Loader(store.train, chosen.batch_size, chosen.seed)
+    return fused_step.open_step(chosen, loader, store.held_out, trained.model, augmentation, optimiser, precision)
+
+
+@pytest.fixture
+def step(store: Store) -> Iterator[FusedStep]:
+    made = step_of(store)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("recipe", [*recipes.RECIPES])
+def test_healthy_steps_pass(store: Store, recipe: str, precision: str) -> None:
+    made = step_of(store, precision, recipe)
+    before = {name: parameter.detach().clone() for name, parameter in made.model.named_parameters()}
+    assert disagreement(made, 1, 2) is None
+    assert all(torch.equal(before[name], parameter) for name, parameter in made.model.named_parameters())
+    made.close()
+
+
+def of_the_output(change: Callable[[Tensor], Tensor]) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Makes a function that gives what another gives, changed."""
+    return lambda function: lambda *arguments, **named: change(function(*arguments, **named))
+
+
+def no_bias(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda x, bias, *arguments: function(x, 0.5 * bias, *arguments)
+
+
+def no_sum(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A normalisation whose coefficient got lost."""
+    return lambda x, bias, steps, size, coefficient, *rest: function(x, bias, steps, size, 0.5 * coefficient, *rest)
+
+
+def only_bfloat16(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A kernel that is right in float32 and, in bfloat16, loses the last tenth of the pictures."""
+
+    def broken(x: Tensor, *arguments: Any) -> Tensor:
+        y = function(x, *arguments)
+        return y if y.dtype != torch.bfloat16 else torch.cat([y[:5], 0 * y[5:]])
+
+    return broken
+
+
+BREAKS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "a lost bias": ("bias_relu", no_bias),
+    "a lost sum": ("relu_lrn_pool", no_sum),
+    "another scale": ("relu_dropout", of_the_output(lambda y: 1.02 * y)),
+    "NaN": ("bias_relu", of_the_output(lambda y: y * torch.nan)),
+    "taps in another order": ("weight_blocks", of_the_output(lambda w: w.flip(2))),
+    "bfloat16 alone": ("bias_relu", only_bfloat16),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_kernels_are_named(name: str, step: FusedStep, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, change = BREAKS[name]
+    monkeypatch.setattr(fused.kernels, function, change(getattr(kernels, function)))
+    found = disagreement(step, 0, 0)
+    dtype = "bfloat16" if name == "bfloat16 alone" else "float32"
+    assert found and f"in {dtype} the gradient of" in found and "from float64's" in found
+
+
+def test_pictures_are_checked_too(step: FusedStep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Augmentation that crops one pixel further; the check's own pictures come from the reference."""
+
+    def shifted(records: Tensor, top: Tensor, left: Tensor, *arguments: Any) -> Tensor:
+        blocks = arguments[-2] is not None
+        return reference.augment(records, top, (left - 1).clamp(min=0) if blocks else left, *arguments)
+
+    monkeypatch.setattr("alexnet.data.augment.kernels.augment", shifted)
+    assert "the gradient of conv1" in str(disagreement(step, 0, 0))
+
+
+def test_a_kernel_that_does_not_compile(step: FusedStep, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> Tensor:
+        raise RuntimeError("ptxas: out of registers\nand more")
+
+    monkeypatch.setattr(fused.kernels, "relu_lrn_pool", broken)
+    assert disagreement(step, 0, 0) == "RuntimeError: ptxas: out of registers"
+
+
+def test_what_a_run_does_then(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """auto trains by the plain step, and says so; on refuses. The GPU is the test's invention: the check runs on the CPU."""
+    monkeypatch.setattr(steps, "must_be_checked", lambda device: True)
+    monkeypatch.setattr(steps, "wanted", lambda recipe, variant, device: recipe.fused != "off")
+    monkeypatch.setattr(fused.kernels, "bias_relu", no_bias(kernels.bias_relu))
+    small: dict[str, Any] = {"width": 1 / 8, "epochs": 1, "batch_size": 10, "compile": "off", "device": "cpu"}
+    train(recipes.get("laptop", fused="auto", **small), store, tmp_path / "auto")
+    told = capsys.readouterr().err
+    assert "The fused step is not used, as it computes wrong gradients here: in float32 the gradient of conv" in told
+    assert "on cpu (fp32)" in told
+    train(recipes.get("laptop", fused="off", **small), store, tmp_path / "off")
+    assert (tmp_path / "auto" / "latest.safetensors").stat().st_size == (tmp_path / "off" / "latest.safetensors").stat().st_size
+    with pytest.raises(RecipeError, match=r"fused \(=on\) computes wrong gradients here.*Use auto or off"):
+        train(recipes.get("laptop", fused="on", **small), store, tmp_path / "on")
