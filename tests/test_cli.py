@@ -452,3 +452,23 @@ def test_many_pictures_say_how_fast(run: Path, tmp_path: Path, capsys: pytest.Ca
     draw((200, 50, 40), 1).save(tmp_path / "x.png")
     main(["predict", str(run), *[str(tmp_path / "x.png")] * 200, "--engine", "torch"])
     assert re.search(r"200 pictures in .* a second\. The limit is (decoding|the network)", capsys.readouterr().err)
+
+
+def test_places_that_cannot_be_written_are_refused_before_the_work(
+    run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file stands where the folder should be (permissions would not stop an administrator); missing folders are made."""
+    (tmp_path / "file").write_text("")
+    for words in (
+        ["evaluate", run, "--data", store.folder, "--out", tmp_path / "file" / "x"],
+        ["evaluate", run, "--data", store.folder, "--json", tmp_path / "file" / "x.json"],
+        ["predict", run, "none.jpg", "--sheet", tmp_path / "file" / "x.png"],
+        ["export", run, "--to", "npy", "-o", tmp_path / "file" / "x.npy"],
+        ["report", run, "--data", store.folder, "--out", tmp_path / "file" / "x"],
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([str(word) for word in words])
+        said = capsys.readouterr()
+        assert "cannot be written" in said.err and "name another place" in said.err and not said.out, words
+    main([str(word) for word in ("export", run, "--to", "onnx", "-o", tmp_path / "new" / "folder" / "x.onnx")])
+    assert (tmp_path / "new" / "folder" / "x.onnx").exists()

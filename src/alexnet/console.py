@@ -89,9 +89,9 @@ class Meter:
     def _line(self) -> None:
         self.last_line = time.monotonic()
         known = self.rate > 0 and self.adds > FEW_ADDS  # the first ones may have waited for a compiler
-        left = duration((self.total - self.done) / self.rate) if known else "?"
+        left = f", {duration((self.total - self.done) / self.rate)} left" if known else ""
         text = f"  {self.text}" if self.text else ""
-        say(f"{self.label}: {self.done:,}/{self.total:,} {self.unit}, {self.rate:,.0f}/s, {left} left{text}")
+        say(f"{self.label}: {self.done:,}/{self.total:,} {self.unit}, {self.rate:,.0f}/s{left}{text}")
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar:

@@ -57,5 +57,4 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the closest known one if there is one, then all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(known)}."
+    return f"did you mean {close[0]!r}? Known: {', '.join(known)}." if close else f"known are {', '.join(known)}."

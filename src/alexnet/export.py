@@ -15,7 +15,7 @@ from alexnet import engines
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import check_fits, evaluate_classifier
-from alexnet.files import writing_weights
+from alexnet.files import make_ready, writing_weights
 from alexnet.quantise import has_vnni, quantise
 from alexnet.weights import caffe_write, native, npy, onnx_graph, torchvision
 from alexnet.weights.native import Trained
@@ -42,14 +42,16 @@ def destination(source: Path, target: Target, int8: bool = False, with_preproces
 
 
 def check_destination(source: Path, out: Path) -> None:
-    """Refuse to overwrite the source or a run's checkpoint, from which training could not go on.
+    """Make the folder of a file to come; refuse to overwrite the source or a run's checkpoint, from which training goes on.
 
     Raises:
-        CheckpointError: `out` is one of them.
+        CheckpointError: `out` is one of them, or cannot be written.
     """
+    checkpoint = native.find(source)
+    make_ready(out)
     if not out.exists():
         return
-    if out.samefile(native.find(source)):
+    if out.samefile(checkpoint):
         raise CheckpointError(f"out (={out}) is the file itself: name another with -o.")
     if native.is_ours(out) and native.goes_on(out):
         raise CheckpointError(f"out (={out}) is a run's checkpoint, from which training goes on: name another file with -o.")

@@ -82,7 +82,7 @@ def bands(
             lines = [[line for line in log if "top1_error" in line and ("epoch" in line) == is_test] for log in logs]
             values = [[(line["step"] / per_epoch, line["top1_error"]) for line in one] for one in lines]
             epochs, errors = np.moveaxis(np.array(values), 2, 0)  # (runs, lines) each
-            _band(axes, epochs[0], errors, colour, f"{name}, n = {len(logs)}", marker)
+            _band(axes, epochs[0], errors, colour, f"{name}, n = {len(logs)}", marker or "o" * (len(epochs[0]) == 1))
     training.set(title="top-1 error, training batches", xlabel="epoch", ylim=(0, 1))
     held_out.set(title="top-1 error, held out", xlabel="epoch", ylim=(0, 1))
     if level is not None:
@@ -178,7 +178,9 @@ def confusion(result: Evaluation, path: Path) -> None:
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
-    axes.set(xlabel="predicted", ylabel="true", title=f"top-1 error {result.top1_error:.2%} on {result.images:,} pictures")
+    views = "" if result.views == 1 else f", {result.views} views"
+    title = f"top-1 error {result.top1_error:.2%} on {result.images:,} pictures{views}"
+    axes.set(xlabel="predicted, in percent of each row", ylabel="true", title=title)
     if labelled:
         axes.set_xticks(range(k), result.classes, rotation=90, parse_math=False)
         axes.set_yticks(range(k), result.classes, parse_math=False)

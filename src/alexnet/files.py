@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from alexnet.errors import CheckpointError
 
@@ -40,6 +41,20 @@ def writing_weights(path: Path) -> Iterator[Path]:
             f"{path} could not be written ({error}); what stood there before is untouched. The folder must exist, be "
             "writable and have space; then try again."
         ) from error
+
+
+def make_ready(path: Path) -> None:
+    """Make the folder of a file to come, and refuse one that cannot be written: before the work, not after it.
+
+    Raises:
+        CheckpointError: it cannot be made or written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be written ({error.strerror}): name another place.") from error
 
 
 def write_parts(files: Mapping[Path, Iterable[bytes | memoryview]]) -> None:

@@ -92,7 +92,7 @@ def expand(arguments: Iterable[str]) -> Iterator[str]:
         elif os.path.isdir(argument):
             yield from _pictures(argument)
         elif not os.path.exists(argument) and glob.has_magic(argument):
-            found = glob.iglob(argument, recursive=True)
+            found = iter(sorted(glob.iglob(argument, recursive=True)))
             if "**" in argument:  # names what lies in the folders it finds too
                 found = (path for path in found if not os.path.isdir(path))
             first = next(found, None)

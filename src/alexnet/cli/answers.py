@@ -50,21 +50,24 @@ def evaluate(
     from alexnet import engines, figures
     from alexnet.data.store import Store
     from alexnet.evaluate import evaluate_classifier
+    from alexnet.files import make_ready
     from alexnet.train.run import write_json
 
     networks = _networks(runs, average, fit)
+    classifiers, store = [engines.load(one, engine) for one in networks], Store(data)
+    out = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
+    for path in filter(None, (out / "confusion.csv", json_file)):
+        make_ready(path)
     if average:
         from alexnet.ensemble import evaluate_average
 
-        together = evaluate_average([engines.load(one, engine) for one in networks], Store(data), split, views, fit)
+        together = evaluate_average(classifiers, store, split, views, fit)
         _print_average(together, networks)
         result, content = together.fitted or together.plain, together.as_json()
     else:
-        result = evaluate_classifier(engines.load(networks[0], engine), Store(data), split, views)
+        result = evaluate_classifier(classifiers[0], store, split, views)
         _print_evaluation(result)
         content = result.as_json()
-    out = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
-    out.mkdir(parents=True, exist_ok=True)
     figures.confusion_csv(result, out / "confusion.csv")
     figures.confusion(result, out / "confusion.png")
     if json_file:
@@ -119,13 +122,16 @@ def report(run: Positional[Path], data: Path, out: Path | None = None) -> None:
     from alexnet import report as page
     from alexnet.data.store import Store
     from alexnet.evaluate import evaluate_classifier
+    from alexnet.files import make_ready
     from alexnet.weights import native
 
     if not run.is_dir():
         raise CheckpointError(f"report needs a run's folder, with its log and configuration: {run} is none.")
+    folder = out or run / "report"
+    make_ready(folder / "index.html")
     trained, store = native.load(run), Store(data)
     result = evaluate_classifier(engines.of(trained), store)
-    print(page.write(out or run / "report", f"AlexNet on {data.name}", trained, store, result, run))
+    print(page.write(folder, f"AlexNet on {data.name}", trained, store, result, run))
 
 
 def predict(
@@ -149,6 +155,7 @@ def predict(
         engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
     """
     from alexnet import engines, figures
+    from alexnet.files import make_ready
     from alexnet.predict import Pace, expand
     from alexnet.predict import predict as classify
 
@@ -158,6 +165,8 @@ def predict(
         raise SourceError(f"top (={top}) must be at least 1.")
     if sheet and sheet.suffix.lower() != ".png":
         raise SourceError(f"sheet (={sheet}) must end in .png.")
+    if sheet:
+        make_ready(sheet)
     classifier = engines.load(run, engine)
     drawn: list[Prediction] = []
     unreadable = total = 0

@@ -66,7 +66,7 @@ class Window:
 
     def __str__(self) -> str:
         """The averages so far, for the display."""
-        return f"loss {self.loss / self.steps:.3f}  top-1 {1 - self.wrong / self.images:.1%}" if self.steps else ""
+        return f"loss {self.loss / self.steps:.3f}  top-1 error {self.wrong / self.images:.1%}" if self.steps else ""
 
     def values(self, lr: float, now: float) -> dict[str, float]:
         """A line for the log."""
