@@ -2,8 +2,9 @@
 
     python tests/kernels/compile_kernels.py
 
-One line of JSON per kernel: characters of PTX; per thread registers and bytes of stack (0: nothing spilled); bytes of shared
-memory per program; machine instructions. Run by `test_compiles.py` in a process of its own, because a process that interprets
+One line of JSON per kernel, configuration and generation: characters of PTX; per thread registers and bytes of stack (0: nothing
+spilled); bytes of shared memory per program; machine instructions. To save half of the time, a kernel's first configuration is
+compiled for both generations, the others for one, in turn. Run by `test_compiles.py` in a process of its own, because a process that interprets
 kernels cannot compile them.
 """
 
@@ -27,8 +28,7 @@ def block(kernel: Any, dtype: str, each: int, towers: int, **constants: Any) -> 
     """A kernel of relu_lrn_pool.py for maps of `towers` times `each` channels."""
     types = {"x_ptr": dtype, "y_ptr": dtype, "g_ptr": dtype, "dx_ptr": dtype, "winner_ptr": "*u8", "bias_ptr": "*fp32"}
     types |= {"dbias_ptr": "*fp32", "coefficient": "fp32", "k": "fp32"}
-    p, c = relu_lrn_pool._tile(each)
-    return kernel, types, {"EACH": each, "TOWERS": towers, "P": p, "C": c, **constants}
+    return kernel, types, {"EACH": each, "TOWERS": towers, "C": relu_lrn_pool._padded(each), **constants}
 
 
 def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
@@ -40,20 +40,20 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
         ("block5", "*bf16", 256, 1, True, False),
     ):
         steps = {"RELU_FIRST": relu_first, "NORM": norm}
-        yield f"{name}, forward", *block(forward, dtype, each, towers, ROWS=relu_lrn_pool.ROWS, **steps)
-        yield f"{name}, backward", *block(backward, dtype, each, towers, TILES=relu_lrn_pool.TILES, **steps)
+        yield f"{name}, forward", *block(forward, dtype, each, towers, **steps)
+        yield f"{name}, backward", *block(backward, dtype, each, towers, **steps)
     places = dict.fromkeys(("index_ptr", "top_ptr", "left_ptr"), "*i64")
     numbers = dict.fromkeys(("colour_ptr", "mean_ptr", "scale_ptr"), "*fp32")
     for cell in (1, 4):
         yield (
             f"augment to blocks of {cell}", augment._augment,
             {"out_ptr": "*bf16", "records_ptr": "*u8", "mirror_ptr": "*i1", **places, **numbers},
-            {"S": 256, "CELL": cell, "MEAN_IMAGE": True, "BGR": False, "PIXELS": augment.PIXELS},
+            {"S": 256, "CELL": cell, "MEAN_IMAGE": True, "BGR": False},
         )  # fmt: skip
     maps = dict.fromkeys(("x_ptr", "y_ptr", "g_ptr", "dx_ptr"), "*bf16") | {"bias_ptr": "*fp32", "dbias_ptr": "*fp32"}
-    tile = {"CHANNELS": 384, "P": bias_relu.P, "C": bias_relu.C}
+    tile = {"CHANNELS": 384, "C": bias_relu.C}
     yield "bias_relu forward", bias_relu._forward, maps, tile
-    yield "bias_relu backward", bias_relu._backward, maps, {**tile, "TILES": bias_relu.TILES}
+    yield "bias_relu backward", bias_relu._backward, maps, tile
     units, scalars = {"UNITS": dropout.UNITS}, {"rate": "fp32", "scale": "fp32"}
     yield "dropout forward", dropout._forward, {"x_ptr": "*bf16", "y_ptr": "*bf16", "seed_ptr": "*i64", **scalars}, units
     yield "dropout backward", dropout._backward, dict.fromkeys(("g_ptr", "y_ptr", "dx_ptr"), "*bf16") | scalars, units
@@ -64,7 +64,7 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     tensors: dict[str, Any] = {"lr_ptr": "*fp32", "momentum": "fp32", "sizes": ("i32",) * layers, "decays": ("fp32",) * layers}
     tensors |= {"weights": ("*fp32",) * layers, "velocities": ("*fp32",) * layers}
     tensors |= {"gradients": ("*bf16",) * layers, "copies": ("*bf16",) * layers}
-    yield "sgd", sgd._step, tensors, {"T": layers, "COPY": True, "NESTEROV": True, "NUMBERS": sgd.NUMBERS}
+    yield "sgd", sgd._step, tensors, {"T": layers, "COPY": True, "NESTEROV": True}
 
 
 def source(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> ASTSource:
@@ -79,15 +79,28 @@ def source(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> AST
     return ASTSource(kernel, signature, constants, aligned)
 
 
+def configurations(kernel: Any) -> Iterator[tuple[triton.Config, int]]:
+    """Configurations, and the generation to compile each for. ROWS bounds a loop and changes no instruction: one will do."""
+    if not isinstance(kernel, triton.runtime.Autotuner):
+        yield from ((triton.Config({}), capability) for capability in CAPABILITIES)
+        return
+    tiles = {str({**c.kwargs, "ROWS": 0, "warps": c.num_warps}): c for c in reversed(kernel.configs)}
+    first, *others = reversed(tiles.values())
+    yield from ((first, capability) for capability in CAPABILITIES)
+    yield from ((config, CAPABILITIES[place % len(CAPABILITIES)]) for place, config in enumerate(others))
+
+
 def main() -> None:
     for name, kernel, types, constants in cases():
-        for capability in CAPABILITIES:
-            target = GPUTarget("cuda", capability, 32)
-            compiled = triton.compile(source(kernel, types, constants), target=target, options={"enable_fp_fusion": True})
+        function = kernel.fn if isinstance(kernel, triton.runtime.Autotuner) else kernel
+        for config, capability in configurations(kernel):
+            options = {"enable_fp_fusion": True, "num_warps": config.num_warps}
+            whole = source(function, types, {**constants, **config.kwargs})
+            compiled = triton.compile(whole, target=GPUTarget("cuda", capability, 32), options=options)
             registers, stack, instructions = resources(compiled.asm["cubin"])
             print(json.dumps({
-                "kernel": name, "capability": capability, "ptx": len(compiled.asm["ptx"]), "registers": registers,
-                "stack": stack, "shared": compiled.metadata.shared, "instructions": instructions,
+                "kernel": name, "configuration": str(config), "capability": capability, "ptx": len(compiled.asm["ptx"]),
+                "registers": registers, "stack": stack, "shared": compiled.metadata.shared, "instructions": instructions,
             }), flush=True)  # fmt: skip
 
 

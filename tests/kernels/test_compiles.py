@@ -1,4 +1,6 @@
-"""Every kernel compiles for both generations of GPU, and nothing spills out of the registers. No GPU is needed."""
+"""Every kernel compiles for both generations of GPU, in every tile size that may be chosen for it, and nothing spills out of the
+registers. No GPU is needed.
+"""
 
 import json
 import os
@@ -24,7 +26,7 @@ def compiled() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile(compiled: list[dict[str, Any]], capability: int) -> None:
     found = [kernel for kernel in compiled if kernel["capability"] == capability]
-    assert len(found) == 14
+    assert len({kernel["kernel"] for kernel in found}) == 14
     for kernel in found:
         assert kernel["ptx"] > 1000 and kernel["instructions"] > 50, kernel
         assert kernel["stack"] == 0, f"{kernel['kernel']} spills: {kernel}"

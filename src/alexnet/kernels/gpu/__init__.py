@@ -7,7 +7,8 @@ those of `kernels/reference.py`. Where a kernel does not cover a case, its publi
 All arithmetic is float32, whatever the tensors hold, with products and sums fused (`enable_fp_fusion`). Maps lie channels-last,
 (N, H, W, C) in memory, because cuDNN's convolutions want them so in bfloat16, and because the channels over which the
 normalisation sums are then side by side. Offsets within a tensor are 32-bit numbers. With TRITON_INTERPRET=1 the same functions
-run, slowly, on tensors of the CPU: that is how the tests see them.
+run, slowly, on tensors of the CPU: that is how the tests see them. Tile sizes are measured at first use on the GPU at hand,
+and kept on disk (`tiles.py`).
 
 Bytes per image at AlexNet's sizes in bfloat16, and the time they take at 4.3 TB/s, which is a prediction:
 

@@ -14,11 +14,14 @@ import triton.language as tl
 from torch import Tensor
 
 from alexnet.kernels import blocks
+from alexnet.kernels.gpu.tiles import octave, tuned
 from alexnet.kernels.reference import stored_side
 
-PIXELS = 1024  # a program's
+# Eight, four or two pixels a thread: more share the offsets' arithmetic, fewer leave more loads of single bytes in flight.
+CONFIGS = [triton.Config({"PIXELS": pixels}, num_warps=warps) for pixels, warps in ((1024, 4), (512, 4), (256, 4), (1024, 8))]
 
 
+@tuned(CONFIGS, key=["S", "CELL", "MEAN_IMAGE", "octave"])
 @triton.jit
 def _augment(
     out_ptr,  # (N, B, B, 3 * CELL * CELL)
@@ -28,7 +31,7 @@ def _augment(
     colour_ptr,  # (N, 3)
     mean_ptr,  # (3, S, S), or (3,) without MEAN_IMAGE
     scale_ptr,  # (3,)
-    K, B, BEFORE,
+    K, B, BEFORE, octave,
     S: tl.constexpr, CELL: tl.constexpr, MEAN_IMAGE: tl.constexpr, BGR: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(1)
@@ -83,9 +86,9 @@ def augment(
         cell, side, before = blocks.CELL, blocks.blocks_per_side(size, padding), padding[0]
     shape = n, 3 * cell * cell, side, side
     out = torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
-    _augment[triton.cdiv(side * side * cell * cell, PIXELS), n](
+    _augment[lambda meta: (triton.cdiv(side * side * cell * cell, meta["PIXELS"]), n)](
         out, records.contiguous(), index.contiguous(), top.contiguous(), left.contiguous(), mirror.contiguous(),
-        colour.contiguous(), mean.contiguous(), scale.contiguous(), size, side, before,
-        S=stored_side(records.shape[1]), CELL=cell, MEAN_IMAGE=mean.shape[1] > 1, BGR=bgr, PIXELS=PIXELS, enable_fp_fusion=True,
+        colour.contiguous(), mean.contiguous(), scale.contiguous(), size, side, before, octave(out.numel()),
+        S=stored_side(records.shape[1]), CELL=cell, MEAN_IMAGE=mean.shape[1] > 1, BGR=bgr, enable_fp_fusion=True,
     )  # fmt: skip
     return out

@@ -1,7 +1,8 @@
 """A convolution's bias and ReLU in one pass, and backward the ReLU's mask and the bias's gradient in one.
 
 For conv3 and conv4, which nothing but a ReLU follows. What is saved for the way back is the output: a unit passes its gradient
-where it is positive. The bias's gradient is one partial sum per program, added up afterwards in a fixed order.
+where it is positive. The bias's gradient is one partial sum per program, added up afterwards in a fixed order. The number of
+programs does not depend on the tile's size: each takes every so many tiles, and writes its sum, if only of nothing.
 
 Bytes per number in bfloat16: forward reads 2 and writes 2, backward reads 4 and writes 2. conv3 and conv4 have 64,896 an image.
 """
@@ -12,15 +13,22 @@ import triton.language as tl
 from torch import Tensor
 
 from alexnet.kernels import reference
+from alexnet.kernels.gpu.tiles import octave, tuned
 
-P, C = 16, 128  # positions and channels in a program's tile: 256 bytes a row in bfloat16
-TILES = 8  # tiles that a program of the backward kernel sums the bias's gradient over
+C = 128  # channels in a program's tile: 256 bytes a row in bfloat16
+# P positions in a tile: 16, 8 or 32 numbers a thread.
+CONFIGS = [triton.Config({"P": p}, num_warps=warps) for p, warps in ((16, 4), (8, 4), (32, 4), (32, 8))]
+SMALLEST_P = 8
+# Programs of the backward kernel for each block of channels, at most: conv3 and conv4 have three blocks, which makes twelve for
+# each of an H200's 132 multiprocessors.
+PROGRAMS = 512
 
 
+@tuned(CONFIGS, key=["CHANNELS", "octave"])
 @triton.jit
 def _forward(
     x_ptr, bias_ptr, y_ptr,  # (positions, CHANNELS), (CHANNELS,), as x
-    positions,
+    positions, octave,
     CHANNELS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     p = tl.program_id(0) * P + tl.arange(0, P)[:, None]
@@ -32,17 +40,17 @@ def _forward(
     tl.store(y_ptr + p * CHANNELS + c, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
+@tuned(CONFIGS, key=["CHANNELS", "octave"])
 @triton.jit
 def _backward(
     g_ptr, y_ptr, dx_ptr,  # (positions, CHANNELS)
     dbias_ptr,  # (programs, CHANNELS) float32
-    positions,
-    CHANNELS: tl.constexpr, TILES: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    positions, octave,
+    CHANNELS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
     c = tl.program_id(1) * C + tl.arange(0, C)[None, :]
     dbias = tl.zeros((P, C), tl.float32)
-    first = tl.program_id(0) * TILES * P
-    for start in range(first, tl.minimum(first + TILES * P, positions), P):
+    for start in range(tl.program_id(0) * P, positions, tl.num_programs(0) * P):
         p = start + tl.arange(0, P)[:, None]
         mask = (p < positions) & (c < CHANNELS)
         g = tl.load(g_ptr + p * CHANNELS + c, mask=mask, other=0).to(tl.float32)
@@ -59,8 +67,8 @@ def bias_relu_forward(x: Tensor, bias: Tensor) -> Tensor:
     x = x.contiguous(memory_format=torch.channels_last)
     y, channels = torch.empty_like(x), x.shape[1]
     positions = x.numel() // channels
-    _forward[triton.cdiv(positions, P), triton.cdiv(channels, C)](
-        x, bias, y, positions, CHANNELS=channels, P=P, C=C, enable_fp_fusion=True
+    _forward[lambda meta: (triton.cdiv(positions, meta["P"]), triton.cdiv(channels, C))](
+        x, bias, y, positions, octave(x.numel()), CHANNELS=channels, C=C, enable_fp_fusion=True
     )
     return y
 
@@ -76,10 +84,10 @@ def bias_relu_backward(g: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     g, y = (t.contiguous(memory_format=torch.channels_last) for t in (g, y))
     dx, channels = torch.empty_like(g), g.shape[1]
     positions = g.numel() // channels
-    programs = triton.cdiv(positions, P * TILES)
+    programs = min(triton.cdiv(positions, SMALLEST_P), PROGRAMS)
     dbias = torch.empty((programs, channels), dtype=torch.float32, device=g.device)
     _backward[programs, triton.cdiv(channels, C)](
-        g, y, dx, dbias, positions, CHANNELS=channels, TILES=TILES, P=P, C=C, enable_fp_fusion=True
+        g, y, dx, dbias, positions, octave(g.numel()), CHANNELS=channels, C=C, enable_fp_fusion=True
     )
     return dx, dbias.sum(0)
 

@@ -14,7 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-UNITS = 1024  # a program's
+# A program's. Not tuned: whatever the tile, a unit costs 70 instructions, nearly all of them Philox's, which makes 0.02 us per
+# image on an H200 (a prediction).
+UNITS = 1024
 
 
 @triton.jit

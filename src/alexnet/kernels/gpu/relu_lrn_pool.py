@@ -20,10 +20,12 @@ cheaper to compute again than to read.
 
 Bytes per image, bfloat16, block 1 (55 x 55 x 96 to 27 x 27 x 96): forward reads 580,800 and writes 139,968 + 69,984; backward
 reads as much and writes 580,800. The bias's gradient falls out of the same pass as one partial sum per program, added up
-afterwards in a fixed order. Compiled for compute capability 9.0 the kernels issue 40 and 49 instructions per input of block 1
-(a quarter of them for the 32 of 128 channels in a tile that do not exist) and 30 and 37 of block 2, so that there
-instructions weigh more than bytes: at 132 multiprocessors, 128 a clock and 1.98 GHz, 0.35 and 0.42 us for block 1, 0.17 and
-0.20 for block 2 (predictions).
+afterwards in a fixed order. The number of programs does not depend on the tile's size: each takes every so many tiles, and
+writes its sum, if only of nothing.
+
+Compiled for compute capability 9.0 the kernels issue 40 and 49 instructions per input of block 1 (a quarter of them for the 32
+of 128 channels in a tile that do not exist) and 30 and 37 of block 2, so that there instructions weigh more than bytes: at 132
+multiprocessors, 128 a clock and 1.98 GHz, 0.35 and 0.42 us for block 1, 0.17 and 0.20 for block 2 (predictions).
 """
 
 import torch
@@ -32,11 +34,27 @@ import triton.language as tl
 from torch import Tensor
 
 from alexnet.kernels import reference
+from alexnet.kernels.gpu.tiles import octave, tuned
 
 RELU_FIRST = {("relu", "norm", "pool"): True, ("norm", "pool", "relu"): False, ("relu", "pool"): True, ("pool", "relu"): False}
-ELEMENTS = 1024  # in a program's tile: four warps with eight channels a thread
-ROWS = 7  # output rows that a program of the forward kernel walks down: 27 = 7 + 7 + 7 + 6, 13 = 7 + 6
-TILES = 8  # tiles of cells that a program of the backward kernel sums the bias's gradient over
+# Tiles of eight channels a thread, with which the backward kernel already takes 128 registers a thread. Output rows that a
+# program of the forward kernel walks down: 27 = 7 + 7 + 7 + 6, 13 = 7 + 6; more rows make it read fewer inputs twice, fewer
+# make more programs.
+FORWARD = [
+    triton.Config({"ELEMENTS": 256 * warps, "ROWS": rows}, num_warps=warps)
+    for warps, rows in ((4, 7), (4, 4), (4, 14), (2, 7), (2, 14), (8, 7))
+]
+BACKWARD = [triton.Config({"ELEMENTS": 256 * warps}, num_warps=warps) for warps in (4, 2, 1, 8)]
+SMALLEST_ELEMENTS = 256
+# Programs of the backward kernel for each tower, at most: fifteen for each of an H200's 132 multiprocessors, whose registers
+# are enough for four of four warps at a time.
+PROGRAMS = 2048
+
+
+@triton.constexpr_function
+def _positions(elements, c):
+    """P: positions in a tile of `elements` with C channels."""
+    return max(1, elements // c)
 
 
 # --- the sum over five channels ---------------------------------------------------------------------------------------------
@@ -115,6 +133,7 @@ def _best_of_row(
     return best, tap
 
 
+@tuned(FORWARD, key=["H", "W", "EACH", "TOWERS", "RELU_FIRST", "NORM", "octave"])
 @triton.jit
 def _forward(
     x_ptr,  # (N, H, W, TOWERS * EACH)
@@ -122,11 +141,12 @@ def _forward(
     y_ptr,  # (N, OH, OW, TOWERS * EACH)
     winner_ptr,  # the same, uint8
     columns,  # N * OW
-    H, W, OH, OW, coefficient, k,
-    EACH: tl.constexpr, TOWERS: tl.constexpr, ROWS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
-    RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
+    H, W, OH, OW, coefficient, k, octave,
+    EACH: tl.constexpr, TOWERS: tl.constexpr, C: tl.constexpr, RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
+    ELEMENTS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """A program: P columns of the output (over all images), one tower's channels, ROWS rows downwards."""
+    P: tl.constexpr = _positions(ELEMENTS, C)
     column = tl.program_id(0) * P + tl.arange(0, P)
     n, j = (column // OW)[:, None], (column % OW)[:, None]
     c = tl.arange(0, C)[None, :]
@@ -179,6 +199,7 @@ def _through_norm(
     return dx
 
 
+@tuned(BACKWARD, key=["H", "W", "EACH", "TOWERS", "RELU_FIRST", "NORM", "octave"])
 @triton.jit
 def _backward(
     g_ptr,  # (N, OH, OW, TOWERS * EACH)
@@ -188,23 +209,23 @@ def _backward(
     dx_ptr,  # as x
     dbias_ptr,  # (programs, TOWERS * EACH) float32
     cells,  # N * ceil(H / 2) * ceil(W / 2)
-    H, W, OH, OW, coefficient, k,
-    EACH: tl.constexpr, TOWERS: tl.constexpr, TILES: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
-    RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
+    H, W, OH, OW, coefficient, k, octave,
+    EACH: tl.constexpr, TOWERS: tl.constexpr, C: tl.constexpr, RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
+    ELEMENTS: tl.constexpr,
 ):  # fmt: skip
-    """A program: TILES times P cells, one tower's channels.
+    """A program: every so many tiles of P cells, one tower's channels; it may be that there is none for it.
 
     Cell (i, j) is rows 2i and 2i + 1, columns 2j and 2j + 1. Window (i, j) has them as taps 0, 1, 3, 4; the window above, with
     row 2i as its last, as taps 6, 7; the one to the left as 2, 5; the one above that as 8.
     """
+    P: tl.constexpr = _positions(ELEMENTS, C)
     c = tl.arange(0, C)[None, :]
     channel = tl.program_id(1) * EACH + c
     bias = tl.load(bias_ptr + channel, mask=c < EACH, other=0).to(tl.float32)
     ALL: tl.constexpr = TOWERS * EACH
     height, width = (H + 1) // 2, (W + 1) // 2
     dbias = tl.zeros((P, C), tl.float32)
-    first = tl.program_id(0) * TILES * P
-    for start in range(first, tl.minimum(first + TILES * P, cells), P):
+    for start in range(tl.program_id(0) * P, cells, tl.num_programs(0) * P):
         cell = start + tl.arange(0, P)
         live = (cell < cells)[:, None] & (c < EACH)
         n, i, j = (cell // width // height)[:, None], (cell // width % height)[:, None], (cell % width)[:, None]
@@ -233,10 +254,9 @@ def _backward(
 # --- the operators ----------------------------------------------------------------------------------------------------------
 
 
-def _tile(channels: int) -> tuple[int, int]:
-    """(P, C): positions and channels, padded to a power of two, of a program's tile."""
-    c = max(8, triton.next_power_of_2(channels))
-    return max(1, ELEMENTS // c), c
+def _padded(channels: int) -> int:
+    """C: channels of a tile, a power of two."""
+    return max(8, triton.next_power_of_2(channels))
 
 
 def _pooled(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -253,10 +273,10 @@ def relu_lrn_pool_forward(
     x = x.contiguous(memory_format=torch.channels_last)
     y, winner = _pooled(x, x.dtype), _pooled(x, torch.uint8)
     (n, channels, h, w), (oh, ow) = x.shape, y.shape[2:]
-    p, c = _tile(channels // towers)
-    _forward[triton.cdiv(n * ow, p), towers, triton.cdiv(oh, ROWS)](
-        x, bias, y, winner, n * ow, h, w, oh, ow, coefficient, k,
-        EACH=channels // towers, TOWERS=towers, ROWS=ROWS, P=p, C=c, RELU_FIRST=relu_first, NORM=norm, enable_fp_fusion=True,
+    c = _padded(channels // towers)
+    _forward[lambda meta: (triton.cdiv(n * ow, _positions(meta["ELEMENTS"], c)), towers, triton.cdiv(oh, meta["ROWS"]))](
+        x, bias, y, winner, n * ow, h, w, oh, ow, coefficient, k, octave(x.numel()),
+        EACH=channels // towers, TOWERS=towers, C=c, RELU_FIRST=relu_first, NORM=norm, enable_fp_fusion=True,
     )  # fmt: skip
     return y, winner
 
@@ -275,13 +295,13 @@ def relu_lrn_pool_backward(
     """(dx, dbias) from the gradient g of y."""
     g, winner, x = (t.contiguous(memory_format=torch.channels_last) for t in (g, winner, x))
     (n, channels, h, w), (oh, ow) = x.shape, g.shape[2:]
-    p, c = _tile(channels // towers)
+    c = _padded(channels // towers)
     cells = n * triton.cdiv(h, 2) * triton.cdiv(w, 2)
-    programs = triton.cdiv(cells, p * TILES)
+    programs = min(triton.cdiv(cells, _positions(SMALLEST_ELEMENTS, c)), PROGRAMS)
     dx, dbias = torch.empty_like(x), torch.empty((programs, channels), dtype=torch.float32, device=x.device)
     _backward[programs, towers](
-        g, winner, x, bias, dx, dbias, cells, h, w, oh, ow, coefficient, k,
-        EACH=channels // towers, TOWERS=towers, TILES=TILES, P=p, C=c, RELU_FIRST=relu_first, NORM=norm, enable_fp_fusion=True,
+        g, winner, x, bias, dx, dbias, cells, h, w, oh, ow, coefficient, k, octave(x.numel()),
+        EACH=channels // towers, TOWERS=towers, C=c, RELU_FIRST=relu_first, NORM=norm, enable_fp_fusion=True,
     )  # fmt: skip
     return dx, dbias.sum(0).to(bias.dtype)
 
