@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alexnet import kernels
 from alexnet.arithmetic import Dropout, Op
-from alexnet.fused import Fused, groups
+from alexnet.fused import Fused, convolution_shapes, groups
 from alexnet.kernels import towers
 from alexnet.model import AlexNet
 from alexnet.variants import get
@@ -94,8 +94,8 @@ def test_the_walks_are_one(name: str, changes: dict[str, Any]) -> None:
         assert relative(fused(x), model.eval()(x)) < 1e-10
 
 
-@pytest.mark.parametrize("way", ["split", "dense"])
-def test_towers_three_ways(way: str) -> None:
+@pytest.mark.parametrize("way", ["split", "dense", "own"])
+def test_convolutions_four_ways(way: str) -> None:
     """Output and gradients of conv2, conv4 and conv5 in towers are those of the grouped convolution."""
     model = network("paper")
     x, weights = pictures(model), dict(model.named_parameters())
@@ -105,7 +105,21 @@ def test_towers_three_ways(way: str) -> None:
         results.append([logits, *torch.autograd.grad(logits.square().sum(), list(weights.values()))])
     for one, other in zip(*results, strict=True):
         assert relative(one, other) < 1e-12
-    assert towers.fastest(8, 96, 27, 256, 5, 2, torch.float32, torch.device("cpu")) == "grouped"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_convolutions_are_called_as_their_shapes_say(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is timed for a layer is what the walk calls."""
+    model, called = network(name), []
+
+    def record(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
+        called.append((*x.shape[:3], *weight.shape[:1], weight.shape[2], padding, groups, x.dtype, not x.requires_grad))
+        return F.conv2d(x, weight, bias, padding=padding, groups=groups)
+
+    monkeypatch.setitem(towers.WAYS, "grouped", record)
+    Fused(model).convolutions(blocks(pictures(model), model), dict(model.named_parameters()))
+    shapes = convolution_shapes(model.variant, 3, torch.float64, torch.device("cpu")).values()
+    assert called == [(s.batch, s.channels, s.side, s.kernels, s.size, s.padding, s.groups, s.dtype, s.first) for s in shapes]
 
 
 def test_groups_of_the_paper() -> None:

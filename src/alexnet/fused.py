@@ -20,7 +20,7 @@ from torch import Tensor
 
 from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
-from alexnet.kernels import towers
+from alexnet.kernels import blocks, towers
 from alexnet.model import AlexNet
 from alexnet.variants import Variant
 
@@ -53,12 +53,28 @@ def _joins(op: Op, group: list[Op]) -> bool:
     return False
 
 
+def convolution_shapes(variant: Variant, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, towers.Shape]:
+    """Every convolution as `Fused` calls it, by layer: conv1 on pictures in blocks, whose gradient nothing wants."""
+    shapes = {}
+    for layer in variant.layers():
+        if isinstance(op := layer.op, Conv):
+            first = op.name == "conv1"
+            channels, side = layer.input[:2]
+            if first:
+                channels, side = blocks.CHANNELS, blocks.blocks_per_side(side, variant.conv1_padding)
+            shapes[op.name] = towers.Shape(
+                batch=batch, channels=channels, side=side, kernels=op.kernels, size=blocks.SPAN if first else op.size,
+                padding=0 if first else op.padding[0], groups=op.groups, dtype=dtype, device=device, first=first,
+            )  # fmt: skip
+    return shapes
+
+
 class Fused:
     """The grouped walk over one network.
 
     Args:
         model: its variant is walked; its parameters are the default weights.
-        ways: how to compute convolutions in towers, by layer, as in `kernels/towers.py`; grouped where not named.
+        ways: how to compute convolutions, by layer, as in `kernels/towers.py`; grouped where not named.
     """
 
     def __init__(self, model: AlexNet, ways: Mapping[str, str] | None = None) -> None:

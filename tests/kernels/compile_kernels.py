@@ -4,8 +4,8 @@
 
 One line of JSON per kernel, configuration and generation: characters of PTX; per thread registers and bytes of stack (0: nothing
 spilled); bytes of shared memory per program; machine instructions. To save half of the time, a kernel's first configuration is
-compiled for both generations, the others for one, in turn. Run by `test_compiles.py` in a process of its own, because a process that interprets
-kernels cannot compile them.
+compiled for both generations, the others for one, in turn; of convolutions the largest tiles alone are. Run by `test_compiles.py`
+in a process of its own, because a process that interprets kernels cannot compile them.
 """
 
 import json
@@ -19,7 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from alexnet.kernels.gpu import augment, bias_relu, cross_entropy, dropout, relu_lrn_pool, sgd
+from alexnet.kernels.gpu import augment, bias_relu, convolve, cross_entropy, dropout, relu_lrn_pool, sgd
 
 CAPABILITIES = (80, 90)
 
@@ -29,6 +29,21 @@ def block(kernel: Any, dtype: str, each: int, towers: int, **constants: Any) -> 
     types = {"x_ptr": dtype, "y_ptr": dtype, "g_ptr": dtype, "dx_ptr": dtype, "winner_ptr": "*u8", "bias_ptr": "*fp32"}
     types |= {"dbias_ptr": "*fp32", "coefficient": "fp32", "k": "fp32"}
     return kernel, types, {"EACH": each, "TOWERS": towers, "C": relu_lrn_pool._padded(each), **constants}
+
+
+def only(kernel: Any, config: triton.Config) -> Any:
+    """A tuned kernel with one configuration."""
+    return triton.autotune([config], key=[])(kernel.fn)
+
+
+def conv2() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
+    """The kernels of convolve.py, each in the tile that takes the most registers."""
+    types = dict.fromkeys(("x_ptr", "w_ptr", "y_ptr", "g_ptr"), "*bf16") | {"sums_ptr": "*fp32"}
+    shape = {"H": 27, "W": 27, "EACH": 48, "KERNELS": 128, "GROUPS": 2, "SIZE": 5, "PAD": 2}
+    backward = {"EACH": 128, "KERNELS": 48, "BACKWARD": True}
+    yield "convolve", only(convolve._convolve, convolve.TILES[-2]), types, {**shape, "BACKWARD": False}
+    yield "convolve backward", only(convolve._convolve, convolve.TILES[-2]), types, {**shape, **backward}
+    yield "convolve backward, weights", only(convolve._weight_gradient, convolve.WEIGHT_TILES[-1]), types, shape
 
 
 def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
@@ -65,6 +80,7 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     tensors |= {"weights": ("*fp32",) * layers, "velocities": ("*fp32",) * layers}
     tensors |= {"gradients": ("*bf16",) * layers, "copies": ("*bf16",) * layers}
     yield "sgd", sgd._step, tensors, {"T": layers, "COPY": True, "NESTEROV": True}
+    yield from conv2()
 
 
 def source(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> ASTSource:
@@ -94,7 +110,7 @@ def main() -> None:
     for name, kernel, types, constants in cases():
         function = kernel.fn if isinstance(kernel, triton.runtime.Autotuner) else kernel
         for config, capability in configurations(kernel):
-            options = {"enable_fp_fusion": True, "num_warps": config.num_warps}
+            options = {"enable_fp_fusion": True, "num_warps": config.num_warps, "num_stages": config.num_stages}
             whole = source(function, types, {**constants, **config.kwargs})
             compiled = triton.compile(whole, target=GPUTarget("cuda", capability, 32), options=options)
             registers, stack, instructions = resources(compiled.asm["cubin"])

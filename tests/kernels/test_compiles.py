@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+SHARED = {80: 163 << 10, 90: 227 << 10}  # bytes that one program can have, which products of matrices fill with what comes next
 SCRIPT = Path(__file__).with_name("compile_kernels.py")
 
 
@@ -26,8 +27,8 @@ def compiled() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile(compiled: list[dict[str, Any]], capability: int) -> None:
     found = [kernel for kernel in compiled if kernel["capability"] == capability]
-    assert len({kernel["kernel"] for kernel in found}) == 14
+    assert len({kernel["kernel"] for kernel in found}) == 17
     for kernel in found:
         assert kernel["ptx"] > 1000 and kernel["instructions"] > 50, kernel
         assert kernel["stack"] == 0, f"{kernel['kernel']} spills: {kernel}"
-        assert kernel["shared"] <= 48 << 10, kernel
+        assert kernel["shared"] <= (SHARED[capability] if "convolve" in kernel["kernel"] else 48 << 10), kernel

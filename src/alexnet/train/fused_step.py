@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from alexnet import kernels
-from alexnet.arithmetic import FLOAT_BYTES, Conv, Dropout, Layer
+from alexnet.arithmetic import FLOAT_BYTES, Dropout, Layer
 from alexnet.console import say
 from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation, Preprocessing
@@ -30,7 +30,7 @@ from alexnet.data.loader import Batch, Loader
 from alexnet.data.store import Split
 from alexnet.engines import Network, eager
 from alexnet.errors import TrainingError
-from alexnet.fused import Fused
+from alexnet.fused import Fused, convolution_shapes
 from alexnet.kernels import towers
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD
@@ -414,10 +414,8 @@ def _own_stream(device: torch.device) -> "torch.cuda.Stream":
 
 
 def choose_ways(variant: Variant, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, str]:
-    """How to compute each convolution that is in towers: measured on a GPU."""
-    ways = {}
-    for layer in variant.layers():
-        if isinstance(layer.op, Conv) and layer.op.groups > 1:
-            op, (channels, side, _) = layer.op, layer.input
-            ways[op.name] = towers.fastest(batch, channels, side, op.kernels, op.size, op.groups, dtype, device)
-    return ways
+    """How to compute each convolution: measured on a GPU."""
+    if device.type == "cuda":
+        say("Choosing the fastest way to compute each convolution. The first time on a GPU this compiles kernels for a while.")
+    shapes = convolution_shapes(variant, batch, dtype, device)
+    return {name: towers.fastest(shape) for name, shape in shapes.items()}

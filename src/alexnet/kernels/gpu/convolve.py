@@ -1,0 +1,252 @@
+"""Convolution without stride, in towers, as matrix products on the tensor cores: implicit GEMM, the tower an axis of the grid.
+
+A kernel of S x S over a tower's C channels sums `terms` = S * S * C products. Flattened in the order (row, column, channel), in
+which weights lie in memory as channels-last, every pass is one product of matrices:
+
+    forward             y (positions, kernels)  = patches (positions, terms) @ weights (terms, kernels)
+    gradient of x       the same, of g: the taps in reverse order, kernels for channels; the weights are read where they lie
+    gradient of weight  (kernels, terms)        = g (positions, kernels)^T   @ patches (positions, terms)
+
+Patches exist in no memory: a tile of them is gathered from the map when it is needed (`_patches`). Products are of bfloat16 or
+tf32, sums float32. The gradient of the weights is small and its sums are long, 93,312 terms for conv2 and a batch of 128: each
+program takes a stretch of the positions, and the partial sums are added up afterwards in a fixed order, without atomics.
+
+Why write it: a library's kernels for towers can be slow, and elsewhere it may well be the better one; so `kernels/towers.py`
+times this against the library for every shape, and takes what wins. Floors per image of the forward pass, at 790 TFLOP/s and
+4.3 TB/s (bfloat16; each gradient has as much arithmetic):
+
+    conv1 in blocks  0.251 GFLOP 0.32 us   893 kB 0.21 us      conv4  0.224 GFLOP 0.28 us   260 kB 0.06 us
+    conv2            0.448 GFLOP 0.57 us   513 kB 0.12 us      conv5  0.150 GFLOP 0.19 us   216 kB 0.05 us
+    conv3            0.299 GFLOP 0.38 us   216 kB 0.05 us
+
+Tiles cost more than that: 96 of 128 kernels (conv1), 192 of 256 (conv4, unless in tiles of 64), and 1200 of 1216 terms (conv2)
+are real. Gathering costs instructions: compiled for compute capability 9.0, the forward loop of 128 x 256 x 64 issues 178 a
+warp (conv2), 356 a scheduler, while the tensor cores need 1024 clocks; the one of the weights' gradient 714. Both run at once.
+Which tile is best is measured at the first launch on each shape (`tiles.py`). None of this has run on a GPU yet: it is right
+in Triton's interpreter, it compiles without spilling (for 8.0 the largest tiles spill 24 bytes at some shapes), and how fast
+it is nobody knows.
+"""
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from alexnet.kernels.gpu.tiles import tuned
+
+SHAPE = ["positions", "H", "W", "EACH", "KERNELS", "GROUPS", "SIZE", "PAD"]
+PROGRAMS = 264  # that the weights' gradient is spread over, in tiles of 128 x 128: two for each multiprocessor of an H200
+STRETCH = 128  # positions: a multiple of every tile's
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
+
+
+def _tile(positions: int, kernels: int, terms: int, warps: int, stages: int) -> triton.Config:
+    return triton.Config({"P": positions, "K": kernels, "T": terms}, num_warps=warps, num_stages=stages)
+
+
+TILES = [  # of the forward pass and of x's gradient, whose sums run over the terms
+    _tile(64, 32, 32, warps=4, stages=4),
+    _tile(128, 64, 64, warps=4, stages=4),
+    _tile(128, 128, 32, warps=4, stages=4),
+    _tile(128, 128, 64, warps=8, stages=3),
+    _tile(256, 128, 64, warps=8, stages=3),
+    _tile(128, 256, 64, warps=8, stages=3),
+]
+WEIGHT_TILES = [  # whose sums run over the positions
+    _tile(32, 32, 64, warps=4, stages=4),
+    _tile(64, 64, 128, warps=4, stages=4),
+    _tile(32, 128, 128, warps=4, stages=4),
+    _tile(64, 128, 128, warps=8, stages=3),
+    _tile(64, 128, 256, warps=8, stages=3),
+]
+
+
+@triton.jit
+def _product(a, b, sums):
+    """a @ b + sums. Triton's interpreter (3.9) would multiply bfloat16's bits as integers; float32 holds all its numbers."""
+    if INTERPRETED:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, sums)
+
+
+@triton.jit
+def _patches(
+    x_ptr, p, t, positions, group, H: tl.constexpr, W: tl.constexpr, EACH: tl.constexpr, GROUPS: tl.constexpr,
+    SIZE: tl.constexpr, PAD: tl.constexpr,
+):  # fmt: skip
+    """What a tower's kernels see of (N, H, W, GROUPS * EACH) at positions p, their terms t; 0 beyond the map; (P, T)."""
+    OH: tl.constexpr = H + 2 * PAD - SIZE + 1
+    OW: tl.constexpr = W + 2 * PAD - SIZE + 1
+    top, left = p // OW % OH - PAD, p % OW - PAD
+    row, column = t // EACH // SIZE, t // EACH % SIZE
+    at = ((p // OW // OH * H + top) * W + left) * (GROUPS * EACH) + group * EACH
+    step = (row * W + column) * (GROUPS * EACH) + t % EACH
+    mask = (p < positions)[:, None] & (t < SIZE * SIZE * EACH)[None, :]
+    if PAD > 0:
+        y, x = top[:, None] + row[None, :], left[:, None] + column[None, :]
+        mask &= (y >= 0) & (y < H) & (x >= 0) & (x < W)
+    return tl.load(x_ptr + at[:, None] + step[None, :], mask=mask, other=0)
+
+
+@tuned(TILES, [*SHAPE, "BACKWARD"])
+@triton.jit
+def _convolve(
+    x_ptr,  # (N, H, W, GROUPS * EACH)
+    w_ptr,  # (GROUPS * KERNELS, SIZE, SIZE, EACH); backward, as the forward pass has them, (GROUPS * EACH, SIZE, SIZE, KERNELS)
+    y_ptr,  # (N, OH, OW, GROUPS * KERNELS)
+    positions,  # N * OH * OW
+    H: tl.constexpr, W: tl.constexpr, EACH: tl.constexpr, KERNELS: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr,
+    PAD: tl.constexpr, BACKWARD: tl.constexpr, P: tl.constexpr, K: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """A program: P positions by K kernels of one tower. Neighbours share positions, which memory is asked for once."""
+    BLOCKS: tl.constexpr = (KERNELS + K - 1) // K
+    TAPS: tl.constexpr = SIZE * SIZE
+    p = tl.program_id(0) // BLOCKS * P + tl.arange(0, P)
+    k = tl.program_id(0) % BLOCKS * K + tl.arange(0, K)
+    group = tl.program_id(1)
+    y = tl.zeros((P, K), tl.float32)
+    for start in range(0, TAPS * EACH, T):
+        t = start + tl.arange(0, T)
+        x = _patches(x_ptr, p, t, positions, group, H, W, EACH, GROUPS, SIZE, PAD)
+        if BACKWARD:
+            w_at = (((group * EACH + t % EACH) * TAPS + TAPS - 1 - t // EACH) * KERNELS)[:, None] + k[None, :]
+        else:
+            w_at = t[:, None] + ((group * KERNELS + k) * (TAPS * EACH))[None, :]
+        w = tl.load(w_ptr + w_at, mask=(t < TAPS * EACH)[:, None] & (k < KERNELS)[None, :], other=0)
+        y = _product(x, w, y)
+    y_at = (p * (GROUPS * KERNELS) + group * KERNELS)[:, None] + k[None, :]
+    tl.store(y_ptr + y_at, y.to(y_ptr.dtype.element_ty), mask=(p < positions)[:, None] & (k < KERNELS)[None, :])
+
+
+@tuned(WEIGHT_TILES, SHAPE)
+@triton.jit
+def _weight_gradient(
+    g_ptr,  # (N, OH, OW, GROUPS * KERNELS)
+    x_ptr,  # (N, H, W, GROUPS * EACH)
+    sums_ptr,  # (stretches, GROUPS * KERNELS, SIZE, SIZE, EACH) float32
+    positions, length,  # N * OH * OW; of a stretch
+    H: tl.constexpr, W: tl.constexpr, EACH: tl.constexpr, KERNELS: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr,
+    PAD: tl.constexpr, P: tl.constexpr, K: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    """A program: K kernels by T terms of one tower, over one stretch of positions."""
+    TERMS: tl.constexpr = SIZE * SIZE * EACH
+    BLOCKS: tl.constexpr = (TERMS + T - 1) // T
+    k = tl.program_id(0) // BLOCKS * K + tl.arange(0, K)
+    t = tl.program_id(0) % BLOCKS * T + tl.arange(0, T)
+    group = tl.program_id(1)
+    sums = tl.zeros((K, T), tl.float32)
+    first = tl.program_id(2) * length
+    for start in range(first, tl.minimum(first + length, positions), P):
+        p = start + tl.arange(0, P)
+        g_at = (p * (GROUPS * KERNELS) + group * KERNELS)[:, None] + k[None, :]
+        g = tl.load(g_ptr + g_at, mask=(p < positions)[:, None] & (k < KERNELS)[None, :], other=0)
+        x = _patches(x_ptr, p, t, positions, group, H, W, EACH, GROUPS, SIZE, PAD)
+        sums = _product(tl.trans(g), x, sums)
+    at = (((tl.program_id(2) * GROUPS + group) * KERNELS + k) * TERMS)[:, None] + t[None, :]
+    tl.store(sums_ptr + at, sums, mask=(k < KERNELS)[:, None] & (t < TERMS)[None, :])
+
+
+# --- the operators ----------------------------------------------------------------------------------------------------------
+
+
+def _channels_last(*tensors: Tensor) -> list[Tensor]:
+    return [t.contiguous(memory_format=torch.channels_last) for t in tensors]
+
+
+def _output(x: Tensor, channels: int, size: int, padding: int) -> Tensor:
+    n, _, h, w = x.shape
+    shape = (n, channels, h + 2 * padding - size + 1, w + 2 * padding - size + 1)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def _launch(x: Tensor, weight: Tensor, y: Tensor, padding: int, groups: int, backward: bool) -> Tensor:
+    """y, filled."""
+    positions, kernels = y.numel() // y.shape[1], y.shape[1] // groups
+    _convolve[lambda tile: (triton.cdiv(positions, tile["P"]) * triton.cdiv(kernels, tile["K"]), groups)](
+        x, weight, y, positions, H=x.shape[2], W=x.shape[3], EACH=x.shape[1] // groups, KERNELS=kernels, GROUPS=groups,
+        SIZE=weight.shape[-1], PAD=padding, BACKWARD=backward, enable_fp_fusion=True,
+    )  # fmt: skip
+    return y
+
+
+@torch.library.custom_op("alexnet::convolve", mutates_args=())
+def convolve_forward(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """(N, K, H', W') channels-last from x (N, C, H, W) and weight (K, C / groups, S, S)."""
+    x, weight = _channels_last(x, weight)
+    return _launch(x, weight, _output(x, weight.shape[0], weight.shape[-1], padding), padding, groups, backward=False)
+
+
+@convolve_forward.register_fake
+def _(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    return _output(x, weight.shape[0], weight.shape[-1], padding)
+
+
+@torch.library.custom_op("alexnet::convolve_input_gradient", mutates_args=())
+def convolve_input_gradient(g: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """Gradient of x from the gradient g of y: g, widened by what the padding left of a kernel's reach, convolved backwards."""
+    g, weight = _channels_last(g, weight)
+    size = weight.shape[-1]
+    rest = size - 1 - padding
+    return _launch(g, weight, _output(g, weight.shape[1] * groups, size, rest), rest, groups, backward=True)
+
+
+@convolve_input_gradient.register_fake
+def _(g: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    size = weight.shape[-1]
+    return _output(g, weight.shape[1] * groups, size, size - 1 - padding)
+
+
+@torch.library.custom_op("alexnet::convolve_weight_gradient", mutates_args=())
+def convolve_weight_gradient(g: Tensor, x: Tensor, size: int, padding: int, groups: int) -> Tensor:
+    """Gradient of weight, (K, C / groups, size, size) channels-last, from the gradient g of y."""
+    g, x = _channels_last(g, x)
+    each, kernels = x.shape[1] // groups, g.shape[1] // groups
+    positions, terms = g.numel() // g.shape[1], size * size * each
+    stretches = triton.cdiv(PROGRAMS, triton.cdiv(kernels, 128) * triton.cdiv(terms, 128) * groups)
+    length = triton.cdiv(triton.cdiv(positions, stretches), STRETCH) * STRETCH
+    stretches = triton.cdiv(positions, length)
+    sums = torch.empty((stretches, g.shape[1], size, size, each), dtype=torch.float32, device=x.device)
+    _weight_gradient[
+        lambda tile: (triton.cdiv(kernels, tile["K"]) * triton.cdiv(terms, tile["T"]), groups, stretches)
+    ](
+        g, x, sums, positions, length, H=x.shape[2], W=x.shape[3], EACH=each, KERNELS=kernels, GROUPS=groups, SIZE=size,
+        PAD=padding, enable_fp_fusion=True,
+    )  # fmt: skip
+    return sums.sum(0).to(x.dtype).permute(0, 3, 1, 2)
+
+
+@convolve_weight_gradient.register_fake
+def _(g: Tensor, x: Tensor, size: int, padding: int, groups: int) -> Tensor:
+    shape = (g.shape[1], x.shape[1] // groups, size, size)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def _save(ctx, inputs, output):
+    x, weight, *ctx.constants = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _gradient(ctx, g):
+    x, weight = ctx.saved_tensors
+    of_x, of_weight, *_ = ctx.needs_input_grad  # pictures need none
+    dx = convolve_input_gradient(g, weight, *ctx.constants) if of_x else None
+    dweight = convolve_weight_gradient(g, x, weight.shape[-1], *ctx.constants) if of_weight else None
+    return dx, dweight, None, None
+
+
+convolve_forward.register_autograd(_gradient, setup_context=_save)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
+    """As `towers.grouped`; the output is channels-last.
+
+    float32 is left to the library unless tf32 is allowed: no tensor core has it.
+    """
+    tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    known = x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and tf32)
+    out = x.shape[0] * weight.shape[0] * (x.shape[2] + 2 * padding) * (x.shape[3] + 2 * padding)
+    if not known or weight.dtype != x.dtype or max(x.numel(), out) >= 2**31:
+        return F.conv2d(x, weight, bias, padding=padding, groups=groups)
+    y = convolve_forward(x, weight, padding, groups)
+    return y if bias is None else y + bias[:, None, None]

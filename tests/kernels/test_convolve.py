@@ -1,0 +1,180 @@
+"""Our own convolution against the library's in float64: output and both gradients, in towers and without."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from precision import check, poisoned
+from torch import Tensor
+
+from alexnet import kernels
+from alexnet.fused import Fused, convolution_shapes
+from alexnet.kernels import towers
+from alexnet.kernels.towers import Shape
+from alexnet.model import AlexNet
+from alexnet.variants import get
+
+
+@pytest.fixture(autouse=True)
+def _tf32_is_allowed() -> Iterator[None]:
+    """Or float32 is left to the library."""
+    before, torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.conv.fp32_precision, "tf32"
+    yield
+    torch.backends.cudnn.conv.fp32_precision = before
+
+
+@pytest.fixture
+def first_tile(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Where no tile is chosen by measurement: that compiles a dozen kernels for each shape."""
+    from alexnet.kernels.gpu import convolve
+
+    monkeypatch.setattr(convolve._convolve, "configs", convolve.TILES[:1])
+    monkeypatch.setattr(convolve._weight_gradient, "configs", convolve.WEIGHT_TILES[:1])
+    return device
+
+
+def small(channels: int, kernels: int, size: int, padding: int, groups: int, dtype: torch.dtype, device: torch.device) -> Shape:
+    """Maps of 11 x 11; 363 positions at padding 1 are three stretches of the weight's gradient, the last one not full."""
+    return Shape(
+        batch=3, channels=channels, side=11, kernels=kernels, size=size, padding=padding, groups=groups, dtype=dtype,
+        device=device,
+    )  # fmt: skip
+
+
+def near(found: Tensor, expected: Tensor) -> None:
+    """`check`; but a GPU's tensor cores cut sums of tf32 off where float32's limit supposes rounding, 216 times for conv4."""
+    if found.dtype == torch.float32 and found.is_cuda:
+        assert (found - expected).norm() < 1e-4 * expected.norm()
+    else:
+        check(found, expected)
+
+
+def compare(shape: Shape) -> None:
+    """All numbers are bfloat16's: their products are exact in tf32 as well."""
+    from alexnet.kernels.gpu.convolve import convolve
+
+    x, weight, g = (t.detach().bfloat16().to(shape.dtype) for t in shape.draw())
+    exact = [t.double().requires_grad_() for t in (x, weight)]
+    expected = F.conv2d(*exact, padding=shape.padding, groups=shape.groups)
+    x, weight = x.requires_grad_(not shape.first), weight.requires_grad_()
+    with poisoned():
+        y = convolve(x, weight, None, shape.padding, shape.groups)
+        y.backward(g)
+    near(y, expected)
+    expected.backward(g.double())
+    for ours, theirs in zip((x, weight)[shape.first :], exact[shape.first :], strict=True):
+        assert ours.grad is not None and ours.grad.dtype == shape.dtype and ours.grad.stride() == ours.stride()
+        near(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("channels", "kernels", "size", "padding", "groups"),
+    [
+        (10, 35, 3, 1, 1),
+        (10, 6, 3, 1, 2),
+        (6, 34, 5, 2, 2),
+        (12, 9, 3, 0, 3),
+        (16, 12, 5, 1, 1),
+        (10, 6, 3, 3, 2),
+        (9, 5, 1, 0, 1),
+    ],
+)
+def test_kernels(
+    channels: int, kernels: int, size: int, padding: int, groups: int, dtype: torch.dtype, first_tile: torch.device
+) -> None:
+    compare(small(channels, kernels, size, padding, groups, dtype, first_tile))
+
+
+def test_maps_need_not_be_square(first_tile: torch.device) -> None:
+    from alexnet.kernels.gpu.convolve import convolve
+
+    x, weight, bias = (torch.randn(shape, device=first_tile) for shape in ((2, 10, 7, 9), (12, 5, 3, 3), (12,)))
+    x, weight = x.bfloat16().float(), weight.bfloat16().float()
+    expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=1, groups=2)
+    near(convolve(x, weight, bias, 1, 2), expected)
+
+
+@pytest.mark.parametrize("tile", range(6))
+def test_every_tile(tile: int, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alexnet.kernels.gpu import convolve
+
+    of_weight = min(tile, len(convolve.WEIGHT_TILES) - 1)
+    monkeypatch.setattr(convolve._convolve, "configs", convolve.TILES[tile : tile + 1])
+    monkeypatch.setattr(convolve._weight_gradient, "configs", convolve.WEIGHT_TILES[of_weight : of_weight + 1])
+    compare(small(16, 24, 3, 1, 2, torch.bfloat16, device))
+
+
+def test_the_weights_gradient_is_the_same_every_time(first_tile: torch.device) -> None:
+    """To the bit: stretches are added in a fixed order."""
+    from alexnet.kernels.gpu.convolve import convolve_weight_gradient
+
+    x, _, g = small(10, 6, 3, 1, 2, torch.float32, first_tile).draw()
+    once, again = (convolve_weight_gradient(g, x.detach(), 3, 1, 2) for _ in range(2))
+    assert torch.equal(once, again)
+
+
+def test_what_is_left_to_the_library(first_tile: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """float64, and float32 that must not be tf32, as nothing but a fallback could compute them."""
+    from alexnet.kernels.gpu import convolve
+
+    monkeypatch.setattr(convolve, "convolve_forward", None)
+    x, weight, _ = small(10, 6, 3, 1, 2, torch.float32, first_tile).draw()
+    found = convolve.convolve(x.double(), weight.double(), None, 1, 2)
+    assert torch.equal(found, F.conv2d(x.double(), weight.double(), padding=1, groups=2))
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    assert torch.equal(convolve.convolve(x, weight, None, 1, 2), F.conv2d(x, weight, padding=1, groups=2))
+
+
+def test_operators_keep_their_promises(first_tile: torch.device) -> None:
+    from alexnet.kernels.gpu import convolve
+
+    x, weight, g = replace(small(10, 6, 3, 1, 2, torch.float32, first_tile), batch=1, side=4).draw()
+    torch.library.opcheck(convolve.convolve_forward, (x, weight, 1, 2))
+    x, weight = x.detach(), weight.detach()
+    torch.library.opcheck(convolve.convolve_input_gradient, (g, weight, 1, 2))
+    torch.library.opcheck(convolve.convolve_weight_gradient, (g, x, 3, 1, 2))
+
+
+def test_the_whole_network_on_them(first_tile: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """conv1 in blocks, towers and not: features and every gradient are those with the library's convolutions."""
+    from alexnet.kernels.gpu.convolve import convolve
+
+    monkeypatch.setitem(towers.WAYS, "own", convolve)  # in the interpreter too
+    model = AlexNet(get("paper", width=1 / 16, input_size=67, init="he"), torch.Generator().manual_seed(1)).to(first_tile)
+    weights = {name: p for name, p in model.named_parameters() if name.startswith("conv")}
+    x = torch.randn(1, 3, 67, 67, generator=torch.Generator().manual_seed(2)).to(first_tile) * 60
+    x = kernels.picture_blocks(x, model.variant.conv1_padding)
+    results = []
+    for way in ("grouped", "own"):
+        fused = Fused(model, dict.fromkeys(("conv1", "conv2", "conv3", "conv4", "conv5"), way))
+        features = fused.convolutions(x, weights)
+        results.append([features, *torch.autograd.grad(features.square().sum(), list(weights.values()))])
+    for grouped, own in zip(*results, strict=True):
+        assert (grouped - own).norm() < (1e-2 if x.is_cuda else 1e-5) * grouped.norm()  # tf32 on a GPU
+
+
+@pytest.mark.parametrize("name", ["conv2", "conv4"])
+def test_at_an_eighth_of_the_width(name: str, first_tile: torch.device) -> None:
+    compare(convolution_shapes(get("paper", width=1 / 8), 1, torch.bfloat16, first_tile)[name])
+
+
+@pytest.mark.parametrize("name", ["conv1", "conv2", "conv3", "conv4", "conv5"])
+def test_at_alexnets_sizes(name: str, gpu: torch.device) -> None:
+    """Tiles are chosen here, and found on disk by whatever runs afterwards."""
+    compare(convolution_shapes(get("paper"), 128, torch.bfloat16, gpu)[name])
+
+
+@pytest.mark.parametrize(("batch", "dtype"), [(7, torch.bfloat16), (1, torch.bfloat16), (32, torch.float32)])
+def test_other_batches_and_tf32(batch: int, dtype: torch.dtype, first_tile: torch.device, gpu: torch.device) -> None:
+    compare(convolution_shapes(get("paper"), batch, dtype, gpu)["conv4"])
+
+
+@pytest.mark.parametrize("name", ["conv1", "conv2", "conv3"])
+def test_every_way_is_right_and_timed(name: str, gpu: torch.device, capsys: pytest.CaptureFixture[str]) -> None:
+    """None is left out, and one of them is the fastest."""
+    shape = convolution_shapes(get("paper"), 128, torch.bfloat16, gpu)[name]
+    assert towers.fastest(shape) in towers.WAYS
+    assert "left out" not in capsys.readouterr().err
