@@ -31,8 +31,8 @@ fix: .venv/developers ## rewrite what ruff can
 bench: .venv/developers ## time training, inference and preparing against their peers
 	@$(BIN)/python benchmarks/train_cpu.py && $(BIN)/python benchmarks/infer_cpu.py && $(BIN)/python benchmarks/prepare.py
 
-bench-gpu: .venv/developers ## check, time and compare training on a GPU
-	@$(BIN)/python benchmarks/train_gpu.py
+bench-gpu: .venv/developers ## check, time and compare training on a GPU; DATA=store learns from its photos too
+	@$(BIN)/python benchmarks/train_gpu.py $(if $(DATA),--data "$(DATA)")
 
 clean: ## remove what `make` made
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

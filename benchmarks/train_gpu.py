@@ -3,20 +3,27 @@
     python benchmarks/train_gpu.py                      # about ten minutes
     python benchmarks/train_gpu.py --batch 128 --no-check --sustained 0
     python benchmarks/train_gpu.py --batch 1024 --full  # and an epoch over records as many as ImageNet's
+    python benchmarks/train_gpu.py --full --data STORE  # and all of it on photos
 
 1. The ceilings: a bfloat16 product of 8192 x 8192 matrices, a copy of 1 GiB within the GPU's memory.
 2. The checks: `pytest -m gpu`, float64 comparisons of kernels and of whole-net gradients among them.
 3. Every part of the step by itself, forward and backward, as replays of CUDA graphs over rotating inputs (ReLU's outputs where
    the step has such), with its share of its own roofline: the larger of bytes over the copy's speed and operations over the
-   product's. The sum of these times is what the step cannot beat part by part.
+   product's. The sum of these times is what the step cannot beat part by part. What bounds a part is told by numbers alone:
+   `launch` if it takes less than 5 us, as a launch in a graph and its first loads take some; else `bytes` or `operations`,
+   whichever sets its floor. How far the part is above that floor is then the kernel's own doing.
 4. The step against its peers, in turns, by the GPU's events: our network naive, under AMP and compiled, torchvision's under AMP
    and compiled. The peers get one ready batch; ours makes its batches from resident records. Ratios are block by block.
 5. The step kept up for `--sustained` seconds, its loss read every 20 steps as in training; the data path alone.
+6. With `--full`, an epoch over 1,281,167 resident records (`full_epoch.py`).
+7. With `--data`, the fused step against the plain one on photos: loss curves, then accuracy at the end (`real_data.py`).
 
-It needs nothing but the package; pictures are noise. The last line is one JSON object.
+It needs nothing but the package; without `--data` pictures are noise. It exits with 1 if a check fails or if 7 shows that the
+two steps differ. The last line is one JSON object.
 """
 
 import argparse
+import gc
 import json
 import statistics
 import subprocess
@@ -28,17 +35,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import real_data
 import torch
 import torch.nn.functional as F
+from full_epoch import IMAGENET, check_store, full_epochs
 from torch import Tensor
 
 from alexnet import arithmetic, kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool
-from alexnet.bench import STORED, Row, Scene, Steps, contest, noise, product_flops, seconds
-from alexnet.data.loader import Loader
-from alexnet.data.store import Split
-from alexnet.errors import TrainingError
+from alexnet.bench import Row, Scene, Steps, contest, product_flops, seconds
+from alexnet.errors import AlexNetError, TrainingError
 from alexnet.fused import NEUTRAL, STEPS, groups
 from alexnet.kernels import towers
 from alexnet.train.fused_step import FusedStep, choose_ways
@@ -50,7 +56,7 @@ GPU = torch.device("cuda")
 INPUTS, REPLAYS, BLOCKS = 8, 10, 5
 PREDICTED = {128: 64_000, 1024: 80_000}  # images a second of an H200 with the library's convolutions
 BF16 = 2  # bytes
-IMAGENET = 1_281_167
+LAUNCH = 5e-6  # seconds; what takes less is bounded by launching it
 
 
 # --- parts of the step --------------------------------------------------------------------------------------------------
@@ -224,6 +230,46 @@ def update(variant: Variant) -> Part:
     return Part("update", 20.0 * variant.parameters, 0.0, make)
 
 
+@dataclass(frozen=True)
+class Timed:
+    """A part's time beside what its bytes and its operations would take at the ceilings; seconds."""
+
+    name: str
+    seconds: float
+    bytes_seconds: float
+    flop_seconds: float
+
+    @property
+    def floor(self) -> float:
+        return max(self.bytes_seconds, self.flop_seconds)
+
+    @property
+    def bound(self) -> str:
+        """launch, bytes or operations, by the rule at the top of the file."""
+        if self.seconds < LAUNCH:
+            return "launch"
+        return "operations" if self.flop_seconds > self.bytes_seconds else "bytes"
+
+    def line(self) -> str:
+        """A row of the table."""
+        share = self.floor / self.seconds
+        return f"{self.name:43}{1e6 * self.seconds:10.1f}{1e6 * self.floor:12.1f}{share:8.0%}  {self.bound}"
+
+    def reason(self) -> str:
+        """Why it is not faster, as far as numbers tell."""
+        above, by_bytes, by_flop = (1e6 * t for t in (self.seconds - self.floor, self.bytes_seconds, self.flop_seconds))
+        alone = f"bytes alone take {by_bytes:.1f} us, operations {by_flop:.1f}"
+        if self.bound == "launch":
+            return f"{above:.1f} us above its floor, less than {1e6 * LAUNCH:.0f} in all: bounded by its launch ({alone})"
+        ceiling = "the product's" if self.bound == "operations" else "the copy's"
+        share = self.floor / self.seconds
+        return f"{above:.1f} us above its floor: bounded by {self.bound}, at {share:.0%} of {ceiling} speed ({alone})"
+
+    def as_json(self) -> dict[str, Any]:
+        share = round(self.floor / self.seconds, 3)
+        return {"us": round(1e6 * self.seconds, 2), "share": share, "bound": self.bound}
+
+
 def part_seconds(part: Part) -> float:
     """Median over blocks of one call, within a graph of `INPUTS` calls on inputs of their own; fewer where memory is short."""
     count = INPUTS if part.bytes < 1e9 else 2
@@ -256,29 +302,33 @@ def copy_speed() -> float:
 def print_parts(variant: Variant, batch: int, flops: float, speed: float) -> dict[str, Any]:
     """Time and print every part; the parts as plain data."""
     ways = choose_ways(variant, batch, torch.bfloat16, GPU)
-    print(f"\nbatch {batch}: parts{'':30}{'us':>10}{'floor, us':>12}{'share':>8}")
-    found: dict[str, Any] = {}
+    print(f"\nbatch {batch}: parts{'':30}{'us':>10}{'floor, us':>12}{'share':>8}  bound by")
+    found: list[Timed] = []
     for part in parts(variant, batch, ways):
-        measured, floor = part_seconds(part), max(part.bytes / speed, part.flop / flops)
-        found[part.name] = {"us": round(1e6 * measured, 2), "share": round(floor / measured, 3)}
-        print(f"{part.name:43}{1e6 * measured:10.1f}{1e6 * floor:12.1f}{floor / measured:8.0%}", flush=True)
-    total = sum(part["us"] for part in found.values())
-    floor = sum(part["us"] * part["share"] for part in found.values())
+        found.append(Timed(part.name, part_seconds(part), part.bytes / speed, part.flop / flops))
+        print(found[-1].line(), flush=True)
+    total, floor = 1e6 * sum(one.seconds for one in found), 1e6 * sum(one.floor for one in found)
     print(f"{'sum':43}{total:10.1f}{floor:12.1f}{floor / total:8.0%}   {batch / total:.3f}, {batch / floor:.3f} M images/s")
-    worst = sorted(found, key=lambda name: found[name]["us"] * (1 - found[name]["share"]), reverse=True)[:3]
-    print(f"furthest from their floor, in time: {', '.join(worst)}")
-    return {"parts": found, "worst": worst, "sum_us": round(total, 1), "floor_us": round(floor, 1)}
+    worst = sorted(found, key=lambda one: one.seconds - one.floor, reverse=True)[:3]
+    print("furthest from their floor, in time:")
+    for one in worst:
+        print(f"  {one.name}: {one.reason()}")
+    return {
+        "parts": {one.name: one.as_json() for one in found}, "worst": {one.name: one.reason() for one in worst},
+        "sum_us": round(total, 1), "floor_us": round(floor, 1),
+    }  # fmt: skip
 
 
 def print_contest(rows: list[Row], batch: int) -> None:
     """The table of the step and its peers; ratios are ours over theirs, block by block."""
-    print(f"\nbatch {batch}{'':26}{'images/s':>10}{'of the floor':>14}{'ours is':>10}{'range':>18}")
+    print(f"\nbatch {batch}{'':26}{'images/s':>10}{'steps/s':>10}{'of the floor':>14}{'ours is':>10}{'range':>18}")
     ours = rows[0].rates
     for row in rows:
         ratios = [one / other for one, other in zip(ours, row.rates, strict=True)]
         share = f"{row.rate / row.floor:.1%}" if row.floor else ""
         span = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        print(f"{row.name:34}{row.rate:10,.0f}{share:>14}{statistics.median(ratios):9.2f}x{span:>18}", flush=True)
+        rates = f"{row.rate:10,.0f}{row.rate / batch:10,.1f}"
+        print(f"{row.name:34}{rates}{share:>14}{statistics.median(ratios):9.2f}x{span:>18}", flush=True)
     if batch in PREDICTED:
         print(f"predicted for an H200: {PREDICTED[batch]:,}; measured {rows[0].rate / PREDICTED[batch]:.2f} of it")
 
@@ -306,13 +356,13 @@ def measure(variant: Variant, batch: int, duration: float, flops: float, speed: 
     ours = scene.training()
     rows = contest({"fused, from resident records": ours} | scene.peers(), GPU, batch, floor, BLOCKS, 0)
     print_contest(rows, batch)
-    result["rows"] = {row.name: row.as_json() for row in rows}
+    result["rows"] = {row.name: row.as_json() | {"steps_per_second": round(row.rate / batch, 2)} for row in rows}
     fused = scene._fused
     assert fused is not None and isinstance(ours, Steps)
     if duration:
         rate = sustained(fused, duration, ours.number)
         epochs = 90 * IMAGENET / rate / 60
-        print(f"over {duration:.0f} s: {rate:,.0f} images/s, {rate / floor:.1%} of the floor")
+        print(f"over {duration:.0f} s: {rate:,.0f} images/s, {rate / batch:,.1f} steps/s, {rate / floor:.1%} of the floor")
         print(f"90 epochs of ImageNet at that rate: {epochs:.1f} minutes")
         result["sustained"] = {"seconds": duration, "images_per_second": round(rate, 1), "share": round(rate / floor, 4)}
     (data,) = contest({"data": scene.data()}, GPU, batch, None, BLOCKS, 0)
@@ -321,33 +371,6 @@ def measure(variant: Variant, batch: int, duration: float, flops: float, speed: 
     result["data_images_per_second"] = round(data.rate)
     scene.close()
     return result
-
-
-def full_epoch(variant: Variant, batch: int) -> dict[str, float]:
-    """One epoch over as many resident records as ImageNet has, in random order: 117.3 GiB of noise of 256 x 256 pixels."""
-    one = noise(STORED, 1, variant.num_classes)
-    labels = np.random.default_rng(0).integers(0, variant.num_classes, IMAGENET, np.int32)
-    split = Split("train", np.broadcast_to(one.records, (IMAGENET, one.records.shape[1])), labels, Path())
-    scene = Scene(variant, GPU, batch, compile=False)
-    scene.loader = Loader(split, batch, seed=0)
-    fused = scene.fused()
-    for piece in fused.feed.records.split(2**13):
-        piece.random_(0, 256)
-    steps = fused.feed.loader.steps_per_epoch
-    for step in range(5):  # kernels are compiled, the step is recorded
-        fused.take(1, step, 1e-4, 1.0)
-    fused.collect()
-    start = time.monotonic()
-    for step in range(steps):
-        fused.take(0, step, 1e-4, 1.0)
-        if step % 20 == 19:
-            fused.collect()
-    fused.collect()
-    duration = time.monotonic() - start
-    scene.close()
-    rate = steps * batch / duration
-    print(f"\nbatch {batch}: one epoch of {IMAGENET:,} resident records in {duration:.1f} s, {rate:,.0f} images/s")
-    return {"seconds": round(duration, 2), "images_per_second": round(rate, 1)}
 
 
 def clocks() -> str:
@@ -374,40 +397,80 @@ def checked() -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def main() -> None:
+def asked() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="paper")
     parser.add_argument("--batch", type=int, nargs="+", default=[128, 256, 1024])
     parser.add_argument("--sustained", type=float, default=60, help="seconds; 0 for none")
     parser.add_argument("--full", action="store_true", help="an epoch over 1,281,167 resident records too (117 GiB)")
     parser.add_argument("--no-check", action="store_true", help="time without checking first")
+    photos = parser.add_argument_group("on photos")
+    photos.add_argument("--data", metavar="STORE", help="compare the fused step with the plain one on it, fill --full with it")
+    real_data.add_arguments(photos)
     arguments = parser.parse_args()
+    real_data.check(parser, arguments)
+    return arguments
 
+
+def demand_gpu() -> None:
+    """Stop where nothing can be measured; begin a stream of our own, as graphs are recorded on none but such."""
     if not torch.cuda.is_available():
         raise SystemExit("No CUDA device is here, and this measures one. `alexnet bench` measures any machine.")
     if reason := kernels.lacking(GPU):
         raise SystemExit(f"The kernels cannot run on {torch.cuda.get_device_name()}: {reason}.")
     print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}; {clocks()}", flush=True)
+    torch.manual_seed(0)
+    torch.cuda.set_stream(torch.cuda.Stream())
+
+
+def opened(arguments: argparse.Namespace, variant: Variant) -> real_data.Photos | None:
+    """The store with the recipes to compare on, looked at before anything is measured."""
+    if not arguments.data:
+        return None
+    try:
+        photos = real_data.opened(arguments, GPU)
+        if arguments.full:
+            check_store(variant, photos.store)
+    except AlexNetError as error:
+        raise SystemExit(str(error)) from None
+    return photos
+
+
+def in_memory(what: str, measured: Callable[..., Any], *arguments: Any) -> Any:
+    """What was measured; None, with a line that says so, where it needs more memory than this GPU has."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    try:
+        return measured(*arguments)
+    except (torch.cuda.OutOfMemoryError, TrainingError) as error:
+        print(f"{what} does not fit into this GPU's memory: {str(error).splitlines()[0]}")
+        return None
+
+
+def main() -> None:
+    arguments = asked()
+    variant = get(arguments.variant)
+    demand_gpu()
+    photos = opened(arguments, variant)
+    store = photos.store if photos else None
     check = "not checked" if arguments.no_check else checked()
     print(f"checks: {check}", flush=True)
-    torch.manual_seed(0)
-    torch.cuda.set_stream(torch.cuda.Stream())  # graphs are recorded on none but such
     flops, speed = product_flops(GPU, "bf16"), copy_speed()
     print(f"ceilings: {flops / 1e12:.0f} TFLOP/s (bfloat16 product), {speed / 1e12:.2f} TB/s (copy)", flush=True)
-    variant = get(arguments.variant)
-    sizes = {}
-    for batch in arguments.batch:
-        torch.cuda.empty_cache()
-        try:
-            sizes[batch] = measure(variant, batch, arguments.sustained, flops, speed)
-        except (torch.cuda.OutOfMemoryError, TrainingError) as error:
-            print(f"batch {batch} does not fit into this GPU's memory: {str(error).splitlines()[0]}")
-    epochs = {batch: full_epoch(variant, batch) for batch in arguments.batch} if arguments.full else {}
+    sizes = {
+        batch: in_memory(f"batch {batch}", measure, variant, batch, arguments.sustained, flops, speed)
+        for batch in arguments.batch
+    }
+    full = in_memory("ImageNet", full_epochs, variant, arguments.batch, store, GPU) if arguments.full else None
+    learned = real_data.compare(photos, arguments) if photos else None
     print(json.dumps({
         "benchmark": "train_gpu", "variant": variant.name, "checks": check, "product_tflops": round(flops / 1e12, 1),
-        "copy_tb_per_second": round(speed / 1e12, 3), "batches": sizes, "full_epoch": epochs,
+        "copy_tb_per_second": round(speed / 1e12, 3), "batches": sizes, "full_epoch": full, "photos": learned,
         "clocks": clocks(), "environment": environment(),
     }))  # fmt: skip
+    if learned and not learned["agree"]:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -164,8 +164,8 @@ ABLATIONS = {
         ),
         Ablation(
             name="text-start", change=_text_start, needs="a start other than the paper's, such as paper-2012's",
-            claim="nothing in the paper, whose text starts all weights with 0.01 (section 5); its program starts conv3 to "
-                  "conv5 with 0.03",
+            claim="its text starts all weights with 0.01 (section 5), its program conv3 to conv5 with 0.03; it says nothing "
+                  "of the difference",
         ),
         *_REMOVED,
         Ablation(

@@ -1,4 +1,5 @@
-"""The steps of training that are bound by memory, as Triton kernels: each reads its input once and writes its output once.
+"""The steps of training that are bound by memory, as Triton kernels: each reads its input once and writes its output once. And
+the convolution (`convolve.py`), which is bound by arithmetic and competes with the library's.
 
 Every file has the same anatomy: the kernel, with shapes on its pointers; where there is a gradient, the operator that launches
 it, which PyTorch knows by name, with a shape rule and its backward; and the public function, whose signature and meaning are

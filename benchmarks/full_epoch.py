@@ -1,0 +1,148 @@
+"""One epoch over as many resident records as ImageNet has, in random order, end to end.
+
+1,281,167 records of 256 x 256 pixels are 117.3 GiB. `train_gpu.py --full` fills them with a store's photos over and over, or
+with noise, by copies within the GPU's memory: the photos cross the bus once, and the host never holds the whole. Each record
+lies at its own address, so the permutation reads all of them, as it would with ImageNet's.
+
+The clock runs over the epoch alone, its loss read every 20 steps as in training; it begins when kernels are compiled and the
+step is recorded. Filling is timed by itself.
+"""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet import paper
+from alexnet.arithmetic import Dropout
+from alexnet.bench import LR, STORED, noise, preprocessing_of
+from alexnet.data import feed as feeding
+from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.feed import Plan
+from alexnet.data.loader import Loader
+from alexnet.data.store import Split, Store
+from alexnet.errors import RecipeError
+from alexnet.model import AlexNet
+from alexnet.train.fused_step import TYPES, FusedStep
+from alexnet.train.optim import SGD
+from alexnet.train.steps import set_precision
+from alexnet.variants import Variant
+
+IMAGENET = 1_281_167
+NOISE = 1024  # different records, where there is no store
+COLLECT = 20  # steps
+FIRST_STEPS = 5  # of which three are not recorded
+
+
+def full_epochs(
+    variant: Variant, batches: Sequence[int], store: Store | None, device: torch.device, count: int = IMAGENET
+) -> dict[int, dict[str, Any]]:
+    """An epoch for each size of batch, printed; as plain data.
+
+    Args:
+        store: its training photos are repeated; noise if None.
+        count: records.
+    """
+    set_precision("bf16", device)
+    split, augmentation = material(variant, store, device)
+    many = Split("train", split.records, np.resize(split.labels, count), Path())  # its records lie on the device alone
+    lr = paper.LEARNING_RATE if store else LR
+    records: Tensor | None = None
+    found = {}
+    for batch in batches:
+        feed = feeding.open_feed("resident", Loader(split, batch, seed=0), device)
+        if records is None:
+            start = time.monotonic()
+            records = repeated(feed.records, count)
+            _settle(device)
+            filled = f"{count:,} records from {len(split):,}, {records.nbytes / 2**30:.2f} GiB"
+            print(f"\n{filled}, in {time.monotonic() - start:.1f} s", flush=True)
+        feed.records, feed.loader = records, Loader(many, batch, seed=0)
+        found[batch] = one_epoch(fused_step(variant, feed, augmentation, device), lr)
+        print_epoch(batch, count, found[batch])
+    return found
+
+
+def material(variant: Variant, store: Store | None, device: torch.device) -> tuple[Split, Augmentation]:
+    """What to repeat, and what is done to it in training."""
+    if store is None:
+        split = noise(max(STORED, variant.input_size), NOISE, variant.num_classes)
+        return split, Augmentation(preprocessing_of(variant).to(device), True, True, np.eye(3))
+    preprocessing = Preprocessing.of(variant, store).to(device)
+    return store.train, Augmentation.of(preprocessing, store, True, True, paper.COLOUR_NOISE)
+
+
+def check_store(variant: Variant, store: Store) -> None:
+    """Refuse photos that this network cannot be trained on.
+
+    Raises:
+        RecipeError: they are too small, or of too many classes.
+    """
+    if store.size < variant.input_size:
+        raise RecipeError(
+            f"--full trains on {variant.input_size} pixels, and the photos of {store.folder} have {store.size}: prepare a "
+            f"store with --size {STORED}."
+        )
+    if len(store.classes) > variant.num_classes:
+        raise RecipeError(
+            f"{store.folder} has {len(store.classes)} classes, and the network of --full has {variant.num_classes}: leave out "
+            "--full."
+        )
+
+
+def repeated(records: Tensor, count: int) -> Tensor:
+    """(count, bytes): `records` over and over, where they lie."""
+    whole = torch.empty((count, records.shape[1]), dtype=records.dtype, device=records.device)
+    for piece in whole.split(len(records)):
+        piece.copy_(records[: len(piece)])
+    return whole
+
+
+def fused_step(
+    variant: Variant, feed: feeding.Resident | feeding.Streamed, augmentation: Augmentation, device: torch.device
+) -> FusedStep:
+    """As training opens it, on records that are there already."""
+    model = AlexNet(variant, torch.Generator().manual_seed(0)).to(device)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    plan = Plan(feed, augmentation, sum(isinstance(op, Dropout) for op in model.ops), device)
+    optimiser = SGD(model, paper.MOMENTUM, paper.WEIGHT_DECAY, variant)
+    return FusedStep(model, augmentation.preprocessing, optimiser, feed, plan, TYPES["bf16"])
+
+
+def one_epoch(fused: FusedStep, lr: float) -> dict[str, float]:
+    """Seconds from an idle device to an idle device; losses are means over the first and the last lines of the log."""
+    steps, losses = fused.feed.loader.steps_per_epoch, []
+    for step in range(min(FIRST_STEPS, steps)):
+        fused.take(1, step, lr, 1.0)
+    fused.collect()
+    start = time.monotonic()
+    for step in range(steps):
+        fused.take(0, step, lr, 1.0)
+        if (step + 1) % COLLECT == 0 or step + 1 == steps:
+            total, _, taken = fused.collect()
+            losses.append(total / taken)
+    seconds = time.monotonic() - start
+    fused.close()
+    return {
+        "seconds": round(seconds, 2), "images_per_second": round(steps * fused.batch_size / seconds, 1),
+        "steps_per_second": round(steps / seconds, 2), "steps": steps, "first_loss": losses[0], "last_loss": losses[-1],
+    }  # fmt: skip
+
+
+def print_epoch(batch: int, count: int, found: dict[str, float]) -> None:
+    """One line."""
+    print(
+        f"batch {batch}: one epoch of {count:,} resident records in {found['seconds']:.1f} s, "
+        f"{found['images_per_second']:,.0f} images/s, {found['steps_per_second']:,.1f} steps/s; "
+        f"loss {found['first_loss']:.3f} to {found['last_loss']:.3f}",
+        flush=True,
+    )
+
+
+def _settle(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,324 @@
+"""The GPU's benchmark on photos, at small size on a CPU: what it compares is what it says, and its verdict can fail."""
+
+import importlib
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet.data.store import Store
+from alexnet.errors import RecipeError, TrainingError
+from alexnet.train import fused_step
+from alexnet.train.loop import train
+from alexnet.train.recipes import Recipe
+from alexnet.variants import get
+
+CPU = torch.device("cpu")
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SMALL = {"width": 1 / 8, "input_size": 67, "compile": "off"}
+
+
+def script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def real_data(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return script("real_data", monkeypatch)
+
+
+@pytest.fixture
+def full_epoch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return script("full_epoch", monkeypatch)
+
+
+# --- curves -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_plain_curve_is_trainings(real_data: Any, store: Store, tmp_path: Path) -> None:
+    """To the bit: the first line of the log is the mean over the first 20 steps, dropout, crops and warm-up included."""
+    recipe = real_data.recipe_of("paper-2012", CPU, **SMALL, batch_size=3, init="he", warmup=0.3, epochs=1, seed=4)
+    train(recipe, store, tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert line["kind"] == "train" and line["step"] == 20
+    curve = real_data.Course(recipe, store).plain(20, 0)
+    assert curve == pytest.approx([line["loss"]], rel=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "step"])
+def test_the_fused_curve_is_the_plain_one(real_data: Any, store: Store, monkeypatch: pytest.MonkeyPatch, schedule: str) -> None:
+    """In float32 and without dropout both see the same bits; longer than the recipe's three epochs of 6 steps."""
+    monkeypatch.setattr(real_data, "pick_precision", lambda *_: "fp32")
+    recipe = real_data.recipe_of("laptop", CPU, **SMALL, batch_size=10, lr=0.002, schedule=schedule, lr_drops=(2.0,), crop=True)
+    plain, fused = real_data.Course(recipe, store).plain(40, 0), real_data.Course(recipe, store).fused(40)
+    assert fused == pytest.approx(plain, rel=1e-4) and plain[1] < plain[0]
+
+
+@pytest.mark.parametrize("name", ["paper-2012", "laptop"])
+def test_the_noise_is_another_draw(real_data: Any, store: Store, name: str) -> None:
+    """Of dropout; of mirrors in a recipe that drops nothing, whose network has the layers with a rate of 0."""
+    recipe = real_data.recipe_of(name, CPU, **SMALL, batch_size=4)
+    one, again, other = (real_data.Course(recipe, store).plain(20, draw) for draw in (0, 0, 1))
+    assert np.array_equal(one, again) and not np.array_equal(one, other) and other == pytest.approx(one, rel=0.2)
+
+
+def curves_of(real_data: Any, rng: np.random.Generator, shape: tuple[int, int] = (5, 15)) -> dict[str, Any]:
+    return {name: 2 + rng.normal(0, 0.01, shape) for name in ("plain", "other", "fused")}
+
+
+def test_a_correct_step_fails_as_often_as_it_says(real_data: Any) -> None:
+    """Of 2000 sets of curves from one distribution 5 % are off in level (deviation 0.5 %), at most 2.5 % in distance."""
+    rng = np.random.default_rng(0)
+    found = [real_data.Curves(**curves_of(real_data, rng)) for _ in range(2000)]
+    level = np.mean([abs(one.level[0]) > one.level[1] for one in found])
+    distance = np.mean([one.distance[0] > one.distance[1] for one in found])
+    assert level == pytest.approx(0.05, abs=0.015) and distance <= 0.025
+    assert np.mean([one.agree for one in found]) > 0.92
+
+
+def test_a_wrong_step_fails(real_data: Any) -> None:
+    """A level one deviation of a window too high; one window 20 deviations too high; a loss that is no number."""
+    right = curves_of(real_data, np.random.default_rng(1))
+    jump = np.zeros(15)
+    jump[7] = 0.2
+    assert real_data.Curves(**right).agree
+    shifted, jumped = (real_data.Curves(**{**right, "fused": right["fused"] + by}) for by in (0.01, jump - jump.mean()))
+    assert not shifted.agree and shifted.distance[0] <= shifted.distance[1]
+    assert not jumped.agree and abs(jumped.level[0]) <= jumped.level[1]
+    for name in ("plain", "fused"):
+        assert not real_data.Curves(**{**right, name: right[name] * np.where(jump, np.nan, 1)}).agree
+
+
+def test_short_of_epochs(real_data: Any) -> None:
+    """Fewer epochs bring the drops of the learning rate forward; more than the recipe's own are not made."""
+    short = real_data.recipe_of("paper-2012", CPU, epochs=30)
+    assert (short.epochs, short.lr_drops) == (30, (8.333, 17.0, 26.333))
+    assert real_data.recipe_of("laptop", CPU, epochs=30).epochs == 3
+
+
+# --- accuracy -----------------------------------------------------------------------------------------------------------
+
+
+def test_accuracy_by_both_paths(
+    real_data: Any, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are trained by the public function; what is finished is not trained again."""
+    recipe = real_data.recipe_of("laptop", CPU, epochs=1, batch_size=10, **SMALL)
+    found = real_data.accuracy(recipe, store, tmp_path / "out", 2)
+    for path, precision in (("plain", "fp32"), ("fused", "bf16")):
+        config = json.loads((tmp_path / "out" / path / "seed1" / "config.json").read_text())["recipe"]
+        assert config["precision"] == precision and config["fused"] == ("on" if path == "fused" else "off")
+        family = json.loads((tmp_path / "out" / path / "family.json").read_text())
+        assert found["errors"][path] == [one["top1_error"] for one in family["members"]]
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.safetensors")}
+    again = real_data.accuracy(recipe, store, tmp_path / "out", 2)
+    assert again == found and {file: file.stat().st_mtime_ns for file in before} == before
+    real_data.print_accuracy("laptop", found)
+    assert "points, fused - plain" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("fused", "verdict"),
+    [
+        ((0.30, 0.31, 0.29), "equal within noise"),
+        ((0.40, 0.41, 0.39), "DIFFERENT"),
+        ((0.30, 0.31, 0.30), "equal"),
+        ((0.31, 0.32, 0.31), "apart by the same in every pair, which gives no interval"),
+    ],
+)
+def test_the_verdict_on_accuracy(
+    real_data: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, store: Store, fused: Any, verdict: str
+) -> None:
+    plain = (0.30, 0.31, 0.30)
+
+    def family(recipe: Recipe, *_: Any, **__: Any) -> dict[str, Any]:
+        errors = fused if recipe.fused == "on" else plain
+        return {"members": [{"top1_error": error} for error in errors], "seconds_per_model": 1.0}
+
+    monkeypatch.setattr(real_data, "train_family", family)
+    found = real_data.accuracy(Recipe(), store, Path("nowhere"), 3)
+    real_data.print_accuracy("some", found)
+    assert capsys.readouterr().out.endswith(f"some: the paths' errors are {verdict}\n")
+    assert found["agree"] == (verdict != "DIFFERENT")
+
+
+# --- the command --------------------------------------------------------------------------------------------------------
+
+
+def run_main(real_data: Any, monkeypatch: pytest.MonkeyPatch, store: Store, *arguments: str) -> object:
+    """The code that the command exits with."""
+    monkeypatch.setattr(sys, "argv", ["real_data.py", "--data", str(store.folder), "--device", "cpu", *arguments])
+    try:
+        real_data.main()
+    except SystemExit as end:
+        return end.code
+    return 0
+
+
+@pytest.mark.parametrize("agree", [True, False])
+def test_the_command(
+    real_data: Any, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], agree: bool
+) -> None:
+    """Prints the table, ends with JSON; exits with 1 if the two differ, as with a fused step that learns too fast."""
+    if not agree:
+        take = fused_step.FusedStep.take
+        monkeypatch.setattr(
+            fused_step.FusedStep, "take", lambda self, epoch, step, lr, scale: take(self, epoch, step, 30 * lr, 1)
+        )
+    small = ["--width", "0.125", "--input-size", "64", "--batch-size", "8", "--steps", "20", "--seeds", "3"]
+    code = run_main(real_data, monkeypatch, store, "--recipe", "laptop", "--part", "curves", *small)
+    out = capsys.readouterr().out
+    result = json.loads(out.splitlines()[-1])
+    assert (code, result["agree"]) == ((0, True) if agree else (1, False))
+    assert "        1-20" in out and np.shape(result["curves"]["laptop"]["fused"]) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "1"], "seeds (=1) must be at least 2"),
+        (["--steps", "30"], "steps (=30) must be a multiple of 20"),
+        (["--recipe", "laptop", "--input-size", "80"], "input_size (=80) is larger than the pictures"),
+        (["--recipe", "lap"], "there is no recipe 'lap'"),
+    ],
+)
+def test_refusals(
+    real_data: Any, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str,
+) -> None:  # fmt: skip
+    code = run_main(real_data, monkeypatch, store, *arguments)
+    assert message in f"{code} {capsys.readouterr().err}" and code != 0
+
+
+def test_a_path_that_breaks_is_a_difference(
+    real_data: Any, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told, and the JSON still comes."""
+
+    def broken(recipe: Recipe, *_: Any, **__: Any) -> dict[str, Any]:
+        raise TrainingError("the loss is nan")
+
+    monkeypatch.setattr(real_data, "train_family", broken)
+    code = run_main(
+        real_data, monkeypatch, store, "--recipe", "laptop", "small-photos", "--part", "accuracy", "--input-size", "64"
+    )
+    out = capsys.readouterr().out.splitlines()
+    assert code == 1 and out[:-1] == [f"{name}: accuracy FAILED: the loss is nan" for name in ("laptop", "small-photos")]
+    assert json.loads(out[-1])["accuracy"]["laptop"] == {"agree": False, "error": "the loss is nan"}
+
+
+# --- the full epoch -----------------------------------------------------------------------------------------------------
+
+
+def test_photos_over_and_over(full_epoch: Any) -> None:
+    records = torch.arange(12, dtype=torch.uint8).view(3, 4)
+    assert torch.equal(full_epoch.repeated(records, 8), records[torch.arange(8) % 3])
+    assert torch.equal(full_epoch.repeated(records, 2), records[:2])
+
+
+def test_an_epoch_of_repeated_photos(
+    full_epoch: Any, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """250 records of 60 photos, each with its own photo's label; sizes of batch share the records."""
+    variant = get("paper", width=1 / 8, input_size=67, num_classes=3, init="he", pixels="unit")
+    steps, make = [], full_epoch.fused_step
+    monkeypatch.setattr(full_epoch, "fused_step", lambda *arguments: steps.append(make(*arguments)) or steps[-1])
+    found = full_epoch.full_epochs(variant, [10, 50], store, CPU, count=250)
+    assert [found[batch]["steps"] for batch in (10, 50)] == [25, 5]
+    assert found[10]["last_loss"] < found[10]["first_loss"]
+    one, other = (step.feed for step in steps)
+    assert one.records is other.records and len(one.records) == len(one.loader.split) == 250
+    for place in (0, 59, 60, 249):
+        assert np.array_equal(one.records[place].numpy(), store.train.records[place % 60])
+        assert one.loader.split.labels[place] == store.train.labels[place % 60]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("250 records from 60, 0.00 GiB") and lines[2].startswith("batch 10: one epoch of 250 resident")
+
+
+def test_an_epoch_of_noise(full_epoch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_epoch, "NOISE", 6)
+    found = full_epoch.full_epochs(get("paper", width=1 / 8, input_size=67, num_classes=3), [4], None, CPU, count=9)
+    assert found[4]["steps"] == 2 and found[4]["images_per_second"] > 0
+
+
+def test_photos_that_do_not_fit(full_epoch: Any, store: Store) -> None:
+    full_epoch.check_store(get("paper", input_size=67), store)
+    with pytest.raises(RecipeError, match="trains on 227 pixels.* have 72.*--size 256"):
+        full_epoch.check_store(get("caffe"), store)
+    with pytest.raises(RecipeError, match="has 3 classes"):
+        full_epoch.check_store(get("paper", input_size=67, num_classes=2), store)
+
+
+# --- the table of kernels -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "by_bytes", "by_flop", "bound", "reason"),
+    [
+        (4e-6, 1e-6, 2e-6, "launch", "2.0 us above its floor, less than 5 in all"),
+        (40e-6, 10e-6, 2e-6, "bytes", "30.0 us above its floor: bounded by bytes, at 25% of the copy's speed"),
+        (40e-6, 10e-6, 20e-6, "operations", "20.0 us above its floor: bounded by operations, at 50% of the product's speed"),
+    ],
+)
+def test_what_bounds_a_part(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, by_bytes: float, by_flop: float, bound: str, reason: str
+) -> None:
+    part = script("train_gpu", monkeypatch).Timed("some", seconds, by_bytes, by_flop)
+    assert part.bound == part.as_json()["bound"] == bound and part.reason().startswith(reason)
+    assert part.line().endswith(f"{part.floor / seconds:.0%}  {bound}")
+
+
+def test_the_three_worst_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """By time above the floor, not by share: with every part 7 us above its own, but three at 1, 2 and 3 ms."""
+    train_gpu = script("train_gpu", monkeypatch)
+    slow = {"conv2 (grouped) backward": 2e-3, "update": 3e-3, "fc6 forward": 1e-3}
+    floor = lambda part: max(part.bytes / 4e12, part.flop / 8e14)  # noqa: E731
+    monkeypatch.setattr(train_gpu, "GPU", CPU)
+    monkeypatch.setattr(train_gpu, "choose_ways", lambda *_: {})
+    monkeypatch.setattr(train_gpu, "part_seconds", lambda part: floor(part) + slow.get(part.name, 7e-6))
+    found = train_gpu.print_parts(get("paper"), 128, 8e14, 4e12)
+    assert list(found["worst"]) == ["update", "conv2 (grouped) backward", "fc6 forward"]
+    assert "3000.0 us above its floor: bounded by bytes" in found["worst"]["update"]
+    assert "bounded by operations" in found["worst"]["conv2 (grouped) backward"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4:-2] == ["furthest from their floor, in time:", f"  update: {found['worst']['update']}"]
+    assert len(found["parts"]) == len(lines) - 7  # an empty line, the head, the sum, four of the worst
+
+
+def test_the_gpus_command_on_photos(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """All but what needs a GPU: the store is looked at first, fills the epoch, and a difference is the exit code."""
+    train_gpu = script("train_gpu", monkeypatch)
+
+    def measure(variant: Any, batch: int, *_: object) -> dict[str, Any]:
+        if batch == 20:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory\nand more")
+        return {}
+
+    stubs = {
+        "demand_gpu": lambda: None, "product_flops": lambda *_: 1e12, "copy_speed": lambda: 1e12, "GPU": CPU, "measure": measure,
+        "full_epochs": partial(train_gpu.full_epochs, count=150),
+        "get": lambda name: get(name, width=1 / 8, input_size=67, num_classes=3),
+    }  # fmt: skip
+    for name, stub in stubs.items():
+        monkeypatch.setattr(train_gpu, name, stub)
+    monkeypatch.setattr(train_gpu.real_data, "compare", lambda photos, _: {"agree": list(photos.named) == ["paper-2012"]})
+    line = ["train_gpu.py", "--no-check", "--batch", "10", "20", "--data", str(store.folder), "--recipe"]
+    monkeypatch.setattr(sys, "argv", [*line, "laptop", "--full"])
+    with pytest.raises(SystemExit) as end:
+        train_gpu.main()
+    out = capsys.readouterr().out
+    result = json.loads(out.splitlines()[-1])
+    assert end.value.code == 1 and "batch 20 does not fit into this GPU's memory: CUDA out of memory\n" in out
+    assert result["batches"] == {"10": {}, "20": None} and result["photos"] == {"agree": False}
+    assert result["full_epoch"]["10"]["steps"] == 15
+    monkeypatch.setattr(sys, "argv", [*line, "paper-2012"])
+    with pytest.raises(SystemExit, match=r"input_size \(=224\) is larger than the pictures"):
+        train_gpu.main()
