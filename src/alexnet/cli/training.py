@@ -151,8 +151,8 @@ def ablate(name: Positional[str], command: AblationChoice) -> None:
     """Train pairs of networks that differ in one thing, and say what it is worth beside what the paper says.
 
     `alexnet ablate no-lrn small-photos --data store --seeds 5`; any field of the recipe can be changed. NAME is tanh, no-lrn,
-    non-overlapping, one-tower, never-talk, no-dropout, no-augmentation, no-colour-noise, no-conv2 ... no-conv5, no-fc6, no-fc7,
-    ten-views or five-nets. Without a recipe it is small-photos.
+    non-overlapping, one-tower, never-talk, no-dropout, no-augmentation, no-colour-noise, text-start, no-conv2 ... no-conv5,
+    no-fc6, no-fc7, ten-views or five-nets. Without a recipe it is small-photos.
 
     The standard networks are shared by all ablations in one --out. The same command goes on where it was stopped.
 
