@@ -322,13 +322,11 @@ def print_parts(variant: Variant, batch: int, flops: float, speed: float) -> dic
 def print_contest(rows: list[Row], batch: int) -> None:
     """The table of the step and its peers; ratios are ours over theirs, block by block."""
     print(f"\nbatch {batch}{'':26}{'images/s':>10}{'steps/s':>10}{'of the floor':>14}{'ours is':>10}{'range':>18}")
-    ours = rows[0].rates
     for row in rows:
-        ratios = [one / other for one, other in zip(ours, row.rates, strict=True)]
         share = f"{row.rate / row.floor:.1%}" if row.floor else ""
-        span = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        span = f"{min(row.ratios):.2f} to {max(row.ratios):.2f}"
         rates = f"{row.rate:10,.0f}{row.rate / batch:10,.1f}"
-        print(f"{row.name:34}{rates}{share:>14}{statistics.median(ratios):9.2f}x{span:>18}", flush=True)
+        print(f"{row.name:34}{rates}{share:>14}{statistics.median(row.ratios):9.2f}x{span:>18}", flush=True)
     if batch in PREDICTED:
         print(f"predicted for an H200: {PREDICTED[batch]:,}; measured {rows[0].rate / PREDICTED[batch]:.2f} of it")
 

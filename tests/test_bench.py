@@ -26,7 +26,8 @@ def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
         "testing, one by one (PyTorch, eager)",
     ]  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7 and "of the floor" in lines[0]
+    assert len(lines) == 7 and lines[0].endswith("training is")
+    assert ["x (" in line for line in lines[1:]] == [False, True, True, False, False, False]
     for name, row in result["rows"].items():
         low, high = row["range"]
         assert 0 < low <= row["images_per_second"] <= high
@@ -41,6 +42,11 @@ def test_a_rate_is_pictures_over_time() -> None:
     (row,) = contest({"sleep": lambda: time.sleep(0.01)}, CPU, 5, 1000.0, 3, 4)
     assert 200 < row.rate <= 500 and row.as_json()["share"] == pytest.approx(row.rate / 1000, abs=1e-3)
     assert seconds(lambda: time.sleep(0.01), CPU, 2) >= 0.01
+
+
+def test_ratios_are_block_by_block() -> None:
+    row = Row("peer", [50.0, 200.0], None, first=[100.0, 100.0])
+    assert row.ratios == [2.0, 0.5] and row.as_json()["first_over_this"] == 1.25
 
 
 def test_a_peer_that_fails_drops_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,15 +54,22 @@ class Row:
     Attributes:
         rates: pictures a second in each block.
         floor: pictures a second that the arithmetic allows; None where there is none to speak of.
+        first: the rates of the contest's first, in the same blocks.
     """
 
     name: str
     rates: list[float]
     floor: float | None
+    first: list[float]
 
     @property
     def rate(self) -> float:
         return statistics.median(self.rates)
+
+    @property
+    def ratios(self) -> list[float]:
+        """How many times as fast the contest's first was, block by block."""
+        return [first / own for first, own in zip(self.first, self.rates, strict=True)]
 
     def with_floor(self, factor: float) -> "Row":
         """The same with the floor times `factor`."""
@@ -72,7 +79,8 @@ class Row:
         """Plain data."""
         share = None if self.floor is None else round(self.rate / self.floor, 4)
         extremes = [round(f(self.rates), 1) for f in (min, max)]
-        return {"images_per_second": round(self.rate, 1), "range": extremes, "share": share}
+        ratio = round(statistics.median(self.ratios), 3)
+        return {"images_per_second": round(self.rate, 1), "range": extremes, "share": share, "first_over_this": ratio}
 
 
 def bench(
@@ -116,12 +124,17 @@ def bench(
 
 
 def print_table(rows: list[Row]) -> None:
-    """One line for each row, on standard output; ratios are to the first, block by block."""
+    """One line for each row, on standard output; for peers how many times as fast `training` was, block by block."""
     width = max(len(row.name) for row in rows)
-    print(f"{'':{width}}{'images/s':>12}{'range':>22}{'of the floor':>14}")
+    peers = any(row.first is not row.rates for row in rows)
+    print(f"{'':{width}}{'images/s':>12}{'range':>22}{'of the floor':>14}{rows[0].name + ' is' if peers else '':>26}")
     for row in rows:
         share = "" if row.floor is None else f"{row.rate / row.floor:.1%}"
-        print(f"{row.name:{width}}{row.rate:12,.0f}{f'{min(row.rates):,.0f} to {max(row.rates):,.0f}':>22}{share:>14}")
+        ratio = f"{statistics.median(row.ratios):.2f}x ({min(row.ratios):.2f} to {max(row.ratios):.2f})"
+        print(
+            f"{row.name:{width}}{row.rate:12,.0f}{f'{min(row.rates):,.0f} to {max(row.rates):,.0f}':>22}{share:>14}"
+            f"{'' if row.first is row.rates else ratio:>26}".rstrip()
+        )
 
 
 # --- timing -------------------------------------------------------------------------------------------------------------
@@ -144,7 +157,8 @@ def contest(
     for _ in range(blocks):
         for name, count in alive.items():
             rates[name].append(batch / seconds(runs[name], device, count))
-    return [Row(name, found, floor) for name, found in rates.items()]
+    first = next(iter(rates.values()), [])
+    return [Row(name, found, floor, first) for name, found in rates.items()]
 
 
 def seconds(run: Run, device: torch.device, count: int) -> float:
