@@ -37,7 +37,7 @@ def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             checksums[name] = hashlib.sha256(idx(array)).hexdigest()
     monkeypatch.setattr(demo, "CHECKSUMS", checksums)
     monkeypatch.setattr(demo, "DEBIAN_FOLDER", folder)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache" / "alexnet"))
     return folder
 
 

@@ -6,7 +6,6 @@ user's cache without root; else the four files come from the authors' canonical 
 """
 
 import gzip
-import os
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +24,7 @@ from alexnet.files import replacing
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.run import CONFIG
+from alexnet.weights.registry import cache_folder
 
 DEBIAN_PACKAGE, DEBIAN_FOLDER = "dataset-fashion-mnist", Path("usr/share/datasets/fashion-mnist")
 CANONICAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -75,7 +75,7 @@ def fashion_mnist() -> Path:
     Raises:
         SourceError: no way led to files with the right checksums.
     """
-    folder = cache() / "fashion-mnist"
+    folder = cache_folder() / "fashion-mnist"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
     if _whole(folder):
@@ -92,11 +92,6 @@ def fashion_mnist() -> Path:
     raise SourceError(
         f"Fashion-MNIST could not be obtained:\n  {reasons}\nPut its four .gz files into {folder} and run this again."
     )
-
-
-def cache() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME/alexnet or ~/.cache/alexnet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet"
 
 
 def _whole(folder: Path) -> bool:
