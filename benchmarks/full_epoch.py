@@ -9,7 +9,6 @@ step is recorded. Filling is timed by itself.
 """
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ import torch
 from torch import Tensor
 
 from alexnet import paper
-from alexnet.arithmetic import Dropout
 from alexnet.bench import LR, STORED, noise, preprocessing_of
 from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation, Preprocessing
-from alexnet.data.feed import Plan
 from alexnet.data.loader import Loader
 from alexnet.data.store import Split, Store
 from alexnet.errors import RecipeError
 from alexnet.model import AlexNet
-from alexnet.train.fused_step import TYPES, FusedStep
+from alexnet.train.fused_step import TYPES, FusedStep, build
 from alexnet.train.optim import SGD
 from alexnet.train.steps import set_precision
 from alexnet.variants import Variant
@@ -38,33 +35,39 @@ COLLECT = 20  # steps
 FIRST_STEPS = 5  # of which three are not recorded
 
 
-def full_epochs(
-    variant: Variant, batches: Sequence[int], store: Store | None, device: torch.device, count: int = IMAGENET
-) -> dict[int, dict[str, Any]]:
-    """An epoch for each size of batch, printed; as plain data.
+class FullEpochs:
+    """Epochs over one set of resident records, which are filled once.
 
     Args:
         store: its training photos are repeated; noise if None.
         count: records.
     """
-    set_precision("bf16", device)
-    split, augmentation = material(variant, store, device)
-    many = Split("train", split.records, np.resize(split.labels, count), Path())  # its records lie on the device alone
-    lr = paper.LEARNING_RATE if store else LR
-    records: Tensor | None = None
-    found = {}
-    for batch in batches:
-        feed = feeding.open_feed("resident", Loader(split, batch, seed=0), device)
-        if records is None:
-            start = time.monotonic()
-            records = repeated(feed.records, count)
-            _settle(device)
-            filled = f"{count:,} records from {len(split):,}, {records.nbytes / 2**30:.2f} GiB"
-            print(f"\n{filled}, in {time.monotonic() - start:.1f} s", flush=True)
-        feed.records, feed.loader = records, Loader(many, batch, seed=0)
-        found[batch] = one_epoch(fused_step(variant, feed, augmentation, device), lr)
-        print_epoch(batch, count, found[batch])
-    return found
+
+    def __init__(self, variant: Variant, store: Store | None, device: torch.device, count: int = IMAGENET) -> None:
+        set_precision("bf16", device)
+        self.variant, self.device, self.lr = variant, device, paper.LEARNING_RATE if store else LR
+        split, self.augmentation = material(variant, store, device)
+        # Its records lie on the device alone.
+        self.split = Split("train", split.records, np.resize(split.labels, count), Path())
+        start = time.monotonic()
+        records = feeding.Resident(Loader(split, 1, seed=0), device).records
+        self.records = records[:count] if len(records) >= count else repeated(records, count)
+        filled = f"{count:,} records from {len(split):,}, {self.records.nbytes / 2**30:.2f} GiB"
+        print(f"\n{filled}, in {time.monotonic() - start:.1f} s", flush=True)
+
+    def run(self, batch: int) -> dict[str, Any]:
+        """An epoch in batches of this size, printed; as plain data."""
+        feed = feeding.Resident(Loader(self.split, batch, seed=0), self.device, self.records)
+        model = AlexNet(self.variant, torch.Generator().manual_seed(0)).to(self.device)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimiser = SGD(model, paper.MOMENTUM, paper.WEIGHT_DECAY, self.variant)
+        fused = build(feed, model, self.augmentation, optimiser, TYPES["bf16"])
+        try:
+            found = one_epoch(fused, self.lr)
+        finally:
+            fused.close()
+        print_epoch(batch, len(self.split.labels), found)
+        return found
 
 
 def material(variant: Variant, store: Store | None, device: torch.device) -> tuple[Split, Augmentation]:
@@ -99,18 +102,9 @@ def repeated(records: Tensor, count: int) -> Tensor:
     whole = torch.empty((count, records.shape[1]), dtype=records.dtype, device=records.device)
     for piece in whole.split(len(records)):
         piece.copy_(records[: len(piece)])
+    if whole.is_cuda:
+        torch.cuda.synchronize(whole.device)
     return whole
-
-
-def fused_step(
-    variant: Variant, feed: feeding.Resident | feeding.Streamed, augmentation: Augmentation, device: torch.device
-) -> FusedStep:
-    """As training opens it, on records that are there already."""
-    model = AlexNet(variant, torch.Generator().manual_seed(0)).to(device)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    plan = Plan(feed, augmentation, sum(isinstance(op, Dropout) for op in model.ops), device)
-    optimiser = SGD(model, paper.MOMENTUM, paper.WEIGHT_DECAY, variant)
-    return FusedStep(model, augmentation.preprocessing, optimiser, feed, plan, TYPES["bf16"])
 
 
 def one_epoch(fused: FusedStep, lr: float) -> dict[str, float]:
@@ -126,7 +120,6 @@ def one_epoch(fused: FusedStep, lr: float) -> dict[str, float]:
             total, _, taken = fused.collect()
             losses.append(total / taken)
     seconds = time.monotonic() - start
-    fused.close()
     return {
         "seconds": round(seconds, 2), "images_per_second": round(steps * fused.batch_size / seconds, 1),
         "steps_per_second": round(steps / seconds, 2), "steps": steps, "first_loss": losses[0], "last_loss": losses[-1],
@@ -141,8 +134,3 @@ def print_epoch(batch: int, count: int, found: dict[str, float]) -> None:
         f"loss {found['first_loss']:.3f} to {found['last_loss']:.3f}",
         flush=True,
     )
-
-
-def _settle(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

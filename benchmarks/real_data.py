@@ -48,7 +48,7 @@ from alexnet.arithmetic import Dropout
 from alexnet.data.augment import Augmentation
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.store import Store
-from alexnet.errors import AlexNetError, TrainingError
+from alexnet.errors import AlexNetError, Interrupted
 from alexnet.train import fused_step, recipes
 from alexnet.train.family import train_family
 from alexnet.train.loop import check_size, fresh
@@ -298,7 +298,9 @@ def compare(photos: Photos, arguments: argparse.Namespace, parts: Sequence[str] 
             for name, recipe in photos.named.items():
                 try:
                     found[part][name] = one_part(part, name, recipe, photos.store, arguments, out / name)
-                except TrainingError as error:  # the rest is worth having
+                except Interrupted:
+                    raise
+                except (AlexNetError, torch.cuda.OutOfMemoryError) as error:  # the rest is worth having
                     print(f"{name}: {part} FAILED: {error}", flush=True)
                     found[part][name] = {"agree": False, "error": str(error)}
     return found | {"agree": all(one["agree"] for part in parts for one in found[part].values())}

@@ -32,20 +32,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import real_data
 import torch
 import torch.nn.functional as F
-from full_epoch import IMAGENET, check_store, full_epochs
+from full_epoch import IMAGENET, FullEpochs, check_store
 from torch import Tensor
 
 from alexnet import arithmetic, kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool
 from alexnet.bench import Row, Scene, Steps, contest, product_flops, seconds
 from alexnet.errors import AlexNetError, TrainingError
-from alexnet.fused import NEUTRAL, STEPS, groups
+from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups
 from alexnet.kernels import towers
 from alexnet.train.fused_step import FusedStep, choose_ways
 from alexnet.train.run import environment
@@ -56,6 +57,7 @@ GPU = torch.device("cuda")
 INPUTS, REPLAYS, BLOCKS = 8, 10, 5
 PREDICTED = {128: 64_000, 1024: 80_000}  # images a second of an H200 with the library's convolutions
 BF16 = 2  # bytes
+OURS = "fused, from resident records"
 LAUNCH = 5e-6  # seconds; what takes less is bounded by launching it
 
 
@@ -103,20 +105,14 @@ def forward_backward(
     return [Part(f"{name} forward", moved[0], flop[0], forward), Part(f"{name} backward", moved[1], flop[1], backward)]
 
 
-def size(shape: tuple[int, ...]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count
-
-
 def parts(variant: Variant, batch: int, ways: dict[str, str]) -> Iterator[Part]:
     """The step's, in its order."""
     layers = {layer.name: layer for layer in variant.layers()}
+    shapes = convolution_shapes(variant, batch, torch.bfloat16, GPU)
     for group in groups(variant.ops()):
         first = layers[group[0].name]
         if isinstance(first.op, Conv):
-            yield from convolution(first, batch, ways.get(first.name, "grouped"), variant.conv1_padding)
+            yield from convolution(first, shapes[first.name], ways[first.name])
             if any(isinstance(op, LRN | MaxPool) for op in group):
                 yield from after_convolution(group, first, layers[group[-1].name], batch)
             elif len(group) > 1:
@@ -129,30 +125,24 @@ def parts(variant: Variant, batch: int, ways: dict[str, str]) -> Iterator[Part]:
     yield update(variant)
 
 
-def convolution(layer: Layer, batch: int, way: str, conv1_padding: tuple[int, int]) -> Iterator[Part]:
+def convolution(layer: Layer, shape: towers.Shape, way: str) -> Iterator[Part]:
     """Without bias; conv1 in blocks, and without a gradient for its input."""
-    op = layer.op
-    assert isinstance(op, Conv)
-    (channels, side, _), out = layer.input, layer.output
-    kernel, padding = op.size, op.padding[0]
-    first = layer.name == "conv1"
-    if first:
-        channels, side = 48, kernels.picture_blocks(torch.zeros(1, 3, side, side), conv1_padding).shape[-1]
-        kernel, padding = 3, 0
-    weights = out[0] * channels // op.groups * kernel**2
-    x_bytes, y_bytes, w_bytes = BF16 * batch * channels * side**2, BF16 * batch * size(out), BF16 * weights
-    flop = 2.0 * batch * layer.multiply_adds
+    weights = shape.kernels * shape.channels // shape.groups * shape.size**2
+    x_bytes, w_bytes = BF16 * shape.batch * shape.channels * shape.side**2, BF16 * weights
+    y_bytes = BF16 * shape.batch * prod(layer.output)
+    flop = 2.0 * shape.batch * layer.multiply_adds
 
     def inputs() -> list[Tensor]:
-        weight = maps(out[0], channels // op.groups, kernel, kernel, relu=False) / 1000
-        return [weight, maps(batch, channels, side, side, relu=not first)]
+        weight = maps(shape.kernels, shape.channels // shape.groups, shape.size, shape.size, relu=False) / 1000
+        return [weight, maps(shape.batch, shape.channels, shape.side, shape.side, relu=not shape.first)]
 
     def convolve(weight: Tensor, x: Tensor) -> Tensor:
-        return towers.WAYS[way](x.detach() if first else x, weight, None, padding, op.groups)
+        return towers.WAYS[way](x.detach() if shape.first else x, weight, None, shape.padding, shape.groups)
 
-    backward_bytes = y_bytes + x_bytes + w_bytes * 2 + (0 if first else x_bytes)
+    backward_bytes = y_bytes + x_bytes + w_bytes * 2 + (0 if shape.first else x_bytes)
     moved = (x_bytes + w_bytes + y_bytes, backward_bytes)
-    yield from forward_backward(f"{layer.name} ({way})", convolve, inputs, moved, (flop, flop if first else 2 * flop))
+    flops = (flop, flop if shape.first else 2 * flop)
+    yield from forward_backward(f"{layer.name} ({way})", convolve, inputs, moved, flops)
 
 
 def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: int) -> Iterator[Part]:
@@ -160,8 +150,8 @@ def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: i
     norm = next((op for op in group if isinstance(op, LRN)), NEUTRAL)
     steps = tuple(STEPS[type(op)] for op in group[1:])
     channels = conv.output[0]
-    x_bytes, y_bytes = BF16 * batch * size(conv.output), BF16 * batch * size(last.output)
-    winners = batch * size(last.output)
+    x_bytes, y_bytes = BF16 * batch * prod(conv.output), BF16 * batch * prod(last.output)
+    winners = batch * prod(last.output)
 
     def run(x: Tensor, bias: Tensor) -> Tensor:
         return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers)
@@ -174,7 +164,7 @@ def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: i
 
 
 def bias_and_relu(conv: Layer, batch: int) -> Iterator[Part]:
-    each = BF16 * batch * size(conv.output)
+    each = BF16 * batch * prod(conv.output)
 
     def inputs() -> list[Tensor]:
         return [maps(batch, *conv.output, relu=False), torch.randn(conv.output[0], device=GPU)]
@@ -184,7 +174,7 @@ def bias_and_relu(conv: Layer, batch: int) -> Iterator[Part]:
 
 def fully_connected(layer: Layer, batch: int) -> Iterator[Part]:
     """With bias; fc8 in float32."""
-    fan_in, units = size(layer.input), layer.output[0]
+    fan_in, units = prod(layer.input), layer.output[0]
     dtype = torch.float32 if layer.name == "fc8" else torch.bfloat16
     each = dtype.itemsize
     x_bytes, y_bytes, w_bytes = each * batch * fan_in, each * batch * units, each * units * fan_in
@@ -198,7 +188,7 @@ def fully_connected(layer: Layer, batch: int) -> Iterator[Part]:
 
 
 def dropout(layer: Layer, batch: int) -> Iterator[Part]:
-    units = size(layer.input)
+    units = prod(layer.input)
     seed = torch.tensor([7], device=GPU)
     moved = (2.0 * BF16 * batch * units, 3.0 * BF16 * batch * units)
     yield from forward_backward(
@@ -282,7 +272,8 @@ def part_seconds(part: Part) -> float:
     for _ in range(3):
         all_calls()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+    # Threads of an earlier scene may still allocate page-locked memory, which the default mode forbids.
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         all_calls()
     seconds(graph.replay, GPU, 2)
     return statistics.median(seconds(graph.replay, GPU, REPLAYS) for _ in range(BLOCKS)) / count
@@ -348,13 +339,25 @@ def sustained(fused: FusedStep, duration: float, number: int) -> float:
 
 def measure(variant: Variant, batch: int, duration: float, flops: float, speed: float) -> dict[str, Any]:
     """Everything for one size of batch."""
-    scene = Scene(variant, GPU, batch, compile=True)
-    floor = flops / arithmetic.training_flop(variant.layers())
     result = print_parts(variant, batch, flops, speed)
-    ours = scene.training()
-    rows = contest({"fused, from resident records": ours} | scene.peers(), GPU, batch, floor, BLOCKS, 0)
+    floor = flops / arithmetic.training_flop(variant.layers())
+    scene = Scene(variant, GPU, batch, compile=True)
+    try:
+        return result | whole(scene, floor, duration)
+    finally:
+        scene.close()
+
+
+def whole(scene: Scene, floor: float, duration: float) -> dict[str, Any]:
+    """The step against its peers, kept up, and its data path."""
+    batch, ours = scene.batch, scene.training()
+    rows = contest({OURS: ours} | scene.peers(), GPU, batch, floor, BLOCKS, 0)
+    if not rows or rows[0].name != OURS:
+        raise TrainingError("the fused step does not run here, as said above")
     print_contest(rows, batch)
-    result["rows"] = {row.name: row.as_json() | {"steps_per_second": round(row.rate / batch, 2)} for row in rows}
+    result: dict[str, Any] = {
+        "rows": {row.name: row.as_json() | {"steps_per_second": round(row.rate / batch, 2)} for row in rows}
+    }
     fused = scene._fused
     assert fused is not None and isinstance(ours, Steps)
     if duration:
@@ -366,9 +369,7 @@ def measure(variant: Variant, batch: int, duration: float, flops: float, speed: 
     (data,) = contest({"data": scene.data()}, GPU, batch, None, BLOCKS, 0)
     print(f"data path alone: {data.rate:,.0f} images/s")
     print(f"GPU memory at most: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB; clocks {clocks()}")
-    result["data_images_per_second"] = round(data.rate)
-    scene.close()
-    return result
+    return result | {"data_images_per_second": round(data.rate)}
 
 
 def clocks() -> str:
@@ -436,13 +437,13 @@ def opened(arguments: argparse.Namespace, variant: Variant) -> real_data.Photos 
 
 
 def in_memory(what: str, measured: Callable[..., Any], *arguments: Any) -> Any:
-    """What was measured; None, with a line that says so, where it needs more memory than this GPU has."""
+    """What was measured; None, with a line that says why, where it needs more memory than this GPU has or cannot run."""
     gc.collect()
     torch.cuda.empty_cache()
     try:
         return measured(*arguments)
     except (torch.cuda.OutOfMemoryError, TrainingError) as error:
-        print(f"{what} does not fit into this GPU's memory: {str(error).splitlines()[0]}")
+        print(f"{what} could not be measured: {str(error).splitlines()[0]}")
         return None
 
 
@@ -460,7 +461,8 @@ def main() -> None:
         batch: in_memory(f"batch {batch}", measure, variant, batch, arguments.sustained, flops, speed)
         for batch in arguments.batch
     }
-    full = in_memory("ImageNet", full_epochs, variant, arguments.batch, store, GPU) if arguments.full else None
+    records = in_memory("ImageNet", FullEpochs, variant, store, GPU) if arguments.full else None
+    full = {batch: in_memory(f"batch {batch}", records.run, batch) for batch in arguments.batch} if records else None
     learned = real_data.compare(photos, arguments) if photos else None
     print(json.dumps({
         "benchmark": "train_gpu", "variant": variant.name, "checks": check, "product_tflops": round(flops / 1e12, 1),

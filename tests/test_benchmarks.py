@@ -227,9 +227,10 @@ def test_an_epoch_of_repeated_photos(
 ) -> None:
     """250 records of 60 photos, each with its own photo's label; sizes of batch share the records."""
     variant = get("paper", width=1 / 8, input_size=67, num_classes=3, init="he", pixels="unit")
-    steps, make = [], full_epoch.fused_step
-    monkeypatch.setattr(full_epoch, "fused_step", lambda *arguments: steps.append(make(*arguments)) or steps[-1])
-    found = full_epoch.full_epochs(variant, [10, 50], store, CPU, count=250)
+    steps, make = [], full_epoch.build
+    monkeypatch.setattr(full_epoch, "build", lambda *arguments: steps.append(make(*arguments)) or steps[-1])
+    epochs = full_epoch.FullEpochs(variant, store, CPU, count=250)
+    found = {batch: epochs.run(batch) for batch in (10, 50)}
     assert [found[batch]["steps"] for batch in (10, 50)] == [25, 5]
     assert found[10]["last_loss"] < found[10]["first_loss"]
     one, other = (step.feed for step in steps)
@@ -243,8 +244,14 @@ def test_an_epoch_of_repeated_photos(
 
 def test_an_epoch_of_noise(full_epoch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_epoch, "NOISE", 6)
-    found = full_epoch.full_epochs(get("paper", width=1 / 8, input_size=67, num_classes=3), [4], None, CPU, count=9)
-    assert found[4]["steps"] == 2 and found[4]["images_per_second"] > 0
+    found = full_epoch.FullEpochs(get("paper", width=1 / 8, input_size=67, num_classes=3), None, CPU, count=9).run(4)
+    assert found["steps"] == 2 and found["images_per_second"] > 0
+
+
+def test_a_store_of_that_many_is_not_copied_again(full_epoch: Any, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_epoch, "repeated", None)
+    epochs = full_epoch.FullEpochs(get("paper", width=1 / 8, input_size=67, num_classes=3), store, CPU, count=50)
+    assert len(epochs.records) == 50 and np.array_equal(epochs.records[49].numpy(), store.train.records[49])
 
 
 def test_photos_that_do_not_fit(full_epoch: Any, store: Store) -> None:
@@ -280,7 +287,7 @@ def test_the_three_worst_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     slow = {"conv2 (grouped) backward": 2e-3, "update": 3e-3, "fc6 forward": 1e-3}
     floor = lambda part: max(part.bytes / 4e12, part.flop / 8e14)  # noqa: E731
     monkeypatch.setattr(train_gpu, "GPU", CPU)
-    monkeypatch.setattr(train_gpu, "choose_ways", lambda *_: {})
+    monkeypatch.setattr(train_gpu, "choose_ways", lambda *_: {f"conv{number}": "grouped" for number in range(1, 6)})
     monkeypatch.setattr(train_gpu, "part_seconds", lambda part: floor(part) + slow.get(part.name, 7e-6))
     found = train_gpu.print_parts(get("paper"), 128, 8e14, 4e12)
     assert list(found["worst"]) == ["update", "conv2 (grouped) backward", "fc6 forward"]
@@ -304,7 +311,7 @@ def test_the_gpus_command_on_photos(
 
     stubs = {
         "demand_gpu": lambda: None, "product_flops": lambda *_: 1e12, "copy_speed": lambda: 1e12, "GPU": CPU, "measure": measure,
-        "full_epochs": partial(train_gpu.full_epochs, count=150),
+        "FullEpochs": partial(train_gpu.FullEpochs, count=150),
         "get": lambda name: get(name, width=1 / 8, input_size=67, num_classes=3),
     }  # fmt: skip
     for name, stub in stubs.items():
@@ -316,7 +323,7 @@ def test_the_gpus_command_on_photos(
         train_gpu.main()
     out = capsys.readouterr().out
     result = json.loads(out.splitlines()[-1])
-    assert end.value.code == 1 and "batch 20 does not fit into this GPU's memory: CUDA out of memory\n" in out
+    assert end.value.code == 1 and "batch 20 could not be measured: CUDA out of memory\n" in out
     assert result["batches"] == {"10": {}, "20": None} and result["photos"] == {"agree": False}
     assert result["full_epoch"]["10"]["steps"] == 15
     monkeypatch.setattr(sys, "argv", [*line, "paper-2012"])

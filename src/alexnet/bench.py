@@ -24,16 +24,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import arithmetic, engines
-from alexnet.arithmetic import LRN, Dropout, Op
+from alexnet.arithmetic import LRN, Op
 from alexnet.console import say
 from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation, Preprocessing
-from alexnet.data.feed import Plan
 from alexnet.data.image import record_bytes
 from alexnet.data.loader import AUGMENT, Loader, stream
 from alexnet.data.store import Split
 from alexnet.model import AlexNet
-from alexnet.train.fused_step import TYPES, FusedStep, too_large
+from alexnet.train.fused_step import TYPES, FusedStep, build, out_of_memory
 from alexnet.train.optim import SGD
 from alexnet.train.plain_step import PlainStep, loss_function
 from alexnet.train.run import environment
@@ -112,7 +111,7 @@ def bench(
         gain = max(1.0, product_flops(device, scene.precision) / speed)  # where the machine was busy at first
         rows, speed = [row.with_floor(gain) for row in rows], speed * gain
     except torch.cuda.OutOfMemoryError as error:
-        raise too_large(f"batch (={batch})", device, f"--batch {max(1, batch // 2)}") from error
+        raise out_of_memory(f"batch (={batch})", device, f"--batch {max(1, batch // 2)}") from error
     finally:
         scene.close()
     print_table(rows)
@@ -220,9 +219,7 @@ class Scene:
         """The fused step with everything resident."""
         model = self.network()
         feed = feeding.open_feed("resident", self.loader, self.device)
-        plan = Plan(feed, self.augmentation, sum(isinstance(op, Dropout) for op in model.ops), self.device)
-        optimiser = SGD(model, 0.9, 5e-4, self.variant)
-        self._fused = FusedStep(model, self.augmentation.preprocessing, optimiser, feed, plan, TYPES[self.precision])
+        self._fused = build(feed, model, self.augmentation, SGD(model, 0.9, 5e-4, self.variant), TYPES[self.precision])
         return self._fused
 
     def training(self) -> Run:
@@ -249,8 +246,7 @@ class Scene:
     def inference(self) -> tuple[engines.Network, str]:
         """What `alexnet predict` and `evaluate` would multiply with, and its name."""
         if self._fused:
-            net = self._fused.net
-            return torch.inference_mode()(net), "fused"
+            return torch.inference_mode()(self._fused.for_testing()[0]), "fused"
         trained = Trained(self.network().eval(), (), self.augmentation.preprocessing, {}, {})
         network = engines.eager(trained.model)
         return torch.inference_mode()(network), "PyTorch, eager"

@@ -82,7 +82,7 @@ def bands(
             lines = [[line for line in log if "top1_error" in line and ("epoch" in line) == is_test] for log in logs]
             values = [[(line["step"] / per_epoch, line["top1_error"]) for line in one] for one in lines]
             epochs, errors = np.moveaxis(np.array(values), 2, 0)  # (runs, lines) each
-            _band(axes, epochs[0], errors, colour, f"{name}, n = {len(logs)}", marker or "o" * (len(epochs[0]) == 1))
+            _band(axes, epochs[0], errors, colour, f"{name}, n = {len(logs)}", marker if len(epochs[0]) > 1 else "o")
     training.set(title="top-1 error, training batches", xlabel="epoch", ylim=(0, 1))
     held_out.set(title="top-1 error, held out", xlabel="epoch", ylim=(0, 1))
     if level is not None:

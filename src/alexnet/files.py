@@ -49,6 +49,8 @@ def make_ready(path: Path) -> None:
     Raises:
         CheckpointError: it cannot be made or written.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path} cannot be written, as it is a folder: name another place.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent):

@@ -127,9 +127,8 @@ def report(run: Positional[Path], data: Path, out: Path | None = None) -> None:
 
     if not run.is_dir():
         raise CheckpointError(f"report needs a run's folder, with its log and configuration: {run} is none.")
-    folder = out or run / "report"
+    trained, store, folder = native.load(run), Store(data), out or run / "report"
     make_ready(folder / "index.html")
-    trained, store = native.load(run), Store(data)
     result = evaluate_classifier(engines.of(trained), store)
     print(page.write(folder, f"AlexNet on {data.name}", trained, store, result, run))
 

@@ -77,13 +77,13 @@ def host_memory() -> int:
 class Resident:
     """All records on the device.
 
-    Attributes:
-        records: (N, bytes) uint8.
+    Args:
+        records: (N, bytes) uint8, if they lie there already.
     """
 
-    def __init__(self, loader: Loader, device: torch.device) -> None:
+    def __init__(self, loader: Loader, device: torch.device, records: Tensor | None = None) -> None:
         self.loader = loader
-        self.records = _copied(loader.split.records, device)
+        self.records = _copied(loader.split.records, device) if records is None else records
 
     def positions(self, epoch: int, step: int) -> NDArray[np.int64]:
         """Which of `records` the batch is."""

@@ -14,6 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from alexnet.errors import TrainingError
 from alexnet.kernels import reference
 from alexnet.kernels.blocks import picture_blocks, tap_mask, weight_blocks
 from alexnet.kernels.reference import lrn, max_pool, spatial_norm, yuv_to_rgb
@@ -54,6 +55,22 @@ def lacking(device: torch.device) -> str | None:
         return "Triton is not installed (pip install triton)"
     major, minor = torch.cuda.get_device_capability(device)
     return None if major >= 8 else f"they need compute capability 8.0, and this GPU has {major}.{minor}"
+
+
+def check_alive(device: torch.device, error: Exception) -> None:
+    """After an error from a kernel: whether the GPU still answers. After an illegal access it does not, in this process.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError:
+            what = f"{type(error).__name__}: {str(error)[:200]}"
+            raise TrainingError(
+                f"a kernel broke this process's access to the GPU ({what}): start again with --fused off, and please report it."
+            ) from error
 
 
 def _dispatched(file: str, specified: Callable[P, R]) -> Callable[P, R]:

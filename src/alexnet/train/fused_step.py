@@ -12,7 +12,7 @@ the sums for the log.
 * The host reads the loss when a line of the log is due, and not before: `collect`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -160,8 +160,8 @@ class FusedStep:
         self.rates = torch.zeros(len(parameters), dtype=self.model.get_parameter("conv1.weight").dtype, device=self.sums.device)
         self._names = [name for part in lists for names in part for name in names]
         self._late, self._early = ([self._launch(names) for names in part if names] for part in lists)
-        launches = [*self._late, *self._early]
-        self.leaves = {name: leaf for one in launches for name, leaf in zip(one.names, one.leaves, strict=True)}
+        self.launches = [*self._late, *self._early]
+        self.leaves = {name: leaf for one in self.launches for name, leaf in zip(one.names, one.leaves, strict=True)}
 
     def _has_copy(self, name: str) -> bool:
         weight = self.optimiser.parameters[name]
@@ -250,7 +250,7 @@ class FusedStep:
             self._take(epoch, step, lr, scale, look)
         except torch.cuda.OutOfMemoryError as error:
             smaller = f"--batch-size {self.batch_size // 2}" + (" or --feed pinned" if isinstance(self.feed, Resident) else "")
-            raise too_large(f"batch_size (={self.batch_size})", self.sums.device, smaller) from error
+            raise out_of_memory(f"batch_size (={self.batch_size})", self.sums.device, smaller) from error
 
     def _take(self, epoch: int, step: int, lr: float, scale: float, look: Look | None) -> None:
         self._set_rates(lr, scale)
@@ -309,26 +309,41 @@ class FusedStep:
         self.feed.used(self._last)  # not to be overwritten before this, too, is done
         return images.contiguous(memory_format=torch.channels_last)
 
-    def first(self, epoch: int, step: int, count: int, dtype: torch.dtype) -> First:
-        """The first pictures of a batch and their gradients, made as training makes them; nothing is updated.
+    def first(self, epoch: int, step: int, count: int, leaves: Mapping[str, Tensor]) -> First:
+        """The first pictures of a batch and the gradients of their loss, made as training makes them; nothing is updated.
+
+        The whole batch goes through the kernels, as these are chosen by its size; only the first pictures count.
 
         Args:
-            dtype: to compute in; the step's own, or the parameters'.
+            leaves: what to compute with, as `self.leaves`; the type of conv1's weight is that of the maps.
         """
-        leaves = self.leaves if dtype == self.dtype else dict(self.optimiser.parameters)
         self.plan.ready(epoch, step)
         self.feed.ready(epoch, step)
-        whole = self.plan.row()
-        row = Row(*(field[:count] for field in whole))._replace(seeds=whole.seeds)
-        logits = self.net.classifier(self.net.convolutions(self._blocks(row, dtype), leaves), leaves, row.seeds)
-        loss, _ = kernels.cross_entropy_topk(logits, row.labels, self.smoothing)
+        row = self.plan.row()
+        features = self.net.convolutions(self._blocks(row, leaves["conv1.weight"].dtype), leaves)
+        logits, labels = self.net.classifier(features, leaves, row.seeds)[:count], row.labels[:count]
+        loss, _ = kernels.cross_entropy_topk(logits, labels, self.smoothing)
         found = torch.autograd.grad(loss, list(leaves.values()))
-        drawn = self.feed.records[row.which].cpu(), row.top.cpu(), row.left.cpu(), row.mirror.cpu(), row.colour.cpu()
-        return First(drawn, row.labels, row.seeds, dict(zip(leaves, found, strict=True)))
+        drawn = (self.feed.records[row.which[:count]], *(part[:count] for part in (row.top, row.left, row.mirror, row.colour)))
+        records, top, left, mirror, colour = (part.cpu() for part in drawn)
+        gradients = dict(zip(leaves, found, strict=True))
+        return First((records, top, left, mirror, colour), labels, row.seeds, gradients)
+
+    def fresh_leaves(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """As `self.leaves`, of a network that begins: in `dtype` what has a copy in it, float32 the rest."""
+        device = self.sums.device
+        fresh = AlexNet(self.model.variant, torch.Generator().manual_seed(0)).to(device)
+        fresh = fresh.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return {
+            name: weight.detach().to(dtype if self._has_copy(name) else weight.dtype).requires_grad_()
+            for name, weight in fresh.named_parameters()
+        }
 
     def for_testing(self) -> tuple[Network, list[Batch] | None]:
         """On a CPU the plain walk, by which `alexnet verify` counts to the picture."""
-        return (self.net, self.held_out) if self._cuda else (eager(self.model), None)
+        if not self._cuda:
+            return eager(self.model), None
+        return Fused(self.model), self.held_out  # the convolutions' ways were chosen for another type and batch
 
     def data_alone(self) -> Callable[[], None]:
         """A function that makes the plan's batches one after the other, as the step does, recorded where the step is."""
@@ -369,19 +384,25 @@ def open_step(
     try:
         feed = feeding.open_feed(place, loader, device)
     except torch.cuda.OutOfMemoryError as error:
-        raise too_large(f"feed (={recipe.feed})", device, "--feed auto") from error
-    dropouts = sum(isinstance(op, Dropout) for op in model.ops)
-    plan = Plan(feed, augmentation, dropouts, device)
-    fused = FusedStep(
-        model, augmentation.preprocessing, optimiser, feed, plan, TYPES[precision], smoothing=recipe.label_smoothing
-    )
+        raise out_of_memory(f"feed (={recipe.feed})", device, "--feed auto") from error
+    fused = build(feed, model, augmentation, optimiser, TYPES[precision], recipe.label_smoothing)
     needed = held_out.records.nbytes + (loader.split.records.nbytes if place == "resident" else 0)
     if needed <= free:
         fused.held_out = feeding.kept(held_out, device)
     return fused
 
 
-def too_large(what: str, device: torch.device, remedy: str) -> TrainingError:
+def build(
+    feed: Resident | Streamed, model: AlexNet, augmentation: Augmentation, optimiser: SGD, dtype: torch.dtype,
+    smoothing: float = 0.0,
+) -> FusedStep:  # fmt: skip
+    """The step on a feed's pictures, with a plan of its own."""
+    dropouts = sum(isinstance(op, Dropout) for op in model.ops)
+    plan = Plan(feed, augmentation, dropouts, model.get_parameter("conv1.weight").device)
+    return FusedStep(model, augmentation.preprocessing, optimiser, feed, plan, dtype, smoothing=smoothing)
+
+
+def out_of_memory(what: str, device: torch.device, remedy: str) -> TrainingError:
     """The GPU's memory is full."""
     free, total = torch.cuda.mem_get_info(device)
     return TrainingError(

@@ -86,6 +86,7 @@ class Place:
     window: Window = field(default_factory=Window)
     losses: list[float] = field(default_factory=list)  # of the latest lines of the log
     warned: list[str] = field(default_factory=list)  # of what, so that a resumed run does not repeat it
+    trained_by: list[str] = field(default_factory=list)  # kinds of step, in order; more than one if a resumed run found another
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> "Place":
@@ -135,9 +136,11 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
     step: Step | None = None
     try:
         step, kind = steps.open_step(
-            recipe, fused, precision, run.compiled, store, loader, model, augmentation, optimiser, (place.epoch, place.step)
-        )
+            recipe, fused=fused, precision=precision, compiled=run.compiled, store=store, loader=loader, model=model,
+            augmentation=augmentation, optimiser=optimiser, at=(place.epoch, place.step),
+        )  # fmt: skip
         _announce(recipe, store, loader, model, f"{device.type} ({kind})", run, place)
+        _note_step(place, f"{kind} on {device.type}")
         images_per_epoch = loader.steps_per_epoch * loader.batch_size
         result: Evaluation | None = None
         clock = time.monotonic() - place.seconds
@@ -269,6 +272,14 @@ def _keep(recipe: Recipe, folder: Path, trained: Trained, place: Place) -> None:
 # --- for the person ---------------------------------------------------------------------------------------------------------
 
 
+def _note_step(place: Place, kind: str) -> None:
+    """Keep what trains; say so if it is another than before."""
+    if place.trained_by[-1:] != [kind]:
+        if place.trained_by:
+            say(f"The run was begun by another step ({place.trained_by[-1]}).")
+        place.trained_by.append(kind)
+
+
 def _announce(recipe: Recipe, store: Store, loader: Loader, model: AlexNet, where: str, run: Run, place: Place) -> None:
     if loader.batch_size < recipe.batch_size:
         say(f"The store has {len(store.train)} pictures to train on: batches hold {loader.batch_size} instead of "
@@ -281,6 +292,7 @@ def _announce(recipe: Recipe, store: Store, loader: Loader, model: AlexNet, wher
         f"{model.variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "
         f"{recipe.epochs} epochs of {loader.steps_per_epoch} steps on {where}"
         f"{f'; resumed at epoch {place.epoch}, step {place.step}' if run.resumed else ''}."
+        f"{' The first step takes up to a minute.' if 'compiled' in where else ''}"
     )
 
 

@@ -57,6 +57,7 @@ def write_result(folder: Path, trained: Trained, store: Store, evaluation: Evalu
         "device": _device(trained),
         "epochs": trained.state["epoch"],
         "seconds": trained.state["seconds"],
+        "trained_by": trained.state["trained_by"],
         "evaluation": _summary(evaluation, store.held_out.name),
     }
     write_json(folder / RESULT, content)

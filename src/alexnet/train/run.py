@@ -16,6 +16,8 @@ import os
 import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,7 @@ def environment() -> dict[str, Any]:
         "numpy": np.__version__, "platform": f"{platform.system()} {platform.machine()}", "processor": _processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "triton": version("triton") if torch.cuda.is_available() and find_spec("triton") else None,
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ once `self_check.py` has held its gradients against float64. The loop sees a `St
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -65,6 +66,7 @@ class Step(Protocol):
 
 def open_step(
     recipe: Recipe,
+    *,
     fused: bool,
     precision: str,
     compiled: bool,
@@ -89,17 +91,31 @@ def open_step(
     device = model.get_parameter("conv1.weight").device
     if fused:
         step = fused_step.open_step(recipe, loader, store.held_out, model, augmentation, optimiser, precision)
-        problem = disagreement(step, *at) if must_be_checked(device) else None
+        problem = _checked(step, device, at)
         if not problem:
             return step, f"the fused step, {precision}"
-        step.close()
-        if recipe.fused == "on":
-            raise RecipeError(f"fused (=on) computes wrong gradients here: {problem}. Use auto or off, and please report it.")
-        say(f"The fused step is not used, as it computes wrong gradients here: {problem}. Please report it.")
+        if recipe.fused == "on" or recipe.precision == "bf16":  # which no other step has
+            asked = "fused (=on)" if recipe.fused == "on" else "precision (=bf16)"
+            raise RecipeError(f"{asked} needs the fused step, which is wrong here: {problem}. Use auto, and please report it.")
+        say(f"The fused step is not used, as it is wrong here: {problem}. Please report it.")
         precision = pick_precision(recipe.precision, device, False)
         set_precision(precision, device)
     plain = PlainStep(model, loss_function(model, compiled, recipe.label_smoothing), optimiser, loader, augmentation)
-    return plain, precision + (", compiled (the first step takes up to a minute)" if compiled else "")
+    return plain, f"{precision}, compiled" if compiled else precision
+
+
+def _checked(step: fused_step.FusedStep, device: torch.device, at: tuple[int, int]) -> str | None:
+    """What is wrong with the step, which is closed then."""
+    problem = None
+    try:
+        problem = disagreement(step, *at) if must_be_checked(device) else None
+    except BaseException:
+        with suppress(RuntimeError):  # a GPU that no longer answers
+            step.close()
+        raise
+    if problem:
+        step.close()
+    return problem
 
 
 def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
@@ -114,6 +130,8 @@ def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
     if recipe.fused == "on":
         if unknown or device.type not in ("cuda", "cpu"):
             raise RecipeError(f"fused (=on) cannot train this, as {unknown or f'it does not run on {device.type}'}: use auto.")
+        if device.type == "cuda" and (reason := kernels.lacking(device)):
+            raise RecipeError(f"fused (=on) cannot run here, as its kernels cannot ({reason}): use auto.")
         return True
     if device.type == "cpu":  # compiled, the plain step is faster there
         return False

@@ -246,7 +246,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, group
     tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
     known = x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and tf32)
     out = x.shape[0] * weight.shape[0] * (x.shape[2] + 2 * padding) * (x.shape[3] + 2 * padding)
-    if not known or weight.dtype != x.dtype or max(x.numel(), out) >= 2**31:
+    if not known or weight.dtype != x.dtype or padding >= weight.shape[-1] or max(x.numel(), out) >= 2**31:
         return F.conv2d(x, weight, bias, padding=padding, groups=groups)
     y = convolve_forward(x, weight, padding, groups)
     return y if bias is None else y + bias[:, None, None]

@@ -84,7 +84,7 @@ def sgd_step(
     sizes = tuple(w.numel() for w in weights)
     config = _step.configs[0]
     if len(_step.configs) > 1:
-        config = _measured(weights[0].device, *(tensors[0].dtype for tensors in groups))
+        config = _measured(weights[0].device, bool(copies))
     pieces = sum(triton.cdiv(size, config.kwargs["NUMBERS"]) for size in sizes)
     _step.fn[pieces,](
         tuple(weights), tuple(velocities), tuple(gradients), tuple(copies or weights), sizes, tuple(decays), lr, momentum,
@@ -94,13 +94,13 @@ def sgd_step(
 
 
 @cache
-def _measured(device: torch.device, *dtypes: torch.dtype) -> triton.Config:
-    """The fastest configuration on one tensor; `dtypes` of weight, velocity, gradient, and copy if there is one."""
-    tensors = [(torch.zeros(SCRATCH, dtype=dtype, device=device),) for dtype in dtypes]
-    copies = tensors[3] if len(tensors) > 3 else tensors[0]
+def _measured(device: torch.device, with_copies: bool) -> triton.Config:
+    """The fastest configuration on one tensor, whose gradient is bfloat16 if it has a copy in it."""
+    kinds = torch.float32, torch.float32, *[torch.bfloat16 if with_copies else torch.float32] * 2
+    *tensors, copies = [(torch.zeros(SCRATCH, dtype=kind, device=device),) for kind in kinds]
     _step[lambda meta: (triton.cdiv(SCRATCH, meta["NUMBERS"]),)](
-        *tensors[:3], copies, (SCRATCH,), (0.0,), torch.zeros(1, device=device), 0.0,
-        T=1, COPY=len(tensors) > 3, NESTEROV=False, enable_fp_fusion=True,
+        *tensors, copies, (SCRATCH,), (0.0,), torch.zeros(1, device=device), 0.0,
+        T=1, COPY=with_copies, NESTEROV=False, enable_fp_fusion=True,
     )  # fmt: skip
     return _step.best_config
 

@@ -9,9 +9,10 @@ the first launch of each kind runs each for about 10 ms on its own arguments and
   A launch is of a new kind if a dtype or a `key` argument of it is new: channels, sides of the map, `octave` of the batch.
 * Where: in Triton's cache (~/.triton/cache, or TRITON_CACHE_DIR), with the compiled kernels. The next process finds the choice
   there and measures nothing. The folder is keyed by compute capability, Triton and the kernel's text, so GPUs of one capability
-  that share a home share a choice. TRITON_PRINT_AUTOTUNING=1 prints what is chosen; emptying the folder chooses anew.
-* What it costs, once per machine: each configuration's compiling, about half a second, and its 10 ms; meanwhile 256 MB of the
-  GPU's memory, to empty its cache with.
+  that share a home share a choice. TRITON_PRINT_AUTOTUNING=1 prints what is chosen. A choice made while other programs kept the
+  GPU busy may be a poor one: empty the folder, and let one run begin before `--at-once` starts several.
+* What it costs, once per machine: each configuration's compiling, half a second (a convolution's up to 2.5), and its 10 ms;
+  meanwhile 256 MB of the GPU's memory, to empty its cache with.
 
 A kernel that adds in place must not be measured on its own arguments (`sgd.py` takes others); one that writes all of its output
 anew may be: what the last launch wrote stands. A choice may change the order of float32 sums, in the biases' gradients. Two
