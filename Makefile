@@ -31,8 +31,8 @@ fix: .venv/developers ## rewrite what ruff can
 bench: .venv/developers ## time training, inference and preparing against their peers
 	@$(BIN)/python benchmarks/train_cpu.py && $(BIN)/python benchmarks/infer_cpu.py && $(BIN)/python benchmarks/prepare.py
 
-bench-gpu: .venv/developers ## check, time and compare training on a GPU; DATA=store learns from its photos too
-	@$(BIN)/python benchmarks/train_gpu.py $(if $(DATA),--data "$(DATA)")
+bench-gpu: .venv/developers ## check, time and compare training on a GPU; DATA=store learns from its photos too, FULL=1 takes an epoch of 117 GiB
+	@$(BIN)/python benchmarks/train_gpu.py $(if $(DATA),--data "$(DATA)") $(if $(FULL),--full)
 
 clean: ## remove what `make` made
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

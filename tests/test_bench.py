@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,7 @@ def test_a_rate_is_pictures_over_time() -> None:
 def test_ratios_are_block_by_block() -> None:
     row = Row("peer", [50.0, 200.0], None, first=[100.0, 100.0])
     assert row.ratios == [2.0, 0.5] and row.as_json()["first_over_this"] == 1.25
+    assert replace(row, first=row.rates).as_json()["first_over_this"] is None
 
 
 def test_a_peer_that_fails_drops_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -159,7 +159,11 @@ def test_family_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytest.
     assert "names epoch 9" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--keep", "0,9")
     assert "is larger than the pictures" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--input-size", "96")
     assert not (tmp_path / "family").exists()
+    assert "seed (=3) has no use beside seeds" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--seed", "3")
     assert "with --average" in fails(capsys, 2, "evaluate", str(run), str(run), *data)
+    assert "a network twice" in fails(
+        capsys, 2, "evaluate", str(run), str(run / "latest.safetensors"), str(run), *data, "--average"
+    )
     assert "add --average" in fails(capsys, 2, "evaluate", str(run), *data, "--fit")
     assert "needs two networks" in fails(capsys, 2, "evaluate", str(run), *data, "--average")
     assert "--data is for runs" in fails(capsys, 2, "verify", str(store.folder), *data)

@@ -36,7 +36,7 @@ from alexnet.train.fused_step import TYPES, FusedStep, build, out_of_memory
 from alexnet.train.optim import SGD
 from alexnet.train.plain_step import PlainStep, loss_function
 from alexnet.train.run import environment
-from alexnet.train.steps import pick_precision, set_precision
+from alexnet.train.steps import pays, pick_precision, set_precision
 from alexnet.variants import Variant
 from alexnet.weights.native import Trained
 
@@ -78,7 +78,7 @@ class Row:
         """Plain data."""
         share = None if self.floor is None else round(self.rate / self.floor, 4)
         extremes = [round(f(self.rates), 1) for f in (min, max)]
-        ratio = round(statistics.median(self.ratios), 3)
+        ratio = None if self.first is self.rates else round(statistics.median(self.ratios), 3)
         return {"images_per_second": round(self.rate, 1), "range": extremes, "share": share, "first_over_this": ratio}
 
 
@@ -95,9 +95,10 @@ def bench(
     Raises:
         TrainingError: the batch does not fit into the GPU's memory.
     """
-    scene = Scene(variant, device, batch, compile and (device.type == "cuda" or bool(shutil.which("g++"))))
-    say(f"Measuring on {scene.hardware}, batch {batch}, {scene.precision} ...")
+    scene = None
     try:
+        scene = Scene(variant, device, batch, compile and (device.type == "cuda" or bool(shutil.which("g++"))))
+        say(f"Measuring on {scene.hardware}, batch {batch}, {scene.precision} ...")
         speed = product_flops(device, scene.precision)
         train_floor = speed / arithmetic.training_flop(variant.layers())
         test_floor = speed / (2 * variant.multiply_adds)
@@ -113,7 +114,8 @@ def bench(
     except torch.cuda.OutOfMemoryError as error:
         raise out_of_memory(f"batch (={batch})", device, f"--batch {max(1, batch // 2)}") from error
     finally:
-        scene.close()
+        if scene:
+            scene.close()
     print_table(rows)
     return {
         "benchmark": "bench", "variant": variant.name, "hardware": scene.hardware, "batch": batch, "precision": scene.precision,
@@ -200,7 +202,8 @@ class Scene:
 
     def __init__(self, variant: Variant, device: torch.device, batch: int, compile: bool) -> None:
         self.variant, self.device, self.batch, self.compile = variant, device, batch, compile
-        self.precision = pick_precision("auto", device, device.type == "cuda")
+        self.takes_fused = pays(variant, device)
+        self.precision = pick_precision("auto", device, self.takes_fused)
         set_precision(self.precision, device)
         self.loader = Loader(noise(max(STORED, variant.input_size), BATCHES * batch, variant.num_classes), batch, seed=0)
         preprocessing = preprocessing_of(variant).to(device)
@@ -224,7 +227,7 @@ class Scene:
 
     def training(self) -> Run:
         """One step after the other as `alexnet train` takes them here."""
-        if self.device.type == "cuda":
+        if self.takes_fused:
             fused = self.fused()
             return Steps(self.loader, lambda epoch, step: fused.take(epoch, step, LR, 1.0))
         model = self.network()

@@ -211,7 +211,7 @@ def test_labels_constant(store: Store, tmp_path: Path) -> None:
 def test_labels_shuffled(which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     store: Store = request.getfixturevalue(which)
     mixed = relabelled(store, tmp_path / "mixed", np.random.default_rng(1).permutation)
-    small = {**EIGHTH, "input_size": 72}
+    small = {**EIGHTH, "input_size": max(72, store.size * 3 // 4)}
     assert names(examine(recipes.get("laptop", **small), mixed)) == ["shuffled-labels"]
     healthy = examine(recipes.get("laptop", **small), store)
     assert names(healthy) == [] and healthy.labels.score is not None and healthy.labels.score > 10

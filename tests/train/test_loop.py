@@ -17,8 +17,8 @@ import torch
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.train import loop, recipes
-from alexnet.train.loop import fresh, train
-from alexnet.train.plain_step import loss_function
+from alexnet.train.loop import check_size, fresh, train
+from alexnet.train.plain_step import PlainStep, loss_function
 from alexnet.weights import native
 
 SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}
@@ -144,6 +144,28 @@ def wait_for_progress(run: Path, process: "subprocess.Popen[bytes]") -> None:
         assert process.poll() is None, "the run ended before it was killed: make it longer"
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_a_store_of_larger_pictures_is_refused(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A net that sees a small part of each picture, in training and at test, is what nobody means."""
+    check_size(recipe(), store)
+    monkeypatch.setattr(store, "size", 256)
+    with pytest.raises(RecipeError, match=r"input_size \(=64\) is small for the pictures of .*would see 6% of each.*--size 74"):
+        train(recipe(), store, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    check_size(recipes.get("paper-2012"), store)
+
+
+def test_a_full_gpu_is_named(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the plain step too; the GPU is the test's invention."""
+
+    def full(*arguments: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(PlainStep, "take", full)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 8 * 2**30))
+    with pytest.raises(TrainingError, match=r"batch_size \(=10\) does not fit .*1.0 of 8.0 GiB.*--batch-size 5"):
+        train(recipe(batch_size=10), store, tmp_path / "run")
 
 
 def test_label_smoothing(store: Store) -> None:

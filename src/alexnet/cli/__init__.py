@@ -94,6 +94,12 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # `alexnet predict ... | head`
         sys.stderr.close()
         raise SystemExit(141) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch.cuda's, without importing it for each command
+            raise
+        remedy = "end other programs that use it, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
+        print(f"alexnet: the GPU's memory is full: {remedy}.", file=sys.stderr)
+        raise SystemExit(2) from None
     except OSError as error:  # a folder that may not be written, a file in the place of a folder
         if error.filename is None:
             raise

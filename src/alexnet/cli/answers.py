@@ -84,6 +84,8 @@ def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:
         raise CheckpointError("evaluate needs a run: alexnet evaluate RUN --data STORE")
     if len(found) > 1 and not average:
         raise CheckpointError(f"evaluate takes one network, or several (={len(found)}) with --average.")
+    if len({one.resolve() for one in found}) < len(found):
+        raise CheckpointError("evaluate was given a network twice, which would count twice in the average: name each once.")
     if fit and not average:
         raise CheckpointError("fit finds the coefficients of an average: add --average and more runs.")
     return found

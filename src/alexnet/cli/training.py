@@ -136,6 +136,8 @@ def _train_family(command: Training, seeds: str) -> None:
     from alexnet.train import record
     from alexnet.train.family import parse_seeds, train_family
 
+    if command.recipe.seed:
+        raise RecipeError(f"seed (={command.recipe.seed}) has no use beside seeds (={seeds}): leave one of them out.")
     store, wanted = Store(command.data), parse_seeds(seeds)
     summary = train_family(command.recipe, store, command.out, wanted, command.resume, command.at_once)
     record.write_family(command.out, command.recipe, store, summary)

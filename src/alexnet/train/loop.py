@@ -32,6 +32,7 @@ from alexnet.errors import FULL_DISK, CheckpointError, Interrupted, RecipeError,
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
 from alexnet.train import steps
+from alexnet.train.fused_step import out_of_memory
 from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.plain_step import compile_pays
 from alexnet.train.recipes import Recipe
@@ -44,6 +45,8 @@ from alexnet.weights import native
 from alexnet.weights.native import BEST, KEPT, LATEST, Trained
 
 LOG_STEPS = 20
+#: Stored pictures may have this many times the side of a crop; ImageNet's 256 have 1.14 times the 224.
+MOST_ROOM = 1.5
 STOPPED = "stopped at epoch {epoch:.2f} and saved. Go on with the same command and --resume."
 
 
@@ -201,6 +204,8 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
         trained = replace(trained, extra={}, state=asdict(place))
         if not (folder / RESULT).exists():
             write_result(folder, trained, store, result)
+    except torch.cuda.OutOfMemoryError as error:
+        raise out_of_memory(f"batch_size (={loader.batch_size})", device, f"--batch-size {loader.batch_size // 2}") from error
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
@@ -216,8 +221,14 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
 
 
 def check_size(recipe: Recipe, store: Store) -> None:
-    """Refuse a store of pictures smaller than the crop, before a folder is made for the run."""
+    """Refuse a store of pictures smaller than the crop, or so large that a crop is a small part; before a folder is made."""
     size = recipe.network(len(store.classes)).input_size
+    if store.size > MOST_ROOM * size:
+        raise RecipeError(
+            f"input_size (={size}) is small for the pictures of {store.folder} (={store.size}): the net would see "
+            f"{(size / store.size) ** 2:.0%} of each. Prepare a store with --size {2 * round(size * 4 / 7)}, or pass a larger "
+            "--input-size."
+        )
     if size > store.size:
         raise RecipeError(
             f"input_size (={size}) is larger than the pictures of {store.folder} (={store.size}): prepare a store with "

@@ -126,19 +126,26 @@ def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
     """
     if recipe.fused == "off":
         return False
-    unknown = None if covers(variant) else f"it does not know activation={variant.activation}"
     if recipe.fused == "on":
-        if unknown or device.type not in ("cuda", "cpu"):
-            raise RecipeError(f"fused (=on) cannot train this, as {unknown or f'it does not run on {device.type}'}: use auto.")
-        if device.type == "cuda" and (reason := kernels.lacking(device)):
-            raise RecipeError(f"fused (=on) cannot run here, as its kernels cannot ({reason}): use auto.")
+        reason = _unknown(variant) or (kernels.lacking(device) if device.type != "cpu" else None)
+        if reason:
+            raise RecipeError(f"fused (=on) cannot train this here ({reason}): use auto.")
         return True
+    return pays(variant, device)
+
+
+def pays(variant: Variant, device: torch.device) -> bool:
+    """Whether the fused step is the fastest that a device has. Where a GPU has it not, the person is told why."""
     if device.type == "cpu":  # compiled, the plain step is faster there
         return False
-    reason = unknown or kernels.lacking(device)
+    reason = _unknown(variant) or kernels.lacking(device)
     if reason:
         say(f"The fused step is not used ({reason}): the plain one runs on {device.type}, in float32 and more passes, slower.")
     return reason is None
+
+
+def _unknown(variant: Variant) -> str | None:
+    return None if covers(variant) else f"it does not know activation={variant.activation}"
 
 
 def must_be_checked(device: torch.device) -> bool:
