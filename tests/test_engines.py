@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from alexnet import AlexNet, engines
 from alexnet.data.augment import Preprocessing
@@ -14,6 +16,7 @@ from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.export import export
+from alexnet.fused import Fused
 from alexnet.predict import predict
 from alexnet.variants import get
 from alexnet.weights import native
@@ -167,3 +170,38 @@ def test_ctrl_c_after_two_networks_on_openvino() -> None:
     pytest.importorskip("onnx")
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
+# --- the GPU's kernels ------------------------------------------------------------------------------------------------
+
+
+def test_kernels_are_trusted_where_they_agree(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a CPU they are their reference; logits of float32 sums in another order, the second batch's by the kernels."""
+    model = trained.model.eval()
+    size, calls = model.variant.input_size, []
+
+    def fused(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return Fused(model)(x)
+
+    network, plain = engines.trusted(fused, engines.eager(model)), engines.eager(model)
+    with torch.no_grad():
+        for count in (2, 3, 4):
+            x = torch.randn(count, 3, size, size)
+            torch.testing.assert_close(network(x), plain(x), rtol=1e-4, atol=1e-4)
+    assert calls == [2, 3, 4] and not capsys.readouterr().err
+    assert engines.fastest(model)(x).shape == (4, model.variant.num_classes)
+
+
+@pytest.mark.parametrize("broken", [lambda y: 1.1 * y, lambda y: y * torch.nan, lambda y: y.view(-1, 10**9)])
+def test_kernels_that_are_wrong_are_left(
+    trained: Trained, broken: Callable[[Tensor], Tensor], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = trained.model.eval()
+    plain = engines.eager(model)
+    network = engines.trusted(lambda x: broken(plain(x)), plain)
+    with torch.no_grad():
+        x = torch.randn(2, 3, model.variant.input_size, model.variant.input_size)
+        assert torch.equal(network(x), plain(x)) and torch.equal(network(x), plain(x))
+    told = capsys.readouterr().err
+    assert told.count("The GPU's kernels are not used") == 1

@@ -151,13 +151,18 @@ def fastest(model: AlexNet) -> Network:
     plain, device = eager(model), model.get_parameter("conv1.weight").device
     if device.type != "cuda" or not covers(model.variant) or kernels.lacking(device):
         return plain
+    return trusted(Fused(model), plain)
+
+
+def trusted(fused: Network, plain: Network) -> Network:
+    """`fused`, if its first answer is that of `plain`, and else `plain`; the first batch takes both."""
     chosen: Network | None = None
 
     def network(x: Tensor) -> Tensor:
         nonlocal chosen
         if chosen:
             return chosen(x)
-        expected, fused = plain(x), Fused(model)
+        expected = plain(x)
         problem = _differs(fused, x, expected)
         if problem:
             say(f"The GPU's kernels are not used, as they are wrong here: {problem}. Please report it.")
