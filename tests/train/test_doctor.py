@@ -142,6 +142,8 @@ def test_as_json(store: Store) -> None:
         ("paper-2012", {"init": "he"}, "he-large-pixels", "pixels"),
         ("small-photos", {"lr": 0.5}, "large-steps", "lr"),
         ("paper-2012", {"lr": 0.5}, "large-steps", "lr"),
+        ("laptop", {"lr": 1e-7}, "small-steps", "lr"),
+        ("caffe", {"init_std": (0.001,) * 8, "width": 1.0, "input_size": 96}, "fading", "init"),
     ],
 )
 def test_named_on_photos(photos: Store, recipe: str, changes: dict[str, Any], cause: str, field: str) -> None:

@@ -370,6 +370,18 @@ def small_start(findings: Findings) -> Cause | None:
     return pictures_alike(findings.variant, findings.layer("pool5").spread, findings.pictures.deviation)
 
 
+def small_steps(findings: Findings) -> Cause | None:
+    """The first step changes no layer by `STILL` of its weights."""
+    updates = [layer.update for layer in findings.layers if layer.update is not None]
+    if not all(update < STILL for update in updates):
+        return None
+    return Cause(
+        "small-steps",
+        f"the first step changes no layer by more than {max(updates):.1g} of its weights; {STILL:g} would be little", "lr",
+        f"Pass a higher --lr; the recipes have 0.01 and 0.02, this one {findings.recipe.lr:g}",
+    )  # fmt: skip
+
+
 def exploding(findings: Findings) -> Cause | None:
     """The loss passes `EXPLODED`, or is no number any more, within the trial's steps."""
     worst = max(findings.trial) if all(map(isfinite, findings.trial)) else float("inf")
@@ -408,6 +420,6 @@ def shuffled(findings: Findings) -> Cause | None:
 
 Rule = Callable[[Findings], Cause | None]
 PICTURE_RULES: tuple[Rule, ...] = (small_scale, equal_pictures, mean_not_subtracted)
-START_RULES: tuple[Rule, ...] = (small_start,)
+START_RULES: tuple[Rule, ...] = (small_start, small_steps)
 STEP_RULES: tuple[Rule, ...] = (exploding,)
 LABEL_RULES: tuple[Rule, ...] = (one_class, shuffled)
