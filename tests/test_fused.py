@@ -94,8 +94,8 @@ def test_the_walks_are_one(name: str, changes: dict[str, Any]) -> None:
         assert relative(fused(x), model.eval()(x)) < 1e-10
 
 
-@pytest.mark.parametrize("way", ["split", "dense", "own"])
-def test_convolutions_four_ways(way: str) -> None:
+@pytest.mark.parametrize("way", ["split", "dense"])  # our own has tests/kernels/test_convolve.py
+def test_convolutions_each_way(way: str) -> None:
     """Output and gradients of conv2, conv4 and conv5 in towers are those of the grouped convolution."""
     model = network("paper")
     x, weights = pictures(model), dict(model.named_parameters())

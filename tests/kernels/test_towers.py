@@ -39,7 +39,7 @@ def fails(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: 
 
 
 @pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize("name", towers.WAYS)
+@pytest.mark.parametrize("name", ["split", "dense"])  # our own is the library's on a CPU; see test_convolve.py
 def test_all_ways_agree(name: str, first: bool) -> None:
     assert towers._wrong(towers.WAYS[name], shape(first=first)) is None
     assert towers._wrong(towers.WAYS[name], shape(first=first, dtype=torch.bfloat16)) is None
