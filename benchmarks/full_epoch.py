@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet import paper
@@ -32,6 +33,7 @@ from alexnet.variants import Variant
 IMAGENET = 1_281_167
 NOISE = 1024  # different records, where there is no store
 COLLECT = 20  # steps
+PIECE = 4096  # records copied at a time
 FIRST_STEPS = 5  # of which three are not recorded
 
 
@@ -50,8 +52,7 @@ class FullEpochs:
         # Its records lie on the device alone.
         self.split = Split("train", split.records, np.resize(split.labels, count), Path())
         start = time.monotonic()
-        records = feeding.Resident(Loader(split, 1, seed=0), device).records
-        self.records = records[:count] if len(records) >= count else repeated(records, count)
+        self.records = filled_with(split.records, count, device)
         filled = f"{count:,} records from {len(split):,}, {self.records.nbytes / 2**30:.2f} GiB"
         print(f"\n{filled}, in {time.monotonic() - start:.1f} s", flush=True)
 
@@ -97,13 +98,18 @@ def check_store(variant: Variant, store: Store) -> None:
         )
 
 
-def repeated(records: Tensor, count: int) -> Tensor:
-    """(count, bytes): `records` over and over, where they lie."""
-    whole = torch.empty((count, records.shape[1]), dtype=records.dtype, device=records.device)
-    for piece in whole.split(len(records)):
-        piece.copy_(records[: len(piece)])
+def filled_with(records: NDArray[np.uint8], count: int, device: torch.device) -> Tensor:
+    """(count, bytes) on the device: `records`, copied there once, and then over and over."""
+    whole = torch.empty((count, records.shape[1]), dtype=torch.uint8, device=device)
+    there = min(count, len(records))
+    for start in range(0, there, PIECE):
+        end = min(start + PIECE, there)
+        whole[start:end] = torch.from_numpy(np.array(records[start:end]))
+    for start in range(there, count, there):
+        piece = whole[start : start + there]
+        piece.copy_(whole[: len(piece)])
     if whole.is_cuda:
-        torch.cuda.synchronize(whole.device)
+        torch.cuda.synchronize(device)
     return whole
 
 

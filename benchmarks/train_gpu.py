@@ -59,6 +59,7 @@ GPU = torch.device("cuda")
 INPUTS, REPLAYS, BLOCKS = 8, 10, 5
 PREDICTED = {128: 64_000, 1024: 80_000}  # images a second of an H200 with the library's convolutions
 WANTED = {128: 64_000, 1024: 90_000}  # images a second of an H200, kept up
+LOOK_SHARE = 0.01  # of the steps' time, for looking at the network
 WANTED_DATA = 1_000_000  # images a second of the data path alone
 WANTED_TIMES = {"torchvision's, AMP": 3.0, "torchvision's, AMP, compiled": 1.5}
 BF16 = 2  # bytes
@@ -343,11 +344,12 @@ def print_contest(rows: list[Row], batch: int) -> None:
         print(f"predicted for an H200: {PREDICTED[batch]:,}; measured {rows[0].rate / PREDICTED[batch]:.2f} of it")
 
 
-def met(found: float, wanted: float | None, unit: str) -> str:
-    """Whether a figure for an H200 is reached; nothing where there is none."""
+def met(found: float, wanted: float | None, unit: str, most: bool = False) -> str:
+    """Whether a figure for an H200 is reached, or not exceeded; nothing where there is none."""
     if wanted is None:
         return ""
-    return f"  ({'met' if found >= wanted else 'missed'}: {abs(wanted):,.10g}{unit} wanted of an H200)"
+    reached = found <= wanted if most else found >= wanted
+    return f"  ({'met' if reached else 'missed'}: at {'most' if most else 'least'} {wanted:,.10g}{unit} wanted of an H200)"
 
 
 def look_share(fused: FusedStep, step: float) -> float:
@@ -410,7 +412,10 @@ def whole(scene: Scene, floor: float, duration: float) -> dict[str, Any]:
     (data,) = contest({"data": scene.data()}, GPU, batch, None, BLOCKS, 0)
     print(f"data path alone: {data.rate:,.0f} images/s{met(data.rate, WANTED_DATA, '')}")
     share = look_share(fused, seconds(ours, GPU, 200))
-    print(f"looking at the network once in {LOOK_STEPS} steps takes {share:.2%} of their time{met(-share, -0.01, '')}")
+    print(
+        f"looking at the network once in {LOOK_STEPS} steps takes {share:.2%} of their time"
+        f"{met(share, LOOK_SHARE, '', most=True)}"
+    )
     print(f"GPU memory at most: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB; clocks {clocks()}")
     return result | {"data_images_per_second": round(data.rate), "look_share": round(share, 5)}
 
@@ -506,6 +511,9 @@ def main() -> None:
     }
     records = in_memory("ImageNet", FullEpochs, variant, store, GPU) if arguments.full else None
     full = {batch: in_memory(f"batch {batch}", records.run, batch) for batch in arguments.batch} if records else None
+    del records  # 117 GiB
+    gc.collect()
+    torch.cuda.empty_cache()
     learned = real_data.compare(photos, arguments) if photos else None
     print(json.dumps({
         "benchmark": "train_gpu", "variant": variant.name, "checks": check, "product_tflops": round(flops / 1e12, 1),

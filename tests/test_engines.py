@@ -205,3 +205,18 @@ def test_kernels_that_are_wrong_are_left(
         assert torch.equal(network(x), plain(x)) and torch.equal(network(x), plain(x))
     told = capsys.readouterr().err
     assert told.count("The GPU's kernels are not used") == 1
+
+
+def test_kernels_are_looked_at_for_each_size_of_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are chosen by size; numbers that are not finite, on both sides, are the network's own."""
+
+    def plain(x: Tensor) -> Tensor:
+        return x / x[:, :1]
+
+    network = engines.trusted(lambda x: plain(x) * (len(x) < 8), plain)
+    for count in (2, 9, 9):
+        x = torch.rand(count, 3) + 1
+        assert torch.equal(network(x), plain(x))
+    assert capsys.readouterr().err.count("are not used for 9 pictures") == 1
+    zeros = torch.zeros(2, 3)
+    assert engines.trusted(plain, plain)(zeros).isnan().all() and not capsys.readouterr().err

@@ -38,7 +38,6 @@ from alexnet.train.plain_step import PlainStep, loss_function
 from alexnet.train.run import environment
 from alexnet.train.steps import pays, pick_precision, set_precision
 from alexnet.variants import Variant
-from alexnet.weights.native import Trained
 
 Run = Callable[[], object]
 STORED = 256  # side of the stored pictures, or the input's if that is larger
@@ -248,11 +247,8 @@ class Scene:
 
     def inference(self) -> tuple[engines.Network, str]:
         """What `alexnet predict` and `evaluate` would multiply with, and its name."""
-        if self._fused:
-            return torch.inference_mode()(self._fused.for_testing()[0]), "fused"
-        trained = Trained(self.network().eval(), (), self.augmentation.preprocessing, {}, {})
-        network = engines.eager(trained.model)
-        return torch.inference_mode()(network), "PyTorch, eager"
+        network = engines.fastest(self.network().eval())
+        return torch.inference_mode()(network), "fused" if self.takes_fused else "PyTorch, eager"
 
     def peers(self) -> dict[str, Run]:
         """The naive network and torchvision's, on one ready batch on the device."""

@@ -150,7 +150,7 @@ def test_a_store_of_larger_pictures_is_refused(store: Store, tmp_path: Path, mon
     """A net that sees a small part of each picture, in training and at test, is what nobody means."""
     check_size(recipe(), store)
     monkeypatch.setattr(store, "size", 256)
-    with pytest.raises(RecipeError, match=r"input_size \(=64\) is small for the pictures of .*would see 6% of each.*--size 74"):
+    with pytest.raises(RecipeError, match=r"input_size \(=64\) is small for the pictures of .*would see 6% of each.*--size 72"):
         train(recipe(), store, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     check_size(recipes.get("paper-2012"), store)

@@ -57,7 +57,7 @@ def lacking(device: torch.device) -> str | None:
     return None if major >= 8 else f"they need compute capability 8.0, and this GPU has {major}.{minor}"
 
 
-def check_alive(device: torch.device, error: Exception) -> None:
+def check_alive(device: torch.device, error: Exception, remedy: str) -> None:
     """After an error from a kernel: whether the GPU still answers. After an illegal access it does not, in this process.
 
     Raises:
@@ -69,7 +69,7 @@ def check_alive(device: torch.device, error: Exception) -> None:
         except RuntimeError:
             what = f"{type(error).__name__}: {str(error)[:200]}"
             raise TrainingError(
-                f"a kernel broke this process's access to the GPU ({what}): start again with --fused off, and please report it."
+                f"a kernel broke this process's access to the GPU ({what}): {remedy}, and please report it."
             ) from error
 
 

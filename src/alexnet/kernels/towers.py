@@ -109,7 +109,7 @@ def _seconds_if_right(name: str, shape: Shape) -> float:
             raise ArithmeticError(f"{wrong} is not the library's")
         return _seconds(WAYS[name], shape)
     except Exception as error:  # of a compiler, of a library, for lack of memory: training goes on without
-        kernels.check_alive(shape.device, error)
+        kernels.check_alive(shape.device, error, "train with --fused off")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         say(f"Convolutions: {name} is left out ({reason}), for {shape}.")
         return math.inf

@@ -373,7 +373,7 @@ def small_start(findings: Findings) -> Cause | None:
 def small_steps(findings: Findings) -> Cause | None:
     """The first step changes no layer by `STILL` of its weights."""
     updates = [layer.update for layer in findings.layers if layer.update is not None]
-    if not all(update < STILL for update in updates):
+    if not updates or not all(update < STILL for update in updates):
         return None
     return Cause(
         "small-steps",

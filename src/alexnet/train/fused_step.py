@@ -28,7 +28,7 @@ from alexnet.data.augment import Augmentation, Preprocessing
 from alexnet.data.feed import Plan, Resident, Row, Streamed
 from alexnet.data.loader import Batch, Loader
 from alexnet.data.store import Split
-from alexnet.engines import Network, eager
+from alexnet.engines import Network, eager, trusted
 from alexnet.errors import TrainingError
 from alexnet.fused import Fused, convolution_shapes
 from alexnet.kernels import towers
@@ -87,20 +87,22 @@ def _in_order_of(weight: Tensor, gradient: Tensor) -> Tensor:
     return torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
 
 
-class First(NamedTuple):
-    """The first pictures of a batch, and what they alone give.
+class Sample(NamedTuple):
+    """Some pictures of a batch, and what they alone give.
 
     Attributes:
+        rows: (n,) int64, which of the batch.
         drawn: records, top, left, mirror and colour, as `kernels.augment` takes them; on the CPU.
-        labels: (N,) int64.
+        labels: (n,) int64.
         seeds: (dropout layers,) int64.
-        gradients: of the mean loss, by parameter.
+        values: pool5's maps, the logits, and each parameter's gradient of the mean loss, by name.
     """
 
+    rows: Tensor
     drawn: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     labels: Tensor
     seeds: Tensor
-    gradients: dict[str, Tensor]
+    values: dict[str, Tensor]
 
 
 class FusedStep:
@@ -138,11 +140,12 @@ class FusedStep:
         self.dtype, self.smoothing = dtype, smoothing
         self.batch_size = feed.loader.batch_size
         device = model.get_parameter("conv1.weight").device
+        self.net = Fused(model, choose_ways(model.variant, self.batch_size, dtype, device))
+        self._tested = trusted(Fused(model), eager(model))  # the ways above were chosen for another type and batch
         self._cuda = device.type == "cuda"
         self._before = torch.cuda.current_stream(device) if self._cuda else None
         self._stream = _own_stream(device) if self._cuda else None
         self._second = torch.cuda.Stream(device) if self._cuda else None
-        self.net = Fused(model, choose_ways(model.variant, self.batch_size, dtype, device))
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self._counted = self._queued = self._last = 0
         self.held_out: list[Batch] | None = None
@@ -249,7 +252,9 @@ class FusedStep:
         try:
             self._take(epoch, step, lr, scale, look)
         except torch.cuda.OutOfMemoryError as error:
-            smaller = f"--batch-size {self.batch_size // 2}" + (" or --feed pinned" if isinstance(self.feed, Resident) else "")
+            smaller = f"--batch-size {max(1, self.batch_size // 2)}" + (
+                " or --feed pinned" if isinstance(self.feed, Resident) else ""
+            )
             raise out_of_memory(f"batch_size (={self.batch_size})", self.sums.device, smaller) from error
 
     def _take(self, epoch: int, step: int, lr: float, scale: float, look: Look | None) -> None:
@@ -309,25 +314,28 @@ class FusedStep:
         self.feed.used(self._last)  # not to be overwritten before this, too, is done
         return images.contiguous(memory_format=torch.channels_last)
 
-    def first(self, epoch: int, step: int, count: int, leaves: Mapping[str, Tensor]) -> First:
-        """The first pictures of a batch and the gradients of their loss, made as training makes them; nothing is updated.
+    def sample(self, epoch: int, step: int, count: int, leaves: Mapping[str, Tensor]) -> Sample:
+        """A batch's first and last pictures, as training makes and takes them; nothing is updated.
 
-        The whole batch goes through the kernels, as these are chosen by its size; only the first pictures count.
+        The whole batch goes through the kernels, as these are chosen by its size; only those pictures count in the loss.
 
         Args:
+            count: of both together.
             leaves: what to compute with, as `self.leaves`; the type of conv1's weight is that of the maps.
         """
         self.plan.ready(epoch, step)
         self.feed.ready(epoch, step)
-        row = self.plan.row()
+        row, size = self.plan.row(), self.batch_size
+        rows = torch.arange(size, device=self.sums.device)
+        rows = torch.cat([rows[: count // 2], rows[count // 2 :][-count // 2 :]])
         features = self.net.convolutions(self._blocks(row, leaves["conv1.weight"].dtype), leaves)
-        logits, labels = self.net.classifier(features, leaves, row.seeds)[:count], row.labels[:count]
+        logits, labels = self.net.classifier(features, leaves, row.seeds)[rows], row.labels[rows]
         loss, _ = kernels.cross_entropy_topk(logits, labels, self.smoothing)
         found = torch.autograd.grad(loss, list(leaves.values()))
-        drawn = (self.feed.records[row.which[:count]], *(part[:count] for part in (row.top, row.left, row.mirror, row.colour)))
+        drawn = (self.feed.records[row.which[rows]], *(part[rows] for part in (row.top, row.left, row.mirror, row.colour)))
         records, top, left, mirror, colour = (part.cpu() for part in drawn)
-        gradients = dict(zip(leaves, found, strict=True))
-        return First((records, top, left, mirror, colour), labels, row.seeds, gradients)
+        values = {"pool5": features[rows].detach(), "logits": logits.detach(), **dict(zip(leaves, found, strict=True))}
+        return Sample(rows, (records, top, left, mirror, colour), labels, row.seeds, values)
 
     def fresh_leaves(self, dtype: torch.dtype) -> dict[str, Tensor]:
         """As `self.leaves`, of a network that begins: in `dtype` what has a copy in it, float32 the rest."""
@@ -343,7 +351,7 @@ class FusedStep:
         """On a CPU the plain walk, by which `alexnet verify` counts to the picture."""
         if not self._cuda:
             return eager(self.model), None
-        return Fused(self.model), self.held_out  # the convolutions' ways were chosen for another type and batch
+        return self._tested, self.held_out
 
     def data_alone(self) -> Callable[[], None]:
         """A function that makes the plan's batches one after the other, as the step does, recorded where the step is."""
@@ -388,7 +396,11 @@ def open_step(
     fused = build(feed, model, augmentation, optimiser, TYPES[precision], recipe.label_smoothing)
     needed = held_out.records.nbytes + (loader.split.records.nbytes if place == "resident" else 0)
     if needed <= free:
-        fused.held_out = feeding.kept(held_out, device)
+        try:
+            fused.held_out = feeding.kept(held_out, device)
+        except BaseException:
+            fused.close()
+            raise
     return fused
 
 
@@ -399,7 +411,11 @@ def build(
     """The step on a feed's pictures, with a plan of its own."""
     dropouts = sum(isinstance(op, Dropout) for op in model.ops)
     plan = Plan(feed, augmentation, dropouts, model.get_parameter("conv1.weight").device)
-    return FusedStep(model, augmentation.preprocessing, optimiser, feed, plan, dtype, smoothing=smoothing)
+    try:
+        return FusedStep(model, augmentation.preprocessing, optimiser, feed, plan, dtype, smoothing=smoothing)
+    except BaseException:
+        plan.close()
+        raise
 
 
 def out_of_memory(what: str, device: torch.device, remedy: str) -> TrainingError:

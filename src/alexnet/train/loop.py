@@ -124,7 +124,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """
-    check_size(recipe, store)
+    check_size(recipe, store, resume)
     device = steps.pick_device(recipe.device)
     loader = Loader(store.train, recipe.batch_size, recipe.seed, recipe.workers)
     fused = steps.wanted(recipe, recipe.network(len(store.classes)), device)
@@ -143,7 +143,6 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
             augmentation=augmentation, optimiser=optimiser, at=(place.epoch, place.step),
         )  # fmt: skip
         _announce(recipe, store, loader, model, f"{device.type} ({kind})", run, place)
-        _note_step(place, f"{kind} on {device.type}")
         images_per_epoch = loader.steps_per_epoch * loader.batch_size
         result: Evaluation | None = None
         clock = time.monotonic() - place.seconds
@@ -153,6 +152,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                 _keep(recipe, folder, trained, place)
             meter.skip(place.epoch * images_per_epoch + place.step * loader.batch_size)
             while place.epoch < recipe.epochs:
+                _note_step(place, f"{kind} on {device.type}")
                 model.train()
                 while place.step < loader.steps_per_epoch:
                     now = place.epoch + place.step / loader.steps_per_epoch
@@ -205,7 +205,9 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
         if not (folder / RESULT).exists():
             write_result(folder, trained, store, result)
     except torch.cuda.OutOfMemoryError as error:
-        raise out_of_memory(f"batch_size (={loader.batch_size})", device, f"--batch-size {loader.batch_size // 2}") from error
+        raise out_of_memory(
+            f"batch_size (={loader.batch_size})", device, f"--batch-size {max(1, loader.batch_size // 2)}"
+        ) from error
     except OSError as error:
         if error.errno not in FULL_DISK:
             raise
@@ -220,13 +222,17 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
     return trained
 
 
-def check_size(recipe: Recipe, store: Store) -> None:
-    """Refuse a store of pictures smaller than the crop, or so large that a crop is a small part; before a folder is made."""
+def check_size(recipe: Recipe, store: Store, resume: bool = False) -> None:
+    """Refuse a store of pictures smaller than the crop, or so large that a crop is a small part; before a folder is made.
+
+    Args:
+        resume: a run that was begun may go on with large ones.
+    """
     size = recipe.network(len(store.classes)).input_size
-    if store.size > MOST_ROOM * size:
+    if store.size > MOST_ROOM * size and not resume:
         raise RecipeError(
             f"input_size (={size}) is small for the pictures of {store.folder} (={store.size}): the net would see "
-            f"{(size / store.size) ** 2:.0%} of each. Prepare a store with --size {2 * round(size * 4 / 7)}, or pass a larger "
+            f"{(size / store.size) ** 2:.0%} of each. Prepare a store with --size {2 * round(size * 9 / 16)}, or pass a larger "
             "--input-size."
         )
     if size > store.size:
@@ -287,7 +293,7 @@ def _note_step(place: Place, kind: str) -> None:
     """Keep what trains; say so if it is another than before."""
     if place.trained_by[-1:] != [kind]:
         if place.trained_by:
-            say(f"The run was begun by another step ({place.trained_by[-1]}).")
+            say(f"Until here {place.trained_by[-1]} trained the run, from here on {kind}: its numbers are not one step's.")
         place.trained_by.append(kind)
 
 
