@@ -4,9 +4,9 @@ Every contestant runs in turns within each block (A B C A B C), so a slow minute
 blocks, shown with its extremes. On NVIDIA's GPUs time is taken by their events, elsewhere by the clock. Pictures are noise of
 natural contrast, eight batches of them; never zeros, on which processors are faster.
 
-The floor is arithmetic: the operations that training or testing on one picture takes (`arithmetic.py`), at the speed of a large
-matrix product, the best of those timed before and after. A share near or above 100 % says that something else kept the
-processor busy while the product was timed.
+The last column compares with arithmetic: the operations that training or testing on one picture takes (`arithmetic.py`), at the
+speed of a large matrix product, the best of those timed before and after. On a GPU that is a floor. On a CPU the library of
+convolutions may be faster than that of products: up to 134 % was seen on an AMD EPYC.
 """
 
 import shutil
@@ -51,7 +51,7 @@ class Row:
 
     Attributes:
         rates: pictures a second in each block.
-        floor: pictures a second that the arithmetic allows; None where there is none to speak of.
+        floor: pictures a second that the arithmetic would take at a product's speed; None where there is none to speak of.
         first: the rates of the contest's first, in the same blocks.
     """
 
@@ -127,7 +127,7 @@ def print_table(rows: list[Row]) -> None:
     """One line for each row, on standard output; for peers how many times as fast `training` was, block by block."""
     width = max(len(row.name) for row in rows)
     peers = any(row.first is not row.rates for row in rows)
-    print(f"{'':{width}}{'images/s':>12}{'range':>22}{'of the floor':>14}{rows[0].name + ' is' if peers else '':>26}")
+    print(f"{'':{width}}{'images/s':>12}{'range':>22}{'of a product':>14}{rows[0].name + ' is' if peers else '':>26}")
     for row in rows:
         share = "" if row.floor is None else f"{row.rate / row.floor:.1%}"
         ratio = f"{statistics.median(row.ratios):.2f}x ({min(row.ratios):.2f} to {max(row.ratios):.2f})"

@@ -54,7 +54,7 @@ def test_get() -> None:
     assert registry.get("caffe").file == "bvlc_alexnet.caffemodel"
     with pytest.raises(CheckpointError, match=r"'cafe'.*did you mean 'caffe'\?.*torchvision-2016"):
         registry.get("cafe")
-    with pytest.raises(CheckpointError, match="Known: caffe"):
+    with pytest.raises(CheckpointError, match="known are caffe"):
         download.pull("resnet50")
 
 
