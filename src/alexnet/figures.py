@@ -135,7 +135,8 @@ def filters(kernels: NDArray[np.float32], path: Path) -> None:
 
 
 def sheet(predictions: Sequence[Prediction], path: Path) -> None:
-    """Figure 4 of the paper: each picture, its true label if known, and the five most likely classes as bars."""
+    """Figure 4 of the paper: each picture with its file's name, its true label if known, and the five most likely classes as
+    bars, the true one in pink."""
     shown = [prediction for prediction in predictions if prediction.record is not None][:SHEET_LIMIT]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
@@ -153,9 +154,9 @@ def sheet(predictions: Sequence[Prediction], path: Path) -> None:
 def _picture(axes: Axes, prediction: Prediction) -> None:
     assert prediction.record is not None
     axes.imshow(decode(prediction.record))
-    title = prediction.true or os.fsencode(Path(prediction.path).name).decode(errors="replace")
-    axes.set_title(title if len(title) < 28 else f"{title[:25]}...", fontsize=9,
-                   weight="bold" if prediction.true else None, parse_math=False)  # fmt: skip  # a name may hold $
+    name = os.fsencode(Path(prediction.path).name).decode(errors="replace")
+    lines = [line if len(line) < 28 else f"{line[:25]}..." for line in (name, prediction.true) if line]
+    axes.set_title("\n".join(lines), fontsize=9, parse_math=False)  # a name may hold $
 
 
 def _bars(axes: Axes, prediction: Prediction) -> None:

@@ -187,7 +187,9 @@ def test_hold_out_leaves_something_to_train_on() -> None:
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
 def test_impossible_share(share: float) -> None:
-    with pytest.raises(SourceError, match=r"hold_out \(=.*\) must be between 0 and 1"):
+    with pytest.raises(
+        SourceError, match=r"hold_out \(=.*\) must be above 0, as there must be something to test on, and below 1"
+    ):
         hold_out(flat_source([10, 10]), share, 0)
 
 

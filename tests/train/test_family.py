@@ -17,11 +17,12 @@ from alexnet.data.loader import AUGMENT, INIT, Loader, stream
 from alexnet.data.store import Store
 from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.train import family, loop, recipes
-from alexnet.train.family import FAMILY, member, members, parse_seeds, train_family
+from alexnet.train.family import member, members, parse_seeds, train_family
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
 from alexnet.train.record import write_family
 from alexnet.weights import native
+from alexnet.weights.native import FAMILY
 
 SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 2, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}
 STEPS = 6  # an epoch

@@ -190,8 +190,10 @@ def test_folder_in_the_way(finished: Path, store: Store, tmp_path: Path) -> None
     with pytest.raises(TrainingError, match="holds a run already: go on with --resume"):
         train(recipe(), store, finished)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="is no run and not empty"):
+    with pytest.raises(TrainingError, match="is not empty and no run: name another folder"):
         train(recipe(), store, tmp_path)
+    with pytest.raises(TrainingError, match="is a file, and a run needs a folder"):
+        train(recipe(), store, tmp_path / "notes.txt")
     with pytest.raises(TrainingError, match="nothing to resume"):
         train(recipe(), store, tmp_path / "new", resume=True)
 
@@ -299,11 +301,13 @@ def test_a_full_disk_under_the_log(store: Store, tmp_path: Path, monkeypatch: py
         train(recipe(epochs=1), store, tmp_path / "run")
 
 
-def test_two_processes_in_one_folder(finished: Path, store: Store) -> None:
-    with open(finished / "log.jsonl", "a") as other:
+def test_two_processes_in_one_folder(finished: Path, store: Store, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
+    (run / "result.json").unlink()  # as if it had been stopped before its end
+    with open(run / "log.jsonl", "a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(TrainingError, match="another process is training"):
-            train(recipe(), store, finished, resume=True)
+            train(recipe(), store, run, resume=True)
 
 
 def test_a_damaged_configuration(finished: Path, store: Store, tmp_path: Path) -> None:

@@ -181,11 +181,13 @@ def predict(
             drawn.append(prediction)
         if row:
             print(row, flush=True)
-    if drawn and sheet:
-        figures.sheet(drawn, sheet)
-        print(f"{sheet}: {len(drawn)} pictures", file=sys.stderr)
     if total >= MANY:
         print(pace.line(), file=sys.stderr)
+    if drawn and sheet:
+        figures.sheet(drawn, sheet)
+        rest = total - unreadable - len(drawn)
+        full = f", all that a sheet holds; {rest} are not on it" if rest else ""
+        print(f"{sheet}: {len(drawn)} pictures{full}", file=sys.stderr)
     if not total:
         raise SourceError(f"no pictures in {', '.join(files)}.")
     if unreadable:

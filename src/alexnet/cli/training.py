@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
@@ -30,7 +31,7 @@ class Training:
     resume: bool = False
     """Go on from the last checkpoint in --out."""
     seeds: str | None = None
-    """Train a family, one network for each of these seeds, such as 0..9 or 0,1,2, into seed0, seed1 ... of --out."""
+    """Train a family, one network for each of these seeds, consecutive numbers such as 0..9, into seed0, seed1 ... of --out."""
     at_once: int = 1
     """Networks of a family that share a GPU; on a CPU they go one after another."""
 
@@ -67,7 +68,7 @@ def _for_each_recipe(command: Any, **values: Any) -> Any:
     """One subcommand for each recipe, with that recipe's values as defaults."""
     return Union[  # noqa: UP007 - built from a table
         tuple(
-            Annotated[command, subcommand(name, default=command(recipe=make(), **values), description=make.__doc__)]
+            Annotated[command, subcommand(name, default=command(recipe=make(), **values), description=getdoc(make))]
             for name, make in RECIPES.items()
         )
     ]

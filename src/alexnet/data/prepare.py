@@ -382,8 +382,8 @@ class _Writer:
         free = shutil.disk_usage(parent).free
         if need > free:
             raise StoreError(
-                f"{count:,} pictures of {self.size} x {self.size} need {need / 1e9:,.1f} GB, and {parent} has "
-                f"{free / 1e9:,.1f} GB free: choose a smaller --size or another disk."
+                f"{count:,} pictures of {self.size} x {self.size} need {need / 1e6:,.1f} MB, and {parent} has "
+                f"{free / 1e6:,.1f} MB free: choose a smaller --size or another disk."
             )
 
     def _paths(self, split: str) -> tuple[Path, Path, Path]:

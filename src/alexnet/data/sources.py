@@ -97,7 +97,7 @@ def find(paths: Sequence[Path]) -> Source:
 def check_share(share: float) -> None:
     """Refuse a share that leaves nothing to train on or nothing to test on."""
     if not 0 < share < 1:
-        raise SourceError(f"hold_out (={share}) must be between 0 and 1.")
+        raise SourceError(f"hold_out (={share}) must be above 0, as there must be something to test on, and below 1.")
 
 
 def hold_out(source: Source, share: float, seed: int) -> Source:

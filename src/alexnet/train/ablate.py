@@ -32,6 +32,7 @@ from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate_classifier
 from alexnet.train.ablations import Ablation, sides
 from alexnet.train.family import is_finished, member, train_member
+from alexnet.train.loop import check_size
 from alexnet.train.paired import Difference, difference
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import read_result
@@ -158,6 +159,7 @@ def _refuse_other_settings(recipe: Recipe, store: Store, run: Path) -> None:
 def _check(plan: Plan, store: Store, folder: Path) -> None:
     if (folder / CONFIG).exists():
         raise TrainingError(f"{folder} holds a single run, not ablations: name another folder.")
+    check_size(plan.recipe, store)
     size = plan.recipe.network(len(store.classes)).input_size
     if plan.ablation.views > 1 and store.size <= size:
         raise RecipeError(

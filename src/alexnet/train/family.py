@@ -37,8 +37,7 @@ from alexnet.train.recipes import Recipe, numbers
 from alexnet.train.result import RESULT, read_result
 from alexnet.train.run import CONFIG, open_run, write_json
 from alexnet.train.steps import pick_device
-
-FAMILY = "family.json"
+from alexnet.weights.native import FAMILY
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

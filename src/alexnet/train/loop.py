@@ -133,6 +133,9 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
     run = open_run(folder, recipe, store, resume, compile_pays(recipe, store, loader, device))
     trained, place, optimiser = _begin(recipe, store, run, device)
     model = trained.model
+    if place.epoch >= recipe.epochs and (folder / RESULT).exists():
+        model.eval()
+        return replace(trained, extra={})
     augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
     watch = Watch(recipe, model.variant, store.train, recipe.epochs * loader.steps_per_epoch, place.losses, place.warned)
     run.open_log(place.log_length, place.epoch * loader.steps_per_epoch + place.step)

@@ -105,11 +105,11 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
     # A start that was killed before it wrote its configuration has left nothing that counts.
     begun = {ENVIRONMENT, f".{ENVIRONMENT}.tmp", f".{CONFIG}.tmp"}
     if folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - begun):
-        known = path.exists()
-        raise TrainingError(
-            f"{folder} {'holds a run already: go on with --resume' if known else 'is no run and not empty'}, or name "
-            "another folder."
-        )
+        if not folder.is_dir():
+            raise TrainingError(f"{folder} is a file, and a run needs a folder: name another.")
+        if not path.exists():
+            raise TrainingError(f"{folder} is not empty and no run: name another folder.")
+        raise TrainingError(f"{folder} holds a run already: go on with --resume, or name another folder.")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / ENVIRONMENT, environment())
     write_json(path, config)

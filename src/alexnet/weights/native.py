@@ -27,6 +27,7 @@ from alexnet.weights.header import FORMAT
 MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
 LATEST, BEST = "latest.safetensors", "best.safetensors"
 KEPT, KEPT_FILES = "epoch-{epoch:04}.safetensors", "epoch-*.safetensors"
+FAMILY = "family.json"  # in a folder of networks
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def find(path: str | Path, which: str = LATEST) -> Path:
     path = Path(path)
     if path.is_dir():
         path = path / which
+        if not path.exists() and (path.parent / FAMILY).exists():
+            raise CheckpointError(f"{path.parent} is a family of networks: name one of them, such as {path.parent / 'seed0'}.")
         if not path.exists():
             raise CheckpointError(f"{path.parent} holds no {which}: it is no run, or training has not saved anything yet.")
     if not path.exists():
