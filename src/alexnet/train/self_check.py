@@ -10,7 +10,7 @@ that begins, and what its first and last pictures alone give (pool5's maps, logi
 The same units are dropped in all three, and their share is looked at. A value may be `FACTOR` times as far from the first as
 the second is, and some room more (`FORWARD`, `BACKWARD`), as roundings differ by chance. This is done in float32, where
 gradients are within 2e-6 of float64's, some 1e-3 where a unit at a tie goes the other way, and mistakes show best; and in the
-type that the run computes in, by the very kernels that will train. In bfloat16 maps and logits are within 2 %, but more units
+type that the run computes in, by the very kernels that will train. In bfloat16 maps and logits are within 1 %, but more units
 are near a tie, and eight pictures' gradients are 10 to 25 % from float64's in any program; what fails there must fail on two
 batches. At last one update of copies of all weights is held against float64's.
 """
