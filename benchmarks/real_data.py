@@ -34,7 +34,7 @@ import argparse
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -54,10 +54,10 @@ from alexnet.train.family import train_family
 from alexnet.train.loop import check_size, fresh
 from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.paired import difference, t_quantile
-from alexnet.train.plain_step import loss_function
+from alexnet.train.plain_step import PlainStep, loss_function
 from alexnet.train.recipes import Recipe
 from alexnet.train.run import environment
-from alexnet.train.steps import pick_device, pick_precision, set_precision, wanted
+from alexnet.train.steps import Step, pick_device, pick_precision, set_precision, wanted
 
 WINDOW = 20  # steps, as training logs them
 RECIPES = ["paper-2012", "modern"]
@@ -86,7 +86,15 @@ def recipe_of(name: str, device: torch.device, epochs: int = 0, **changes: Any) 
 
 # --- curves -------------------------------------------------------------------------------------------------------------
 
-Take = Callable[[int, int, float, float], None]  # epoch, step, learning rate, its factor
+
+class OtherDraws(PlainStep):
+    """The plain step with draws of its own: of dropout, or of crops and mirrors where nothing is dropped."""
+
+    def chance(self, epoch: int, step: int) -> tuple[np.random.Generator, int]:
+        augment, dropout = super().chance(epoch, step)
+        if any(isinstance(op, Dropout) and op.rate for op in self.model.ops):
+            return augment, int(stream(self.loader.seed, DROPOUT, epoch, step, 1).integers(2**62))
+        return stream(self.loader.seed, AUGMENT, epoch, step, 1), dropout
 
 
 class Course:
@@ -100,34 +108,11 @@ class Course:
         self.augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
         self.optimiser = SGD(self.model, recipe.momentum, recipe.weight_decay, self.model.variant, recipe.nesterov)
 
-    def plain(self, steps: int, draw: int) -> Curve:
-        """By the plain step in float32.
-
-        Args:
-            draw: which draws of dropout, or of crops and mirrors where nothing is dropped; 0 are training's own.
-        """
-        drops = any(isinstance(op, Dropout) and op.rate for op in self.model.ops)
-        key = (draw,) if draw else ()
-        augment, dropout = ((), key) if drops else (key, ())
+    def plain(self, steps: int, kind: type[PlainStep] = PlainStep) -> Curve:
+        """By the plain step in float32."""
         set_precision("fp32", self.device)
-        forward, seed = loss_function(self.model, False, self.recipe.label_smoothing), self.recipe.seed
-        sums = torch.zeros((), dtype=torch.float64, device=self.device)
-
-        def take(epoch: int, step: int, lr: float, scale: float) -> None:
-            records, labels = self.loader.batch(epoch, step)
-            torch.manual_seed(int(stream(seed, DROPOUT, epoch, step, *dropout).integers(2**62)))
-            images = self.augmentation(records.to(self.device), stream(seed, AUGMENT, epoch, step, *augment))
-            loss, _ = forward(images.contiguous(memory_format=torch.channels_last), labels.to(self.device))
-            loss.backward()
-            self.optimiser.step(lr, scale)
-            sums.add_(loss.detach())
-
-        def collect() -> float:
-            total = float(sums)
-            sums.zero_()
-            return total
-
-        return self._walk(steps, take, collect)
+        loss = loss_function(self.model, False, self.recipe.label_smoothing)
+        return self._walk(steps, kind(self.model, loss, self.optimiser, self.loader, self.augmentation))
 
     def fused(self, steps: int) -> Curve:
         """By the fused step in bfloat16."""
@@ -136,20 +121,21 @@ class Course:
         step = fused_step.open_step(
             self.recipe, self.loader, self.store.held_out, self.model, self.augmentation, self.optimiser, precision
         )
-        try:
-            return self._walk(steps, step.take, lambda: step.collect()[0])
-        finally:
-            step.close()
+        return self._walk(steps, step)
 
-    def _walk(self, steps: int, take: Take, collect: Callable[[], float]) -> Curve:
-        """The learning rate as in training; `collect` gives the sum of losses since it was last called."""
+    def _walk(self, steps: int, step: Step) -> Curve:
+        """The learning rate as in training."""
         per_epoch, found = self.loader.steps_per_epoch, []
         recipe = replace(self.recipe, epochs=max(self.recipe.epochs, math.ceil(steps / per_epoch)))
-        for number in range(steps):
-            now = number / per_epoch
-            take(*divmod(number, per_epoch), recipe.lr * warmup(recipe, now + 1 / per_epoch), schedule(recipe, now, ()))
-            if (number + 1) % WINDOW == 0:
-                found.append(collect() / WINDOW)
+        try:
+            for number in range(steps):
+                now = number / per_epoch
+                lr = recipe.lr * warmup(recipe, now + 1 / per_epoch)
+                step.take(*divmod(number, per_epoch), lr, schedule(recipe, now, ()))
+                if (number + 1) % WINDOW == 0:
+                    found.append(step.collect()[0] / WINDOW)
+        finally:
+            step.close()
         return np.array(found)
 
 
@@ -202,8 +188,8 @@ def curves(recipe: Recipe, store: Store, steps: int, seeds: int) -> Curves:
     found: dict[str, list[Curve]] = {"plain": [], "other": [], "fused": []}
     for seed in range(seeds):
         seeded = replace(recipe, seed=seed)
-        found["plain"].append(Course(seeded, store).plain(steps, 0))
-        found["other"].append(Course(seeded, store).plain(steps, 1))
+        found["plain"].append(Course(seeded, store).plain(steps))
+        found["other"].append(Course(seeded, store).plain(steps, OtherDraws))
         found["fused"].append(Course(seeded, store).fused(steps))
     return Curves(*(np.stack(found[name]) for name in ("plain", "other", "fused")))
 

@@ -15,6 +15,7 @@ from alexnet.data.store import Store
 from alexnet.errors import RecipeError, TrainingError
 from alexnet.train import fused_step
 from alexnet.train.loop import train
+from alexnet.train.plain_step import PlainStep
 from alexnet.train.recipes import Recipe
 from alexnet.variants import get
 
@@ -47,7 +48,7 @@ def test_the_plain_curve_is_trainings(real_data: Any, store: Store, tmp_path: Pa
     train(recipe, store, tmp_path / "run")
     line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert line["kind"] == "train" and line["step"] == 20
-    curve = real_data.Course(recipe, store).plain(20, 0)
+    curve = real_data.Course(recipe, store).plain(20)
     assert curve == pytest.approx([line["loss"]], rel=1e-9)
 
 
@@ -56,7 +57,7 @@ def test_the_fused_curve_is_the_plain_one(real_data: Any, store: Store, monkeypa
     """In float32 and without dropout both see the same bits; longer than the recipe's three epochs of 6 steps."""
     monkeypatch.setattr(real_data, "pick_precision", lambda *_: "fp32")
     recipe = real_data.recipe_of("laptop", CPU, **SMALL, batch_size=10, lr=0.002, schedule=schedule, lr_drops=(2.0,), crop=True)
-    plain, fused = real_data.Course(recipe, store).plain(40, 0), real_data.Course(recipe, store).fused(40)
+    plain, fused = real_data.Course(recipe, store).plain(40), real_data.Course(recipe, store).fused(40)
     assert fused == pytest.approx(plain, rel=1e-4) and plain[1] < plain[0]
 
 
@@ -64,7 +65,8 @@ def test_the_fused_curve_is_the_plain_one(real_data: Any, store: Store, monkeypa
 def test_the_noise_is_another_draw(real_data: Any, store: Store, name: str) -> None:
     """Of dropout; of mirrors in a recipe that drops nothing, whose network has the layers with a rate of 0."""
     recipe = real_data.recipe_of(name, CPU, **SMALL, batch_size=4)
-    one, again, other = (real_data.Course(recipe, store).plain(20, draw) for draw in (0, 0, 1))
+    kinds = (PlainStep, PlainStep, real_data.OtherDraws)
+    one, again, other = (real_data.Course(recipe, store).plain(20, kind) for kind in kinds)
     assert np.array_equal(one, again) and not np.array_equal(one, other) and other == pytest.approx(one, rel=0.2)
 
 

@@ -24,7 +24,7 @@ from alexnet import kernels
 from alexnet.console import say
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
-from alexnet.fused import Fused, covers
+from alexnet.fused import Fused, unknown
 from alexnet.model import AlexNet
 from alexnet.weights import native, onnx_graph
 from alexnet.weights.native import Trained
@@ -148,8 +148,8 @@ def eager(model: nn.Module) -> Network:
 
 def fastest(model: AlexNet) -> Network:
     """PyTorch; on an NVIDIA GPU by way of the kernels that training has, once these agree with PyTorch on the first batch."""
-    plain, device = eager(model), model.get_parameter("conv1.weight").device
-    if device.type != "cuda" or not covers(model.variant) or kernels.lacking(device):
+    plain = eager(model)
+    if unknown(model.variant) or kernels.lacking(model.get_parameter("conv1.weight").device):
         return plain
     return trusted(Fused(model), plain)
 
@@ -182,9 +182,8 @@ def _differs(fused: Network, x: Tensor, expected: Tensor) -> str | None:
         distance, size = float((found - expected).norm()), float(expected.norm())
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception as error:  # a kernel that does not compile fails in many ways
-        kernels.check_alive(x.device, error, "set CUDA_VISIBLE_DEVICES= to compute on the CPU")
-        return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+    except Exception as error:
+        return kernels.failure(x.device, error, "set CUDA_VISIBLE_DEVICES= to compute on the CPU")
     return None if distance <= SAME_LOGITS * size else f"their logits are {distance / max(size, 1e-30):.1%} from PyTorch's"
 
 

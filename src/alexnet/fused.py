@@ -28,9 +28,9 @@ Group = tuple[Op, ...]
 NEUTRAL = LRN(name="none", size=5, coefficient=0.0, beta=0.75, k=1.0)
 
 
-def covers(variant: Variant) -> bool:
-    """Whether the kernels know what the variant does: dropout is one with a ReLU."""
-    return variant.activation == "relu"
+def unknown(variant: Variant) -> str | None:
+    """What of a variant the kernels have none for, in a few words; None if nothing. Dropout is one kernel with a ReLU."""
+    return None if variant.activation == "relu" else f"it does not know activation={variant.activation}"
 
 
 def groups(ops: Sequence[Op]) -> tuple[Group, ...]:
@@ -78,7 +78,7 @@ class Fused:
     """
 
     def __init__(self, model: AlexNet, ways: Mapping[str, str] | None = None) -> None:
-        assert covers(model.variant), model.variant
+        assert not unknown(model.variant), model.variant
         self.model = model
         self.ways = ways or {}
         cut = groups(model.ops)

@@ -1,8 +1,6 @@
 """The ablations: what each changes, against counts by hand; pairs from end to end; what is told of them."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stopping import stop_after
 
 from alexnet import AlexNet, engines, variants
 from alexnet.data.augment import Preprocessing
@@ -294,20 +293,11 @@ def test_stopped_and_gone_on(
     done: tuple[Path, Outcome], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """Ctrl-C in any of the four runs; the same call ends with the same bits, and 48 steps have been taken in all."""
-    steps, step = 0, loop.SGD.step
-
-    def counted(self: Any, *arguments: float) -> None:
-        nonlocal steps
-        step(self, *arguments)
-        steps += 1
-        if steps == after:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(loop.SGD, "step", counted)
+    steps = stop_after(monkeypatch, loop.SGD, "step", after)
     with pytest.raises(Interrupted, match="the same command goes on from here"):
         ablate(NO_LRN, store, tmp_path / "out")
     outcome = ablate(NO_LRN, store, tmp_path / "out")
-    assert steps == 2 * 2 * 2 * 6
+    assert len(steps) == 2 * 2 * 2 * 6
     assert (outcome.standard, outcome.changed) == (done[1].standard, done[1].changed)
     for side in ("standard", "no-lrn"):
         for seed in ("seed0", "seed1"):

@@ -1,8 +1,6 @@
 """Families: each member is the run it would be alone, also when the family was stopped."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stopping import stop_after
 
 from alexnet import AlexNet
 from alexnet.data.augment import Augmentation
@@ -151,20 +150,11 @@ def test_the_record(quiet: Path, store: Store) -> None:
 @pytest.mark.parametrize("after", [2, 2 * STEPS, 2 * STEPS + 1, 3 * STEPS])
 def test_stopped_and_resumed(quiet: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Ctrl-C in either member or between them: the same bits and logs in the end, and no batch trained on twice."""
-    folder, steps, step = tmp_path / "family", 0, loop.SGD.step
-
-    def counted(self: Any, *arguments: float) -> None:
-        nonlocal steps
-        step(self, *arguments)
-        steps += 1
-        if steps == after:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(loop.SGD, "step", counted)
+    folder, steps = tmp_path / "family", stop_after(monkeypatch, loop.SGD, "step", after)
     with pytest.raises(Interrupted, match="--resume"):
         train_family(recipe(keep="0..2"), store, folder, (0, 1))
     train_family(recipe(keep="0..2"), store, folder, (0, 1), resume=True)
-    assert steps == 2 * 2 * STEPS
+    assert len(steps) == 2 * 2 * STEPS
     for seed in (0, 1):
         for name in ("latest.safetensors", "epoch-0000.safetensors", "epoch-0001.safetensors"):
             assert same(member(folder, seed) / name, member(quiet, seed) / name)

@@ -1,14 +1,13 @@
 """Whole runs by the fused step, on a CPU: the same training, resumed to the bit, evaluated by the same walk."""
 
 import json
-import os
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from stopping import stop_after
 
 from alexnet.data.store import Store
 from alexnet.errors import Interrupted, RecipeError, TrainingError
@@ -79,18 +78,10 @@ def test_it_is_watched(finished: Path) -> None:
 @pytest.mark.parametrize("after", [1, 6, 21])
 def test_stopped_and_resumed(finished: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Ctrl-C after any step, then on with the pictures elsewhere: the same bits, the same log."""
-    run, take, steps = tmp_path / "run", FusedStep.take, 0
-
-    def counted(self: FusedStep, *arguments: Any) -> None:
-        nonlocal steps
-        take(self, *arguments)
-        steps += 1
-        if steps == after:
-            os.kill(os.getpid(), signal.SIGINT)
-
+    run = tmp_path / "run"
     chosen = recipe(dropout=0.3, epochs=5)
     with monkeypatch.context() as patch:
-        patch.setattr(FusedStep, "take", counted)
+        stop_after(patch, FusedStep, "take", after)
         with pytest.raises(Interrupted, match="--resume"):
             train(chosen, store, run)
     train(recipe(dropout=0.3, epochs=5, feed="resident"), store, run, resume=True)

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from stopping import stop_after
 
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
@@ -84,18 +84,8 @@ def test_same_seed_same_bits(finished: Path, store: Store, tmp_path: Path) -> No
 def test_stopped_and_resumed(finished: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Ctrl-C after any step: saved, and the resumed run ends with the same bits and the same log."""
     run = tmp_path / "run"
-    steps = 0
-    step = loop.SGD.step
-
-    def counted(self: Any, *arguments: float) -> None:
-        nonlocal steps
-        step(self, *arguments)
-        steps += 1
-        if steps == after:
-            os.kill(os.getpid(), signal.SIGINT)
-
     with monkeypatch.context() as patch:
-        patch.setattr(loop.SGD, "step", counted)
+        stop_after(patch, loop.SGD, "step", after)
         with pytest.raises(Interrupted, match="--resume"):
             train(recipe(), store, run)
     train(recipe(), store, run, resume=True)

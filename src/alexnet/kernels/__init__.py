@@ -57,6 +57,16 @@ def lacking(device: torch.device) -> str | None:
     return None if major >= 8 else f"they need compute capability 8.0, and this GPU has {major}.{minor}"
 
 
+def failure(device: torch.device, error: Exception, remedy: str) -> str:
+    """An error from a kernel in a few words, for whoever goes on without it. A kernel that does not compile fails in many ways.
+
+    Raises:
+        TrainingError: as `check_alive`.
+    """
+    check_alive(device, error, remedy)
+    return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+
+
 def check_alive(device: torch.device, error: Exception, remedy: str) -> None:
     """After an error from a kernel: whether the GPU still answers. After an illegal access it does not, in this process.
 

@@ -337,14 +337,12 @@ class FusedStep:
         values = {"pool5": features[rows].detach(), "logits": logits.detach(), **dict(zip(leaves, found, strict=True))}
         return Sample(rows, (records, top, left, mirror, colour), labels, row.seeds, values)
 
-    def fresh_leaves(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """As `self.leaves`, of a network that begins: in `dtype` what has a copy in it, float32 the rest."""
+    def leaves_of(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """As `self.leaves`, of other float32 weights: in `dtype` what has a copy in it."""
         device = self.sums.device
-        fresh = AlexNet(self.model.variant, torch.Generator().manual_seed(0)).to(device)
-        fresh = fresh.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return {
-            name: weight.detach().to(dtype if self._has_copy(name) else weight.dtype).requires_grad_()
-            for name, weight in fresh.named_parameters()
+            name: weight.to(device, dtype if self._has_copy(name) else weight.dtype).detach().requires_grad_()
+            for name, weight in weights.items()
         }
 
     def for_testing(self) -> tuple[Network, list[Batch] | None]:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -53,8 +54,8 @@ class PlainStep:
     def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
         """As `steps.Step.take`. A loss that is not finite is counted, and moves no weight."""
         records, labels = self._batch(epoch, step)
-        rng = stream(self.loader.seed, AUGMENT, epoch, step)
-        torch.manual_seed(int(stream(self.loader.seed, DROPOUT, epoch, step).integers(2**62)))
+        rng, seed = self.chance(epoch, step)
+        torch.manual_seed(seed)
 
         images = self.augmentation(records.to(self.device), rng)  # (N, 3, K, K)
         images, labels = images.contiguous(memory_format=torch.channels_last), labels.to(self.device)
@@ -66,6 +67,11 @@ class PlainStep:
             self.optimiser.step(lr, scale)
         self._images = images
         self._count(float(loss.detach()), int((logits.argmax(1) != labels).sum()))
+
+    def chance(self, epoch: int, step: int) -> tuple[np.random.Generator, int]:
+        """What a step's crops, mirrors and colours are drawn from, and the seed of its dropout."""
+        augment, dropout = (stream(self.loader.seed, purpose, epoch, step) for purpose in (AUGMENT, DROPOUT))
+        return augment, int(dropout.integers(2**62))
 
     def _batch(self, epoch: int, step: int) -> Batch:
         if self._next != (epoch, step):

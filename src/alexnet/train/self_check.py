@@ -53,24 +53,26 @@ def disagreement(step: FusedStep, epoch: int, number: int) -> str | None:
     """
     device = step.sums.device
     say("Checking the fused step against float64 ...")
+    fresh = AlexNet(step.model.variant, torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    weights = {name: weight.detach() for name, weight in fresh.named_parameters()}
     try:
         with _exact_products():
-            problem = _wrong_value(step, "float32", epoch, number) or _wrong_dropout(step, device) or _wrong_update(step)
+            problem = _wrong_value(step, weights, "float32", epoch, number)
+            problem = problem or _wrong_dropout(step, device) or _wrong_update(step)
         tf32 = device.type == "cuda" and torch.backends.cudnn.conv.fp32_precision != "ieee"  # type: ignore[attr-defined]
         if problem or (step.dtype == torch.float32 and not tf32):
             return problem
         kind = "tf32" if step.dtype == torch.float32 else "bfloat16"
-        problem = _wrong_value(step, kind, epoch, number)
-        if problem and not _wrong_value(step, kind, epoch + 1, 0):
+        problem = _wrong_value(step, weights, kind, epoch, number)
+        if problem and not _wrong_value(step, weights, kind, epoch + 1, 0):
             say(f"On a first batch {problem}; on a second all was right.")
             return None
         return problem
     except torch.cuda.OutOfMemoryError as error:
         smaller = f"--batch-size {max(1, step.batch_size // 2)}, --feed pinned, or --fused off"
         raise out_of_memory(f"checking the fused step (batch_size = {step.batch_size})", device, smaller) from error
-    except Exception as error:  # a kernel that does not compile fails in many ways
-        kernels.check_alive(device, error, "start again with --fused off")
-        return f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"
+    except Exception as error:
+        return kernels.failure(device, error, "start again with --fused off")
 
 
 @contextmanager
@@ -87,16 +89,19 @@ def _exact_products() -> Iterator[None]:
             backend.fp32_precision = kind
 
 
-def _wrong_value(step: FusedStep, kind: str, epoch: int, number: int) -> str | None:
-    """The value that is furthest beyond what it may be, with its numbers."""
+def _wrong_value(step: FusedStep, weights: Values, kind: str, epoch: int, number: int) -> str | None:
+    """The value that is furthest beyond what it may be, with its numbers.
+
+    Args:
+        weights: to compute with; float32, on the CPU.
+    """
     cpu, dtype = torch.device("cpu"), torch.bfloat16 if kind == "bfloat16" else torch.float32
-    leaves = step.fresh_leaves(dtype)
-    sample = step.sample(epoch, number, PICTURES, leaves)
+    sample = step.sample(epoch, number, PICTURES, step.leaves_of(weights, dtype))
     pictures = step.preprocessing.to(cpu).apply(*sample.drawn)
 
     def plainly(kind: torch.dtype, device: torch.device) -> Values:
-        weights = {name: leaf.detach().to(device, kind) for name, leaf in step.fresh_leaves(torch.float32).items()}
-        return values(step.model, weights, pictures, sample, step.batch_size, step.smoothing)
+        there = {name: weight.to(device, kind) for name, weight in weights.items()}
+        return values(step.model, there, pictures, sample, step.batch_size, step.smoothing)
 
     expected, theirs = plainly(torch.float64, cpu), plainly(dtype, sample.labels.device)
     found = {name: relative(sample.values[name], expected[name]) for name in expected}
@@ -131,7 +136,7 @@ def _wrong_update(step: FusedStep) -> str | None:
         before = [(weight.clone(), velocity.clone()) for weight, velocity in zip(trial.weights, trial.velocities, strict=True)]
         trial.update(slopes, momentum, nesterov)
         for place, name in enumerate(launch.names):
-            (weight,), (velocity,) = ([tensor.double()] for tensor in before[place])
+            weight, velocity = (tensor.double() for tensor in before[place])
             lr, decay = trial.lr[place : place + 1].double(), launch.decays[place]
             kernels.sgd_step([weight], [velocity], [slopes[name].double()], [], lr, [decay], momentum, nesterov)
             for kind, exact in zip(UPDATED, (weight, velocity, weight), strict=True):

@@ -19,7 +19,7 @@ from alexnet.data.loader import Batch, Loader
 from alexnet.data.store import Store
 from alexnet.engines import Network
 from alexnet.errors import RecipeError
-from alexnet.fused import covers
+from alexnet.fused import unknown
 from alexnet.model import AlexNet
 from alexnet.train import fused_step
 from alexnet.train.optim import SGD
@@ -127,7 +127,7 @@ def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
     if recipe.fused == "off":
         return False
     if recipe.fused == "on":
-        reason = _unknown(variant) or (kernels.lacking(device) if device.type != "cpu" else None)
+        reason = unknown(variant) or (kernels.lacking(device) if device.type != "cpu" else None)
         if reason:
             raise RecipeError(f"fused (=on) cannot train this here ({reason}): use auto.")
         return True
@@ -138,14 +138,10 @@ def pays(variant: Variant, device: torch.device) -> bool:
     """Whether the fused step is the fastest that a device has. Where a GPU has it not, the person is told why."""
     if device.type == "cpu":  # compiled, the plain step is faster there
         return False
-    reason = _unknown(variant) or kernels.lacking(device)
+    reason = unknown(variant) or kernels.lacking(device)
     if reason:
         say(f"The fused step is not used ({reason}): the plain one runs on {device.type}, in float32 and more passes, slower.")
     return reason is None
-
-
-def _unknown(variant: Variant) -> str | None:
-    return None if covers(variant) else f"it does not know activation={variant.activation}"
 
 
 def must_be_checked(device: torch.device) -> bool:
