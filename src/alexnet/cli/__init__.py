@@ -11,9 +11,11 @@ from typing import Any
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes
 
-from alexnet.cli.answers import evaluate, predict, report
+from alexnet.cli.evaluate import evaluate
 from alexnet.cli.exchange import WEIGHTS, export, weights
 from alexnet.cli.network import compare, summary
+from alexnet.cli.predict import predict
+from alexnet.cli.report import report
 from alexnet.cli.speed import bench
 from alexnet.cli.stores import prepare, verify
 from alexnet.cli.training import ablate, demo, doctor, train

@@ -1,0 +1,104 @@
+"""`alexnet evaluate`: how often a trained network is right."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from alexnet.cli.options import Engine
+from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_table
+from alexnet.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from alexnet.ensemble import Average
+    from alexnet.evaluate import Evaluation
+
+
+def evaluate(
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]")]],
+    data: Path,
+    split: str | None = None,
+    views: Literal[1, 10] = 1,
+    engine: Engine = "auto",
+    average: bool = False,
+    fit: bool = False,
+    json_file: Annotated[Path | None, arg(name="json")] = None,
+    out: Path | None = None,
+) -> None:
+    """Test a network on the held-out pictures of a store: top-1 and top-5 error, per class, confusion matrix.
+
+    Args:
+        runs: a run's folder (its latest checkpoint), a .safetensors file, or what `alexnet export` wrote (.onnx, .xml);
+            several, or a family's folder, to average.
+        data: the store.
+        split: which split; the held-out one if not given.
+        views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
+        engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
+        average: average the probabilities of several networks, as the paper did.
+        fit: fit the coefficients of the average on every second picture, and test on the others.
+        json_file: write the result there too.
+        out: folder for confusion.csv and confusion.png; the (first) folder named if not given.
+    """
+    from alexnet import engines, figures
+    from alexnet.data.store import Store
+    from alexnet.evaluate import evaluate_classifier
+    from alexnet.files import make_ready
+    from alexnet.train.run import write_json
+
+    networks = _networks(runs, average, fit)
+    classifiers, store = [engines.load(one, engine) for one in networks], Store(data)
+    out = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
+    for path in filter(None, (out / "confusion.csv", json_file)):
+        make_ready(path)
+    if average:
+        from alexnet.ensemble import evaluate_average
+
+        together = evaluate_average(classifiers, store, split, views, fit)
+        _print_average(together, networks)
+        result, content = together.fitted or together.plain, together.as_json()
+    else:
+        result = evaluate_classifier(classifiers[0], store, split, views)
+        _print_evaluation(result)
+        content = result.as_json()
+    figures.confusion_csv(result, out / "confusion.csv")
+    figures.confusion(result, out / "confusion.png")
+    if json_file:
+        write_json(json_file, content)
+    print(f"Confusion matrix: {out / 'confusion.csv'} and {out / 'confusion.png'}")
+
+
+def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:
+    """The runs named, a family's folder standing for its members."""
+    from alexnet.train.family import members
+
+    found = [one for run in runs for one in members(run) or [run]]
+    if not found:
+        raise CheckpointError("evaluate needs a run: alexnet evaluate RUN --data STORE")
+    if len(found) > 1 and not average:
+        raise CheckpointError(f"evaluate takes one network, or several (={len(found)}) with --average.")
+    if len({one.resolve() for one in found}) < len(found):
+        raise CheckpointError("evaluate was given a network twice, which would count twice in the average: name each once.")
+    if fit and not average:
+        raise CheckpointError("fit finds the coefficients of an average: add --average and more runs.")
+    return found
+
+
+def _print_average(together: "Average", runs: list[Path]) -> None:
+    coefficients = together.coefficients or [1 / len(runs)] * len(runs)
+    rows = [[str(run), f"{share:.3f}", f"{one.top1_error:.2%}", f"{one.top5_error:.2%}"]
+            for run, share, one in zip(runs, coefficients, together.alone, strict=True)]  # fmt: skip
+    for name, result in (("plain average", together.plain), ("weighted average", together.fitted)):
+        if result:
+            rows.append([name, "", f"{result.top1_error:.2%}", f"{result.top5_error:.2%}"])
+    print_table([f"on {together.plain.images:,} pictures", "coefficient", "top-1 error", "top-5 error"], rows)
+
+
+def _print_evaluation(result: "Evaluation") -> None:
+    rows = result.as_json()["per_class"]
+    shown = [row for row in rows if row["images"]]
+    if len(shown) > MOST_CLASSES_SHOWN:
+        shown = sorted(shown, key=lambda row: -row["top1_error"])[:MOST_CLASSES_SHOWN]
+        print(f"The {MOST_CLASSES_SHOWN} classes with the most errors:")
+    cells = [[row["class"], row["images"], f"{row['top1_error']:.1%}", f"{row['top5_error']:.1%}"] for row in shown]
+    total = ["all", result.images, f"{result.top1_error:.2%}", f"{result.top5_error:.2%}"]
+    print_table(["class", "images", "top-1 error", "top-5 error"], [*cells, total])
