@@ -139,3 +139,16 @@ def test_batches_that_lie_ready(store: Store) -> None:
     found = evaluate(net, preprocessing, store.held_out, store.classes, batches=[*ready])
     assert np.array_equal(found.confusion, plain.confusion) and np.array_equal(found.in_top5, plain.in_top5)
     assert sum(len(batch.labels) for batch in ready) == found.images == len(store.held_out)
+
+
+def test_interval_and_chance() -> None:
+    """Of 9, 30 and 3 pictures, 2, 6 and 3 are wrong: as SciPy's binomtest(11, 42).proportion_ci(method="wilson") says."""
+    result = Evaluation(("a", "b", "c"), 1, np.array([[7, 1, 1], [6, 24, 0], [2, 1, 0]]), np.array([9, 30, 3]))
+    assert result.wrong == 11 and result.top1_error == pytest.approx(11 / 42)
+    assert result.interval == pytest.approx((0.15302640, 0.41068731), abs=1e-8)
+    assert result.chance == pytest.approx(12 / 42)
+    assert not result.has_top5
+    assert Evaluation(tuple("abcdef"), 1, np.eye(6, dtype=np.int64), np.ones(6, np.int64)).has_top5
+    content = result.as_json()
+    assert tuple(content["top1_interval"]) == result.interval and content["chance"] == result.chance
+    assert content["top5_error"] == 0

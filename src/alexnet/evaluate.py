@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet import intervals
 from alexnet.console import Meter
 from alexnet.data.augment import Preprocessing, Views
 from alexnet.data.loader import Batch, in_order
@@ -43,6 +44,26 @@ class Evaluation:
         return int(self.confusion.sum())
 
     @property
+    def wrong(self) -> int:
+        """Pictures whose most likely class is wrong."""
+        return self.images - int(self.confusion.trace())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of `top1_error`, by Wilson."""
+        return intervals.wilson(self.wrong, self.images)
+
+    @property
+    def chance(self) -> float:
+        """The top-1 error of always naming the most frequent class, in [0, 1]."""
+        return intervals.chance(self.confusion.sum(axis=1).tolist())
+
+    @property
+    def has_top5(self) -> bool:
+        """Whether the top-5 error says anything: with five classes or fewer it is always 0."""
+        return len(self.classes) > 5
+
+    @property
     def top1_error(self) -> float:
         """Share of pictures whose most likely class is wrong, in [0, 1]."""
         return 1 - float(self.confusion.trace()) / self.images
@@ -53,7 +74,11 @@ class Evaluation:
         return 1 - float(self.in_top5.sum()) / self.images
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data; errors are shares in [0, 1], null for a class without pictures."""
+        """Plain data; errors are shares in [0, 1], null for a class without pictures.
+
+        `top1_interval` is the 95 % interval, `chance` the error of always naming the most frequent
+        class. `top5_error` is there for any number of classes; up to five of them it is 0.
+        """
         counts = self.confusion.sum(axis=1)
         per_class = [
             {
@@ -66,7 +91,7 @@ class Evaluation:
         ]
         return {
             "images": self.images, "views": self.views, "top1_error": self.top1_error, "top5_error": self.top5_error,
-            "per_class": per_class,
+            "top1_interval": self.interval, "chance": self.chance, "per_class": per_class,
         }  # fmt: skip
 
 
