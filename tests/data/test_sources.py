@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
-from alexnet.data import sources
-from alexnet.data.sources import Item, Source, find, hold_out, read
+from alexnet.data.hold_out import hold_out
+from alexnet.data.sources import Item, Source, find, read
+from alexnet.data.sources.source import split_of
 from alexnet.errors import SourceError
 
 Files = Iterable[tuple[str, bytes]]
@@ -900,5 +901,5 @@ def test_split_words_are_whole_words() -> None:
     """`valley` is no `val`, `contest` no `test`."""
     known = {"train-00001-of-2.parquet": "train", "TRAIN": "train", "my.validation.tar": "val", "t10k-images": "test"}
     unknown = ("valley", "contest-1", "training", "trainspotting", "testing", "")
-    assert {name: sources._split_of(name) for name in known} == known
-    assert not any(sources._split_of(name) for name in unknown)
+    assert {name: split_of(name) for name in known} == known
+    assert not any(split_of(name) for name in unknown)

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from alexnet import lock, paper
 from alexnet.console import Meter, say
+from alexnet.data import hold_out as holding
 from alexnet.data import sources
 from alexnet.data.image import Resize, Unreadable, encode, planes, record_bytes
 from alexnet.data.sources import Item, Source
@@ -79,12 +80,12 @@ def prepare(
         raise StoreError(f"size (={size}) must be an even number of pixels: colour is stored at half resolution.")
     if workers is not None and workers < 1:
         raise StoreError(f"workers (={workers}) must be at least 1.")
-    sources.check_share(hold_out)
+    holding.check_share(hold_out)
     if inside := [path for path in paths if path.is_dir() and path.resolve() in store.resolve().parents]:
         raise StoreError(f"{store} lies inside its source {inside[0]}: name a folder elsewhere.")
     source = sources.find(paths)
     if len(source.splits) == 1:
-        source = sources.hold_out(source, hold_out, seed)
+        source = holding.hold_out(source, hold_out, seed)
         say(f"The {source.kind} has no split for testing: {hold_out:.0%} of each class is held out as val (seed {seed}).")
     writer = _Writer(store, source, size, resize)
     items = [(split, block) for split, members in source.splits.items() for block in _blocks(members)]
