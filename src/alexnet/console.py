@@ -6,6 +6,7 @@ standard output holds results alone.
 
 import sys
 import time
+import unicodedata
 from collections import deque
 from types import TracebackType
 from typing import Self
@@ -19,9 +20,34 @@ RATE_SECONDS = 30.0
 FEW_ADDS = 5
 
 
+#: Unicode's categories of characters that steer a terminal, break a line, hide, or are half a character.
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
+JOINERS = "\u200c\u200d"  # of the kind, but words of Persian and Hindi and most emoji need them
+
+
 def say(text: str) -> None:
     """One line for the person, on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(clean(text), file=sys.stderr, flush=True)
+
+
+def clean(text: str) -> str:
+    """The text with every character visible that could steer a terminal, so that foreign names can be shown.
+
+    Escape sequences, line breaks and marks that turn the direction of writing become `\\x1b`, `\\n`, `\\u202e`; a
+    byte of a file's name that is not UTF-8 becomes `\\xe9`. All else is kept: accents, Chinese, emoji.
+
+    >>> clean("cat\\x1b[2J 猫")
+    'cat\\\\x1b[2J 猫'
+    """
+    return text if text.isascii() and text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(character: str) -> str:
+    if unicodedata.category(character) not in CONTROLS or character in JOINERS:
+        return character
+    if "\udc80" <= character <= "\udcff":  # Python's stand-in for a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def duration(seconds: float) -> str:
@@ -54,7 +80,7 @@ class Meter:
                 TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=console,
             )  # fmt: skip
             self._bar.start()
-            self._task = self._bar.add_task(escape(self.label), total=self.total, text="")
+            self._task = self._bar.add_task(escape(clean(self.label)), total=self.total, text="")
         return self
 
     def skip(self, count: int) -> None:
@@ -71,7 +97,7 @@ class Meter:
         self.text = text
         if self._bar:
             rate = f"{self.rate:,.0f} {self.unit}/s"
-            self._bar.update(self._task, completed=self.done, text=escape(f"{rate}  {text}"))
+            self._bar.update(self._task, completed=self.done, text=escape(clean(f"{rate}  {text}")))
         elif time.monotonic() - self.last_line >= LINE_SECONDS:
             self._line()
 

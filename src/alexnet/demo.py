@@ -88,9 +88,9 @@ def fashion_mnist() -> Path:
             failures.append(f"{way.__doc__} {error}")
         if _whole(folder):
             return folder
-    reasons = "\n  ".join(failures)
+    reasons = "; ".join(failures)
     raise SourceError(
-        f"Fashion-MNIST could not be obtained:\n  {reasons}\nPut its four .gz files into {folder} and run this again."
+        f"Fashion-MNIST could not be obtained ({reasons}). Put its four .gz files into {folder} and run this again."
     )
 
 

@@ -19,6 +19,7 @@ from alexnet.cli.report import report
 from alexnet.cli.speed import bench
 from alexnet.cli.stores import prepare, verify
 from alexnet.cli.training import ablate, demo, doctor, train
+from alexnet.console import say
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, nearest
 from alexnet.train import ablations, recipes
 from alexnet.train.ablations import ABLATIONS
@@ -88,10 +89,10 @@ def main(arguments: list[str] | None = None) -> None:
             config=(OmitArgPrefixes, OmitSubcommandPrefixes),
         )
     except AlexNetError as error:
-        print(f"alexnet: {error}", file=sys.stderr)
+        say(f"alexnet: {error}")
         raise SystemExit(130 if isinstance(error, Interrupted) else 2) from None
     except KeyboardInterrupt:
-        print("alexnet: interrupted", file=sys.stderr)
+        say("alexnet: interrupted")
         raise SystemExit(130) from None
     except BrokenPipeError:  # `alexnet predict ... | head`
         sys.stderr.close()
@@ -100,10 +101,10 @@ def main(arguments: list[str] | None = None) -> None:
         if type(error).__name__ != "OutOfMemoryError":  # torch.cuda's, without importing it for each command
             raise
         remedy = "end other programs that use it, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
-        print(f"alexnet: the GPU's memory is full: {remedy}.", file=sys.stderr)
+        say(f"alexnet: the GPU's memory is full: {remedy}.")
         raise SystemExit(2) from None
     except OSError as error:  # a folder that may not be written, a file in the place of a folder
         if error.filename is None:
             raise
-        print(f"alexnet: {error.filename}: {error.strerror}", file=sys.stderr)
+        say(f"alexnet: {error.filename}: {error.strerror}")
         raise SystemExit(2) from None

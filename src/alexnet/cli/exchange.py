@@ -1,12 +1,12 @@
 """`alexnet weights`, `alexnet export`: in from other programs, and out to them."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from tyro.conf import Positional, arg, subcommand
 
 from alexnet.cli.tables import print_table
+from alexnet.console import say
 from alexnet.errors import CheckpointError
 
 
@@ -42,7 +42,7 @@ def import_weights(
     for line in (*importer.describe(trained, foreign), *result.lines()):
         print(line)
     for warning in result.warnings():
-        print(f"alexnet: warning: {file}: {warning}", file=sys.stderr)
+        say(f"alexnet: warning: {file}: {warning}")
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
 
 
@@ -107,7 +107,7 @@ def verify_weights(file: Positional[Path]) -> None:
     for line in result.lines():
         print(line)
     for warning in result.warnings():
-        print(f"alexnet: warning: {file}: {warning}", file=sys.stderr)
+        say(f"alexnet: warning: {file}: {warning}")
     if not result.looks_trained:
         raise SystemExit(1)
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from alexnet.cli.options import Engine
+from alexnet.console import say
 from alexnet.errors import SourceError
 
 if TYPE_CHECKING:
@@ -60,18 +60,18 @@ def predict(
         total += 1
         if prediction.error:
             unreadable += 1
-            print(f"alexnet: {prediction.path}: {prediction.error}", file=sys.stderr)
+            say(f"alexnet: {prediction.path}: {prediction.error}")
         elif sheet and len(drawn) < figures.SHEET_LIMIT:
             drawn.append(prediction)
         if row:
             print(row, flush=True)
     if total >= MANY:
-        print(pace.line(), file=sys.stderr)
+        say(pace.line())
     if drawn and sheet:
         figures.sheet(drawn, sheet)
         rest = total - unreadable - len(drawn)
         full = f", all that a sheet holds; {rest} are not on it" if rest else ""
-        print(f"{sheet}: {len(drawn)} pictures{full}", file=sys.stderr)
+        say(f"{sheet}: {len(drawn)} pictures{full}")
     if not total:
         raise SourceError(f"no pictures in {', '.join(files)}.")
     if unreadable:
