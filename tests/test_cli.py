@@ -138,6 +138,7 @@ def test_family(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     main(["evaluate", family, *data, "--average", "--fit", "--json", str(result), "--out", str(tmp_path)])
     table = capsys.readouterr().out
     assert "on 9 pictures" in table and "plain average" in table and "weighted average" in table
+    assert "95% interval" in table and "chance" in table and "top-5" not in table  # three classes
     assert sum(json.loads(result.read_text())["coefficients"]) == pytest.approx(1)
     runs = [str(tmp_path / "family" / f"seed{seed}") for seed in (0, 1)]
     main(["evaluate", *runs, *data, "--average", "--json", str(result), "--out", str(tmp_path)])
@@ -239,7 +240,13 @@ def test_evaluate(run: Path, store: Store, tmp_path: Path, capsys: pytest.Captur
     written = json.loads(result.read_text())
     assert (written["images"], written["views"]) == (18, int(views))
     assert written["top1_error"] < 0.2
-    assert "all" in capsys.readouterr().out
+    output = capsys.readouterr()
+    *_, everything, by_chance, _ = output.out.splitlines()
+    low, high = written["top1_interval"]
+    assert everything.split() == ["all", "18", f"{written['top1_error']:.2%}", f"{low:.2%}", "to", f"{high:.2%}"]
+    assert by_chance.split() == ["chance", "66.67%"]
+    assert "top-5" not in output.out  # three classes
+    assert "only 18 test pictures" in output.err
     rows = list(csv.reader((tmp_path / "confusion.csv").read_text().splitlines()))
     assert rows[0][1:] == ["blue", "green", "red"]
     correct = sum(int(rows[i + 1][i + 1]) for i in range(3))
@@ -338,6 +345,7 @@ def test_real_photos(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     main(["train", "small-photos", "--data", str(store), "--out", str(run), "--epochs", "2", "--input-size", "96", *FAST])
     main(["evaluate", str(run), "--data", str(store), "--views", "10"])
     output = capsys.readouterr()
+    assert "top-5 error" in output.out and "chance" in output.out
     assert "200" in output.out and (run / "confusion.png").exists()
     main(["predict", str(run), str(photos / "val" / "n01440764"), "--sheet", str(tmp_path / "sheet.png")])
     assert len(capsys.readouterr().out.splitlines()) == 20

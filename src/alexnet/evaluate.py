@@ -85,6 +85,7 @@ class Evaluation:
                 "class": name,
                 "images": int(count),
                 "top1_error": 1 - float(self.confusion[label, label]) / int(count) if count else None,
+                "top1_interval": intervals.wilson(int(count - self.confusion[label, label]), int(count)),
                 "top5_error": 1 - float(self.in_top5[label]) / int(count) if count else None,
             }
             for label, (name, count) in enumerate(zip(self.classes, counts, strict=True))

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from alexnet import engines
+from alexnet import engines, intervals
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
-from alexnet.evaluate import check_fits, evaluate_classifier
+from alexnet.evaluate import Evaluation, check_fits, evaluate_classifier
 from alexnet.files import make_ready, writing_weights
 from alexnet.quantise import has_vnni, quantise
 from alexnet.weights import caffe_write, native, npy, onnx_graph, torchvision
@@ -142,17 +142,23 @@ def _quantised(trained: Trained, store: Store, allow_loss: bool) -> "tuple[onnx.
     int8 = engines.Classifier(
         engines.STARTERS[engine](model.SerializeToString()), trained.classes, trained.preprocessing, engine
     )
-    before = evaluate_classifier(float32, store).top1_error
-    after = evaluate_classifier(int8, store).top1_error
-    count = len(store.held_out)
-    line = f"top-1 on {count:,} held-out pictures: {1 - before:.2%} in float32, {1 - after:.2%} in int8 ({engine})"
-    if after - before > MOST_LOST and not allow_loss:
+    before, after = evaluate_classifier(float32, store), evaluate_classifier(int8, store)
+    line = (
+        f"top-1 error on {before.images:,} held-out pictures: {_error(before)} in float32, {_error(after)} in int8 ({engine})"
+    )
+    lost = after.top1_error - before.top1_error
+    if lost > MOST_LOST and not allow_loss:
         raise CheckpointError(
-            f"{line}: int8 lost {100 * (after - before):.2f} points, more than {100 * MOST_LOST:g}. Nothing was written; "
+            f"{line}: int8 lost {100 * lost:.2f} points, more than {100 * MOST_LOST:g}. Nothing was written; "
             "--allow-loss writes it all the same."
         )
     bits = "" if has_vnni() else "weights of 7 bits: this processor has no VNNI"
-    return model, [line, *([bits] if bits else [])]
+    few = intervals.warning(before.images)
+    return model, [line, *([f"warning: {few}"] if few else []), *([bits] if bits else [])]
+
+
+def _error(result: Evaluation) -> str:
+    return f"{intervals.percent(result.top1_error)} (95% interval {intervals.interval(result.wrong, result.images)})"
 
 
 def _write_onnx(out: Path, model: "onnx.ModelProto") -> None:

@@ -1,10 +1,12 @@
 """`alexnet evaluate`: how often a trained network is right."""
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
+from alexnet import intervals
 from alexnet.cli.options import Engine
 from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_table
 from alexnet.errors import CheckpointError
@@ -85,12 +87,13 @@ def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:
 
 def _print_average(together: "Average", runs: list[Path]) -> None:
     coefficients = together.coefficients or [1 / len(runs)] * len(runs)
-    rows = [[str(run), f"{share:.3f}", f"{one.top1_error:.2%}", f"{one.top5_error:.2%}"]
-            for run, share, one in zip(runs, coefficients, together.alone, strict=True)]  # fmt: skip
-    for name, result in (("plain average", together.plain), ("weighted average", together.fitted)):
-        if result:
-            rows.append([name, "", f"{result.top1_error:.2%}", f"{result.top5_error:.2%}"])
-    print_table([f"on {together.plain.images:,} pictures", "coefficient", "top-1 error", "top-5 error"], rows)
+    named = [(str(run), f"{share:.3f}", one) for run, share, one in zip(runs, coefficients, together.alone, strict=True)]
+    named += [("plain average", "", together.plain)]
+    named += [("weighted average", "", together.fitted)] if together.fitted else []
+    rows = [[name, share, *_errors(result)] for name, share, result in named]
+    rows.append(["chance", "", *_chance(together.plain)])
+    print_table([f"on {together.plain.images:,} pictures", "coefficient", *_headings(together.plain)], rows)
+    _warn(together.plain)
 
 
 def _print_evaluation(result: "Evaluation") -> None:
@@ -99,6 +102,32 @@ def _print_evaluation(result: "Evaluation") -> None:
     if len(shown) > MOST_CLASSES_SHOWN:
         shown = sorted(shown, key=lambda row: -row["top1_error"])[:MOST_CLASSES_SHOWN]
         print(f"The {MOST_CLASSES_SHOWN} classes with the most errors:")
-    cells = [[row["class"], row["images"], f"{row['top1_error']:.1%}", f"{row['top5_error']:.1%}"] for row in shown]
-    total = ["all", result.images, f"{result.top1_error:.2%}", f"{result.top5_error:.2%}"]
-    print_table(["class", "images", "top-1 error", "top-5 error"], [*cells, total])
+    cells = [[row["class"], row["images"], *_class_errors(row, result.has_top5)] for row in shown]
+    summary = [["all", result.images, *_errors(result)], ["chance", "", *_chance(result)]]
+    print_table(["class", "images", *_headings(result)], [*cells, *summary])
+    _warn(result)
+
+
+def _headings(result: "Evaluation") -> list[str]:
+    return ["top-1 error", "95% interval", *(["top-5 error"] if result.has_top5 else [])]
+
+
+def _errors(result: "Evaluation") -> list[str]:
+    top5 = [intervals.percent(result.top5_error)] if result.has_top5 else []
+    return [intervals.percent(result.top1_error), intervals.interval(result.wrong, result.images), *top5]
+
+
+def _chance(result: "Evaluation") -> list[str]:
+    """What naming the most frequent class for every picture gives."""
+    return [intervals.percent(result.chance), "", *([""] if result.has_top5 else [])]
+
+
+def _class_errors(row: dict[str, Any], has_top5: bool) -> list[str]:
+    low, high = row["top1_interval"]
+    return [f"{row['top1_error']:.1%}", f"{low:.1%} to {high:.1%}", *([f"{row['top5_error']:.1%}"] if has_top5 else [])]
+
+
+def _warn(result: "Evaluation") -> None:
+    text = intervals.warning(result.images)
+    if text:
+        print(f"alexnet: warning: {text}", file=sys.stderr)
