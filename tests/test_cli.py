@@ -254,6 +254,14 @@ def test_evaluate(run: Path, store: Store, tmp_path: Path, capsys: pytest.Captur
     assert picture_width(tmp_path / "confusion.png") > 200
 
 
+def test_evaluate_writes_nothing_unless_asked(run: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    main(["evaluate", str(run), "--data", str(store.folder)])
+    main(["evaluate", str(run / "latest.safetensors"), "--data", str(store.folder)])
+    assert "confusion" not in capsys.readouterr().out.lower()
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
 def test_evaluate_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ("--data", str(store.folder))
     assert "does not exist" in fails(capsys, 2, "evaluate", str(tmp_path / "none"), *data)
@@ -343,7 +351,7 @@ def test_real_photos(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     main(["prepare", str(photos), str(store), "--size", "128"])
     assert "total" in capsys.readouterr().out
     main(["train", "small-photos", "--data", str(store), "--out", str(run), "--epochs", "2", "--input-size", "96", *FAST])
-    main(["evaluate", str(run), "--data", str(store), "--views", "10"])
+    main(["evaluate", str(run), "--data", str(store), "--views", "10", "--out", str(run)])
     output = capsys.readouterr()
     assert "top-5 error" in output.out and "chance" in output.out
     assert "200" in output.out and (run / "confusion.png").exists()

@@ -1,5 +1,7 @@
 """Errors and confusion, against counting by hand."""
 
+import tarfile
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +11,14 @@ import torch
 from torch import nn
 
 from alexnet import AlexNet, engines
+from alexnet.cli import main
 from alexnet.data.augment import Preprocessing
 from alexnet.data.feed import kept
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
-from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, probabilities
+from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, outputs_of, probabilities
 from alexnet.variants import get
 from alexnet.weights import imagenet
 from alexnet.weights.native import Trained
@@ -101,6 +104,66 @@ def test_classes_are_matched_by_name(store: Store) -> None:
     )
     assert evaluate_classifier(turned, store).top1_error == expected.top1_error
     assert np.array_equal(evaluate_classifier(more, store).confusion[1:, 1:], expected.confusion)
+
+
+@pytest.mark.parametrize("case", ["01-equal-names", "01-latin1-folders"])
+def test_training_evaluation_and_verification_agree(
+    shared: Path, tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Classes whose names are equal, or look it: 0.00 % everywhere."""
+    source, store, run = shared / "cases" / case, tmp_path / "store", tmp_path / "run"
+    if not source.exists():
+        with tarfile.open(shared / "cases" / f"{case}.tar.gz") as tar:
+            tar.extractall(tmp_path, filter="data")
+        source = tmp_path / "photos"
+    main(["prepare", str(source), str(store), "--size", "72"])
+    main(["train", "laptop", "--data", str(store), "--out", str(run), "--width", "0.25", "--epochs", "30", "--batch-size", "6",
+          "--compile", "off", "--lr", "0.01", "--device", "cpu"])  # fmt: skip
+    assert "held-out top-1 error 0.00%" in "".join(capsys.readouterr())
+    main(["evaluate", str(run), "--data", str(store)])
+    assert "0.00%" in capsys.readouterr().out.splitlines()[-1]
+    main(["verify", str(run)])
+    assert "top-1 error 0.00%" in capsys.readouterr().out
+
+
+def named(store: Store, *classes: str) -> Store:
+    """The store with other class names."""
+    other = Store(store.folder)
+    other.classes = classes
+    return other
+
+
+def test_a_class_is_its_number(store: Store) -> None:
+    """Two classes of one name, as in stores of earlier versions: the result is what it is with names that differ."""
+    own = classifier(store)
+    expected = evaluate_classifier(own, store)
+    equal = "crane", "crane", "caf\ufffd"
+    result = evaluate_classifier(replace(own, classes=equal), named(store, *equal))
+    assert np.array_equal(result.confusion, expected.confusion)
+    assert [row["class"] for row in result.as_json()["per_class"]] == [*equal]
+
+
+@pytest.mark.parametrize(
+    ("network", "store_has"),
+    [(("crane", "crane", "red"), ("crane", "red")), (("crane", "red", "crane"), ("red", "crane", "crane")),
+     (("a", "crane", "red"), ("crane", "red", "crane"))],
+    ids=["fewer", "other order", "twice in the store"],
+)  # fmt: skip
+def test_a_name_that_means_two_classes_is_refused(store: Store, network: tuple[str, ...], store_has: tuple[str, ...]) -> None:
+    with pytest.raises(CheckpointError, match=r"several are called 'crane': which is which cannot be decided by name"):
+        outputs_of(network, named(store, *store_has))
+
+
+def test_names_that_occur_twice_elsewhere_do_not_matter(store: Store) -> None:
+    assert outputs_of(("crane", "red", "crane", "blue"), named(store, "blue", "red")).tolist() == [3, 1]
+
+
+def test_composed_and_decomposed_letters_are_one_name(store: Store) -> None:
+    """macOS writes é as two characters."""
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    assert composed != decomposed
+    assert outputs_of((composed, "a", "b"), named(store, "a", decomposed)).tolist() == [1, 0]
+    assert outputs_of((decomposed, "a", "b"), named(store, decomposed, "a", "b")).tolist() == [0, 1, 2]
 
 
 def test_wordnet_ids_mean_imagenets_classes(tmp_path: Path) -> None:

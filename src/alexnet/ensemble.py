@@ -23,7 +23,7 @@ from alexnet.data.loader import in_order
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
-from alexnet.evaluate import BATCH_SIZE, Evaluation, check_fits, probabilities
+from alexnet.evaluate import BATCH_SIZE, Evaluation, check_fits, probabilities, same_form
 
 FIT_STEPS = 1000
 FIT_CHANGE = 1e-7
@@ -70,7 +70,7 @@ def evaluate_average(
     """
     if len(networks) < 2:
         raise CheckpointError(f"an average needs two networks or more, not {len(networks)}.")
-    if len({one.classes for one in networks}) > 1:
+    if len({same_form(one.classes) for one in networks}) > 1:
         raise CheckpointError("these networks have different classes, or the same in another order: they have no average.")
     outputs = torch.stack([check_fits(one, store) for one in networks])[0]  # the same for all
     chosen = store.split(split) if split else store.held_out

@@ -4,6 +4,8 @@ One view is the centre crop; ten are the paper's (section 4.1): four corners and
 averaged.
 """
 
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -153,18 +155,12 @@ def check_fits(classifier: Classifier, store: Store) -> Tensor:
     """Refuse a store that a network cannot be tested on.
 
     Returns:
-        the network's number of each of the store's classes. ImageNet's folders are named by WordNet ids, its networks' classes
-        by words; a store may hold some of the network's classes only.
+        the network's number of each of the store's classes, see `outputs_of`.
+
+    Raises:
+        CheckpointError: the store has other classes, or records of another kind, than the network was trained on.
     """
-    known = {name: number for number, name in enumerate(classifier.classes)}
-    if classifier.classes == imagenet.classes():
-        known |= {wordnet_id: number for number, wordnet_id in enumerate(imagenet.wordnet_ids())}
-    differing = [name for name in store.classes if name not in known]
-    if differing:
-        raise CheckpointError(
-            f"{store.folder} has other classes than the network was trained on ({len(store.classes)} and "
-            f"{len(classifier.classes)}; differing: {', '.join(differing[:5])}). Prepare the store from the same folders."
-        )
+    outputs = outputs_of(classifier.classes, store)
     kind = {"stored size": (store.size, classifier.preprocessing.stored_size),
             "resize rule": (store.manifest["resize"], classifier.preprocessing.resize)}  # fmt: skip
     for what, (has, needs) in kind.items():
@@ -173,4 +169,43 @@ def check_fits(classifier: Classifier, store: Store) -> Tensor:
             raise CheckpointError(
                 f"{store.folder} has {what} {has}, the network was trained with {needs}: prepare it with {option} {needs}."
             )
-    return torch.tensor([known[name] for name in store.classes])
+    return outputs
+
+
+def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:
+    """The network's number of each of the store's classes, (classes of the store,) int64.
+
+    A class is its number: equal lists are matched by position, whatever names occur in them twice. Other lists are matched by
+    name, and a store may hold some of the network's classes only. ImageNet's folders are named by WordNet ids, its networks'
+    classes by words.
+
+    Args:
+        classes: the network's, in the order of its outputs.
+
+    Raises:
+        CheckpointError: a class of the store is none of the network's, or its name is not unique.
+    """
+    wanted, has = same_form(classes), same_form(store.classes)
+    if wanted == has:
+        return torch.arange(len(has))
+    known = {name: number for number, name in enumerate(wanted)}
+    if wanted == imagenet.classes():
+        known |= {wordnet_id: number for number, wordnet_id in enumerate(imagenet.wordnet_ids())}
+    differing = [name for name in has if name not in known]
+    if differing:
+        raise CheckpointError(
+            f"{store.folder} has other classes than the network was trained on ({len(has)} and {len(wanted)}; differing: "
+            f"{', '.join(differing[:5])}). Prepare the store from the same folders."
+        )
+    times = Counter(wanted), Counter(has)
+    if repeated := [name for name in dict.fromkeys(has) if max(counts[name] for counts in times) > 1]:
+        raise CheckpointError(
+            f"{store.folder} has the network's classes in another order or number, and several are called {repeated[0]!r}: "
+            "which is which cannot be decided by name. Prepare the store from the folders that the network was trained on."
+        )
+    return torch.tensor([known[name] for name in has])
+
+
+def same_form(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Names as they compare: an accented letter is the same in one character or in two (macOS's folders)."""
+    return tuple(unicodedata.normalize("NFC", name) for name in classes)

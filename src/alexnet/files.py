@@ -1,12 +1,25 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Files that are whole or not there: written beside their place, then renamed.
+
+Each writer has a temporary file of its own, so of two that write to one path the last one wins whole, and no reader sees half
+of either. A writer that is killed leaves its temporary file behind; nothing reads it, and the first writer to the same path
+after a day removes it.
+"""
 
 import os
+import re
+import secrets
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 from alexnet.errors import CheckpointError
+
+#: A temporary file that nobody has written to for so long has lost its writer.
+LEFT_BEHIND = 24 * 3600.0
+#: Of a name, this many bytes go into the temporary file's: 255 are the most that file systems take.
+NAMED = 200
 
 
 @contextmanager
@@ -16,7 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
     >>> with replacing(folder / "weights.npy") as temporary:
     ...     temporary.write_bytes(data)
     """
-    temporary = path.parent / f".{path.name}.tmp"
+    _remove_left_behind(path)
+    temporary = path.parent / f"{_prefix(path)}{secrets.token_hex(6)}.tmp"
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -24,6 +38,23 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file's name is one that `replacing` gives: a killed writer may have left it behind."""
+    return re.fullmatch(r"\..+\.tmp", name, re.DOTALL) is not None
+
+
+def _prefix(path: Path) -> str:
+    return f".{os.fsdecode(os.fsencode(path.name)[:NAMED])}."
+
+
+def _remove_left_behind(path: Path) -> None:
+    own = re.compile(re.escape(_prefix(path)) + r"[0-9a-f]{12}\.tmp")
+    with suppress(OSError):  # nothing depends on it
+        for entry in path.parent.iterdir():
+            if own.fullmatch(entry.name) and time.time() - entry.stat().st_mtime > LEFT_BEHIND:
+                entry.unlink()
 
 
 @contextmanager

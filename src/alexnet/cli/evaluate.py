@@ -29,6 +29,8 @@ def evaluate(
 ) -> None:
     """Test a network on the held-out pictures of a store: top-1 and top-5 error, per class, confusion matrix.
 
+    Nothing is written but what --json and --out ask for.
+
     Args:
         runs: a run's folder (its latest checkpoint), a .safetensors file, or what `alexnet export` wrote (.onnx, .xml);
             several, or a family's folder, to average.
@@ -39,7 +41,7 @@ def evaluate(
         average: average the probabilities of several networks, as the paper did.
         fit: fit the coefficients of the average on every second picture, and test on the others.
         json_file: write the result there too.
-        out: folder for confusion.csv and confusion.png; the (first) folder named if not given.
+        out: write confusion.csv and confusion.png into this folder.
     """
     from alexnet import engines, figures
     from alexnet.data.store import Store
@@ -49,8 +51,7 @@ def evaluate(
 
     networks = _networks(runs, average, fit)
     classifiers, store = [engines.load(one, engine) for one in networks], Store(data)
-    out = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
-    for path in filter(None, (out / "confusion.csv", json_file)):
+    for path in filter(None, (out and out / "confusion.csv", json_file)):
         make_ready(path)
     if average:
         from alexnet.ensemble import evaluate_average
@@ -62,11 +63,12 @@ def evaluate(
         result = evaluate_classifier(classifiers[0], store, split, views)
         _print_evaluation(result)
         content = result.as_json()
-    figures.confusion_csv(result, out / "confusion.csv")
-    figures.confusion(result, out / "confusion.png")
     if json_file:
         write_json(json_file, content)
-    print(f"Confusion matrix: {out / 'confusion.csv'} and {out / 'confusion.png'}")
+    if out:
+        figures.confusion_csv(result, out / "confusion.csv")
+        figures.confusion(result, out / "confusion.png")
+        print(f"Confusion matrix: {out / 'confusion.csv'} and {out / 'confusion.png'}")
 
 
 def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:

@@ -29,7 +29,7 @@ import alexnet
 from alexnet import lock
 from alexnet.data.store import Store
 from alexnet.errors import TrainingError
-from alexnet.files import replacing
+from alexnet.files import is_temporary, replacing
 from alexnet.train.recipes import Recipe
 from alexnet.weights.native import LATEST
 
@@ -103,8 +103,7 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
     if resume and not folder.exists():
         raise TrainingError(f"{folder} does not exist: nothing to resume. Leave out --resume to begin.")
     # A start that was killed before it wrote its configuration has left nothing that counts.
-    begun = {ENVIRONMENT, f".{ENVIRONMENT}.tmp", f".{CONFIG}.tmp"}
-    if folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - begun):
+    if folder.exists() and (not folder.is_dir() or any(not _begun(entry.name) for entry in folder.iterdir())):
         if not folder.is_dir():
             raise TrainingError(f"{folder} is a file, and a run needs a folder: name another.")
         if not path.exists():
@@ -114,6 +113,11 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
     write_json(folder / ENVIRONMENT, environment())
     write_json(path, config)
     return Run(folder, False, compiled)
+
+
+def _begun(name: str) -> bool:
+    """Whether a run's first moments write a file of this name."""
+    return name == ENVIRONMENT or is_temporary(name)
 
 
 def _check_same(folder: Path, earlier: dict[str, Any], config: dict[str, Any]) -> None:
