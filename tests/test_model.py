@@ -164,3 +164,46 @@ def test_wrong_precision() -> None:
     """A float64 input of a float32 net is an error of PyTorch's, not a silent conversion."""
     with pytest.raises(RuntimeError):
         AlexNet(small("paper"))(torch.from_numpy(np.zeros((1, 3, 67, 67))))
+
+
+def pytorchs_lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int = 1) -> Tensor:
+    return torch.cat([F.local_response_norm(part, size, coefficient * size, beta, k) for part in x.chunk(towers, 1)], 1)
+
+
+@pytest.mark.parametrize("name", ["paper", "code-2012", "caffe"])
+def test_derivatives_of_derivatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gradient penalty and `torch.func`, on the whole network, against one around PyTorch's own normalisation, in float64."""
+    net = AlexNet(small(name, width=1 / 16, num_classes=3)).double().eval()
+    x, t = torch.randn(2, 1, 3, 67, 67, dtype=torch.float64) * 50
+
+    def found() -> list[Tensor]:
+        leaf = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(net(leaf).square().sum(), leaf, create_graph=True)
+        penalty = torch.autograd.grad(slope.square().sum(), [leaf, *net.parameters()])
+        per_picture = torch.func.vmap(torch.func.grad(lambda x: net(x[None]).square().sum()))(torch.cat([x, t]))
+        jacobian = torch.func.jacrev(net)(x)
+        tangent = torch.func.jvp(net, (x,), (t,))[1]
+        curvature = torch.func.jvp(torch.func.grad(lambda x: net(x).square().sum()), (x,), (t,))[1]
+        results = [*penalty, per_picture, jacobian, tangent, curvature, *torch.func.vmap(net.stages)(x[None]).values()]
+        return [result.detach() for result in results]
+
+    ours = found()
+    monkeypatch.setattr("alexnet.kernels.lrn", pytorchs_lrn)
+    for result, expected in zip(ours, found(), strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-8, atol=1e-10 * float(expected.abs().max()))
+    assert ours[0].abs().max() > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of the compiler itself
+def test_compiled_networks_refuse_second_derivatives() -> None:
+    """The compiler differentiates once; it says so."""
+    from torch._dynamo import reset
+
+    net = torch.compile(AlexNet(small("caffe", width=1 / 16)), backend="aot_eager")
+    x = torch.randn(1, 3, 67, 67, requires_grad=True)
+    try:
+        (slope,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
+        with pytest.raises(RuntimeError, match="double backward"):
+            slope.square().sum().backward()
+    finally:
+        reset()

@@ -1,5 +1,7 @@
 """The references against their formulas, in float64 and plain NumPy loops, on shapes with odd sides and inputs where they matter."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,59 @@ def test_lrn_gradient(towers: int, memory_format: torch.memory_format) -> None:
     assert torch.autograd.gradcheck(
         lambda x: kernels.lrn(x, 5, COEFFICIENT, BETA, K, towers), x, eps=1e-3, atol=1e-8, rtol=1e-6
     )
+
+
+def pytorchs_lrn(x: torch.Tensor, size: int, coefficient: float, beta: float, k: float, towers: int = 1) -> torch.Tensor:
+    parts = [F.local_response_norm(part, size, coefficient * size, beta, k) for part in x.chunk(towers, -3)]
+    return torch.cat(parts, -3)
+
+
+@pytest.mark.parametrize("towers", [1, 2])
+@pytest.mark.parametrize("beta", [0.75, 0.6])
+def test_lrn_second_derivative(towers: int, beta: float) -> None:
+    x, g = (torch.randn(2, 6, 2, 2, dtype=torch.float64).mul_(300).requires_grad_() for _ in range(2))
+    assert torch.autograd.gradgradcheck(
+        lambda x: kernels.lrn(x, 5, COEFFICIENT, beta, K, towers), x, g, eps=1e-2, atol=1e-7, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("towers", [1, 2])
+def test_lrn_tangents(towers: int) -> None:
+    x = torch.randn(2, 6, 2, 2, dtype=torch.float64).mul_(300).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: kernels.lrn(x, 5, COEFFICIENT, BETA, K, towers), x, eps=1e-3, atol=1e-8, rtol=1e-6,
+        check_forward_ad=True, check_batched_forward_grad=True,
+    )  # fmt: skip
+
+
+#: What `torch.func` makes of a function of x and a direction. Sums of squares: a plain sum's second derivative could hide.
+TRANSFORMS = {
+    "grad": lambda f, x, t: torch.func.grad(lambda x: f(x).square().sum())(x),
+    "jacrev": lambda f, x, t: torch.func.jacrev(f)(x),
+    "jacfwd": lambda f, x, t: torch.func.jacfwd(f)(x),
+    "jvp": lambda f, x, t: torch.func.jvp(f, (x,), (t,))[1],
+    "vjp": lambda f, x, t: torch.func.vjp(f, x)[1](t)[0],
+    "vmap": lambda f, x, t: torch.func.vmap(f, in_dims=-1)(torch.stack([x, t], -1)),
+    "hessian": lambda f, x, t: torch.func.hessian(lambda x: f(x).square().sum())(x),
+    "grad of jvp": lambda f, x, t: torch.func.grad(lambda x: torch.func.jvp(f, (x,), (t,))[1].square().sum())(x),
+    "jvp of grad": lambda f, x, t: torch.func.jvp(torch.func.grad(lambda x: f(x).square().sum()), (x,), (t,))[1],
+    "grads of each": lambda f, x, t: torch.func.vmap(torch.func.grad(lambda x: f(x[None]).square().sum()))(x),
+    "third": lambda f, x, t: torch.func.grad(lambda x: torch.func.hessian(lambda x: f(x).square().sum())(x).square().sum())(x),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("towers", [1, 2])
+def test_lrn_under_torch_func(transform: str, towers: int) -> None:
+    """As PyTorch's own, of which autograd knows every derivative; float64 rounds at 1e-16, a third derivative some hundred times."""
+    x, t = torch.randn(2, 2, 6, 2, 1, dtype=torch.float64) * 300
+
+    def made(lrn: Callable[..., torch.Tensor]) -> torch.Tensor:
+        return TRANSFORMS[transform](lambda x: lrn(x, 5, COEFFICIENT, BETA, K, towers), x, t)
+
+    expected = made(pytorchs_lrn)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(made(kernels.lrn), expected, rtol=1e-11, atol=1e-13 * float(expected.abs().max()))
 
 
 def test_lrn_returns_a_new_tensor() -> None:

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from alexnet.kernels.blocks import picture_blocks
 
@@ -42,7 +41,9 @@ def lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers:
     """
     if x.dtype == torch.float16:  # squares overflow from |x| = 256 on
         return lrn(x.float(), size, coefficient, beta, k, towers).half()
-    return _LRN.apply(x, size, coefficient, beta, k, towers)
+    function = _LRN if torch.compiler.is_compiling() else _TransformableLRN
+    y, _ = function.apply(x, size, coefficient, beta, k, towers)
+    return y
 
 
 def _window_sum(q: Tensor, size: int, towers: int) -> Tensor:
@@ -64,23 +65,65 @@ def _power(r: Tensor, beta: float) -> Tensor:
 
 
 class _LRN(torch.autograd.Function):
-    """With p = d^-beta: y = x p, and dx = g p - 2 coefficient beta x window_sum(g x p / d); the window is its own transpose."""
+    """x to x p and r = d^-1/2, with d = k + coefficient window_sum(x^2) and p = d^-beta. r is for the backward only.
+
+    dx = g p - 2 coefficient beta x window_sum(g x p / d); the window is its own transpose. Where the derivative of this is
+    wanted in turn, r is computed from x once more, by operations that autograd follows.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int) -> Tensor:
+    def forward(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int) -> tuple[Tensor, Tensor]:
         r = _window_sum(x * x, size, towers).mul_(coefficient).add_(k).rsqrt_()
-        ctx.save_for_backward(x, r)
-        ctx.constants = size, coefficient, beta, towers
-        return _power(r, beta).mul_(x)
+        return _power(r, beta).mul_(x), r
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, *ctx.constants = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)  # for r it would be a tensor of zeros
+        ctx.save_for_backward(x, output[1])
+        ctx.save_for_forward(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None, _: None) -> tuple[Tensor | None, None, None, None, None, None]:
+        if g is None:
+            return None, None, None, None, None, None
         x, r = ctx.saved_tensors
-        size, coefficient, beta, towers = ctx.constants
-        gp = _power(r, beta).mul_(g)
-        around = _window_sum((gp * x).mul_(r).mul_(r), size, towers)
-        return gp.addcmul_(around, x, value=-2 * coefficient * beta), None, None, None, None, None
+        size, coefficient, beta, _, towers = ctx.constants
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # the compiler differentiates once only
+            dx = _lrn_gradient(x, g, *ctx.constants)
+        else:
+            gp = _power(r, beta).mul_(g)
+            around = _window_sum((gp * x).mul_(r).mul_(r), size, towers)
+            dx = gp.addcmul_(around, x, value=-2 * coefficient * beta)
+        return dx, None, None, None, None, None
+
+
+class _TransformableLRN(_LRN):
+    """With what `torch.func` and forward mode ask for, and the compiler does not take (PyTorch 2.13)."""
+
+    @staticmethod
+    def jvp(ctx: Any, t: Tensor, *_: None) -> tuple[Tensor, None]:
+        """For a tangent t of x: t p - 2 coefficient beta x p / d window_sum(x t)."""
+        x, *_ = ctx.saved_tensors
+        size, coefficient, beta, k, towers = ctx.constants
+        d = k + coefficient * _window_sum(x * x, size, towers)
+        around = _window_sum(x * t, size, towers)
+        return d.pow(-beta) * (t - 2 * coefficient * beta * x * around / d), None
+
+    @staticmethod
+    def vmap(_: Any, in_dims: tuple[int | None, ...], x: Tensor, *constants: Any) -> tuple[Any, tuple[int, int]]:
+        """A batch of batches is one batch: pictures do not see each other."""
+        batches = x.movedim(in_dims[0], 0)  # type: ignore[arg-type]
+        outputs = _TransformableLRN.apply(batches.flatten(0, 1), *constants)
+        return tuple(output.unflatten(0, batches.shape[:2]) for output in outputs), (0, 0)
+
+
+def _lrn_gradient(x: Tensor, g: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int) -> Tensor:
+    """As in `_LRN.backward`, from x alone and without writing in place: autograd can follow it."""
+    d = k + coefficient * _window_sum(x * x, size, towers)
+    gp = g * d.pow(-beta)
+    return gp - 2 * coefficient * beta * x * _window_sum(gp * x / d, size, towers)
 
 
 def spatial_norm(x: Tensor, size: int, coefficient: float, beta: float, k: float) -> Tensor:
