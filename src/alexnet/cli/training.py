@@ -119,7 +119,7 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
 
 
 def train(command: TrainingChoice) -> None:
-    """Train a network by a recipe: `alexnet train small-photos --data store --out run`. Any field can be changed."""
+    """Train a network by a recipe. Any field of the recipe can be changed, as with --epochs 100 --lr 0.02."""
     from alexnet.data.store import Store
     from alexnet.train.loop import train as run
 
@@ -153,9 +153,7 @@ def _train_family(command: Training, seeds: str) -> None:
 def ablate(name: Positional[str], command: AblationChoice) -> None:
     """Train pairs of networks that differ in one thing, and say what it is worth beside what the paper says.
 
-    `alexnet ablate no-lrn small-photos --data store --seeds 5`; any field of the recipe can be changed. NAME is tanh, no-lrn,
-    non-overlapping, one-tower, never-talk, no-dropout, no-augmentation, no-colour-noise, text-start, no-conv2 ... no-conv5,
-    no-fc6, no-fc7, ten-views or five-nets. Without a recipe it is small-photos.
+    Without a RECIPE it is small-photos. Any field of the recipe can be changed.
 
     The standard networks are shared by all ablations in one --out. The same command goes on where it was stopped.
 

@@ -1,0 +1,178 @@
+"""From the words of a command line to the verb that they name.
+
+Only the parser of the one verb, of the one recipe, is made: it is there at once, and what it says of a mistake names no
+options of other verbs. The parser of all of them is made for shells, which complete words by it.
+"""
+
+import textwrap
+from collections.abc import Callable
+from inspect import getdoc
+from typing import Any, NamedTuple
+
+import tyro
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes
+
+from alexnet import __version__
+from alexnet.cli import overview
+from alexnet.cli.evaluate import evaluate
+from alexnet.cli.exchange import WEIGHTS, export, weights
+from alexnet.cli.network import compare, summary
+from alexnet.cli.predict import predict
+from alexnet.cli.report import report
+from alexnet.cli.speed import bench
+from alexnet.cli.stores import prepare, verify
+from alexnet.cli.training import Ablating, Examination, Training, ablate, demo, doctor, train
+from alexnet.cli.words import HELP, check_options
+from alexnet.errors import RecipeError, nearest
+from alexnet.train import ablations, recipes
+from alexnet.train.ablations import ABLATIONS
+from alexnet.train.recipes import RECIPES
+
+USUAL_RECIPE = "small-photos"  # for one's own photos; and it has all that an ablation can take away
+HELP_COLUMNS = 80
+CONFIG = (OmitArgPrefixes, OmitSubcommandPrefixes)
+
+VERBS: dict[str, Any] = {
+    "summary": summary,
+    "prepare": prepare,
+    "verify": verify,
+    "doctor": doctor,
+    "train": train,
+    "ablate": ablate,
+    "evaluate": evaluate,
+    "predict": predict,
+    "weights": weights,
+    "export": export,
+    "compare": compare,
+    "report": report,
+    "bench": bench,
+    "demo": demo,
+}
+
+
+class RecipeVerb(NamedTuple):
+    """A verb that takes a recipe, whose fields become its options."""
+
+    run: Callable[[Any], None]
+    command: Any
+    required: tuple[str, ...]
+    example: str
+
+
+RECIPE_VERBS = {
+    "train": RecipeVerb(train, Training, ("data", "out"), "alexnet train small-photos --data store --out run"),
+    "doctor": RecipeVerb(doctor, Examination, ("data",), "alexnet doctor small-photos --data store"),
+}
+ABLATE = RecipeVerb(lambda _: None, Ablating, ("data", "seeds"), "alexnet ablate no-lrn --data store --seeds 5")
+
+
+def run(words: list[str]) -> None:
+    """Run a command line.
+
+    Args:
+        words: what follows `alexnet`.
+
+    Raises:
+        RecipeError: a verb, a recipe, an ablation or an option that does not exist.
+    """
+    if any(word.startswith("--tyro-") for word in words):
+        tyro.extras.subcommand_cli_from_dict(VERBS, prog="alexnet", args=words, config=CONFIG)
+        return
+    verb, *rest = words or ["help"]
+    if verb == "help" and rest:
+        verb, rest = rest[0], [*rest[1:], "--help"]
+    if verb in ("help", *HELP):
+        overview.show()
+    elif verb == "--version":
+        print(f"alexnet {__version__}")
+    elif verb == "completion" and rest == ["--help"]:
+        print(overview.COMPLETION)
+    elif verb not in VERBS:
+        raise RecipeError(f"there is no verb {verb!r}: {nearest(verb, VERBS)} `alexnet help` shows an example of each.")
+    elif verb == "weights":
+        _weights(rest)
+    elif verb == "ablate":
+        _ablate(rest)
+    elif verb in RECIPE_VERBS:
+        _with_recipe(verb, rest)
+    else:
+        _call(VERBS[verb], rest, f"alexnet {verb}")
+
+
+def _call(target: Any, words: list[str], prog: str, description: str | None = None, **settings: Any) -> Any:
+    check_options(target, words, prog)
+    if not set(HELP).isdisjoint(words):
+        print(description or _wrapped(getdoc(target)), end="\n\n")  # tyro would join its lines
+    return tyro.cli(target, prog=prog, description=" ", args=words, config=CONFIG, **settings)
+
+
+def _weights(words: list[str]) -> None:
+    if not words or words[0] in HELP:
+        print(f"usage: alexnet weights ACTION ...\n\n{_wrapped(getdoc(weights))}\n\n{_listed(WEIGHTS, 'actions')}")
+        print("\n`alexnet help weights ACTION` shows the options of one.")
+        return
+    action, *rest = words
+    if action not in WEIGHTS:
+        raise RecipeError(f"there is no action {action!r} of weights: {nearest(action, WEIGHTS)}")
+    _call(WEIGHTS[action], rest, f"alexnet weights {action}")
+
+
+def _with_recipe(verb: str, words: list[str]) -> None:
+    """`train` and `doctor`: a recipe, then options."""
+    called = RECIPE_VERBS[verb]
+    if words[:1] and words[0] in HELP:
+        _recipe_help(called, f"alexnet {verb} RECIPE", getdoc(called.run), _listed(RECIPES, "recipes"), words)
+    if not words or words[0].startswith("-"):
+        raise RecipeError(
+            f"{verb} needs a recipe first, as in `{called.example}`. Known: {', '.join(RECIPES)}. "
+            f"`alexnet {verb} --help` says what each is for."
+        )
+    recipes.get(words[0])  # says what is known
+    called.run(_command(called, words[0], words[1:], f"alexnet {verb} {words[0]}"))
+
+
+def _ablate(words: list[str]) -> None:
+    """`ablate`: what changes, perhaps a recipe, then options."""
+    if words[:1] and words[0] in HELP:
+        claims = "\n".join(_item(name, one.claim) for name, one in ABLATIONS.items())
+        names = f"names, and what the paper says:\n{claims}\n\n{_listed(RECIPES, 'recipes')}"
+        _recipe_help(ABLATE, "alexnet ablate NAME [RECIPE]", getdoc(ablate), names, words)
+    if not words or words[0].startswith("-"):
+        raise RecipeError(
+            f"ablate needs a name first, as in `{ABLATE.example}`. Known: {', '.join(ABLATIONS)}. "
+            "`alexnet ablate --help` says what each is."
+        )
+    name, *rest = words
+    ablations.get(name)
+    recipe, rest = (rest[0], rest[1:]) if rest and not rest[0].startswith("-") else (USUAL_RECIPE, rest)
+    recipes.get(recipe)
+    ablate(name, _command(ABLATE, recipe, rest, f"alexnet ablate {name} {recipe}"))
+
+
+def _recipe_help(called: RecipeVerb, prog: str, doc: str | None, names: str, words: list[str]) -> None:
+    """What the verb does, the names that it takes, and its options; ends the program as tyro's help does."""
+    note = f"The defaults below are those of {USUAL_RECIPE}; other recipes have others."
+    parts = (_wrapped(doc), f"For example: {called.example}", names, note)
+    _command(called, USUAL_RECIPE, words, prog, "\n\n".join(parts))
+
+
+def _command(called: RecipeVerb, recipe: str, words: list[str], prog: str, description: str | None = None) -> Any:
+    """A verb's options, read."""
+    default = called.command(recipe=RECIPES[recipe](), **dict.fromkeys(called.required, tyro.MISSING))
+    description = description or _wrapped(getdoc(RECIPES[recipe]))
+    return _call(called.command, words, prog, description, default=default)
+
+
+def _listed(table: dict[str, Any], title: str) -> str:
+    """Names with the first line of their docstrings."""
+    return "\n".join([f"{title}:", *(_item(name, (getdoc(one) or "").splitlines()[0]) for name, one in table.items())])
+
+
+def _item(name: str, text: str) -> str:
+    return textwrap.fill(text, HELP_COLUMNS, initial_indent=f"  {name:15} ", subsequent_indent=" " * 18)
+
+
+def _wrapped(doc: str | None) -> str:
+    """The paragraphs of a docstring before its list of arguments, at the width of help."""
+    paragraphs = (doc or "").partition("\n\nArgs:")[0].split("\n\n")
+    return "\n\n".join(textwrap.fill(one, HELP_COLUMNS, break_on_hyphens=False) for one in paragraphs)

@@ -1,0 +1,66 @@
+"""What `alexnet` alone shows: every verb on one line, by what one wants, and the two commands to begin with."""
+
+from typing import NamedTuple
+
+from alexnet import __version__
+
+
+class Line(NamedTuple):
+    """One verb of the overview."""
+
+    purpose: str
+    example: str
+
+
+BEGIN = (
+    Line("no photos at hand?", "alexnet demo"),
+    Line("your own photos", "alexnet prepare photos store"),
+)
+GROUPS = {
+    "Your photos": (
+        Line("shrink them once", "alexnet prepare photos store"),
+        Line("train on them", "alexnet train small-photos --data store --out run"),
+        Line("test on held-out ones", "alexnet evaluate run --data store"),
+        Line("classify pictures", "alexnet predict run cat.jpg"),
+        Line("write a page about it", "alexnet report run --data store"),
+        Line("find damage", "alexnet verify store"),
+    ),
+    "Look inside": (
+        Line("all layers in numbers", "alexnet summary caffe"),
+        Line("will it train?", "alexnet doctor small-photos --data store"),
+        Line("where variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
+    ),
+    "Weights": (
+        Line("get published ones", "alexnet weights pull torchvision"),
+        Line("for other programs", "alexnet export run --to onnx"),
+    ),
+    "Research": (Line("what was LRN worth?", "alexnet ablate no-lrn --data store --seeds 5"),),
+    "Speed": (Line("how fast is it here?", "alexnet bench"),),
+}
+END = "`alexnet help VERB` explains one; `alexnet help completion`: words by Tab."
+COMPLETION = """\
+Tab completes verbs, recipes, options and files in new shells after these commands.
+
+bash:
+  mkdir -p ~/.local/share/bash-completion/completions
+  cd ~/.local/share/bash-completion/completions
+  alexnet --tyro-print-completion bash > alexnet
+  echo 'complete -o default -F _tyro_alexnet alexnet' >> alexnet
+
+zsh, where ~/.zshrc has `fpath=(~/.zfunc $fpath); autoload -Uz compinit; compinit`:
+  mkdir -p ~/.zfunc
+  alexnet --tyro-print-completion zsh > ~/.zfunc/_alexnet\
+"""
+
+
+def show() -> None:
+    """Print the overview; at most 80 columns."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"AlexNet {__version__}: train it, test it, use it, look inside.   usage: alexnet VERB ...", markup=False)
+    for title, lines in {"Begin with one of these": BEGIN, **GROUPS}.items():
+        console.print(title, style="bold")
+        for line in lines:
+            console.print(f"  {line.purpose:21}  {line.example}", markup=False)
+    console.print(END, markup=False)

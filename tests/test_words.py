@@ -1,0 +1,120 @@
+"""The words of a command line: what is shown without any, what is said of wrong ones, help, completion."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import alexnet
+from alexnet.cli import VERBS, main, overview
+from alexnet.cli.dispatch import ABLATE, RECIPE_VERBS
+from alexnet.cli.exchange import WEIGHTS
+from alexnet.cli.words import options
+
+Said = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Said:
+    """`said(*words)` runs the command line and gives its exit status, output and errors."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        try:
+            main(list(words))
+            status = 0
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("words", [(), ("help",), ("--help",), ("-h",)])
+def test_overview(said: Said, words: tuple[str, ...]) -> None:
+    """It fits a terminal of 24 lines of 80, and every verb is on it once, as a command that can be typed."""
+    status, out, _ = said(*words)
+    lines = out.splitlines()
+    assert status == 0 and len(lines) < 24 and max(map(len, lines)) <= 80
+    assert [line for line in lines if not line.startswith(" ")][1:-1] == ["Begin with one of these", *overview.GROUPS]
+    shown = [shlex.split(line.example)[1] for group in overview.GROUPS.values() for line in group]
+    assert sorted([*shown, "demo"]) == sorted(VERBS)
+    for group in (overview.BEGIN, *overview.GROUPS.values()):
+        assert all(line.example in out for line in group)
+
+
+def test_version_and_module(said: Said) -> None:
+    assert said("--version") == (0, f"alexnet {alexnet.__version__}\n", "")
+    result = subprocess.run([sys.executable, "-m", "alexnet", "--version"], capture_output=True, text=True, timeout=60)
+    assert result.stdout == f"alexnet {alexnet.__version__}\n", result.stderr
+
+
+HELPED: dict[str, tuple[list[str], Any]] = {
+    **{name: ([name], one) for name, one in VERBS.items() if name not in (*RECIPE_VERBS, "ablate", "weights")},
+    **{name: ([name], one.command) for name, one in RECIPE_VERBS.items()},
+    "train laptop": (["train", "laptop"], RECIPE_VERBS["train"].command),
+    "ablate": (["ablate"], ABLATE.command),
+    "ablate no-lrn": (["ablate", "no-lrn"], ABLATE.command),
+    "ablate no-lrn laptop": (["ablate", "no-lrn", "laptop"], ABLATE.command),
+    **{f"weights {name}": (["weights", name], one) for name, one in WEIGHTS.items()},
+}
+
+
+@pytest.mark.parametrize("name", HELPED)
+def test_help_lists_the_options(said: Said, name: str) -> None:
+    """All that the check before tyro takes for known, and no other; `help VERB` says the same."""
+    words, target = HELPED[name]
+    status, out, _ = said(*words, "--help")
+    listed = re.findall(r"^[│|]? +(?:-\w .*, )?(--[a-z][\w-]+)(?:.*, (--no-[\w-]+))?", out, re.MULTILINE)
+    found = {option for pair in listed for option in pair if option} - {"--help"}
+    assert status == 0 and found == set(options(target))
+    assert f"usage: alexnet {name}" in out and max(map(len, out.splitlines())) <= 80
+    assert said("help", *words)[1] == out
+
+
+def test_help_names_what_can_be_chosen(said: Said) -> None:
+    for verb in ("train", "doctor"):
+        assert "small-photos    A few hundred" in said(verb, "--help")[1]
+    assert "local response normalisation lowers the errors by 1.4" in said("ablate", "--help")[1]
+    assert "pull            Download" in said("weights", "--help")[1] == said("weights")[1]
+
+
+@pytest.mark.parametrize("words", [("train", "laptop"), ("doctor", "modern"), ("ablate", "no-lrn", "caffe"), ("summary",)])
+def test_a_misspelled_option(said: Said, words: tuple[str, ...]) -> None:
+    """One line with the option of the same verb, whatever else is missing."""
+    prog = f"alexnet {' '.join(words)}"
+    for word in ("--wdith", "--wdith=0.5"):
+        error = f"alexnet: `{prog}` has no option --wdith. Did you mean --width? `{prog} --help` lists its options.\n"
+        assert said(*words, word, "0.5") == (2, "", error)
+
+
+def test_unknown_words(said: Said) -> None:
+    assert "there is no verb 'trian': did you mean 'train'?" in said("trian")[2]
+    assert "there is no verb 'trian'" in said("help", "trian")[2]
+    assert "has no option --qqqqqq. `alexnet predict --help` lists" in said("predict", "run", "--qqqqqq")[2]
+    assert "needs a name first" in (error := said("ablate", "--wdith")[2]) and "`alexnet ablate --help` says what" in error
+    assert "`alexnet train --help` says what each is for" in said("train", "--data", "store")[2]
+    assert said("train", "laptop", "--batch_size=x", "--data", "a", "--out", "b")[0] == 2  # tyro takes _ for -
+    assert "has no option" not in said("predict", "run", "--", "--x")[2]
+
+
+def test_completion(said: Said, tmp_path: Any) -> None:
+    """The script that `alexnet help completion` names completes verbs, recipes and options in bash."""
+    text = said("help", "completion")[1]
+    assert "alexnet --tyro-print-completion bash > alexnet" in text and "--tyro-print-completion zsh" in text
+    bash = shutil.which("bash")
+    if not bash:
+        pytest.skip("bash is not here")
+    script = tmp_path / "alexnet"
+    script.write_text(said("--tyro-print-completion", "bash")[1] + "complete -o default -F _tyro_alexnet alexnet\n")
+    ask = """source "$1"; complete -p alexnet
+    ask() { COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); COMPREPLY=(); _tyro_alexnet; echo "${COMPREPLY[@]}"; }
+    ask alexnet tr; ask alexnet train sm; ask alexnet train small-photos --wid; ask alexnet weights pu"""
+    result = subprocess.run([bash, "-c", ask, "bash", str(script)], capture_output=True, text=True, timeout=60)
+    assert result.stdout.splitlines() == [
+        "complete -o default -F _tyro_alexnet alexnet", "train", "small-photos", "--width", "pull",
+    ], result.stderr  # fmt: skip
