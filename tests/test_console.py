@@ -44,3 +44,10 @@ def test_a_moving_bar_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     said = capsys.readouterr().err
     assert "[b]run\\x1b]0;x\\x07" in said
     assert "\x1b]0;" not in said and "\x1b[2J" not in said and "\x9b" not in said
+
+
+def test_wide_names_align(capsys: pytest.CaptureFixture[str]) -> None:
+    """A Chinese character takes two cells of a terminal, a combining accent none."""
+    print_table(["class", "images"], [["猫咪", 1], ["e\u0301te\u0301", 22], ["plain", "三"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["class  images", "猫咪        1", "e\u0301te\u0301        22", "plain      三"]

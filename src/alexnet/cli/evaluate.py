@@ -105,7 +105,7 @@ def _print_evaluation(result: "Evaluation") -> None:
         shown = sorted(shown, key=lambda row: -row["top1_error"])[:MOST_CLASSES_SHOWN]
         print(f"The {MOST_CLASSES_SHOWN} classes with the most errors:")
     cells = [[row["class"], row["images"], *_class_errors(row, result.has_top5)] for row in shown]
-    summary = [["all", result.images, *_errors(result)], ["chance", "", *_chance(result)]]
+    summary: list[list[object]] = [["all", result.images, *_errors(result)], ["chance", "", *_chance(result)]]
     print_table(["class", "images", *_headings(result)], [*cells, *summary])
     _warn(result)
 

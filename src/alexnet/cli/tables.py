@@ -1,15 +1,21 @@
 """What several verbs print."""
 
-from typing import Any
+from collections.abc import Sequence
+
+from rich.cells import cell_len
 
 from alexnet.console import clean
 
 MOST_CLASSES_SHOWN = 30
 
 
-def print_table(header: list[str], rows: list[list[Any]]) -> None:
-    """Left-aligned names, right-aligned numbers, on standard output; foreign names do no harm to a terminal."""
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Left-aligned names, right-aligned numbers, on standard output; foreign names do no harm to a terminal.
+
+    Columns are as wide as a terminal shows them: a Chinese character takes two cells, an accent of its own none.
+    """
     texts = [[f"{cell:,}" if isinstance(cell, int) else clean(str(cell)) for cell in row] for row in [header, *rows]]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
     for first, *rest in texts:
-        print(first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)), sep="  ")
+        cells = [" " * (width - cell_len(cell)) + cell for cell, width in zip(rest, widths[1:], strict=True)]
+        print("  ".join([first + " " * (widths[0] - cell_len(first)), *cells]))
