@@ -6,7 +6,7 @@ two towers of 2012 are grouped convolutions on one device (kernels 0-47 of conv1
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +25,30 @@ class AlexNet(nn.Module):
     Args:
         variant: a `Variant`, or the name of one.
         generator: source of the initial weights; PyTorch's default generator if None.
+        changes: fields of the variant to change, such as num_classes, width and input_size.
 
-    >>> AlexNet("paper")(torch.zeros(2, 3, 224, 224)).shape
-    torch.Size([2, 1000])
+    Raises:
+        VariantError: an unknown name or field, or a network that cannot exist.
+
+    >>> AlexNet("paper", num_classes=10, width=0.5)(torch.zeros(2, 3, 224, 224)).shape
+    torch.Size([2, 10])
     """
 
-    def __init__(self, variant: Variant | str, generator: torch.Generator | None = None) -> None:
+    if TYPE_CHECKING:  # what the layers are, which `_build` adds by their names
+        conv1: nn.Conv2d
+        conv2: nn.Conv2d
+        conv3: nn.Conv2d
+        conv4: nn.Conv2d
+        conv5: nn.Conv2d
+        fc6: nn.Linear
+        fc7: nn.Linear
+        fc8: nn.Linear
+
+        def __call__(self, x: Tensor) -> Tensor: ...
+
+    def __init__(self, variant: Variant | str, generator: torch.Generator | None = None, **changes: Any) -> None:
         super().__init__()
-        self._build(get(variant))
+        self._build(get(variant, **changes))
         self.initialise(generator)
 
     @classmethod
