@@ -15,6 +15,8 @@ from PIL import Image
 
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
+from alexnet.train import recipes
+from alexnet.train.loop import train
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # has to be asked for before anything imports Triton
@@ -79,6 +81,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     write_photos(folder / "train", 20)
     write_photos(folder / "val", 6, first=100)
     return prepare([folder], tmp_path_factory.mktemp("store") / "store", size=72)
+
+
+@pytest.fixture(scope="session")
+def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the drawn pictures. Read only."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    recipe = recipes.get("laptop", epochs=6, batch_size=10, width=0.125, compile="off", device="cpu")
+    train(recipe, store, folder)
+    return folder
 
 
 @pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])

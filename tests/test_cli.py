@@ -34,14 +34,6 @@ def picture_width(path: Path) -> int:
         return picture.width
 
 
-@pytest.fixture(scope="module")
-def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on the drawn pictures."""
-    folder = tmp_path_factory.mktemp("cli") / "run"
-    main(["train", "laptop", "--data", str(store.folder), "--out", str(folder), "--epochs", "6", "--batch-size", "10", *FAST])
-    return folder
-
-
 # --- summary ----------------------------------------------------------------------------------------------------------
 
 

@@ -26,8 +26,14 @@ JOINERS = "\u200c\u200d"  # of the kind, but words of Persian and Hindi and most
 
 
 def say(text: str) -> None:
-    """One line for the person, on standard error."""
-    print(clean(text), file=sys.stderr, flush=True)
+    """One line for the person, on standard error. A full disk under it stops no work."""
+    try:
+        if sys.stderr is not None:  # as in a program without a terminal
+            print(clean(text), file=sys.stderr, flush=True)
+    except BrokenPipeError:  # `alexnet train ... 2>&1 | head` ends with its reader
+        raise
+    except OSError:
+        pass  # there is nowhere left to say it
 
 
 def clean(text: str) -> str:

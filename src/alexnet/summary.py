@@ -22,7 +22,10 @@ def table(variant: Variant) -> None:
         drawn.add_column(name, footer=f"{total:,}" if total else "", justify="right")
     for layer in variant.layers():
         drawn.add_row(*_row(layer))
-    Console(width=None if Console().is_terminal else 110).print(drawn)
+    console = Console(width=None if Console().is_terminal else 110)
+    with console.capture() as text:  # printed by rich, a pipe without a reader would end with a status of rich's own
+        console.print(drawn)
+    print(text.get(), end="")
 
 
 def markdown(variant: Variant) -> str:

@@ -3,13 +3,13 @@
 PyTorch takes a second to import, so the verbs import what they need when they run, and `--help` and `summary` answer at once.
 """
 
-import io
 import os
 import sys
+from contextlib import suppress
 
-from alexnet.cli.dispatch import VERBS, run
+from alexnet.cli import dispatch, failures, streams
+from alexnet.cli.dispatch import VERBS
 from alexnet.console import say
-from alexnet.errors import AlexNetError, Interrupted
 
 __all__ = ["VERBS", "main"]
 
@@ -19,27 +19,25 @@ def main(arguments: list[str] | None = None) -> None:
     # PyTorch's CPU threads spin while they wait for each other. Where another program wants one of the two cores, that makes
     # training 30 times slower (26 against 794 images/s); sleeping costs 12 % where none does (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name goes out with the bytes that it has
+    with streams.guarded():
+        try:
+            _run(sys.argv[1:] if arguments is None else arguments)
+        except BaseException as error:
+            ending = failures.explain(error)
+            if ending is None:
+                raise
+            status, line = ending
+            if line:
+                with suppress(OSError):  # where standard error is what cannot be written
+                    say(f"alexnet: {line}")
+            raise SystemExit(status) from None
+
+
+def _run(words: list[str]) -> None:
+    """Run a verb, and write what it has printed: after this, nobody could say that it failed."""
     try:
-        run(sys.argv[1:] if arguments is None else arguments)
-    except AlexNetError as error:
-        say(f"alexnet: {error}")
-        raise SystemExit(130 if isinstance(error, Interrupted) else 2) from None
-    except KeyboardInterrupt:
-        say("alexnet: interrupted")
-        raise SystemExit(130) from None
-    except BrokenPipeError:  # `alexnet predict ... | head`
-        sys.stderr.close()
-        raise SystemExit(141) from None
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch.cuda's, without importing it for each command
-            raise
-        remedy = "end other programs that use it, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
-        say(f"alexnet: the GPU's memory is full: {remedy}.")
-        raise SystemExit(2) from None
-    except OSError as error:  # a folder that may not be written, a file in the place of a folder
-        if error.filename is None:
-            raise
-        say(f"alexnet: {error.filename}: {error.strerror}")
-        raise SystemExit(2) from None
+        dispatch.run(words)
+    except SystemExit:  # after --help, or where a verb found something
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()

@@ -1,0 +1,57 @@
+"""How a command ends when something goes wrong: one line where the user can mend it, a traceback where we must."""
+
+import errno
+
+from alexnet.errors import FULL_DISK, AlexNetError, Interrupted
+
+#: What to do about errors of the system that come without a file's name.
+REMEDIES = {
+    **dict.fromkeys(FULL_DISK, "make room on the disk, or write to another"),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files with `ulimit -n`"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change the permissions, or name another place"),
+    **dict.fromkeys((errno.ENOMEM, errno.EAGAIN), "end other programs, or use fewer --workers"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT), "check the disk or the network that it is on"),
+}
+LESS = "end other programs, or use fewer --workers or smaller batches"
+#: Messages of PyTorch and Python for what is no error of their own type.
+NO_MEMORY = ("can't allocate memory", "not enough memory")
+NO_THREAD = "can't start new thread"
+
+
+def explain(error: BaseException) -> tuple[int, str] | None:
+    """The exit status and the line to say, which may be empty; None where the mistake is ours."""
+    match error:
+        case Interrupted():
+            return 130, str(error)
+        case AlexNetError():
+            return 2, str(error)
+        case KeyboardInterrupt():
+            return 130, "interrupted"
+        case BrokenPipeError():  # `alexnet predict ... | head`
+            return 141, ""
+        case MemoryError():
+            return 2, f"the memory is full{f' ({error})' if str(error) else ''}: {LESS}."
+        case RuntimeError():
+            return _of_runtime(error)
+        case OSError():
+            return _of_system(error)
+    return None
+
+
+def _of_runtime(error: RuntimeError) -> tuple[int, str] | None:
+    if type(error).__name__ == "OutOfMemoryError":  # torch.cuda's, without importing it for each command
+        remedy = "end other programs that use it, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
+        return 2, f"the GPU's memory is full: {remedy}."
+    if any(words in str(error) for words in NO_MEMORY):
+        return 2, f"the memory is full: {LESS}."
+    if NO_THREAD in str(error):
+        return 2, f"the system allows no more threads (ulimit -u): {LESS}."
+    return None
+
+
+def _of_system(error: OSError) -> tuple[int, str] | None:
+    """A folder that may not be written, a file in the place of a folder, a full disk."""
+    if error.filename is not None:
+        return 2, f"{error.filename}: {error.strerror}"
+    remedy = REMEDIES.get(error.errno or 0)
+    return (2, f"{error.strerror}: {remedy}.") if remedy else None

@@ -1,0 +1,230 @@
+"""Standard streams that are full, closed, not UTF-8, or without a reader: one line, an exit status, no traceback."""
+
+import errno
+import io
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alexnet.cli import failures, main
+from alexnet.data.store import Store
+from conftest import draw
+
+FULL = Path("/dev/full")
+FAST = ("--width", "0.125", "--compile", "off", "--device", "cpu")
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="closes and fills streams as Unix does")
+
+
+def shell(words: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """`alexnet`, as a shell runs it with these redirections; $A is the command."""
+    code = "from alexnet.cli import main; main()"
+    command = f'set -o pipefail; A() {{ "{sys.executable}" -c "{code}" "$@"; }}; {words}'
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=120, env={**os.environ, **(environment or {})}
+    )
+
+
+@pytest.fixture
+def verbs(run: Path, store: Store, tmp_path: Path) -> dict[str, list[str]]:
+    """A command line that prints, for each verb that is done in seconds."""
+    draw((200, 50, 40), 77).save(tmp_path / "x.png")
+    picture, data, weights = str(tmp_path / "x.png"), str(store.folder), str(run / "latest.safetensors")
+    return {
+        "help": ["--help"],
+        "help of a verb": ["predict", "--help"],
+        "summary": ["summary"],
+        "summary as json": ["summary", "--format", "json"],
+        "summary, explained": ["summary", "--explain"],
+        "weights list": ["weights", "list"],
+        "weights verify": ["weights", "verify", weights],
+        "weights import": ["weights", "import", weights, "-o", str(tmp_path / "y.safetensors")],
+        "export": ["export", str(run), "--to", "safetensors", "-o", str(tmp_path / "z.safetensors")],
+        "verify a store": ["verify", data],
+        "verify a run": ["verify", str(run), "--data", data],
+        "evaluate": ["evaluate", str(run), "--data", data],
+        "predict": ["predict", str(run), picture],
+        "predict as json": ["predict", str(run), picture, "--format", "jsonl"],
+        "predict as csv": ["predict", str(run), picture, "--format", "csv"],
+        "compare": ["compare", "paper", "caffe", "--weights", weights, "--image", picture],
+        "doctor": ["doctor", "laptop", "--data", data, *FAST],
+        "report": ["report", str(run), "--data", data, "--out", str(tmp_path / "report")],
+    }
+
+
+VERBS = [
+    "help", "help of a verb", "summary", "summary as json", "summary, explained", "weights list", "weights verify",
+    "weights import", "export", "verify a store", "verify a run", "evaluate", "predict", "predict as json", "predict as csv",
+    "compare", "doctor", "report",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_full_disk_under_standard_output(
+    verb: str, verbs: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line that names it, and status 2, also where the verb found something to say with status 1."""
+    with FULL.open("w") as stream, pytest.raises(SystemExit) as stop:
+        monkeypatch.setattr(sys, "stdout", stream)
+        main(verbs[verb])
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "alexnet: standard output: No space left on device"
+    assert not any("Traceback" in line for line in lines)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_standard_output_that_is_not_utf_8(
+    verb: str, encoding: str, verbs: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary = io.BytesIO()
+    stream = io.TextIOWrapper(binary, encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    status: object = 0
+    try:
+        main(verbs[verb])
+    except SystemExit as stop:
+        status = stop.code
+    assert status in (0, 1, None)
+    stream.flush()
+    assert len(binary.getvalue().decode(encoding)) > 20
+    assert "\\u2" not in binary.getvalue().decode(encoding)  # what we print beyond ASCII has a likeness
+
+
+def test_characters_that_the_encoding_lacks(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A foreign name stays readable, and a name's bytes stay what they are in a file."""
+    names = ["café.png", "猫.png", os.fsdecode(b"caf\xe9.png")]
+    for name in names:
+        draw((200, 50, 40), 77).save(tmp_path / name)
+    written = {}
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        binary = io.BytesIO()
+        stream = io.TextIOWrapper(binary, encoding)
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.chdir(tmp_path)
+        main(["predict", str(run), *names, "--format", "csv", "--top", "1"])
+        stream.flush()
+        written[encoding] = [line.partition(b",")[0] for line in binary.getvalue().splitlines()[1:]]
+    assert written["ascii"] == [rb"caf\xe9.png", rb"\u732b.png", b"caf\xe9.png"]
+    assert written["latin-1"] == [b"caf\xe9.png", rb"\u732b.png", b"caf\xe9.png"]
+    assert written["utf-8"] == ["café.png".encode(), "猫.png".encode(), b"caf\xe9.png"]
+
+
+def test_a_full_pipe_that_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a parent has set the pipe so, as some do, everything arrives all the same."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    received = []
+    slow = threading.Thread(target=lambda: received.extend(iter(lambda: os.read(reader, 1000), b"")))
+    with open(writer, "w") as stream:
+        while True:
+            try:
+                os.write(writer, b"x" * 1000)  # until it is full
+            except BlockingIOError:
+                break
+        monkeypatch.setattr(sys, "stdout", stream)
+        threading.Timer(0.2, slow.start).start()
+        main(["summary", "--format", "json"])
+    slow.join(10)
+    os.close(reader)
+    assert b"".join(received).rstrip().endswith(b"}") and b'"parameters": 60965224' in b"".join(received)
+
+
+# --- from a shell: what Python itself says as it ends is seen there alone ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("A summary > /dev/full", 2, "alexnet: standard output: No space left on device\n"),
+        ("A --help > /dev/full", 2, "alexnet: standard output: No space left on device\n"),
+        ("A summary >&-", 2, "alexnet: standard output: closed; redirect it to /dev/null if you do not need it\n"),
+        ("A summary 2>&- > /dev/null", 0, ""),
+        ("A summary nonsense 2>&-", 2, ""),  # and not on standard output
+        ("A summary nonsense 2> /dev/full", 2, ""),
+        ("A summary --nonsense 2> /dev/full", 2, ""),
+        ("A summary <&- > /dev/null", 0, ""),
+        ("A summary --explain | true", 141, ""),
+        ("A weights list | true", 141, ""),
+        ("PYTHONUNBUFFERED=1 A summary | true", 141, ""),
+        ("PYTHONUNBUFFERED=1 A summary > /dev/full", 2, "alexnet: standard output: No space left on device\n"),
+    ],
+)
+def test_streams_of_a_shell(words: str, status: int, said: str) -> None:
+    if "/dev/full" in words and not FULL.exists():
+        pytest.skip("this system has no /dev/full")
+    ended = shell(words)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (status, said, "")
+
+
+def test_everything_in_the_c_locale() -> None:
+    ended = shell("A summary && A weights list && A --help", {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "724,406,816" in ended.stdout and ended.stdout.isascii()
+
+
+def test_a_list_on_a_closed_standard_input(run: Path) -> None:
+    ended = shell(f"A predict {run} - <&-")
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "standard input is closed" in ended.stderr
+
+
+# --- what is the user's to mend ----------------------------------------------------------------------------------------
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch.cuda's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (MemoryError(), 2, "the memory is full: end other programs"),
+        (MemoryError("Unable to allocate 9.9 TiB"), 2, "(Unable to allocate 9.9 TiB)"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), 2, "the memory is full"),
+        (OutOfMemoryError("CUDA out of memory"), 2, "the GPU's memory is full"),
+        (RuntimeError("can't start new thread"), 2, "no more threads"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device: make room"),
+        (OSError(errno.EMFILE, "Too many open files"), 2, "ulimit -n"),
+        (PermissionError(errno.EACCES, "Permission denied"), 2, "Permission denied: change"),
+        (PermissionError(errno.EACCES, "Permission denied", "a\x1b[2J.png"), 2, "a\\x1b[2J.png: Permission denied"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
+    ],
+)
+def test_one_line_for_what_the_user_can_mend(
+    error: BaseException, status: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("alexnet.summary.table", raiser(error))
+    with pytest.raises(SystemExit) as stop:
+        main(["summary"])
+    assert stop.value.code == status
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == (1 if words else 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("shapes"), OSError("no number"), OSError(errno.EBADF, "Bad file descriptor"), RecursionError(), KeyError()],
+)
+def test_our_own_mistakes_keep_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert failures.explain(error) is None
+    monkeypatch.setattr("alexnet.summary.table", raiser(error))
+    with pytest.raises(type(error)):
+        main(["summary"])
+
+
+def raiser(error: BaseException) -> Callable[..., None]:
+    """A function that only fails."""
+
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
