@@ -1,10 +1,12 @@
 """Prediction equals evaluation, survives bad files, and keeps nothing."""
 
 import io
+import os
 import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from alexnet.data.augment import Preprocessing
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
 from alexnet.engines import Classifier
+from alexnet.errors import SourceError
 from alexnet.evaluate import probabilities
 from alexnet.predict import BATCH_SIZE, Prediction, expand, predict
 from alexnet.variants import get
@@ -93,6 +96,66 @@ def test_expand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(expand([str(tmp_path / "odd[1].jpg")])) == [str(tmp_path / "odd[1].jpg")]  # a file, not a pattern
     monkeypatch.setattr("sys.stdin", io.StringIO("a.jpg\n\nb c.jpg\n"))
     assert list(expand(["x.jpg", "-"])) == ["x.jpg", "a.jpg", "b c.jpg"]
+
+
+class Bytes:
+    """A standard input of these bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BytesIO(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        (b"a.jpg\r\n\r\nb c.jpg\r\n", ["a.jpg", "b c.jpg"]),
+        (b"\xef\xbb\xbfa.jpg\nb.jpg", ["a.jpg", "b.jpg"]),
+        (b"caf\xe9.jpg\ncaf\xc3\xa9.jpg\n", [os.fsdecode(b"caf\xe9.jpg"), "caf\u00e9.jpg"]),
+        (b" a .jpg \n   \nline\x0bfeed\x85\n", [" a .jpg ", os.fsdecode(b"line\x0bfeed\x85")]),
+        (b"", []),
+    ],
+    ids=["Windows", "byte order mark", "not UTF-8", "spaces", "empty"],
+)
+def test_lists(data: bytes, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name's bytes are what they were; line ends and marks that Windows adds are no part of it."""
+    monkeypatch.setattr("sys.stdin", Bytes(data))
+    assert list(expand(["-"])) == names
+
+
+def test_lists_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.stdin", Bytes("a.jpg\n".encode("utf-16")))
+    with pytest.raises(SourceError, match="is UTF-16: save it as UTF-8"):
+        list(expand(["-"]))
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(SourceError, match="standard input is closed"):
+        list(expand(["-"]))
+    with (tmp_path / "written only").open("w") as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        with pytest.raises(SourceError, match="standard input cannot be read"):
+            list(expand(["-"]))
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "cat.jpg", Path("cat.jpg"), b"cat.jpg", [None], [3], [["cat.jpg"]]], ids=repr)
+def test_wrong_types(wrong: Any, classifier: Classifier) -> None:
+    """A name in the place of a list would be taken letter by letter, and a number for an open file."""
+    with pytest.raises(SourceError, match="^expand takes"):
+        list(expand(wrong))
+    with pytest.raises(SourceError, match="^predict takes"):
+        list(predict(classifier, wrong))
+
+
+@pytest.mark.parametrize("options", [{"top": 0}, {"top": -1}, {"top": "5"}, {"top": 1.5}, {"views": 3}, {"views": None}])
+def test_wrong_options(options: dict[str, Any], classifier: Classifier) -> None:
+    (name,) = options
+    with pytest.raises(SourceError, match=f"^{name} "):
+        predict(classifier, ["cat.jpg"], **options)
+
+
+def test_paths_of_any_kind(classifier: Classifier, tmp_path: Path) -> None:
+    draw((1, 2, 3), 1).save(tmp_path / "x.png")
+    path = tmp_path / "x.png"
+    assert [one.path for one in predict(classifier, [path, str(path), bytes(path)])] == [str(path)] * 3
+    assert list(expand([path, tmp_path])) == [str(path)] * 2
 
 
 def test_constant_memory(classifier: Classifier, tmp_path: Path) -> None:

@@ -36,7 +36,8 @@ def verbs(run: Path, store: Store, tmp_path: Path) -> dict[str, list[str]]:
     draw((200, 50, 40), 77).save(tmp_path / "x.png")
     picture, data, weights = str(tmp_path / "x.png"), str(store.folder), str(run / "latest.safetensors")
     return {
-        "help": ["--help"],
+        "overview": [],
+        "help": ["help"],
         "help of a verb": ["predict", "--help"],
         "summary": ["summary"],
         "summary as json": ["summary", "--format", "json"],
@@ -58,7 +59,7 @@ def verbs(run: Path, store: Store, tmp_path: Path) -> dict[str, list[str]]:
 
 
 VERBS = [
-    "help", "help of a verb", "summary", "summary as json", "summary, explained", "weights list", "weights verify",
+    "overview", "help", "help of a verb", "summary", "summary as json", "summary, explained", "weights list", "weights verify",
     "weights import", "export", "verify a store", "verify a run", "evaluate", "predict", "predict as json", "predict as csv",
     "compare", "doctor", "report",
 ]  # fmt: skip

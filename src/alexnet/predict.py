@@ -4,6 +4,7 @@ Files are decoded by threads a few batches ahead of the network, exactly as `pre
 `evaluate` makes from a store. Memory does not grow with the number of files.
 """
 
+import codecs
 import glob
 import os
 import sys
@@ -25,6 +26,7 @@ from alexnet.data.augment import Views
 from alexnet.data.image import Unreadable, encode
 from alexnet.data.sources import IMAGE_ENDINGS
 from alexnet.engines import Classifier
+from alexnet.errors import SourceError
 from alexnet.evaluate import probabilities
 
 BATCH_SIZE = 32
@@ -84,21 +86,58 @@ class Pace:
         )
 
 
-def expand(arguments: Iterable[str]) -> Iterator[str]:
-    """Files from files, folders (all pictures in them), globs, and `-` for a list on standard input."""
-    for argument in arguments:
-        if argument == "-":
-            yield from (line.rstrip("\n") for line in sys.stdin if line.strip())
-        elif os.path.isdir(argument):
-            yield from _pictures(argument)
-        elif not os.path.exists(argument) and glob.has_magic(argument):
-            found = iter(sorted(glob.iglob(argument, recursive=True)))
-            if "**" in argument:  # names what lies in the folders it finds too
-                found = (path for path in found if not os.path.isdir(path))
-            first = next(found, None)
-            yield from [argument] if first is None else expand(chain([first], found))
-        else:
-            yield argument
+def expand(arguments: Iterable[str | bytes | os.PathLike[str]]) -> Iterator[str]:
+    """Files from files, folders (all pictures in them), globs, and `-` for a list on standard input.
+
+    Raises:
+        SourceError: the arguments are no list of paths, or standard input cannot be read.
+    """
+    return chain.from_iterable(_expanded(path) for path in _paths(arguments, "expand"))
+
+
+def _paths(arguments: Any, function: str) -> Iterator[str]:
+    """The arguments one by one, as text; whatever else a program may hand over is refused."""
+    if isinstance(arguments, (str, bytes, os.PathLike)) or not isinstance(arguments, Iterable):
+        raise SourceError(f"{function} takes a list of paths, such as ['cat.jpg'], not {arguments!r}.")
+    return (_path(argument, function) for argument in arguments)
+
+
+def _path(argument: Any, function: str) -> str:
+    if isinstance(argument, (str, bytes, os.PathLike)):
+        return os.fsdecode(argument)
+    raise SourceError(f"{function} takes paths, which are text or pathlib's, not {argument!r}.")
+
+
+def _expanded(argument: str) -> Iterator[str]:
+    if argument == "-":
+        yield from _listed()
+    elif os.path.isdir(argument):
+        yield from _pictures(argument)
+    elif not os.path.exists(argument) and glob.has_magic(argument):
+        found = iter(sorted(glob.iglob(argument, recursive=True)))
+        if "**" in argument:  # names what lies in the folders it finds too
+            found = (path for path in found if not os.path.isdir(path))
+        first = next(found, None)
+        yield from [argument] if first is None else expand(chain([first], found))
+    else:
+        yield argument
+
+
+def _listed() -> Iterator[str]:
+    """The names on standard input, one a line, as the bytes that they are. A file that Windows wrote is read as well."""
+    if sys.stdin is None:
+        raise SourceError("standard input is closed: `-` reads a list of files from it, one a line.")
+    binary = getattr(sys.stdin, "buffer", None)  # a stream of text in its place has none
+    lines = (os.fsencode(line) for line in sys.stdin) if binary is None else binary
+    try:
+        for number, line in enumerate(lines):
+            if number == 0 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise SourceError("the list on standard input is UTF-16: save it as UTF-8.")
+            name = line.removeprefix(codecs.BOM_UTF8 if number == 0 else b"").rstrip(b"\r\n")
+            if name.strip():
+                yield os.fsdecode(name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"the list on standard input cannot be read: {error}.") from error
 
 
 def _pictures(folder: str) -> Iterator[str]:
@@ -110,23 +149,37 @@ def _pictures(folder: str) -> Iterator[str]:
 
 
 def predict(
-    classifier: Classifier, files: Iterable[str], *, top: int = 5, views: Views = 1, pace: Pace | None = None
+    classifier: Classifier,
+    files: Iterable[str | bytes | os.PathLike[str]],
+    *,
+    top: int = 5,
+    views: Views = 1,
+    pace: Pace | None = None,
 ) -> Iterator[Prediction]:
     """Predict each file, in order; one that cannot be read gives a `Prediction` with `error`, and the rest go on.
 
     Args:
         classifier: network, classes and preprocessing.
         files: paths; taken one by one, so an endless iterator will do.
-        top: how many classes to name.
+        top: how many classes to name; all of them if there are fewer.
         views: 1 (centre) or 10.
         pace: counts where the time goes.
+
+    Raises:
+        SourceError: files is no list of paths, top no whole number from 1 on, or views neither 1 nor 10.
     """
-    pace = pace or Pace()
+    if not isinstance(top, int) or top < 1:
+        raise SourceError(f"top (={top!r}) must be a whole number, at least 1.")
+    if views not in (1, 10):
+        raise SourceError(f"views (={views!r}) must be 1 or 10.")
+    return _predictions(classifier, _paths(files, "predict"), top, views, pace or Pace())
+
+
+def _predictions(classifier: Classifier, files: Iterator[str], top: int, views: Views, pace: Pace) -> Iterator[Prediction]:
     with ThreadPoolExecutor(engines.threads()) as pool:
-        iterator = iter(files)
         waiting: deque[list[Future[tuple[Prediction, float]]]] = deque()
         while True:
-            batch = [pool.submit(_timed_read, classifier, path) for path in islice(iterator, BATCH_SIZE)]
+            batch = [pool.submit(_timed_read, classifier, path) for path in islice(files, BATCH_SIZE)]
             if batch:
                 waiting.append(batch)
             if not waiting:
