@@ -1,11 +1,19 @@
-"""What a person sees: foreign names do no harm to a terminal."""
+"""What a person sees: progress as wide as the terminal, few lines in a log, foreign names that do no harm."""
+
+import os
+import re
+import subprocess
+import sys
+from functools import partial
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
+from rich.progress import Progress
 
 from alexnet import console
 from alexnet.cli.tables import print_table
-from alexnet.console import Meter, clean, say
+from alexnet.console import Meter, clean, fitting, say
 
 #: A name, and what is shown of it.
 NAMES = {
@@ -51,3 +59,91 @@ def test_wide_names_align(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(["class", "images"], [["猫咪", 1], ["e\u0301te\u0301", 22], ["plain", "三"]])
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["class  images", "猫咪        1", "e\u0301te\u0301        22", "plain      三"]
+
+
+def test_fitting() -> None:
+    """Two cells before each; from the first that does not fit on, none, however short."""
+    assert fitting(["45%", "12/99 images", "7/s"], 22) == ["45%", "12/99 images", "7/s"][:2]
+    assert fitting(["45%", "12/99 images", "7/s"], 24) == ["45%", "12/99 images", "7/s"]
+    assert fitting(["45%", "x" * 20, "7/s"], 12) == ["45%"]
+    assert fitting(["", "猫猫", ""], 5) == [""] and fitting(["", "猫猫", ""], 6) == ["", "猫猫", ""]
+
+
+#: What the line of a run has at each width, in the order of importance: bar, percent, images, rate, time left, loss.
+TRAINING = {
+    50: r"[━╺╸]{8,40} 42%   76,800/179,904 images  [\d,]+/s",
+    60: r"[━╺╸]{8,40} 42%   76,800/179,904 images  [\d,]+/s  \d:\d\d left",
+    80: r"(training )?[━╺╸]{8,40} 42%   76,800/179,904 images  [\d,]+/s  \d:\d\d left  loss 0.453",
+    120: r"training [━╺╸]{8,40} 42%   76,800/179,904 images  [\d,]+/s  \d:\d\d left  loss 0.453  epoch 1/3  lr 0.016",
+}
+
+
+@pytest.mark.parametrize("columns", TRAINING)
+def test_a_line_that_moves(columns: int) -> None:
+    """In a pseudo-terminal: one line, never wider than that."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    code = """
+import time
+from alexnet.console import Meter, say
+with Meter("training", 179_904, "images") as meter:
+    meter.skip(36_000)
+    for _ in range(60):
+        meter.add(680, "loss 0.453", "epoch 1/3", "lr 0.016")
+        time.sleep(0.002)
+    say("epoch 1: val")
+"""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, columns))
+    environment = {**os.environ, "TERM": "xterm-256color", "PYTHONUTF8": "1"}
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "TTY_COMPATIBLE"):
+        environment.pop(name, None)
+    with subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        raw = b""
+        while piece := _read(ours):
+            raw += piece
+    os.close(ours)
+    assert process.returncode == 0, raw
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", raw.decode()))
+    assert max(map(cell_len, lines)) <= columns
+    assert "epoch 1: val" in [line.strip() for line in lines]
+    last = [line for line in lines if "%" in line][-1]
+    assert re.fullmatch(TRAINING[columns], last.strip()), last
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux: the other side is closed
+        return b""
+
+
+def test_few_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a run of ten hours 80, the first after ten seconds; the rate is today's, of the last half minute."""
+    now = 0.0
+    monkeypatch.setattr(console, "Progress", partial(Progress, get_time=lambda: now))
+    seconds = []
+    with Meter("training", 1_000_000, "images") as meter:
+        meter.skip(640_000)
+        for _ in range(36_000):
+            now += 1
+            meter.add(10, "loss 2.30", "epoch 1/3")
+            if capsys.readouterr().err:
+                seconds.append(int(now))
+    last = capsys.readouterr().err
+    assert seconds[:6] == [10, 20, 30, 40, 50, 63] and len(seconds) == 78 and seconds[-1] - seconds[-2] == 600
+    assert last == "training: 1,000,000/1,000,000 images, 10/s, in 10:00:00  loss 2.30  epoch 1/3\n"
+
+
+def test_a_line_of_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was done before, and the wait for the first step, which may be a compiler's, do not count into the rate."""
+    now = 0.0
+    monkeypatch.setattr(console, "Progress", partial(Progress, get_time=lambda: now))
+    with pytest.raises(KeyError), Meter("training", 1_000, "images") as meter:
+        meter.skip(500)
+        for wait in (9.5, 1.0, 1.0):
+            now += wait
+            meter.add(50)
+        assert capsys.readouterr().err == "training: 600/1,000 images, 50/s, 0:08 left\n"
+        raise KeyError  # what went wrong is said by others
+    assert not capsys.readouterr().err

@@ -67,9 +67,11 @@ class Window:
         self.images += steps * batch_size
         self.steps += steps
 
-    def __str__(self) -> str:
+    def texts(self) -> tuple[str, str]:
         """The averages so far, for the display."""
-        return f"loss {self.loss / self.steps:.3f}  top-1 error {self.wrong / self.images:.1%}" if self.steps else ""
+        if not self.steps:
+            return "", ""
+        return f"loss {self.loss / self.steps:.3f}", f"top-1 error {self.wrong / self.images:.1%}"
 
     def values(self, lr: float, now: float) -> dict[str, float]:
         """A line for the log."""
@@ -175,8 +177,10 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> T
                         if not isfinite(place.window.loss):
                             images = step.pictures(loader.batch_size)
                             raise TrainingError(_what_broke(model, images, now, place.window.loss, recipe.lr, folder))
-                    text = f"epoch {place.epoch + 1}/{recipe.epochs}  {place.window}  lr {lr * lr_scale:.2g}"
-                    meter.add(loader.batch_size, text)
+                    loss, error = place.window.texts()
+                    meter.add(
+                        loader.batch_size, loss, f"epoch {place.epoch + 1}/{recipe.epochs}", error, f"lr {lr * lr_scale:.2g}"
+                    )
                     if line_due:
                         values = place.window.values(lr * lr_scale, place.seconds)
                         run.log("train", number + 1, values)
