@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import AlexNet, engines
+from alexnet import AlexNet, __version__, engines
 from alexnet import export as exporting
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
@@ -64,6 +64,7 @@ def test_int8_is_small_and_as_good(learned: Trained, store: Store, tmp_path: Pat
     x = quantise(learned, store)
     kinds = [node.op_type for node in x.graph.node]
     assert "QuantizeLinear" in kinds
+    assert (x.producer_name, x.producer_version) == ("alexnet", __version__)  # not the quantiser's
     assert len(ranges(x)) == 8
     scales = {entry.name: entry for entry in x.graph.initializer if entry.name == "conv1.weight_scale"}
     assert list(scales["conv1.weight_scale"].dims) == [12]  # one scale for each kernel

@@ -8,7 +8,7 @@ Only the standard library is used: `alexnet summary` answers at once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from alexnet.errors import VariantError
@@ -122,7 +122,7 @@ class Layer:
     output: tuple[int, ...]
     parameters: int = 0
     multiply_adds: int = 0
-    receptive_field: int  # side of the square of input pixels that one output value can see
+    receptive_field: int  # side of the square of input pixels that one output value can see, at most the picture's
     jump: int  # input pixels between two neighbouring output values
 
     @property
@@ -167,7 +167,7 @@ def trace(ops: Sequence[Op], picture: tuple[int, int, int]) -> tuple[Layer, ...]
                 )  # fmt: skip
             case _:
                 layer = Layer(op=op, input=shape, output=shape, receptive_field=field, jump=jump)
-        layers.append(layer)
+        layers.append(replace(layer, receptive_field=min(field, picture[1])))
         shape = layer.output
     return tuple(layers)
 

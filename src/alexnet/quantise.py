@@ -72,6 +72,8 @@ def quantise(trained: Trained, store: Store, seven_bits: bool | None = None) -> 
             extra_options={"OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"]},
         )  # fmt: skip
         quantised = onnx_graph.library().load(written)
+    # The quantiser puts its own name there.
+    quantised.producer_name, quantised.producer_version = model.producer_name, model.producer_version
     if onnx_graph.entry(quantised) is None:
         quantised.metadata_props.add(key=onnx_graph.KEY, value=onnx_graph.header(trained))
     return quantised

@@ -70,3 +70,10 @@ def test_receptive_fields() -> None:
 def test_activation_memory() -> None:
     layers = {layer.name: layer for layer in variants.get("paper").layers()}
     assert layers["conv1"].activation_bytes == 4 * 96 * 55 * 55
+
+
+def test_no_value_sees_more_than_the_picture() -> None:
+    """Of 67 pixels conv3 would see 99 and pool5 195, and fc6, which reads all of it, 67."""
+    layers = {layer.name: layer for layer in variants.get("paper", input_size=67).layers()}
+    assert [layers[name].receptive_field for name in ("conv2", "pool2", "conv3", "pool5", "fc6")] == [51, 67, 67, 67, 67]
+    assert layers["pool5"].jump == 32

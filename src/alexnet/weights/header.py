@@ -1,68 +1,86 @@
-"""What stands beside the parameters in a file of ours, checked before anything is made of it.
+"""What accompanies the parameters in a file of ours, checked before anything is made of it.
 
 Our safetensors and our ONNX files both say, as JSON, which variant they hold, its classes and how its pictures are prepared.
 The text may come from anybody: a type that is not the field's would fail far from here with a traceback, and a picture of ten
-million pixels a side would ask for 300 TB. So both readers pass through `variant` and `check`.
+million pixels a side would ask for 300 TB. So both readers parse it by the schemas below and pass through `check`.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
 
 import torch
 
+from alexnet import schema
 from alexnet.data.augment import Preprocessing
+from alexnet.data.image import Resize
+from alexnet.errors import CheckpointError, VariantError
+from alexnet.schema import Range
 from alexnet.variants import Variant, get
 
+T = TypeVar("T")
 FORMAT = "alexnet 1"
 MAX_SIDE = 2**16  # of a stored picture; float32 counts to 2^24
+REMEDY = "Export or download the file again."
 
 
-def variant(fields: Mapping[str, Any]) -> Variant:
-    """The variant whose fields were read from JSON, in which tuples are lists.
+@dataclass(frozen=True)
+class Pictures:
+    """How pictures are prepared, but for the mean and the scale, which are tensors."""
+
+    stored_size: Annotated[int, Range(2, MAX_SIDE)]
+    input_size: Annotated[int, Range(1, MAX_SIDE)]
+    resize: Resize
+    bgr: bool
+
+
+def entry(texts: Mapping[str, str], name: str, kind: type[T], path: object) -> T:
+    """One entry of a safetensors header, a JSON text, as `kind`.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: no fields of a variant; `VariantError` is a ValueError.
+        CheckpointError: it is missing or damaged.
     """
-    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    _check_types(values, get_type_hints(Variant))
-    return get(values["name"], **values)
+    what = f"the entry {name!r} of {path}'s header"
+    if name not in texts:
+        raise CheckpointError(f"{path} is damaged: its header has no entry {name!r}. {REMEDY}")
+    return schema.parse_json(texts[name], kind, what, CheckpointError, REMEDY)
 
 
-def check(variant: Variant, classes: tuple[str, ...], preprocessing: Preprocessing) -> None:
+def variant(fields: Mapping[str, Any], what: str) -> Variant:
+    """The variant whose fields were read from JSON; `what` names their place. Fields that an older file lacks are those of the
+    variant of its name.
+
+    Raises:
+        CheckpointError: they are not those of a variant.
+    """
+    name = schema.parse(fields.get("name"), str, f"{what}, name,", CheckpointError, REMEDY)
+    try:
+        return schema.parse({**_plain(get(name)), **fields}, Variant, what, CheckpointError, REMEDY)
+    except VariantError as error:
+        raise CheckpointError(f"{what} is damaged: {error} {REMEDY}") from error
+
+
+def _plain(variant: Variant) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(variant).items()}
+
+
+def check(variant: Variant, classes: tuple[str, ...], preprocessing: Preprocessing, what: str) -> None:
     """Refuse classes and preprocessing that do not belong to the variant.
 
     Raises:
-        ValueError: naming what does not fit.
+        CheckpointError: naming what does not fit.
     """
-    _check_types(vars(preprocessing), get_type_hints(Preprocessing))
     stored, size = preprocessing.stored_size, preprocessing.input_size
     numbers = (preprocessing.mean, preprocessing.scale)
     shapes = tuple(tuple(tensor.shape) for tensor in numbers)
     rules = {
         f"{len(classes)} classes for {variant.num_classes} outputs": len(classes) == variant.num_classes,
-        "classes that are no texts": all(isinstance(name, str) for name in classes),
         f"crops of {size} for an input of {variant.input_size}": size == variant.input_size,
-        f"crops of {size} from pictures of {stored}, which must be even": size <= stored < MAX_SIDE and stored % 2 == 0,
-        f"mean and scale of {shapes}": shapes in [((3, 1, 1), (3,)), ((3, stored, stored), (3,))],
+        f"crops of {size} from pictures of {stored}, which must be even": size <= stored and stored % 2 == 0,
+        f"a mean and a scale of {shapes}": shapes in [((3, 1, 1), (3,)), ((3, stored, stored), (3,))],
+        "a mean or scale that is not of floats": all(tensor.is_floating_point() for tensor in numbers),
         "a mean or scale that is NaN or infinite": all(bool(torch.isfinite(tensor).all()) for tensor in numbers),
     }
-    for what, holds in rules.items():
+    for problem, holds in rules.items():
         if not holds:
-            raise ValueError(what)
-
-
-def _check_types(values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        if name in hints and not _is(value, hints[name]):
-            raise ValueError(f"{name} = {value!r}")
-
-
-def _is(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON is of a field's type; whole numbers are floats too."""
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_is, value, kinds))
-    return type(value) is hint or (hint is float and type(value) is int)
+            raise CheckpointError(f"{what} is damaged: it has {problem}. {REMEDY}")

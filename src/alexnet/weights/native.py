@@ -20,6 +20,7 @@ from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.files import writing_weights
 from alexnet.model import AlexNet
+from alexnet.variants import Variant
 from alexnet.weights import header as described
 from alexnet.weights.foreign import check_finite, shapes
 from alexnet.weights.header import FORMAT
@@ -126,16 +127,30 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         raise CheckpointError(
             f"{path} is a safetensors file, but was not written by alexnet: bring it in with `alexnet weights import`."
         )
-    try:
-        variant = described.variant(json.loads(header["variant"]))
-        model = AlexNet.holding(variant, {name: tensors.pop(name) for name in shapes(variant)})
-        rest = json.loads(header["preprocessing"])
-        preprocessing = Preprocessing(mean=tensors.pop(MEAN), scale=tensors.pop(SCALE), **rest)
-        classes, state = tuple(json.loads(header["classes"])), json.loads(header["state"])
-        described.check(variant, classes, preprocessing)
-    except Exception as error:  # JSON of any shape: KeyError, TypeError, AttributeError, RecursionError, OverflowError ...
-        raise CheckpointError(f"{path} does not hold what its header says: {error}") from error
+    model = _network(
+        path, described.variant(described.entry(header, "variant", dict[str, Any], path), f"{path}'s variant"), tensors
+    )
+    pictures = described.entry(header, "preprocessing", described.Pictures, path)
+    if MEAN not in tensors or SCALE not in tensors:
+        raise CheckpointError(f"{path} is damaged: it lacks {MEAN} or {SCALE}. {described.REMEDY}")
+    preprocessing = Preprocessing(mean=tensors.pop(MEAN), scale=tensors.pop(SCALE), **vars(pictures))
+    classes = described.entry(header, "classes", tuple[str, ...], path)
+    state = described.entry(header, "state", dict[str, Any], path)
+    described.check(model.variant, classes, preprocessing, str(path))
     for name, parameter in model.state_dict().items():
         check_finite(path, name, parameter)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trained(model.eval(), classes, preprocessing.to(torch.device(device)), tensors, state)
+
+
+def _network(path: Path, variant: Variant, tensors: dict[str, Tensor]) -> AlexNet:
+    """The variant around its parameters, which are taken out of `tensors`."""
+    expected = shapes(variant)
+    for name, shape in expected.items():
+        if name not in tensors or tuple(tensors[name].shape) != shape:
+            found = f"has {name} of shape {tuple(tensors[name].shape)}" if name in tensors else f"lacks {name}"
+            raise CheckpointError(
+                f"{path} is damaged: it {found}, and its header describes a network where that has shape {shape}. "
+                f"{described.REMEDY}"
+            )
+    return AlexNet.holding(variant, {name: tensors.pop(name) for name in expected})
