@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/users ## get Fashion-MNIST, train on it, test it, write demo/report/index.html
+demo: .venv/users ## get Fashion-MNIST, train on it, test it, write demo/report.html
 	@$(BIN)/alexnet demo --out demo
 
 test: .venv/developers ## check everything

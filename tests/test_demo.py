@@ -48,7 +48,7 @@ def test_demo(debian: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert set(result) == {"dataset", "images", "top1_error", "seconds", "report"}
     assert result["images"] == 40
     assert 0 <= result["top1_error"] <= 1
-    assert (tmp_path / "out" / "report" / "predictions.png").exists()
+    assert result["report"] == str(tmp_path / "out" / "report.html")
     assert "T-shirt" in Path(result["report"]).read_text()
     assert "images" in output.err  # progress
     main(["demo", "--out", str(tmp_path / "out"), "--epochs", "1"])  # again: nothing is trained twice

@@ -43,7 +43,7 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
     """Prepare, train, test, report. Run again after an interruption, it goes on.
 
     Args:
-        out: folder for `store`, `run` and `report`.
+        out: folder for `store`, `run` and `report.html`.
         epochs: in place of the recipe's.
 
     Returns:
@@ -59,7 +59,7 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
     except Interrupted as stop:
         raise Interrupted("stopped and saved: the same command goes on from here.") from stop
     result = evaluate_classifier(engines.of(trained), store)
-    page = report.write(out / "report", "AlexNet on Fashion-MNIST", trained, store, result, run_folder)
+    page = report.write(out / "report.html", "AlexNet on Fashion-MNIST", trained, store, result, run_folder)
     return {
         "dataset": "Fashion-MNIST",
         "images": result.images,

@@ -75,6 +75,16 @@ class Evaluation:
         """Share of pictures whose class is not among the five most likely, in [0, 1]."""
         return 1 - float(self.in_top5.sum()) / self.images
 
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """Numbers of the classes that have test pictures or were predicted for some; rising."""
+        return np.flatnonzero(self.confusion.sum(axis=0) + self.confusion.sum(axis=1))
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """(K, K) `confusion` as shares of each row, in [0, 1]; 0 for a class without pictures."""
+        return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
+
     def as_json(self) -> dict[str, Any]:
         """Plain data; errors are shares in [0, 1], null for a class without pictures.
 

@@ -1,55 +1,106 @@
 """Pictures of results, by matplotlib: curves, filters, prediction sheets, confusion matrices.
 
-Each function takes plain arrays and a path, and writes a PNG.
+Each function takes plain arrays and returns a figure; `save` writes it to a file, `png` gives its bytes.
 """
 
 import csv
-import os
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
+from alexnet import lettering
+from alexnet.console import clean
 from alexnet.data.image import decode
+from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation
+from alexnet.files import writing_weights
 from alexnet.predict import Prediction
 
 BLUE, RED, GREY, PINK = "#1f5fa8", "#c2352b", "#888888", "#e48fa0"
-MOST_LABELS = 30  # more class names than this do not fit beside a matrix
+MOST_NUMBERS = 30  # with more classes than this, shares do not fit into a matrix's cells
+MOST_LABELS = 100  # more class names than this do not fit beside a matrix
 SHEET_LIMIT = 200  # pictures on one sheet
-MOST_MARKERS = 30  # more epochs than this are a line without points
+MOST_MARKERS = 12  # more epochs than this are a line without points
+NAME_ROOM = 28  # columns of a class's or file's name
+ENDINGS = (".png", ".svg", ".pdf")
 
 
-def curves(log: Sequence[dict[str, Any]], path: Path) -> None:
-    """Loss, error and learning rate over training, from the lines of a run's log."""
+def check_ending(option: str, path: Path) -> None:
+    """Refuse a file name that says no format of ours.
+
+    Raises:
+        CheckpointError: the name ends otherwise.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise CheckpointError(f"{option} (={path}) must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure in the format that its name ends in: .png, .svg or .pdf. The file is whole or not there.
+
+    Raises:
+        CheckpointError: another ending, or no space; a file that was there stays.
+    """
+    check_ending("path", path)
+    with writing_weights(path) as temporary:
+        _write(figure, temporary, path.suffix[1:].lower())
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file's bytes."""
+    with io.BytesIO() as file:
+        _write(figure, file, "png")
+        return file.getvalue()
+
+
+def _write(figure: Figure, where: Path | IO[bytes], format: str) -> None:
+    undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[format]  # the same figure, the same bytes
+    figure.savefig(where, format=format, dpi="figure", metadata=undated)
+
+
+def curves(log: Sequence[dict[str, Any]]) -> tuple[Figure, Figure, Figure]:
+    """Loss, error and learning rate over training, from the lines of a run's log; each small enough for a phone."""
     train = [line for line in log if line["kind"] == "train"]
     tests = [line for line in log if "epoch" in line]
-    steps = [line["step"] for line in train]
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    loss, error, lr = figure.subplots(1, 3)
-    loss.plot(steps, [line["loss"] for line in train], color=BLUE, linewidth=1)
-    loss.set(title="loss (training)", ylim=(0, None))
-    error.plot(steps, [line["top1_error"] for line in train], color=BLUE, linewidth=1, label="training, augmented")
-    if tests:
-        error.plot(
-            [line["step"] for line in tests], [line["top1_error"] for line in tests], "o-", color=RED, label=tests[0]["kind"]
-        )
-    error.set(title="top-1 error", ylim=(0, 1))
-    error.yaxis.set_major_formatter(PercentFormatter(1))
-    error.legend(frameon=False)
-    lr.plot(steps, [line["lr"] for line in train], color=GREY)
-    lr.set(title="learning rate", ylim=(0, None))
-    for axes in (loss, error, lr):
-        axes.set_xlabel("step")
-        axes.set_xlim(0, None)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    per_epoch = tests[-1]["step"] / tests[-1]["epoch"] if tests else 1
+    x = [line["step"] / per_epoch for line in train]
+    loss, error, lr = (Figure(figsize=(4.2, 3), dpi=160, layout="constrained") for _ in range(3))
+    with _panel(loss, "loss (training)", bool(tests)) as axes:
+        axes.plot(x, [line["loss"] for line in train], color=BLUE, linewidth=1)
+        axes.set_ylim(0, None)
+    with _panel(error, "top-1 error", bool(tests)) as axes:
+        axes.plot(x, [line["top1_error"] for line in train], color=BLUE, linewidth=1, label="training, augmented")
+        if tests:
+            places, errors = [line["step"] / per_epoch for line in tests], [line["top1_error"] for line in tests]
+            marker = "o" if len(tests) <= MOST_MARKERS else ""
+            axes.plot(places, errors, marker=marker, markersize=3, color=RED, linewidth=1.5, label=tests[0]["kind"])
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.legend(frameon=False)
+    with _panel(lr, "learning rate", bool(tests)) as axes:
+        axes.plot(x, [line["lr"] for line in train], color=GREY)
+        axes.set_ylim(0, None)
+    return loss, error, lr
+
+
+@contextmanager
+def _panel(figure: Figure, title: str, in_epochs: bool) -> Iterator[Axes]:
+    axes = figure.subplots()
+    yield axes
+    axes.set_title(title)
+    axes.set_xlabel("epoch" if in_epochs else "step")
+    axes.set_xlim(0, None)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 @dataclass(frozen=True)
@@ -64,8 +115,8 @@ class Pairs:
 
 
 def bands(
-    groups: Mapping[str, Sequence[Sequence[dict[str, Any]]]], path: Path, level: float | None = None, pairs: Pairs | None = None
-) -> None:
+    groups: Mapping[str, Sequence[Sequence[dict[str, Any]]]], level: float | None = None, pairs: Pairs | None = None
+) -> Figure:
     """Training and held-out error of groups of runs: means, with bands of one standard deviation.
 
     Args:
@@ -73,12 +124,12 @@ def bands(
         level: a training error to mark.
         pairs: for a third panel.
     """
-    figure = Figure(figsize=(11 if pairs else 7.5, 3.4), layout="constrained")
+    figure = Figure(figsize=(11 if pairs else 7.5, 3.4), dpi=110, layout="constrained")
     training, held_out, *more = figure.subplots(1, 3 if pairs else 2)
     for (name, logs), colour in zip(groups.items(), (BLUE, RED), strict=False):
         tests = [line for line in logs[0] if "epoch" in line]
         per_epoch = tests[0]["step"] / tests[0]["epoch"]
-        for axes, is_test, marker in ((training, False, ""), (held_out, True, "o" if len(tests) < MOST_MARKERS else "")):
+        for axes, is_test, marker in ((training, False, ""), (held_out, True, "o" if len(tests) <= MOST_MARKERS else "")):
             lines = [[line for line in log if "top1_error" in line and ("epoch" in line) == is_test] for log in logs]
             values = [[(line["step"] / per_epoch, line["top1_error"]) for line in one] for one in lines]
             epochs, errors = np.moveaxis(np.array(values), 2, 0)  # (runs, lines) each
@@ -94,7 +145,7 @@ def bands(
     held_out.legend(frameon=False)
     if pairs:
         _slopes(more[0], pairs)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def _band(axes: Axes, x: NDArray[np.float64], values: NDArray[np.float64], colour: str, label: str, marker: str) -> None:
@@ -117,87 +168,124 @@ def _slopes(axes: Axes, pairs: Pairs) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def filters(kernels: NDArray[np.float32], path: Path) -> None:
-    """(towers, n, k, k, 3) kernels in [0, 1], one block for each tower, as in figure 3 of the paper."""
-    towers, count, side, _, _ = kernels.shape
-    columns = 16 if count > 16 else count
+def filters(kernels: NDArray[np.float32]) -> Figure:
+    """(towers, n, height, width, 3) kernels in [0, 1], one block for each tower, as in figure 3 of the paper."""
+    towers, count, height, width, _ = kernels.shape
+    columns = min(16, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(columns * 0.55, towers * (rows * 0.55 + 0.35)), layout="constrained")
-    for axes, tower, number in zip(figure.subplots(towers, 1, squeeze=False)[:, 0], kernels, range(1, 3), strict=False):
-        sheet = np.ones((rows * (side + 1) - 1, columns * (side + 1) - 1, 3), np.float32)
+    tall = 0.55 * rows * height / max(width, height)
+    figure = Figure(
+        figsize=(0.55 * columns * width / max(width, height), towers * (tall + 0.35)), dpi=130, layout="constrained"
+    )
+    for number, (axes, tower) in enumerate(zip(figure.subplots(towers, 1, squeeze=False)[:, 0], kernels, strict=True), 1):
+        sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), np.float32)
         for index, kernel in enumerate(tower):
-            top, left = (index // columns) * (side + 1), (index % columns) * (side + 1)
-            sheet[top : top + side, left : left + side] = kernel
+            top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
+            sheet[top : top + height, left : left + width] = kernel
         axes.imshow(sheet, interpolation="nearest")
         axes.set_title(f"conv1, tower {number}" if towers > 1 else "conv1", fontsize=9, loc="left")
         axes.set_axis_off()
-    figure.savefig(path, dpi=130)
+    return figure
 
 
-def sheet(predictions: Sequence[Prediction], path: Path) -> None:
+def sheet(predictions: Sequence[Prediction]) -> Figure:
     """Figure 4 of the paper: each picture with its file's name, its true label if known, and the five most likely classes as
     bars, the true one in pink."""
     shown = [prediction for prediction in predictions if prediction.record is not None][:SHEET_LIMIT]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(2.5 * columns, 3.9 * rows), layout="constrained")
-    grid = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[2.2, 1.3] * rows)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    figure = Figure(figsize=(2.5 * columns, 3.9 * rows), dpi=100)
     for index, prediction in enumerate(shown):
         row, column = divmod(index, columns)
-        _picture(grid[2 * row, column], prediction)
-        _bars(grid[2 * row + 1, column], prediction)
-    figure.savefig(path, dpi=100)
+        left, top = (column + 0.04) / columns, 1 - (row + 0.1) / rows  # in shares of the figure, as the rest
+        width, picture, bars = 0.92 / columns, 0.57 / rows, 0.29 / rows
+        _picture(figure.add_axes((left, top - picture, width, picture)), prediction)
+        _bars(figure.add_axes((left, top - picture - 0.02 / rows - bars, width, bars)), prediction)
+    return figure
 
 
 def _picture(axes: Axes, prediction: Prediction) -> None:
     assert prediction.record is not None
     axes.imshow(decode(prediction.record))
-    name = os.fsencode(Path(prediction.path).name).decode(errors="replace")
-    lines = [line if len(line) < 28 else f"{line[:25]}..." for line in (name, prediction.true) if line]
-    axes.set_title("\n".join(lines), fontsize=9, parse_math=False)  # a name may hold $
+    names = [_name(name) for name in (Path(prediction.path).name, prediction.true) if name]
+    axes.set_title("\n".join(names), fontsize=9, **_letters(names))
+    axes.set_axis_off()
 
 
 def _bars(axes: Axes, prediction: Prediction) -> None:
-    names = [name for name, _ in prediction.top[:5]]
-    shares = [share for _, share in prediction.top[:5]]
-    places = np.arange(len(names))[::-1]
-    axes.barh(places, shares, color=[PINK if name == prediction.true else "#9db7d8" for name in names], height=0.85)
-    for place, name, share in zip(places, names, shares, strict=True):
+    top = prediction.top[:5]
+    places = np.arange(len(top))[::-1]
+    colours = [PINK if name == prediction.true else "#9db7d8" for name, _ in top]
+    axes.barh(places, [share for _, share in top], color=colours, height=0.85)
+    for place, (name, share) in zip(places, top, strict=True):
         axes.text(0.98, place, f"{share:.0%}", va="center", ha="right", fontsize=8, color="#444444")
-        axes.text(0.02, place, name if len(name) < 30 else f"{name[:27]}...", va="center", fontsize=8, parse_math=False)
-    axes.set_xlim(0, 1)
+        axes.text(0.02, place, _name(name), va="center", fontsize=8, **_letters([name]))
+    axes.set(xlim=(0, 1), ylim=(-0.5, 4.5))
+    axes.set_axis_off()
 
 
-def confusion(result: Evaluation, path: Path) -> None:
-    """Rows: true class; columns: class predicted; each row sums to 100 %."""
-    matrix = result.confusion / np.maximum(result.confusion.sum(axis=1, keepdims=True), 1)
-    k = len(result.classes)
-    labelled = k <= MOST_LABELS
-    side = 2.5 + 0.42 * k if labelled else 9
-    figure = Figure(figsize=(side, side), layout="constrained")
+def _name(name: str) -> str:
+    return lettering.drawable(lettering.shortened(name, NAME_ROOM))
+
+
+def _letters(names: Sequence[str]) -> dict[str, Any]:
+    """How to draw names of any language; they may hold $, which is no formula here."""
+    return {"fontfamily": lettering.fonts(names), "parse_math": False}
+
+
+def confusion(result: Evaluation) -> Figure:
+    """Rows: true class; columns: class predicted; each row sums to 100 %. Classes that are neither are left out."""
+    used = result.used
+    matrix = result.shares[np.ix_(used, used)]
+    k = len(used)
+    numbered, labelled = k <= MOST_NUMBERS, k <= MOST_LABELS
+    side = 3 + (0.42 if numbered else 0.16) * k if labelled else 9
+    figure = Figure(figsize=(side, side), dpi=max(100, round(1.4 * k / side)), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
+    # Of many classes hardly any is taken for one other class by half: the root makes small shares visible.
+    axes.imshow(matrix, cmap="Blues", norm=PowerNorm(1 if numbered else 0.5, 0, 1), interpolation="nearest")
     views = "" if result.views == 1 else f", {result.views} views"
-    title = f"top-1 error {result.top1_error:.2%} on {result.images:,} pictures{views}"
-    axes.set(xlabel="predicted, in percent of each row", ylabel="true", title=title)
+    axes.set_title(f"top-1 error {result.top1_error:.2%}\n{result.images:,} pictures{views}")
+    left_out = len(result.classes) - k
+    order = "" if labelled else f"class of {k:,}, in the order of the network's outputs; "
+    unused = f"\n{left_out:,} classes, neither tested nor predicted, are left out" if left_out else ""
+    axes.set(xlabel=f"predicted ({order}{'in percent of each row' if numbered else 'darker: more of the row'}){unused}")
+    axes.set_ylabel("true")
     if labelled:
-        axes.set_xticks(range(k), result.classes, rotation=90, parse_math=False)
-        axes.set_yticks(range(k), result.classes, parse_math=False)
-        for row, column in zip(*np.nonzero(matrix >= 0.01), strict=True):
-            share = matrix[row, column]
-            axes.text(
-                column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8,
-                color="white" if share > 0.5 else "black",
-            )  # fmt: skip
-    figure.savefig(path, dpi=100)
+        names = [_name(result.classes[number]) for number in used]
+        size = 10 if numbered else 7
+        axes.set_xticks(range(k), names, rotation=90, fontsize=size, **_letters(names))
+        axes.set_yticks(range(k), names, fontsize=size, **_letters(names))
+    if numbered:
+        _shares(axes, matrix)
+    return figure
 
 
-def confusion_csv(result: Evaluation, path: Path) -> None:
-    """Counts with class names; rows are true classes."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["true \\ predicted", *result.classes])
-        for name, row in zip(result.classes, result.confusion.tolist(), strict=True):
-            writer.writerow([name, *row])
+def _shares(axes: Axes, matrix: NDArray[np.float64]) -> None:
+    for row, column in zip(*np.nonzero(matrix >= 0.01), strict=True):
+        share = matrix[row, column]
+        colour = "white" if share > 0.5 else "black"
+        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color=colour)
+
+
+def confusion_csv(result: Evaluation) -> str:
+    """Counts with class names as a CSV file's text; rows are true classes."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["true \\ predicted", *map(clean, result.classes)])
+    for name, row in zip(result.classes, result.confusion.tolist(), strict=True):
+        writer.writerow([clean(name), *row])
+    return text.getvalue()
+
+
+def save_confusion(result: Evaluation, folder: Path) -> tuple[Path, Path]:
+    """Write confusion.csv and confusion.png into a folder.
+
+    Raises:
+        CheckpointError: no space; files that were there stay.
+    """
+    table, picture = folder / "confusion.csv", folder / "confusion.png"
+    with writing_weights(table) as temporary:
+        temporary.write_text(confusion_csv(result), encoding="utf-8", newline="")
+    save(confusion(result), picture)
+    return table, picture

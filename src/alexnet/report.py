@@ -1,100 +1,376 @@
-"""A run on one page: `report/index.html` with its pictures beside it."""
+"""A run on one page: one HTML file that holds its pictures, asks no server for anything, and fits a phone.
+
+What was measured comes first, with how far it can be trusted. Names are text and not drawn, so that the reader's browser finds
+the letters of any language. Whatever is long is folded away.
+"""
 
 import html
-import json
+import io
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 
-from alexnet import engines, figures
-from alexnet.console import duration
-from alexnet.data.store import Store
-from alexnet.evaluate import Evaluation
+from alexnet import engines, figures, intervals
+from alexnet.console import clean, duration
+from alexnet.data.image import decode
+from alexnet.data.store import Split, Store
+from alexnet.engines import Classifier
+from alexnet.evaluate import Evaluation, outputs_of, probabilities
+from alexnet.files import writing_weights
 from alexnet.inspect.filters import first_layer
-from alexnet.predict import Prediction, classify_records
+from alexnet.intervals import percent
+from alexnet.train import history, recipes
+from alexnet.train.history import History
+from alexnet.train.recipes import RECIPES, Recipe
 from alexnet.weights.native import Trained
 
-SHEET_PICTURES = 16
-SUMMED = " and summed over its channels, since the pictures are grey"
+SAMPLE = 512  # test pictures among which mistakes are looked for
+SHOWN = 12  # pictures of each kind
+BATCH_SIZE = 64
+PAIRS = 15  # classes that are taken for each other
+OPEN_ROWS = 20  # longer tables are folded
+MOST_CSV = 300_000  # bytes of a confusion matrix that the page holds
+
+STYLE = """
+:root { color-scheme: light }
+body { font: 16px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; max-width: 70rem; margin: 0 auto;
+  padding: 1rem; color: #222; overflow-wrap: anywhere }
+h1 { font-size: 1.5rem; margin: .5rem 0 } h2 { font-size: 1.2rem; margin: 2rem 0 .5rem }
+img { max-width: 100%; height: auto } p.note { color: #555; max-width: 48rem }
+p.error { font-size: 1.4rem; margin: .5rem 0 } p.warning { background: #fff4d6; padding: .5rem .8rem; border-radius: .4rem }
+table { border-collapse: collapse } td, th { padding: .15rem .8rem .15rem 0; text-align: start; vertical-align: top }
+td.n, th.n { text-align: end; white-space: nowrap; font-variant-numeric: tabular-nums; overflow-wrap: normal }
+.wide { overflow-x: auto } summary { cursor: pointer; padding: .3rem 0 }
+.scale { position: relative; height: 2.2rem; max-width: 34rem; margin: 1rem 0 .5rem; border-bottom: 1px solid #999;
+  font-size: .75rem; color: #555 }
+.scale i { position: absolute; bottom: 0 } .scale .range { background: #9db7d8; height: .8rem; min-width: 2px }
+.scale .error { background: #1f5fa8; width: 3px; height: 1.1rem; margin-left: -1px }
+.scale .chance { background: #888; width: 1px; height: 1.1rem }
+.ends { display: flex; justify-content: space-between; max-width: 34rem; font-size: .75rem; color: #555 }
+.key i { display: inline-block; width: 1rem; height: .7rem; margin-right: .3rem } .key span { margin-right: 1rem }
+.key { font-size: .85rem; color: #555; margin: .3rem 0 }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); gap: .5rem }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem .8rem }
+figure.card { margin: 0; font-size: .8rem; line-height: 1.35; min-width: 0 } .card img { width: 100%; border-radius: .3rem }
+.card .file { display: block; color: #555; overflow: hidden; white-space: nowrap;
+  text-overflow: ellipsis }
+.card .line { display: block; position: relative; margin-top: 2px; padding: 0 .3rem;
+  background: #f3f5f8; overflow: hidden; white-space: nowrap; text-overflow: ellipsis }
+.card .line b { position: absolute; inset: 0 auto 0 0; background: #c9d7ea } .card .line.true b { background: #f0bcc6 }
+.card .line span { position: relative; display: flex; gap: .3rem }
+.card .line bdi { flex: 1; overflow: hidden; text-overflow: ellipsis }
+.matrix td { min-width: 2rem; height: 2rem; padding: 0; text-align: center; vertical-align: middle; font-size: .8rem;
+  border: 1px solid #eee; font-variant-numeric: tabular-nums; overflow-wrap: normal }
+.matrix th { font-weight: normal; font-size: .8rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
+.matrix th[scope=row] { position: sticky; left: 0; background: #fff; max-width: 9rem; vertical-align: middle;
+  padding-right: .4rem }
+.matrix th[scope=col] div { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 9rem; overflow: hidden;
+  text-overflow: ellipsis; margin: 0 auto }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 1.5rem }
+"""
 
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-img {{ max-width: 100% }} table {{ border-collapse: collapse }} td, th {{ padding: .15rem .8rem .15rem 0; text-align: left }}
-td.n {{ text-align: right; font-variant-numeric: tabular-nums }} p.note {{ color: #555 }}
-</style></head><body>
-<h1>{title}</h1>
-<p><b>Top-1 error {top1:.2%}</b> (accuracy {accuracy:.2%}) on {images:,} test pictures; trained for {seconds}{progress}.</p>
-<h2>Training</h2><img src="curves.png" alt="loss, error and learning rate over training">
-<h2>The first layer</h2><img src="filters.png" alt="first-layer filters">
-<p class="note">Each square is one kernel of conv1, stretched to its full range{grey}; the towers see the same picture and
-share nothing until conv3. After a short training on few pictures much of the random start still shows.</p>
-<h2>Predictions</h2><img src="predictions.png" alt="test pictures with the five most likely classes">
-<p class="note">Drawn at random from the test pictures: true class above, the five most likely below, the true one in pink.</p>
-<h2>Who is taken for whom</h2><img src="confusion.png" alt="confusion matrix">
-<p class="note">In per cent of each row; counts are in <a href="confusion.csv">confusion.csv</a>.</p>
-<table><tr><th>class</th><th>pictures</th><th>top-1 error</th></tr>{rows}</table>
-<h2>How it was made</h2><table>{facts}</table>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title><style>{style}</style></head><body>
+{body}
 </body></html>
 """
 
 
-def write(folder: Path, title: str, trained: Trained, store: Store, result: Evaluation, run: Path) -> Path:
-    """Draw everything about a run.
+@dataclass(frozen=True)
+class Example:
+    """A test picture and what the network says of it.
+
+    Attributes:
+        file: where it came from.
+        picture: (S, S, 3) uint8, RGB.
+        true: number of its class among the network's outputs.
+        top: (output, probability), from the most likely on.
+    """
+
+    file: str
+    picture: NDArray[np.uint8]
+    true: int
+    top: tuple[tuple[int, float], ...]
+
+    @property
+    def wrong(self) -> bool:
+        return self.top[0][0] != self.true
+
+
+def write(path: Path, title: str, trained: Trained, store: Store, result: Evaluation, run: Path) -> Path:
+    """Write everything about a run into one HTML file, which is whole or not there.
 
     Args:
-        folder: where to write; made if needed.
+        path: the file.
+        title: the page's heading.
+        result: of the network on the store's held-out pictures.
         run: the run's folder, for its log and configuration.
 
     Returns:
-        The page's path.
+        `path`.
+
+    Raises:
+        CheckpointError: the run's log or configuration is damaged, or there is no space.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    config = json.loads((run / "config.json").read_text())
-    environment = json.loads((run / "environment.json").read_text())
-    figures.curves(log, folder / "curves.png")
-    done, epochs = trained.state["epoch"], config["recipe"]["epochs"]
-    grey = store.statistics.axis_deviations[1] < 1  # colours vary by less than one level
-    figures.filters(first_layer(trained.model, grey), folder / "filters.png")
-    figures.sheet(_examples(trained, store), folder / "predictions.png")
-    figures.confusion(result, folder / "confusion.png")
-    figures.confusion_csv(result, folder / "confusion.csv")
-    page = PAGE.format(
-        title=html.escape(title),
-        top1=result.top1_error,
-        accuracy=1 - result.top1_error,
-        images=result.images,
-        seconds=duration(trained.state["seconds"]),
-        progress=f", stopped in epoch {done + 1} of {epochs}" if done < epochs else "",
-        grey=SUMMED if grey else "",
-        rows=_class_rows(result),
-        facts=_facts(config["recipe"], environment),
+    told = history.read(run)
+    classifier = engines.of(trained)
+    examples = _examples(classifier, store)
+    sections = (
+        f"<h1>{_text(title)}</h1>",
+        *_result(result, trained, told.recipe),
+        *_settings(told, store),
+        *_training(told),
+        *_first_layer(trained, store),
+        *_pictures(examples, classifier.classes, len(store.held_out)),
+        *_confusion(result),
+        *_classes(result),
     )
-    path = folder / "index.html"
-    path.write_text(page, encoding="utf-8")
+    page = PAGE.format(title=_text(title), style=STYLE, body="\n".join(sections))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing_weights(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     return path
 
 
-def _examples(trained: Trained, store: Store) -> list[Prediction]:
-    """Predictions on test pictures drawn with a fixed seed."""
-    split = store.held_out
-    chosen = np.sort(np.random.default_rng(0).choice(len(split), min(SHEET_PICTURES, len(split)), replace=False))
-    unnamed = [Prediction(str(index), record=split.records[index], true=store.classes[split.labels[index]]) for index in chosen]
-    return classify_records(engines.of(trained), unnamed)
+# --- pieces of HTML ----------------------------------------------------------------------------------------------------------
 
 
-def _class_rows(result: Evaluation) -> str:
-    return "".join(
-        f"<tr><td>{html.escape(row['class'])}</td><td class=n>{row['images']:,}</td>"
-        f"<td class=n>{'-' if row['top1_error'] is None else format(row['top1_error'], '.1%')}</td></tr>"
-        for row in result.as_json()["per_class"]
+def _text(value: Any) -> str:
+    """Anything as text that is safe between tags and in quoted attributes."""
+    return html.escape(clean(str(value)))
+
+
+def _name(value: str) -> str:
+    """A foreign name, whose direction of writing does not spread to what follows."""
+    return f"<bdi>{_text(value)}</bdi>"
+
+
+def _data(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{b64encode(content).decode()}"
+
+
+def _drawn(figure: Figure, alt: str) -> str:
+    return f'<img src="{_data(figures.png(figure), "image/png")}" alt="{_text(alt)}">'
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -> str:
+    """A table whose last `numbers` columns are numbers; cells are HTML."""
+    kinds = [""] * (len(headings) - numbers) + [" class=n"] * numbers
+    head = "".join(f"<th{kind}>{_text(one)}</th>" for kind, one in zip(kinds, headings, strict=True))
+    body = "".join(
+        f"<tr>{''.join(f'<td{kind}>{cell}</td>' for kind, cell in zip(kinds, row, strict=True))}</tr>\n" for row in rows
+    )
+    return f"<div class=wide><table><tr>{head}</tr>\n{body}</table></div>"
+
+
+def _folded(summary: str, content: str, opened: bool = False) -> str:
+    return f"<details{' open' * opened}><summary>{_text(summary)}</summary>{content}</details>"
+
+
+# --- sections ----------------------------------------------------------------------------------------------------------------
+
+
+def _result(result: Evaluation, trained: Trained, recipe: Recipe) -> Iterator[str]:
+    low, high = result.interval
+    done = trained.state["epoch"]
+    yield f"<p class=error><b>Top-1 error {percent(result.top1_error)}</b></p>"
+    yield (
+        f'<div class=scale><i class=range style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></i>'
+        f'<i class=error style="left:{100 * result.top1_error:.2f}%"></i>'
+        f'<i class=chance style="left:{100 * result.chance:.2f}%"></i></div>'
+        "<div class=ends><span>0%</span><span>100%</span></div>"
+        '<p class=key><span><i style="background:#9db7d8"></i>95% interval '
+        f'{intervals.interval(result.wrong, result.images)}</span><span><i style="background:#888;width:2px"></i>'
+        f"chance {percent(result.chance)}</span></p>"
+    )
+    top5 = f" Top-5 error: {percent(result.top5_error)}." if result.has_top5 else ""
+    stopped = f", stopped in epoch {done + 1} of {recipe.epochs}" if done < recipe.epochs else f", {done} epochs"
+    yield (
+        f"<p>{result.wrong:,} of {result.images:,} test pictures were classified wrongly.{top5} "
+        f"Trained for {duration(trained.state['seconds'])}{stopped}.</p>"
+        "<p class=note>Other test pictures of the same kind would give a somewhat different error. An interval like this one "
+        "contains the error on all such pictures 19 times in 20. Chance is the error of always naming the most frequent "
+        "class.</p>"
+    )
+    few = intervals.warning(result.images)
+    if few:
+        yield f"<p class=warning>{_text(few[0].upper() + few[1:])}</p>"
+
+
+def _settings(told: History, store: Store) -> Iterator[str]:
+    name = recipes.closest(told.recipe)
+    changed = recipes.differences(RECIPES[name](), told.recipe)
+    yield "<h2>Settings</h2>"
+    if changed:
+        rows = [[_text(field), _text(usual), f"<b>{_text(own)}</b>"] for field, (usual, own) in changed.items()]
+        yield f"<p>Closest recipe: <code>{name}</code>. This run differs in:</p>"
+        yield _table(["setting", name, "this run"], rows, 0)
+    else:
+        yield f"<p>Recipe: <code>{name}</code>, unchanged.</p>"
+    command = f"alexnet train {recipes.words(told.recipe)} --data {store.folder.name} --out run"
+    everything = [[_text(field), _text(value)] for field, value in asdict(told.recipe).items()]
+    place = [[_text(field), _text(value)] for field, value in told.environment.items()]
+    yield _folded("All settings", f"<p><code>{_text(command)}</code></p>" + _table(["setting", "value"], everything, 0))
+    yield _folded("Where it was trained", _table(["what", "value"], place, 0))
+
+
+def _training(told: History) -> Iterator[str]:
+    yield "<h2>Training</h2>"
+    if not any(line["kind"] == "train" for line in told.log):
+        yield "<p>The run's log holds no line about training yet.</p>"
+        return
+    names = ("loss over training", "top-1 error over training", "learning rate over training")
+    drawn = "".join(_drawn(figure, name) for figure, name in zip(figures.curves(told.log), names, strict=True))
+    yield f"<div class=curves>{drawn}</div>"
+    yield (
+        "<p class=note>The error in training is that of cropped, mirrored and recoloured pictures, with dropout: it may well "
+        "be higher than the error on held-out ones.</p>"
     )
 
 
-def _facts(recipe: dict[str, Any], environment: dict[str, Any]) -> str:
-    return "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
-        for name, value in {**recipe, **environment}.items()
+def _first_layer(trained: Trained, store: Store) -> Iterator[str]:
+    grey = store.statistics.axis_deviations[1] < 1  # colours vary by less than one level
+    summed = " and summed over its channels, since the pictures are grey" if grey else ""
+    towers = trained.model.variant.towers > 1
+    yield "<h2>The first layer</h2>"
+    yield _drawn(figures.filters(first_layer(trained.model, grey)), "kernels of conv1")
+    yield (
+        f"<p class=note>Each square is one kernel of conv1, stretched to its full range{summed}. "
+        f"{'The towers see the same picture and share nothing until conv3. ' * towers}"
+        "After a short training on few pictures much of the random start still shows.</p>"
     )
+
+
+def _pictures(examples: Sequence[Example], classes: Sequence[str], total: int) -> Iterator[str]:
+    mistakes = sorted((one for one in examples if one.wrong), key=lambda one: -one.top[0][1])[:SHOWN]
+    drawn = sorted(examples[:SHOWN], key=lambda one: not one.wrong)
+    legend = "Below each picture: the five most likely classes, the true one in pink."
+    if mistakes:
+        among = f"all {total:,}" if len(examples) == total else f"{len(examples):,} randomly drawn"
+        yield "<h2>Mistakes</h2>"
+        yield f"<p class=note>The mistakes that the network was most certain of, among {among} test pictures. {legend}</p>"
+        yield _cards(mistakes, classes)
+    yield "<h2>Drawn at random</h2>"
+    yield f"<p class=note>Test pictures as they come; mistakes first. {legend}</p>"
+    yield _cards(drawn, classes)
+
+
+def _cards(examples: Sequence[Example], classes: Sequence[str]) -> str:
+    return f"<div class=cards>{''.join(_card(one, classes) for one in examples)}</div>"
+
+
+def _card(example: Example, classes: Sequence[str]) -> str:
+    with io.BytesIO() as file:
+        Image.fromarray(example.picture).save(file, "JPEG", quality=85)
+        picture = _data(file.getvalue(), "image/jpeg")
+    true = classes[example.true]
+    lines = "".join(_line(classes[label], share, label == example.true) for label, share in example.top)
+    verdict = "wrong" if example.wrong else "right"
+    return (
+        f'<figure class=card><img src="{picture}" alt="{_text(true)}"><figcaption>'
+        f'<span class=file title="{_text(example.file)}">{_name(Path(example.file).name)}</span>'
+        f"<b>{_name(true)}</b> ({verdict}){lines}</figcaption></figure>\n"
+    )
+
+
+def _line(name: str, share: float, true: bool) -> str:
+    """A class with its probability, before a bar of that length."""
+    kind = "line true" if true else "line"
+    bar = f'<b style="width:{share:.1%}"></b>'
+    return f'<span class="{kind}" title="{_text(name)}">{bar}<span>{_name(name)}<span>{share:.0%}</span></span></span>'
+
+
+def _confusion(result: Evaluation) -> Iterator[str]:
+    yield "<h2>Who is taken for whom</h2>"
+    used = result.used
+    pairs = _pairs(result)
+    if len(used) <= figures.MOST_NUMBERS:
+        yield _matrix(result)
+        yield "<p class=note>Rows: true class; columns: class predicted; in percent of each row.</p>"
+        yield pairs
+    else:
+        picture = _drawn(figures.confusion(result), "confusion matrix")
+        yield f"<div class=beside><div>{picture}</div><div>{pairs}</div></div>"
+    counts = figures.confusion_csv(result).encode()
+    if len(counts) <= MOST_CSV:
+        yield f'<p><a download="confusion.csv" href="{_data(counts, "text/csv")}">The counts as CSV</a></p>'
+    else:
+        yield (
+            "<p class=note>The counts are too many for this page: <code>alexnet evaluate RUN --data STORE --out FOLDER</code> "
+            "writes them as CSV.</p>"
+        )
+
+
+def _matrix(result: Evaluation) -> str:
+    names = {number: f'title="{_text(result.classes[number])}"' for number in result.used.tolist()}
+    head = "".join(f"<th scope=col {title}><div>{_name(result.classes[number])}</div></th>" for number, title in names.items())
+    rows = "".join(
+        f"<tr><th scope=row {title}>{_name(result.classes[number])}</th>"
+        f"{''.join(_cell(result.shares[number, other]) for other in names)}</tr>\n"
+        for number, title in names.items()
+    )
+    return f"<div class=wide><table class=matrix><tr><td></td>{head}</tr>\n{rows}</table></div>"
+
+
+def _cell(share: float) -> str:
+    if share < 0.005:
+        return "<td></td>"
+    colour = ";color:#fff" if share > 0.5 else ""
+    return f'<td style="background:rgba(31,95,168,{share:.2f}){colour}">{100 * share:.0f}</td>'
+
+
+def _pairs(result: Evaluation) -> str:
+    """The classes that are most often taken for another."""
+    wrong = result.confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    rows = [
+        [_name(result.classes[i]), _name(result.classes[j]), f"{wrong[i, j]:,}", f"{result.shares[i, j]:.1%}"]
+        for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True)
+        if wrong[i, j]
+    ]
+    if not rows:
+        return "<p>No class was taken for another.</p>"
+    return "<h3>Most frequent mistakes</h3>" + _table(["true class", "taken for", "pictures", "of the class"], rows, 2)
+
+
+def _classes(result: Evaluation) -> Iterator[str]:
+    tested = [row for row in result.as_json()["per_class"] if row["images"]]
+    tested.sort(key=lambda row: -row["top1_error"])
+    rows = []
+    for row in tested:
+        low, high = row["top1_interval"]
+        rows.append([_name(row["class"]), f"{row['images']:,}", f"{row['top1_error']:.1%}", f"{low:.1%} to {high:.1%}"])
+    yield "<h2>Each class</h2>"
+    table = _table(["class", "pictures", "top-1 error", "95% interval"], rows, 3)
+    yield _folded(f"{len(rows):,} classes, those with the most errors first", table, len(rows) <= OPEN_ROWS)
+
+
+# --- examples ----------------------------------------------------------------------------------------------------------------
+
+
+def _examples(classifier: Classifier, store: Store) -> list[Example]:
+    """Test pictures drawn with a fixed seed, in random order, classified."""
+    split, outputs = store.held_out, outputs_of(classifier.classes, store)
+    order = np.random.default_rng(0).permutation(len(split))[:SAMPLE].tolist()
+    batches = [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]
+    return [one for numbers in batches for one in _classified(classifier, split, outputs, numbers)]
+
+
+def _classified(classifier: Classifier, split: Split, outputs: torch.Tensor, numbers: Sequence[int]) -> Iterator[Example]:
+    records = np.stack([split.records[number] for number in numbers])
+    there = torch.from_numpy(records).to(classifier.preprocessing.mean.device)
+    found = probabilities(classifier.network, classifier.preprocessing, there, 1).topk(min(5, len(classifier.classes)))
+    for number, record, labels, shares in zip(numbers, records, found.indices.tolist(), found.values.tolist(), strict=True):
+        true = int(outputs[int(split.labels[number])])
+        yield Example(split.files[number], decode(record), true, tuple(zip(labels, shares, strict=True)))

@@ -18,8 +18,9 @@ from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.train import ablate as ablating
 from alexnet.train import ablations, loop, recipes
-from alexnet.train.ablate import Outcome, Plan, ablate, epochs_to, read_log
+from alexnet.train.ablate import Outcome, Plan, ablate, epochs_to
 from alexnet.train.ablations import ABLATIONS, sides, what_changes
+from alexnet.train.history import read_log
 from alexnet.train.recipes import Recipe
 from alexnet.train.record import tell, write_ablation
 from alexnet.variants import Variant

@@ -66,9 +66,7 @@ def evaluate(
     if json_file:
         write_json(json_file, content)
     if out:
-        figures.confusion_csv(result, out / "confusion.csv")
-        figures.confusion(result, out / "confusion.png")
-        print(f"Confusion matrix: {out / 'confusion.csv'} and {out / 'confusion.png'}")
+        print("Confusion matrix: {} and {}".format(*figures.save_confusion(result, out)))
 
 
 def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:

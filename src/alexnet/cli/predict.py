@@ -36,7 +36,7 @@ def predict(
         top: how many classes to name.
         views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
         format: a line of text, of JSON or of CSV for each picture.
-        sheet: draw the pictures with their five most likely classes into this PNG.
+        sheet: draw the pictures with their five most likely classes into this .png, .svg or .pdf.
         engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
     """
     from alexnet import engines, figures
@@ -48,9 +48,8 @@ def predict(
         raise SourceError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
     if top < 1:
         raise SourceError(f"top (={top}) must be at least 1.")
-    if sheet and sheet.suffix.lower() != ".png":
-        raise SourceError(f"sheet (={sheet}) must end in .png.")
     if sheet:
+        figures.check_ending("sheet", sheet)
         make_ready(sheet)
     classifier = engines.load(run, engine)
     drawn: list[Prediction] = []
@@ -68,7 +67,7 @@ def predict(
     if total >= MANY:
         say(pace.line())
     if drawn and sheet:
-        figures.sheet(drawn, sheet)
+        figures.save(figures.sheet(drawn), sheet)
         rest = total - unreadable - len(drawn)
         full = f", all that a sheet holds; {rest} are not on it" if rest else ""
         say(f"{sheet}: {len(drawn)} pictures{full}")

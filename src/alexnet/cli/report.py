@@ -1,19 +1,22 @@
 """`alexnet report`: a page about a finished run."""
 
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.errors import CheckpointError
 
 
-def report(run: Positional[Path], data: Path, out: Path | None = None) -> None:
-    """Write a page about a finished run: curves, filters, predictions, confusion matrix.
+def report(run: Positional[Path], data: Path, out: Annotated[Path | None, arg(aliases=["-o"])] = None) -> None:
+    """Write a page about a run: error, settings, curves, filters, mistakes, confusion matrix.
+
+    The page is one file with its pictures inside: send it to a phone, and it opens without a network.
 
     Args:
         run: the run's folder.
         data: the store it was trained on.
-        out: folder for the page; RUN/report if not given.
+        out: the page, ending in .html; RUN/report.html if not given.
     """
     from alexnet import engines
     from alexnet import report as page
@@ -23,8 +26,11 @@ def report(run: Positional[Path], data: Path, out: Path | None = None) -> None:
     from alexnet.weights import native
 
     if not run.is_dir():
-        raise CheckpointError(f"report needs a run's folder, with its log and configuration: {run} is none.")
-    trained, store, folder = native.load(run), Store(data), out or run / "report"
-    make_ready(folder / "index.html")
+        raise CheckpointError(f"report needs a run's folder, with its log and configuration: {run} is not a folder.")
+    out = out or run / "report.html"
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise CheckpointError(f"out (={out}) must end in .html: the report is one file.")
+    make_ready(out)
+    trained, store = native.load(run), Store(data)
     result = evaluate_classifier(engines.of(trained), store)
-    print(page.write(folder, f"AlexNet on {data.name}", trained, store, result, run))
+    print(page.write(out, f"AlexNet on {data.absolute().name}", trained, store, result, run))

@@ -13,14 +13,12 @@ that follow.
 The same command goes on where it was stopped, and with a larger --seeds adds pairs to those that are there.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, isfinite, log
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,14 +30,14 @@ from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate_classifier
 from alexnet.train.ablations import Ablation, sides
 from alexnet.train.family import is_finished, member, train_member
+from alexnet.train.history import Log, read_log
 from alexnet.train.loop import check_size
 from alexnet.train.paired import Difference, difference
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import read_result
-from alexnet.train.run import CONFIG, LOG
+from alexnet.train.run import CONFIG
 
 SMOOTHING = 3  # lines of the log; each is the mean of up to 20 steps
-Log = list[dict[str, Any]]
 Errors = tuple[float, float]  # top-1 and top-5, shares in [0, 1]
 
 
@@ -197,11 +195,6 @@ def _together(alone: Sequence[Errors], runs: Sequence[Path], nets: int, store: S
 
 def _errors(evaluation: Evaluation) -> Errors:
     return evaluation.top1_error, evaluation.top5_error
-
-
-def read_log(run: Path) -> Log:
-    """A run's log, line by line."""
-    return [json.loads(line) for line in (run / LOG).read_text().splitlines()]
 
 
 def epochs_to(error: float, log: Log) -> float:

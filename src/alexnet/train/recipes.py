@@ -252,8 +252,13 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
 
 def words(recipe: Recipe) -> str:
     """A command line's part that gives this recipe: the named one that differs least, and what differs from it."""
-    name = min(RECIPES, key=lambda name: len(differences(RECIPES[name](), recipe)))
+    name = closest(recipe)
     return " ".join([name, *(_flag(field, new) for field, (_, new) in differences(RECIPES[name](), recipe).items())])
+
+
+def closest(recipe: Recipe) -> str:
+    """The name of the recipe that differs from this one in the fewest fields."""
+    return min(RECIPES, key=lambda name: len(differences(RECIPES[name](), recipe)))
 
 
 def differences(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:

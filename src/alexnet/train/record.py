@@ -14,9 +14,10 @@ from typing import Any
 from alexnet import figures, paper
 from alexnet.data.store import Store
 from alexnet.train import recipes
-from alexnet.train.ablate import Outcome, Plan, read_log
+from alexnet.train.ablate import Outcome, Plan
 from alexnet.train.ablations import what_changes
 from alexnet.train.family import members
+from alexnet.train.history import read_log
 from alexnet.train.paired import Difference
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import RESULT
@@ -79,7 +80,7 @@ def write_family(folder: Path, recipe: Recipe, store: Store, summary: dict[str, 
     ]
     if len(rows) > 1:
         cells.append([f"mean ± deviation, n = {len(rows)}", *map(_spread, errors.values()), ""])
-    figures.bands({recipe.variant: [read_log(run) for run in members(folder)]}, folder / CURVES)
+    figures.save(figures.bands({recipe.variant: [read_log(run) for run in members(folder)]}), folder / CURVES)
     seeds = [row["seed"] for row in rows]
     page = FAMILY_PAGE.format(
         words=recipes.words(recipe), n=len(rows), seeds=f"{seeds[0]}..{seeds[-1]}", facts=_facts(recipe, store),
@@ -179,15 +180,15 @@ def write_ablation(outcome: Outcome, store: Store, folder: Path) -> Path:
     write_json(record / CONFIG, _config(plan, store))
     write_json(record / RESULT, _result(outcome))
     epochs = plan.ablation.measure == "epochs"
-    figures.bands(
+    curves = figures.bands(
         {side: [read_log(run) for run in of_side] for side, of_side in runs.items()},
-        record / CURVES,
         plan.training_error if epochs else None,
         figures.Pairs(
             "epochs to the training error" if epochs else "held-out top-1 error, last epoch",
             ("standard", plan.ablation.name), not epochs, outcome.standard, outcome.changed,
         ),
     )  # fmt: skip
+    figures.save(curves, record / CURVES)
     (record / README).write_text(_page(outcome, store), encoding="utf-8")
     return record
 

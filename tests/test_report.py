@@ -1,0 +1,211 @@
+"""A run's page: one file that asks for nothing, with honest numbers and any names."""
+
+import base64
+import csv
+import io
+import json
+import re
+from dataclasses import asdict
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alexnet import AlexNet, engines, report
+from alexnet.data.augment import Preprocessing
+from alexnet.data.prepare import prepare
+from alexnet.data.store import Store
+from alexnet.errors import CheckpointError
+from alexnet.evaluate import Evaluation, evaluate_classifier
+from alexnet.train.recipes import get as recipe
+from alexnet.variants import get
+from alexnet.weights.native import Trained
+from conftest import draw
+
+NAMES = ("<script>alert(1)", "大熊猫", "قطة كبيرة", "$x^$ & co", "l" * 150, "tabby")
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects what they point to and the text outside of the style."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self.open, self.open
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Six classes with odd names, five pictures each, two of them held out."""
+    folder = tmp_path_factory.mktemp("odd")
+    for number, name in enumerate(NAMES):
+        place = folder / "photos" / name
+        place.mkdir(parents=True)
+        for index in range(5):
+            draw((40 * number, 50, 200 - 30 * number), index + 10 * number).save(place / f"<b>{index}.png")
+    return prepare([folder / "photos"], folder / "store", size=72, hold_out=0.4)
+
+
+def trained(store: Store, variant: str = "paper") -> Trained:
+    chosen = get(variant, width=1 / 16, input_size=64, num_classes=len(store.classes))
+    model = AlexNet(chosen, torch.Generator().manual_seed(0)).eval()
+    with torch.no_grad():
+        model.fc8.weight.mul_(1000)  # so that classes differ
+    state = {"epoch": 3, "seconds": 75.0}
+    return Trained(model, store.classes, Preprocessing.of(chosen, store), {}, state)
+
+
+def run_folder(folder: Path, epochs: int = 60, **changes: object) -> Path:
+    folder.mkdir()
+    asked = recipe("laptop", width=1 / 16, **changes)
+    (folder / "config.json").write_text(json.dumps({"recipe": asdict(asked), "compiled": False}))
+    (folder / "environment.json").write_text(json.dumps({"torch": "<2.11>", "threads": 2}))
+    lines = []
+    for epoch in range(1, epochs + 1):
+        lines.append({"kind": "train", "step": 10 * epoch, "loss": 2 / epoch, "top1_error": 0.9 / epoch, "lr": 0.01})
+        lines.append({"kind": "val", "step": 10 * epoch, "epoch": epoch, "top1_error": 0.8 / epoch, "top5_error": 0.0})
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def write(store: Store, folder: Path, run: Path) -> tuple[Page, str, Evaluation]:
+    net = trained(store)
+    result = evaluate_classifier(engines.of(net), store)
+    path = report.write(folder / "page.html", "AlexNet on <odd>", net, store, result, run)
+    assert [entry.name for entry in folder.iterdir() if entry.is_file()] == ["page.html"]
+    text = path.read_text(encoding="utf-8")
+    return Page(text), text, result
+
+
+@pytest.fixture(scope="module")
+def page(odd: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, str, Evaluation]:
+    folder = tmp_path_factory.mktemp("report")
+    return write(odd, folder, run_folder(folder / "run"))
+
+
+def test_asks_for_nothing(page: tuple[Page, str, Evaluation]) -> None:
+    """Every address is a data: URI, and the page forbids all others."""
+    parsed, text, _ = page
+    assert len(parsed.links) > 15 and all(link.startswith("data:") for link in parsed.links)
+    assert not re.search(r"https?://|//[a-z]+\.|url\(|@import|<script|<link|<iframe", text)
+    metas = [attributes for tag, attributes in parsed.tags if tag == "meta"]
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in metas
+    assert any("default-src 'none'" in (one.get("content") or "") for one in metas)
+    assert len(text) < 1_000_000
+
+
+def test_pictures_are_whole(page: tuple[Page, str, Evaluation]) -> None:
+    parsed, _, _ = page
+    images = [attributes for tag, attributes in parsed.tags if tag == "img"]
+    assert all(one["alt"] for one in images)
+    for one in images:
+        Image.open(io.BytesIO(base64.b64decode((one["src"] or "").partition(",")[2]))).load()
+
+
+def test_numbers(page: tuple[Page, str, Evaluation]) -> None:
+    """As SciPy says for the counts of an evaluation made apart."""
+    binomtest = pytest.importorskip("scipy.stats").binomtest
+    parsed, _, result = page
+    assert result.images == 12
+    bounds = binomtest(result.wrong, 12).proportion_ci(method="wilson")
+    assert f"Top-1 error {result.wrong / 12:.2%}" in parsed.text
+    assert f"95% interval {bounds.low:.2%} to {bounds.high:.2%}" in parsed.text
+    assert f"{result.wrong} of 12 test pictures were classified wrongly. Top-5 error: {result.top5_error:.2%}." in parsed.text
+    assert "chance 83.33%" in parsed.text  # 2 of each of 6 classes
+    assert "Only 12 test pictures: the error is a rough guess." in parsed.text
+    for number in range(6):
+        bounds = binomtest(int(2 - result.confusion[number, number]), 2).proportion_ci(method="wilson")
+        assert f"{bounds.low:.1%} to {bounds.high:.1%}" in parsed.text
+
+
+def test_settings(page: tuple[Page, str, Evaluation]) -> None:
+    """What differs from the recipe first; the rest is folded."""
+    parsed, _, _ = page
+    shown, _, folded = parsed.text.partition("All settings")
+    assert "Closest recipe: laptop . This run differs in:" in shown and "width 0.5 0.0625" in shown and "momentum" not in shown
+    assert "momentum 0.9" in folded and "alexnet train laptop --width 0.0625 --data store" in folded and "<2.11>" in folded
+
+
+def test_names(page: tuple[Page, str, Evaluation]) -> None:
+    parsed, text, _ = page
+    assert "<script>" not in text and "<odd>" not in text.replace("&lt;odd&gt;", "")
+    for name in NAMES:
+        assert name in parsed.text
+    assert "<b>0.png" in parsed.text or "<b>1.png" in parsed.text  # a file's name
+
+
+def test_mistakes_come_first(page: tuple[Page, str, Evaluation]) -> None:
+    parsed, _, result = page
+    verdicts = re.findall(r"\((wrong|right)\)", parsed.text)
+    assert verdicts == ["wrong"] * 2 * result.wrong + ["right"] * (12 - result.wrong)
+    assert 0 < result.wrong < 12
+
+
+def test_counts_as_csv(page: tuple[Page, str, Evaluation]) -> None:
+    parsed, _, result = page
+    (link,) = [attributes["href"] for tag, attributes in parsed.tags if tag == "a"]
+    rows = list(csv.reader(io.StringIO(base64.b64decode((link or "").partition(",")[2]).decode())))
+    assert sorted(rows[0][1:]) == sorted(NAMES)
+    assert [[int(cell) for cell in row[1:]] for row in rows[1:]] == result.confusion.tolist()
+
+
+def test_a_run_that_has_logged_nothing(store: Store, tmp_path: Path) -> None:
+    parsed, _, _ = write(store, tmp_path, run_folder(tmp_path / "run", epochs=0))
+    assert "holds no line about training yet" in parsed.text and "Top-5" not in parsed.text  # three classes
+
+
+def test_nothing_is_written_on_a_full_disk(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_folder(tmp_path / "run", epochs=1)
+    (tmp_path / "page.html").write_text("the page before")
+
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    net = trained(store)
+    result = evaluate_classifier(engines.of(net), store)
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(CheckpointError, match=r"page\.html could not be written .*No space left"):
+        report.write(tmp_path / "page.html", "x", net, store, result, run)
+    assert (tmp_path / "page.html").read_text() == "the page before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "run"]
+
+
+@pytest.mark.parametrize("k", [2, 30, 31, 1000])
+def test_any_number_of_classes(k: int) -> None:
+    """A table up to 30; beyond, a picture with the pairs beside it, and long lists folded."""
+    rng = np.random.default_rng(0)
+    confusion = 5 * np.eye(k, dtype=np.int64)
+    confusion[rng.integers(0, k, 3 * k), rng.integers(0, k, 3 * k)] += 1
+    confusion[0, 1] = 40
+    names = tuple(f"class {number}, with words after it" for number in range(k))
+    result = Evaluation(names, 1, confusion, confusion.sum(1))
+    text = "\n".join([*report._confusion(result), *report._classes(result)])
+    parsed = Page(text)
+    assert ("class=matrix" in text) == (k <= 30) and ("<img" in text) == (k > 30)
+    assert ("<details open" in text) == (k <= 20)
+    pairs = parsed.text.partition("Most frequent mistakes")[2]
+    assert pairs.split("of the class")[1].split()[:12] == f"{names[0]} {names[1]}".split()
+    assert ("counts as CSV" in parsed.text) == (k < 1000) and len(text) < 1_500_000
