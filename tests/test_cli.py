@@ -60,6 +60,23 @@ def test_summary_table_and_markdown(capsys: pytest.CaptureFixture[str]) -> None:
         assert "60,965,224" in text and "724,406,816" in text and "256 x 6 x 6" in text
 
 
+@pytest.mark.parametrize("name", ["paper", "code-2012", "caffe", "torchvision"])
+def test_summary_fits_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is wrapped or cut. 80 columns have all but the kind, which the layer's name tells; 120 have all."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for columns in (40, 60, 72, 80, 100, 120, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        main(["summary", name])
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+        assert max(map(len, lines)) <= columns and "\u2026" not in "".join(lines)
+        heading, first, second = lines[(start := [line[:5] for line in lines].index("layer")) : start + 3]
+        assert (first.split()[0], second.split()[0]) == ("conv1", "norm1" if name == "code-2012" else "relu1")
+        if columns in (80, 120):
+            assert ("kind" in heading) == (columns == 120)
+            assert heading.split()[-3:] == ["mult-adds" if columns == 80 else "multiply-adds", "kB", "sees"]
+            assert first.split()[-4:-2] == (["34,944", "105,415,200"] if name != "torchvision" else ["23,296", "70,276,800"])
+
+
 def test_summary_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'caffe'" in fails(capsys, 2, "summary", "cafe")
     assert "smallest that works is 64" in fails(capsys, 2, "summary", "--input-size", "32")

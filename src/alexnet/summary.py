@@ -1,31 +1,62 @@
-"""A network as text: the layer table, and the seed notes' lines. Standard library, and rich for the terminal."""
+"""A network as text: the layer table, and the study notes' lines. Standard library, and rich for the terminal."""
 
 import json
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alexnet import arithmetic
 from alexnet.arithmetic import Conv, Layer, Linear, MaxPool
 from alexnet.variants import Variant
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 HEADER = ("layer", "kind", "output", "window", "parameters", "multiply-adds", "kB", "sees")
+#: Columns of the table on a terminal, from the widest choice to the narrowest; the first that fits is taken.
+CHOICES = (
+    HEADER,
+    ("layer", "out", "by", "parameters", "mult-adds", "kB", "sees"),
+    ("layer", "out", "by", "parameters", "mult-adds"),
+    ("layer", "out", "parameters", "mult-adds"),
+    ("layer", "out", "parameters"),
+)
+LEFT = ("layer", "kind", "output", "out", "window", "by")  # the others are numbers, and right-aligned
 
 
 def table(variant: Variant) -> None:
-    """Print the table to the terminal."""
+    """Print the table: to a terminal as wide as that allows, elsewhere whole."""
     from rich.console import Console
+
+    terminal, unbounded = Console(), Console(width=1000)
+    drawn = [_drawn(variant, columns) for columns in CHOICES]
+    fitting = [one for one in drawn if unbounded.measure(one).maximum <= terminal.width]
+    if not terminal.is_terminal:
+        unbounded.print(drawn[0])
+    else:
+        (terminal if fitting else unbounded).print((fitting or drawn[-1:])[0])
+
+
+def _drawn(variant: Variant, columns: tuple[str, ...]) -> "Table":
     from rich.table import Table
 
-    drawn = Table(*HEADER[:4], title=_title(variant), title_justify="left", box=None, show_footer=True)
+    drawn = Table(title=_title(variant), title_justify="left", box=None, show_footer=True, padding=(0, 2, 0, 0), pad_edge=False)
     totals = _totals(variant)
-    for name, total in zip(HEADER[4:], (totals["parameters"], totals["multiply_adds"], None, None), strict=True):
-        drawn.add_column(name, footer=f"{total:,}" if total else "", justify="right")
+    numbers = {"parameters": totals["parameters"], "mult-adds": totals["multiply_adds"]}
+    numbers["multiply-adds"] = numbers["mult-adds"]
+    for name in columns:
+        footer = f"{numbers[name]:,}" if name in numbers else ""
+        heading = {"out": "output", "by": "window"}.get(name, name)
+        drawn.add_column(heading, footer=footer, justify="left" if name in LEFT else "right", no_wrap=True)
     for layer in variant.layers():
-        drawn.add_row(*_row(layer))
-    console = Console(width=None if Console().is_terminal else 110)
-    with console.capture() as text:  # printed by rich, a pipe without a reader would end with a status of rich's own
-        console.print(drawn)
-    print(text.get(), end="")
+        cells = dict(zip(HEADER, _row(layer), strict=True))
+        cells |= {"out": cells["output"].replace(" ", ""), "by": _short(cells["window"]), "mult-adds": cells["multiply-adds"]}
+        drawn.add_row(*(cells[name] for name in columns))
+    return drawn
+
+
+def _short(window: str) -> str:
+    """ "5 x 5 / 1, pad [2,2], 2 groups" in 22 characters."""
+    return window.replace(" x ", "x").replace(" / ", "/").translate(str.maketrans("", "", "[]")).replace(", ", " ")
 
 
 def markdown(variant: Variant) -> str:
