@@ -65,7 +65,8 @@ def test_against_counting(tmp_path: Path) -> None:
 
 def test_a_class_without_pictures() -> None:
     result = Evaluation(("a", "b"), 1, np.array([[3, 1], [0, 0]]), np.array([4, 0]))
-    assert result.as_json()["per_class"][1] == {"class": "b", "images": 0, "top1_error": None, "top5_error": None}
+    missing = {"top1_error": None, "top1_interval": None, "top5_error": None}
+    assert result.as_json()["per_class"][1] == {"class": "b", "images": 0, **missing}
     assert (result.top1_error, result.top5_error) == (0.25, 0.0)
 
 

@@ -86,7 +86,7 @@ class Evaluation:
         return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data; errors are shares in [0, 1], null for a class without pictures.
+        """Plain data; errors and intervals are shares in [0, 1], null for a class without pictures.
 
         `top1_interval` is the 95 % interval, `chance` the error of always naming the most frequent
         class. `top5_error` is there for any number of classes; up to five of them it is 0.
@@ -97,7 +97,7 @@ class Evaluation:
                 "class": name,
                 "images": int(count),
                 "top1_error": 1 - float(self.confusion[label, label]) / int(count) if count else None,
-                "top1_interval": intervals.wilson(int(count - self.confusion[label, label]), int(count)),
+                "top1_interval": intervals.wilson(int(count - self.confusion[label, label]), int(count)) if count else None,
                 "top5_error": 1 - float(self.in_top5[label]) / int(count) if count else None,
             }
             for label, (name, count) in enumerate(zip(self.classes, counts, strict=True))
