@@ -2,17 +2,20 @@
 
 Each writer has a temporary file of its own, so of two that write to one path the last one wins whole, and no reader sees half
 of either. A writer that is killed leaves its temporary file behind; nothing reads it, and the first writer to the same path
-after a day removes it.
+after a day removes it. Reading has one function: `open_regular`, which never waits.
 """
 
+import errno
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import BinaryIO
 
 from alexnet.errors import CheckpointError
 
@@ -100,3 +103,27 @@ def write_parts(files: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
         for path, pieces in reversed(list(files.items())):  # the stack is left from its end
             with open(stack.enter_context(writing_weights(path)), "wb") as file:
                 file.writelines(pieces)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file to read its bytes; never waits, as opening a pipe would.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, pipe, socket or device; `strerror` is the reason.
+    """
+    _check_regular(Path(path).stat().st_mode, path)  # some devices act on being opened
+    # Between the two looks it may have become a pipe: opened without waiting, and looked at again.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        _check_regular(os.fstat(handle).st_mode, path)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def _check_regular(mode: int, path: str | Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file, but a pipe, socket or device", str(path))

@@ -21,17 +21,22 @@ from scipy.io import savemat
 
 from alexnet.data.hold_out import hold_out
 from alexnet.data.sources import Item, Source, find, read
-from alexnet.data.sources.source import split_of
+from alexnet.data.sources.splits import split_of
 from alexnet.errors import SourceError
 
 Files = Iterable[tuple[str, bytes]]
 
 
+def picture(what: object) -> bytes:
+    """What begins like a JPEG and says which one it is."""
+    return b"\xff\xd8\xff" + str(what).encode()
+
+
 def write(root: Path, *names: str) -> Path:
-    """Files under `root`, each of which holds its own name."""
+    """Files under `root`, each of which begins like a picture and holds its own name."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(name.encode())
+        (root / name).write_bytes(picture(name))
     return root
 
 
@@ -129,7 +134,7 @@ def test_a_class_may_have_a_split_word_in_its_name(tmp_path: Path) -> None:
 
 def test_read_gives_a_files_bytes(tmp_path: Path) -> None:
     for item in find([write(tmp_path, "a/1.jpg", "b/2.jpg")]).splits["train"]:
-        assert read(item) == item.name.encode()
+        assert read(item) == picture(item.name)
 
 
 def test_a_real_folder(shared: Path) -> None:
@@ -216,11 +221,11 @@ def val_name(number: int) -> str:
 def ilsvrc(tmp_path: Path) -> Path:
     """The two tars, without ground truth. The validation tar is out of order."""
     inner = [
-        (f"{wnid}.tar", tarred([(f"{wnid}_{index}.JPEG", f"{wnid} {index}".encode() * 100) for index in range(2)]))
+        (f"{wnid}.tar", tarred([(f"{wnid}_{index}.JPEG", picture(f"{wnid} {index}") * 100) for index in range(2)]))
         for wnid in SYNSETS
     ]
     (tmp_path / "ILSVRC2012_img_train.tar").write_bytes(tarred(inner))
-    val = [(val_name(number), f"picture {number}".encode()) for number in (3, 1, 4, 2)]
+    val = [(val_name(number), picture(number)) for number in (3, 1, 4, 2)]
     (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(tarred(val))
     return tmp_path
 
@@ -310,8 +315,8 @@ def test_ilsvrc_read(ilsvrc: Path) -> None:
     caffe_list(ilsvrc)
     source = find([ilsvrc])
     train, val = source.splits["train"], source.splits["val"]
-    assert [read(item) for item in train[2:4]] == [b"n02000000 0" * 100, b"n02000000 1" * 100]
-    assert [read(item) for item in val] == [f"picture {number}".encode() for number in (1, 2, 3, 4)]
+    assert [read(item) for item in train[2:4]] == [picture("n02000000 0") * 100, picture("n02000000 1") * 100]
+    assert [read(item) for item in val] == [picture(number) for number in (1, 2, 3, 4)]
 
 
 def test_ilsvrc_training_tar_alone(ilsvrc: Path) -> None:
@@ -414,7 +419,7 @@ def shard(keys: Iterable[int], label: Callable[[int], object] = lambda key: key 
         member
         for key in keys
         for member in (
-            (f"{key:05}.jpg", f"picture {key}".encode()),
+            (f"{key:05}.jpg", picture(key)),
             (f"{key:05}.cls", f"{label(key)}\n".encode()),
             (f"{key:05}.json", b"{}"),
         )
@@ -440,8 +445,8 @@ def test_webdataset(shards: Path) -> None:
 
 def test_webdataset_read(shards: Path) -> None:
     source = find([shards])
-    assert [read(item) for item in source.splits["train"]] == [f"picture {key}".encode() for key in range(12)]
-    assert [read(item) for item in source.splits["val"]] == [f"picture {key}".encode() for key in range(100, 103)]
+    assert [read(item) for item in source.splits["train"]] == [picture(key) for key in range(12)]
+    assert [read(item) for item in source.splits["val"]] == [picture(key) for key in range(100, 103)]
 
 
 @pytest.mark.parametrize("ending", ["jpg", "jpeg", "JPEG", "png", "webp"])
@@ -487,7 +492,7 @@ def test_webdataset_empty_picture_is_read_as_such(tmp_path: Path) -> None:
 
 def test_tar_without_labels(tmp_path: Path) -> None:
     (tmp_path / "train.tar").write_bytes(tarred([("a.jpg", b"x"), ("b.jpg", b"y")]))
-    with pytest.raises(SourceError, match=r"'a' has no \.cls with its class"):
+    with pytest.raises(SourceError, match=r"a\.jpg has no \.cls with its class"):
         find([tmp_path / "train.tar"])
 
 
@@ -503,10 +508,10 @@ def test_tar_without_files(tmp_path: Path) -> None:
         find([tmp_path / "train.tar"])
 
 
-@pytest.mark.parametrize("text", ["cat", "-1", "", "1.5"])
+@pytest.mark.parametrize("text", ["cat", "--1", "", "1.5", "\u00b2", "9" * 30])
 def test_class_that_is_no_number(tmp_path: Path, text: str) -> None:
     (tmp_path / "train.tar").write_bytes(shard(range(2), lambda _: text))
-    with pytest.raises(SourceError, match=f"holds '{text}' instead of a class number"):
+    with pytest.raises(SourceError, match=f"holds '{text[:20]}' instead of a class number"):
         find([tmp_path / "train.tar"])
 
 
@@ -562,7 +567,7 @@ def write_parquet(path: Path, columns: dict[str, list[object]], names: Sequence[
 
 
 def pictures(numbers: Iterable[int]) -> list[object]:
-    return [{"bytes": f"picture {number}".encode(), "path": f"{number}.jpg"} for number in numbers]
+    return [{"bytes": picture(number), "path": f"{number}.jpg"} for number in numbers]
 
 
 def columns(numbers: Sequence[int], classes: int = 2) -> dict[str, list[object]]:
@@ -596,7 +601,7 @@ def test_parquet_read(parquet: Path) -> None:
     source = find([parquet])
     items = [*zip(range(17), source.splits["train"], strict=True), *zip(range(100, 105), source.splits["val"], strict=True)]
     for number, item in [items[place] for place in np.random.default_rng(0).permutation(len(items))]:
-        assert read(item) == f"picture {number}".encode()
+        assert read(item) == picture(number)
 
 
 def test_parquet_of_plain_bytes_and_no_names(tmp_path: Path) -> None:
@@ -651,11 +656,96 @@ def test_parquet_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", [None, -1])
-def test_parquet_rows_without_label(tmp_path: Path, label: int | None) -> None:
-    """The hub's test splits carry -1."""
+def test_parquet_rows_without_label(tmp_path: Path, label: int | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """They cannot be trained on; the others can."""
     path = write_parquet(tmp_path / "train.parquet", {"image": pictures(range(3)), "label": [0, label, 1]})
-    with pytest.raises(SourceError, match="has rows without a label"):
+    assert [item.place for item in find([path]).splits["train"]] == [0, 2]
+    assert "Left out: 1 picture of train without a label: train.parquet[1]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("labels", [[-1] * 4, [None] * 4, None], ids=["-1", "none", "no-column"])
+def test_parquet_of_an_unlabelled_test_split(
+    tmp_path: Path, labels: list[object] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hub's test splits carry -1."""
+    write_parquet(tmp_path / "train.parquet", columns(range(4)), ["a", "b"])
+    write_parquet(tmp_path / "test.parquet", {"image": pictures(range(4))} | ({"label": labels} if labels else {}))
+    table = pq.read_table(tmp_path / "test.parquet")
+    if labels == [None] * 4:
+        pq.write_table(table.cast(pa.schema([table.schema.field("image"), ("label", pa.int64())])), tmp_path / "test.parquet")
+    assert counts(find([tmp_path])) == {"train": 4}
+    assert "Left out: 4 pictures of test without a label, such as test.parquet[0]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("labels", [[-1] * 4, [0, 0, 0, 0]], ids=["none", "one-class"])
+def test_parquet_that_cannot_be_trained_on(tmp_path: Path, labels: list[object]) -> None:
+    with pytest.raises(SourceError, match=r"no picture of the image parquet has a label|one class only"):
+        find([write_parquet(tmp_path / "train.parquet", {"image": pictures(range(4)), "label": labels})])
+
+
+@pytest.mark.parametrize("label", [2_000_000_000, 10**12])
+def test_parquet_label_that_is_no_class_number(tmp_path: Path, label: int) -> None:
+    """Names of all classes up to it would take all memory."""
+    path = write_parquet(tmp_path / "train.parquet", {"image": pictures(range(4)), "label": [0, 1, label, 2]})
+    with pytest.raises(SourceError, match=rf"^train\.parquet\[2\] has the label {label:,}, which is too high") as caught:
         find([path])
+    assert len(str(caught.value)) < 200
+
+
+def test_parquet_with_lists_of_pictures(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "train.parquet", {"image": [[b"x"], [b"y"]], "label": [0, 1]})
+    with pytest.raises(SourceError, match=r"has a column image of type list.*: expected the bytes of one file in each row"):
+        find([path])
+
+
+@pytest.mark.parametrize("metadata", ["[1, 2]", "{", '{"info": {"features": {"label": {"names": [1, 2]}}}}'])
+def test_parquet_with_a_damaged_description(tmp_path: Path, metadata: str) -> None:
+    table = pa.table(columns(range(4))).replace_schema_metadata({"huggingface": metadata})
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(SourceError, match=r"damaged description|class names that are not texts"):
+        find([tmp_path / "train.parquet"])
+
+
+def test_parquet_that_claims_more_rows_than_it_has_bytes(tmp_path: Path) -> None:
+    """A run of equal labels is a few bytes: a table of them would not fit into memory."""
+    rows = 1_000_000
+    table = pa.table({"image": pa.nulls(rows, pa.binary()), "label": pa.array(np.zeros(rows, np.int8))})
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert (tmp_path / "train.parquet").stat().st_size < rows / 100
+    with pytest.raises(SourceError, match=r"is damaged: 1,000,000 rows in"):
+        find([tmp_path / "train.parquet"])
+
+
+def test_parquet_that_changes_after_it_was_found(tmp_path: Path) -> None:
+    """A row that is gone is an unreadable file, not a traceback."""
+    source = find([write_parquet(tmp_path / "train.parquet", columns(range(9)))])
+    write_parquet(tmp_path / "train.parquet", columns(range(2)))
+    with pytest.raises(OSError, match="changed since it was found"):
+        read(source.splits["train"][8])
+
+
+def test_parquet_class_without_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The classes that stay keep their names and are numbered from 0."""
+    table = {"image": pictures(range(4)), "label": [0, 3, 0, 3]}
+    source = find([write_parquet(tmp_path / "train.parquet", table, ["a", "b", "c", "d"])])
+    assert source.classes == ("a", "d")
+    assert labels(source) == [0, 1, 0, 1]
+    assert "Left out: 2 of 4 classes, which have no picture to train on ('b', 'c')" in capsys.readouterr().err
+
+
+def test_parquet_class_that_only_the_test_split_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_parquet(tmp_path / "train.parquet", {"image": pictures(range(4)), "label": [0, 2, 0, 2]}, ["a", "b", "c"])
+    write_parquet(tmp_path / "test.parquet", {"image": pictures(range(3)), "label": [0, 1, 2]}, ["a", "b", "c"])
+    source = find([tmp_path])
+    assert names(source, "test") == [("test.parquet[0]", "a"), ("test.parquet[2]", "c")]
+    assert "Left out: 1 picture of test of a class that has none to train on: test.parquet[1]" in capsys.readouterr().err
+
+
+def test_parquet_with_equal_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ImageNet has two cranes: a bird and a machine."""
+    path = write_parquet(tmp_path / "train.parquet", columns(range(6), classes=3), ["crane", "cat", "crane"])
+    assert find([path]).classes == ("crane", "cat", "crane (2)")
+    assert "Two classes have the name 'crane' (label 0 of" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("values", [["cat", "dog"], [0.0, 1.0]], ids=["text", "float"])
@@ -667,7 +757,7 @@ def test_parquet_labels_that_are_no_integers(tmp_path: Path, values: list[object
 def test_parquet_files_of_different_classes(tmp_path: Path) -> None:
     for split, known in (("train", ["a", "b"]), ("validation", ["b", "a"])):
         write_parquet(tmp_path / f"{split}.parquet", columns(range(4)), known)
-    with pytest.raises(SourceError, match="names other classes than the files before it"):
+    with pytest.raises(SourceError, match=r"validation\.parquet names other classes than .*train\.parquet"):
         find([tmp_path])
 
 
@@ -830,11 +920,22 @@ def test_class_folder_without_a_picture(tmp_path: Path) -> None:
         find([write(tmp_path, "ant/1.jpg", "bee/1.jpg")])
 
 
-def test_class_without_a_picture_among_numbers(tmp_path: Path) -> None:
-    """Labels that count from 1: class 0 is empty."""
+def test_labels_from_one_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without names, a class keeps its number as its name."""
     (tmp_path / "train.tar").write_bytes(shard(range(4), lambda key: 1 + key % 2))
-    with pytest.raises(SourceError, match="no picture to train on in 1 of 3 classes: '0'"):
-        find([tmp_path / "train.tar"])
+    source = find([tmp_path / "train.tar"])
+    assert source.classes == ("1", "2")
+    assert labels(source) == [0, 1, 0, 1]
+    assert "Left out: 1 of 3 classes, which have no picture to train on ('0')" in capsys.readouterr().err
+
+
+def test_labels_from_one_on_with_as_many_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.tar").write_bytes(shard(range(4), lambda key: 1 + key % 2))
+    (tmp_path / "classnames.txt").write_text("ant\nbee\n")
+    source = find([tmp_path / "train.tar"])
+    assert names(source)[0] == ("train.tar/00000.jpg", "ant")
+    assert source.classes == ("ant", "bee")
+    assert "The labels count from 1: the first name of" in capsys.readouterr().err
 
 
 def test_class_that_is_unknown_in_training(tmp_path: Path) -> None:
@@ -899,7 +1000,12 @@ def test_several_kinds_at_once(tmp_path: Path, extra: str, kinds: str) -> None:
 
 def test_split_words_are_whole_words() -> None:
     """`valley` is no `val`, `contest` no `test`."""
-    known = {"train-00001-of-2.parquet": "train", "TRAIN": "train", "my.validation.tar": "val", "t10k-images": "test"}
-    unknown = ("valley", "contest-1", "training", "trainspotting", "testing", "")
+    known = {
+        "train-00001-of-2.parquet": "train", "TRAIN": "train", "my.validation.tar": "val", "t10k-images": "test",
+        "training-0.tar": "train", "testing-0.tar": "test", "holdout.parquet": "test", "hold_out.parquet": "test",
+        "set.hold-out": "test", "dev-00000-of-00001.parquet": "val", "eval": "test", "train2017.tar": "train",
+        "TrainImages.tar": "train",
+    }  # fmt: skip
+    unknown = ("valley", "contest-1", "trainspotting", "attesting", "", "train-test", "ILSVRC2012_devkit", "threshold_outer")
     assert {name: split_of(name) for name in known} == known
     assert not any(split_of(name) for name in unknown)

@@ -198,7 +198,7 @@ def test_class_names(tmp_path: Path) -> None:
         "elk",
     )
     names.write_text("ant\nant\n")
-    with pytest.raises(CheckpointError, match=r"names\.txt has 2 names, 1 different; the network has 5 classes"):
+    with pytest.raises(CheckpointError, match=r"names\.txt has 2 names; the network has 5 classes"):
         import_weights(tmp_path / "five.safetensors", "caffe", classes=names)
 
 
@@ -297,11 +297,13 @@ def test_a_file_of_ours_is_what_it_says(tmp_path: Path, target: str) -> None:
     assert import_weights(path, "paper", 224)[0].model.variant.name == "paper"
 
 
-def test_class_names_that_are_no_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_class_names_in_any_encoding(tmp_path: Path, encoding: str) -> None:
+    """Two classes of one name stay two."""
     save_file(state(), tmp_path / "five.safetensors")
-    (tmp_path / "names.txt").write_bytes(b"caf\xe9\n" * 5)
-    with pytest.raises(CheckpointError, match=r"names\.txt is no text in UTF-8"):
-        import_weights(tmp_path / "five.safetensors", "caffe", classes=tmp_path / "names.txt")
+    (tmp_path / "names.txt").write_bytes("café\nbee\ncafé\ndog\nelk\n".encode(encoding))
+    classes = import_weights(tmp_path / "five.safetensors", "caffe", classes=tmp_path / "names.txt")[0].classes
+    assert classes == ("café", "bee", "café (2)", "dog", "elk")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from alexnet import paper
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.model import AlexNet
+from alexnet.text import read_names
 from alexnet.variants import Variant, named
 from alexnet.weights import caffe_read, check, imagenet, native, npy, onnx_read, torchvision
 from alexnet.weights.foreign import Foreign, check_finite, fit
@@ -220,12 +221,7 @@ def default_classes(variant: Variant) -> tuple[str, ...]:
 def _class_names(path: Path | None, count: int) -> tuple[str, ...] | None:
     if path is None:
         return None
-    try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except UnicodeDecodeError as error:
-        raise CheckpointError(
-            f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}): save it as UTF-8."
-        ) from error
-    if len(names) != count or len(set(names)) != count:
-        raise CheckpointError(f"{path} has {len(names)} names, {len(set(names))} different; the network has {count} classes.")
+    names = read_names(path, CheckpointError)
+    if len(names) != count:
+        raise CheckpointError(f"{path} has {len(names)} names; the network has {count} classes.")
     return names

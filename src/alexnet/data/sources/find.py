@@ -6,79 +6,195 @@ without the others: `prepare` decodes on all cores and resumes in the middle.
 
 | source | recognised by | splits | classes |
 |---|---|---|---|
-| a folder per class | folders of files | `train` and `val` (`validation`, `test`) folders, or none | folder names, sorted |
+| a folder per class | folders of files | `train` and `val` or `test` folders, or none | folder names, sorted |
 | ILSVRC2012 as downloaded | a tar of tars | the tars | WordNet ids, sorted |
 | WebDataset shards | tars of `KEY.jpg`, `KEY.cls` | `train`, `val` in the names | numbers, or `classnames.txt` |
 | image parquet (Hugging Face) | `.parquet` | `train`, `validation` in the names | the schema's names |
 | IDX (the MNIST family) | `*-images-idx3-ubyte[.gz]` | `train-`, `t10k-` | numbers, or `classnames.txt` |
+
+Splits have other names too (`splits.WORDS`: Training, seg_test, holdout ...); `train=` and `test=` name them whatever they are
+called. What is left out or guessed is said in one line for each reason.
 """
 
-import re
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from alexnet.data.sources.folders import folders
-from alexnet.data.sources.idx import idx
+from alexnet.console import say
+from alexnet.data.sources.folders import folders, nothing_found
+from alexnet.data.sources.idx import IMAGES, check_one_set, idx, without_copies
 from alexnet.data.sources.ilsvrc import ilsvrc
 from alexnet.data.sources.parquet import parquet
-from alexnet.data.sources.source import TRAIN, Source, list_of, nothing_found, visible, whole_split_name
-from alexnet.data.sources.tars import members_of, webdataset
+from alexnet.data.sources.source import IMAGE_ENDINGS, TRAIN, Source, list_of
+from alexnet.data.sources.splits import by_split, folder_split, holds_picture, split_folders
+from alexnet.data.sources.tars import members_of
+from alexnet.data.sources.walk import LeftOut, files_in, folders_in
+from alexnet.data.sources.webdataset import webdataset
 from alexnet.errors import SourceError
 
+#: Folders that repositories keep their data in.
+WRAPPERS = {"data", "dataset", "images"}
+Kinds = dict[str, list[Path]]
 
-def find(paths: Sequence[Path]) -> Source:
-    """Recognise what `paths` hold.
+
+def find(
+    paths: Sequence[Path] = (), *, train: Path | None = None, test: Path | None = None, image: str | None = None
+) -> Source:
+    """Recognise what `paths` hold, or what `train` and `test` hold.
+
+    Args:
+        paths: a folder, or files.
+        train: instead of `paths`: the training part, whatever its name. Folders in it are classes.
+        test: the part to test with.
+        image: ending of the picture to take where a key of a WebDataset shard has several, such as "png".
 
     Raises:
-        SourceError: nothing there, nothing known, or several kinds at once.
+        SourceError: nothing there, nothing known, several kinds at once, or it is unclear which part is which.
     """
-    for path in paths:
-        if not path.exists():
-            raise SourceError(f"{path} does not exist.")
-    files = [entry for path in paths for entry in (visible(path) if path.is_dir() else [path])]
-    kinds = {
-        "parquet": [f for f in files if f.suffix == ".parquet" and f.is_file()],
-        "tar": [f for f in files if f.name.endswith((".tar", ".tar.gz", ".tgz")) and "devkit" not in f.name],
-        "idx": [f for f in files if re.search(r"images[-.]idx3-ubyte(\.gz)?$", f.name)],
-        "folder": [f for f in files if f.is_dir() and "devkit" not in f.name] if all(path.is_dir() for path in paths) else [],
-    }
-    if not any(kinds["parquet"] + kinds["tar"] + kinds["idx"]) and kinds["folder"]:
-        kinds |= _shards_in_splits(kinds["folder"])
-    found = [kind for kind in kinds if kinds[kind]]
-    if not found:
-        raise SourceError(nothing_found(paths, files))
-    if len(found) > 1:
-        raise SourceError(f"{list_of(paths)} holds {' and '.join(found)} sources at once: name the files of one of them.")
-    match found[0]:
-        case "parquet":
-            source = parquet(kinds["parquet"])
-        case "tar":
-            source = _tars(kinds["tar"], paths)
-        case "idx":
-            source = idx(kinds["idx"])
-        case _:
-            source = folders(paths)
+    left_out = LeftOut()
+    if train or test:
+        source = _find_parts(paths, train, test, image, left_out)
+    else:
+        source = _recognise(_different(paths), image, left_out)
+    if image and source.kind != "WebDataset shards":
+        raise SourceError(f"--image chooses among the pictures of a key in WebDataset shards; this source is {source.kind}.")
+    for line in left_out.lines():
+        say(line)
     return _check(source)
 
 
-def _tars(tars: Sequence[Path], paths: Sequence[Path]) -> Source:
-    contents = {path: members_of(path) for path in tars}
-    empty = [path for path, members in contents.items() if not members]
-    if empty:
+def _find_parts(paths: Sequence[Path], train: Path | None, test: Path | None, image: str | None, left_out: LeftOut) -> Source:
+    """The source whose parts are named one by one."""
+    if paths:
+        raise SourceError(f"name either the source ({list_of(paths)}) or its parts with --train and --test, not both.")
+    if not train:
+        raise SourceError(f"--test {test} names the part to test with: name the part to train on as well, with --train.")
+    parts = {TRAIN: train} | ({"test": test} if test else {})
+    if test and os.path.realpath(train) == os.path.realpath(test):
+        raise SourceError(f"--train and --test are both {train}: a network must be tested on pictures that it has not seen.")
+    kinds = {split: _one_kind([path], left_out) for split, path in parts.items()}
+    if len({kind for kind, _ in kinds.values()}) > 1:
+        raise SourceError(
+            " and ".join(f"{parts[split]} holds {kind}" for split, (kind, _) in kinds.items()) + ": expected one kind."
+        )
+    kind = kinds[TRAIN][0]
+    if kind == "folder":
+        return folders(parts, None, left_out)
+    for split, (_, files) in kinds.items():
+        if len(mixed := by_split(files)) > 1:
+            raise SourceError(
+                f"{parts[split]} holds files of several splits ({', '.join(mixed)}): name a file, or another folder."
+            )
+    return _of_files(kind, {split: files for split, (_, files) in kinds.items()}, list(parts.values()), image, left_out)
+
+
+def _recognise(paths: Sequence[Path], image: str | None, left_out: LeftOut) -> Source:
+    """The source in `paths`."""
+    kind, found = _one_kind(paths, left_out)
+    if kind != "folder":
+        return _of_files(kind, by_split(found), paths, image, left_out)
+    if len(paths) > 1:
+        raise SourceError(f"{list_of(paths)}: name one folder; it may hold train/ and val/.")
+    root = paths[0]
+    if inner := _wrapped(found):
+        others = [folder.name for folder in found if folder != inner]
+        left_out.note(f"Taking {inner}{', leaving out ' + ', '.join(others) + ' beside it' if others else ''}.")
+        return _recognise([inner], image, left_out)
+    splits = split_folders(root, found, left_out)
+    return folders({split: _unnested(folder, split) for split, folder in splits.items()}, root, left_out)
+
+
+def _of_files(kind: str, splits: dict[str, list[Path]], paths: Sequence[Path], image: str | None, left_out: LeftOut) -> Source:
+    """The source of files whose splits are known."""
+    if kind == "parquet":
+        return parquet(splits, left_out)
+    if kind == "idx":
+        return idx(splits, left_out)
+    contents = {path: members_of(path, left_out) for files in splits.values() for path in files}
+    if empty := [path for path, members in contents.items() if not members]:
         raise SourceError(f"{list_of(empty)} holds no files.")
     if any(members[0].name.endswith(".tar") for members in contents.values()):
-        return ilsvrc(contents, paths)
-    return webdataset(contents)
+        return ilsvrc(contents, paths, left_out)
+    return webdataset(splits, contents, image, left_out)
 
 
-def _shards_in_splits(folders: Sequence[Path]) -> dict[str, list[Path]]:
+# --- which kind -----------------------------------------------------------------------------------------------------------
+
+
+def _one_kind(paths: Sequence[Path], left_out: LeftOut) -> tuple[str, list[Path]]:
+    """The kind of source, and its files or class folders."""
+    for path in paths:
+        if not path.exists():
+            raise SourceError(f"{path} does not exist.")
+    kinds = _kinds(paths, left_out)
+    if set(kinds) == {"folder"}:
+        kinds = _shards_in_splits(kinds["folder"]) or kinds
+    elif "folder" in kinds and not any(map(holds_picture, kinds["folder"])):
+        del kinds["folder"]  # a repository's other folders
+    if not kinds:
+        raise SourceError(nothing_found(paths[0]) if paths[0].is_dir() else _unknown(paths))
+    if len(kinds) > 1:
+        raise SourceError(f"{list_of(paths)} holds {' and '.join(kinds)} sources at once: name the files of one of them.")
+    ((kind, found),) = kinds.items()
+    if kind == "idx":
+        found = without_copies(found, left_out)
+        check_one_set(found)
+    return kind, found
+
+
+def _kinds(paths: Sequence[Path], left_out: LeftOut) -> Kinds:
+    """What lies directly in the folders of `paths`, or is a file of `paths`, by kind."""
+    files = [file for path in paths for file in (files_in(path) if path.is_dir() else [path])]
+    folders = [folder for path in paths if path.is_dir() for folder in folders_in(path, left_out, paths)]
+    kinds = {
+        "parquet": [file for file in files if file.suffix == ".parquet"],
+        "tar": [file for file in files if file.name.endswith((".tar", ".tar.gz", ".tgz")) and "devkit" not in file.name],
+        "idx": [file for file in files if IMAGES.search(file.name)],
+        "folder": [folder for folder in folders if "devkit" not in folder.name] if all(map(Path.is_dir, paths)) else [],
+    }
+    return {kind: found for kind, found in kinds.items() if found}
+
+
+def _shards_in_splits(folders: Sequence[Path]) -> Kinds:
     """Tars and parquet files that lie in folders `train`, `val` ... instead of side by side."""
-    inside = [file for folder in folders if whole_split_name(folder.name) for file in visible(folder)]
-    tars = [file for file in inside if file.suffix == ".tar"]
-    parquet = [file for file in inside if file.suffix == ".parquet"]
-    # A folder train/ of class tars is no shard list: their members are pictures without labels, told apart in `_tars`.
-    return {"tar": tars, "parquet": parquet, "folder": []} if tars or parquet else {}
+    inside = _kinds([folder for folder in folders if folder_split(folder.name)], LeftOut())
+    # A folder train/ of class tars is no shard list: their members are pictures without labels, told apart in `_of_files`.
+    return {kind: found for kind, found in inside.items() if kind in ("tar", "parquet")}
+
+
+def _wrapped(folders: Sequence[Path]) -> Path | None:
+    """The one of `folders` that is the source, where they lie in a repository or an archive's outermost folder."""
+    named = [folder for folder in folders if folder.name.lower() in WRAPPERS]
+    if len(named) == 1 and not any(holds_picture(folder) for folder in folders if folder not in named):
+        (inner,) = named
+        return inner if _kinds([inner], LeftOut()) and not _has_pictures(inner) else None
+    if len(folders) == 1:
+        (inner,) = folders
+        kinds = _kinds([inner], LeftOut())
+        splits = {folder_split(folder.name) for folder in kinds.pop("folder", [])}
+        return inner if kinds or (TRAIN in splits and not folder_split(inner.name)) else None
+    return None
+
+
+def _unnested(folder: Path, split: str) -> Path:
+    """seg_train/seg_train, as some archives unpack: the inner one."""
+    inside = folders_in(folder, LeftOut())
+    alone = len(inside) == 1 and folder_split(inside[0].name) == split and not _has_pictures(folder)
+    return inside[0] if alone else folder
+
+
+def _has_pictures(folder: Path) -> bool:
+    return any(file.suffix.lower() in IMAGE_ENDINGS for file in files_in(folder))
+
+
+def _different(paths: Sequence[Path]) -> list[Path]:
+    """Each path once."""
+    return list({os.path.realpath(path): path for path in reversed(paths)}.values())[::-1]
+
+
+def _unknown(paths: Sequence[Path]) -> str:
+    return f"{list_of(paths)} holds no tars, no parquet and no IDX files: name a folder that holds a folder per class."
 
 
 def _check(source: Source) -> Source:
@@ -87,10 +203,13 @@ def _check(source: Source) -> Source:
     if not splits:
         raise SourceError(f"the {source.kind} holds no pictures.")
     if TRAIN not in splits:
-        raise SourceError(f"the {source.kind} has a split {', '.join(splits)} but no {TRAIN}: name the training part too.")
+        raise SourceError(
+            f"the {source.kind} has a split {', '.join(splits)} but no {TRAIN}: name the training part too (--train PATH)."
+        )
     if len(source.classes) < 2:
         raise SourceError(
-            f"the {source.kind} has one class only ({', '.join(source.classes)}): a classifier needs at least two."
+            f"the {source.kind} has one class only ({', '.join(source.classes)}): a classifier needs at least two. If the "
+            "classes are the folders in it, name that folder as the source."
         )
     present = {item.label for item in splits[TRAIN]}
     missing = [name for label, name in enumerate(source.classes) if label not in present]

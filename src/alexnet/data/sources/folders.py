@@ -1,50 +1,100 @@
 """A folder for each class."""
 
 import os
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from alexnet.console import say
-from alexnet.data.sources.source import IMAGE_ENDINGS, TRAIN, Item, Source, list_of, nothing_found, visible, whole_split_name
-from alexnet.data.sources.walk import walk
+from alexnet.data.sources.source import IMAGE_ENDINGS, TRAIN, Item, Source
+from alexnet.data.sources.walk import LeftOut, files_in, folders_in, walk
 from alexnet.errors import SourceError
+from alexnet.text import unique_names
 
 
-def folders(paths: Sequence[Path]) -> Source:
-    if len(paths) > 1:
-        raise SourceError(f"{list_of(paths)}: name one folder; it may hold train/ and val/.")
-    root = paths[0]
-    folders = [entry for entry in visible(root) if entry.is_dir()]
-    split_folders: dict[str, Path] = {}
+def folders(splits: Mapping[str, Path], base: Path | None, left_out: LeftOut) -> Source:
+    """The source of folders that hold a folder for each class.
+
+    Args:
+        splits: the folder of each split.
+        base: what the names of items are relative to; each split's parent if None.
+        left_out: counts what is passed over.
+
+    Raises:
+        SourceError: there are no class folders, or a split has a class that `train` lacks.
+    """
+    inside = {split: _by_class(folders_in(folder, left_out, splits.values()), left_out) for split, folder in splits.items()}
+    train = inside[TRAIN]
+    if not train:
+        raise SourceError(nothing_found(splits[TRAIN]))
+    places = [str(members[0]) for members in train.values()]
+    classes = unique_names([_printable(members[0].name) for members in train.values()], places)
+    labels = {key: label for label, key in enumerate(train)}
+    found: dict[str, list[Item]] = {}
+    for split, folder in splits.items():
+        _count_loose(folder, left_out)
+        if strangers := [members[0] for key, members in inside[split].items() if key not in labels]:
+            raise SourceError(
+                f"{strangers[0]} is a class that has no folder beside the training pictures in {splits[TRAIN]}: add training "
+                "pictures, or move it away."
+            )
+        found[split] = [
+            Item(name, labels[key], file)
+            for key, members in inside[split].items()
+            for member in members
+            for name, file in _files(member, base or folder.parent, splits, left_out)
+        ]
+    return Source("folder", classes, found)
+
+
+def nothing_found(folder: Path) -> str:
+    """Why a folder without folders cannot be used."""
+    files = files_in(folder)
+    if pictures := sum(file.suffix.lower() in IMAGE_ENDINGS for file in files):
+        return (
+            f"{folder} holds {pictures} pictures but no folders: put the pictures of each class into a folder of its own, "
+            f"such as {folder}/cat and {folder}/dog."
+        )
+    what = "holds no pictures in folders, no tars, no parquet and no IDX files" if files else "is empty"
+    return f"{folder} {what}: expected a folder per class (or see `alexnet prepare --help`)."
+
+
+def _by_class(folders: list[Path], left_out: LeftOut) -> dict[str | bytes, list[Path]]:
+    """Folders by their class, in the order of names.
+
+    Systems write é in two ways, composed (NFC) and decomposed (NFD): both are one class. A name that is not UTF-8 is its
+    bytes.
+    """
+    classes: dict[str | bytes, list[Path]] = {}
     for folder in folders:
-        if split := whole_split_name(folder.name):
-            if split in split_folders:
-                raise SourceError(f"{split_folders[split]} and {folder} are both {split}: keep one of them.")
-            split_folders[split] = folder
-    if not split_folders:
-        split_folders = {TRAIN: root}
-    elif TRAIN not in split_folders:
-        raise SourceError(f"{root} holds {', '.join(split_folders)} but no {TRAIN} folder.")
-    elif others := [folder.name for folder in folders if not whole_split_name(folder.name)]:
-        raise SourceError(f"{root} holds {', '.join(split_folders)} beside {', '.join(others[:3])}: splits or classes?")
-    root_of_classes = split_folders.get(TRAIN, root)
-    names = [entry.name for entry in visible(root_of_classes) if entry.is_dir()]
-    if not names:
-        raise SourceError(nothing_found([root_of_classes], visible(root_of_classes)))
-    labels = {name: label for label, name in enumerate(names)}
-    classes = tuple(os.fsencode(name).decode(errors="replace") for name in names)  # a name that is no UTF-8 cannot be printed
-    splits = {split: list(_folder_items(folder, root, labels)) for split, folder in split_folders.items()}
-    return Source("folder", classes, splits)
+        raw = os.fsencode(folder.name)
+        try:
+            key: str | bytes = unicodedata.normalize("NFC", raw.decode())
+        except UnicodeDecodeError:
+            key = raw
+        classes.setdefault(key, []).append(folder)
+    for key, members in classes.items():
+        if len(members) > 1:
+            left_out.note(
+                f"{', '.join(map(str, members))} have one name ({key!r}) in two spellings, composed and decomposed: "
+                "they are one class."
+            )
+    return dict(sorted(classes.items(), key=lambda entry: os.fsdecode(entry[0])))
 
 
-def _folder_items(folder: Path, root: Path, labels: dict[str, int]) -> Iterator[Item]:
-    loose = sum(entry.suffix.lower() in IMAGE_ENDINGS for entry in visible(folder) if not entry.is_dir())
-    if loose:
-        say(f"Left out, since they lie beside the class folders of {folder} and not in one: {loose} files.")
-    for entry in visible(folder):
-        if not entry.is_dir():
-            continue
-        if entry.name not in labels:
-            raise SourceError(f"{entry} is a class that has no folder beside the training pictures.")
-        for file in sorted(walk(entry)):
-            yield Item(str(file.relative_to(root)), labels[entry.name], str(file))
+def _printable(name: str) -> str:
+    """A folder's name as text; a byte that is not UTF-8 as `\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _files(folder: Path, base: Path, splits: Mapping[str, Path], left_out: LeftOut) -> Iterator[tuple[str, str]]:
+    """(name relative to `base`, path) of each file below a class folder."""
+    name, length = os.path.relpath(folder, base), len(str(folder))
+    for file in walk(folder, left_out, source=splits.values()):
+        yield name + file[length:], file
+
+
+def _count_loose(folder: Path, left_out: LeftOut) -> None:
+    """Pictures beside the class folders belong to no class."""
+    for file in files_in(folder):
+        if file.suffix.lower() in IMAGE_ENDINGS:
+            left_out.add("picture{s} beside the class folders, not in one", str(file))

@@ -1,33 +1,85 @@
-"""IDX files of bytes, the format of MNIST and its family."""
+"""IDX files of bytes, the format of MNIST and its family: NAME-images-idx3-ubyte[.gz] and NAME-labels-idx1-ubyte[.gz]."""
 
+import errno
 import gzip
+import math
+import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.sources.source import Item, Source, by_split, class_names, numbered
+from alexnet.data.sources.numbered import class_names, numbered
+from alexnet.data.sources.source import Item, Source
+from alexnet.data.sources.splits import split_of
+from alexnet.data.sources.walk import LeftOut
 from alexnet.errors import SourceError
+from alexnet.files import open_regular
+
+IMAGES = re.compile(r"images[-.]idx3-ubyte(\.gz)?$")
+#: A compressed file is unpacked into memory, in every process that decodes.
+MAX_UNPACKED_BYTES = 2**31
 
 
-def idx(images: Sequence[Path]) -> Source:
-    splits: dict[str, list[Item]] = {}
-    for split, members in by_split(images).items():
-        for path in members:
-            labels = idx_array(str(_idx_labels(path)), 1)
-            count = len(idx_array(str(path), 3))
+def without_copies(files: Sequence[Path], left_out: LeftOut) -> list[Path]:
+    """Files of pictures without those .gz that lie beside their unpacked selves."""
+    there = set(files)
+    for file in files:
+        if file.suffix == ".gz" and file.with_suffix("") in there:
+            left_out.add("compressed file{s} beside the same file unpacked", str(file))
+    return [file for file in files if not (file.suffix == ".gz" and file.with_suffix("") in there)]
+
+
+def check_one_set(files: Sequence[Path]) -> None:
+    """Refuse files of several data sets: EMNIST has six in one folder.
+
+    Raises:
+        SourceError: their names differ in more than the split.
+    """
+    sets: dict[str, Path] = {}
+    for file in files:
+        words = [word for word in re.split(r"[-_.]", IMAGES.sub("", file.name)) if word and split_of(word) is None]
+        sets.setdefault("-".join(words), file)
+    if len(sets) > 1:
+        names = sorted(name or "(no name)" for name in sets)
+        first = next(file for name, file in sets.items() if name == (names[0] if names[0] != "(no name)" else ""))
+        folder = first.parent
+        example = f"{folder}/*{names[-1]}*images*" if names[-1] != "(no name)" else str(first)
+        raise SourceError(
+            f"{folder} holds {len(sets)} data sets ({', '.join(names)}): name the picture files of one of them, such as "
+            f"alexnet prepare {example} STORE"
+        )
+
+
+def idx(splits: Mapping[str, Sequence[Path]], left_out: LeftOut) -> Source:
+    """The source of IDX files.
+
+    Args:
+        splits: the files of pictures of each split.
+        left_out: counts what is passed over.
+
+    Raises:
+        SourceError: a file is damaged, or has no labels beside it.
+    """
+    items: dict[str, list[Item]] = {}
+    for split, files in splits.items():
+        for path in files:
+            labels = idx_array(str(_labels_of(path)), 1)
+            count = _shape_of(path)[0]
             if len(labels) != count:
                 raise SourceError(f"{path} holds {count} pictures, its label file {len(labels)}.")
-            splits.setdefault(split, []).extend(
+            items.setdefault(split, []).extend(
                 Item(f"{path.name}[{row}]", int(label), str(path), "idx", row) for row, label in enumerate(labels)
             )
-    return Source("IDX files", numbered(splits, class_names(images[0].parent)), splits)
+    folders = {path.parent: None for files in splits.values() for path in files}
+    return numbered("IDX files", items, class_names(*folders), left_out)
 
 
-def _idx_labels(images: Path) -> Path:
+def _labels_of(images: Path) -> Path:
     name = images.name.replace("images", "labels").replace("idx3", "idx1")
     for candidate in (images.with_name(name), images.with_name(name.removesuffix(".gz")), images.with_name(name + ".gz")):
         if candidate.is_file():
@@ -35,18 +87,62 @@ def _idx_labels(images: Path) -> Path:
     raise SourceError(f"{images} has no labels beside it: {name} is missing.")
 
 
+def _shape_of(path: Path) -> tuple[int, ...]:
+    """The shape of an array of pictures, whose length is checked."""
+    return idx_array(str(path), 3).shape
+
+
+def idx_row(path: str, row: int) -> NDArray[np.uint8]:
+    """(H, W) grey levels of one picture.
+
+    Raises:
+        OSError: the file is no longer what it was.
+    """
+    try:
+        return idx_array(path, 3)[row]
+    except (SourceError, IndexError) as error:
+        raise OSError(errno.EIO, f"changed since it was found ({error})", path) from error
+
+
 @lru_cache(maxsize=2)
 def idx_array(path: str, dimensions: int) -> NDArray[np.uint8]:
-    """An IDX file of bytes: magic 0x0000 08 ndim, big-endian sizes, data."""
+    """An IDX file of bytes: magic 0x0000 08 ndim, big-endian sizes, data.
+
+    Raises:
+        SourceError: it cannot be read, or is not such a file.
+    """
     try:
-        data = Path(path).read_bytes()
-        data = gzip.decompress(data) if path.endswith(".gz") else data
+        with open_regular(path) as file:
+            if path.endswith(".gz"):
+                with gzip.open(file) as unpacked:
+                    return _array(unpacked, path, dimensions)  # type: ignore[arg-type]  # it reads like a file
+            return _array(file, path, dimensions)
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
-    if data[:4] != bytes([0, 0, 8, dimensions]) or len(data) < 4 + 4 * dimensions:
+
+
+def _array(file: BinaryIO, path: str, dimensions: int) -> NDArray[np.uint8]:
+    length = 4 + 4 * dimensions
+    header = file.read(length)
+    if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < length:
         raise SourceError(f"{path} is no IDX file of bytes in {dimensions} dimensions.")
-    shape = tuple(int(side) for side in np.frombuffer(data, ">i4", dimensions, 4))
-    body = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
-    if body.size != np.prod(shape):
-        raise SourceError(f"{path} is cut short or too long: {body.size} bytes for an array of shape {shape}.")
-    return body.reshape(shape)
+    shape = tuple(int(side) for side in np.frombuffer(header, ">u4", dimensions, 4))
+    expected = math.prod(shape)
+    if 0 in shape[1:]:
+        raise SourceError(f"{path} holds pictures without pixels: its array has the shape {shape}.")
+    if expected > MAX_UNPACKED_BYTES and path.endswith(".gz"):
+        raise SourceError(f"{path} unpacks to {expected:,} bytes: unpack it with gunzip first.")
+    body = _read(file, expected + 1)
+    if len(body) != expected:
+        size = f"more than {expected:,}" if len(body) > expected else f"{len(body):,}"
+        raise SourceError(f"{path} is cut short or too long: {size} bytes for an array of shape {shape}.")
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def _read(file: BinaryIO, length: int) -> bytes:
+    """Up to `length` bytes; a file that claims more than it has takes no more memory than it has."""
+    pieces = []
+    while length and (piece := file.read(min(length, 2**24))):
+        pieces.append(piece)
+        length -= len(piece)
+    return b"".join(pieces)

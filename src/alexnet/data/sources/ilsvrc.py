@@ -6,13 +6,19 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from alexnet.data.sources.source import CLASS_NAMES_FILE, TRAIN, Item, Source, list_of, split_of, visible
+from alexnet.data.sources.source import CLASS_NAMES_FILE, TRAIN, Item, Source, list_of
+from alexnet.data.sources.splits import split_of
 from alexnet.data.sources.tars import members_of
-from alexnet.data.sources.walk import walk
+from alexnet.data.sources.walk import LeftOut, files_in, folders_in, walk
 from alexnet.errors import SourceError
+from alexnet.files import open_regular
+from alexnet.text import decode_text, read_text
+
+#: The kit's lists and tables have less than a megabyte.
+MAX_KIT_BYTES = 2**26
 
 
-def ilsvrc(contents: dict[Path, list[tarfile.TarInfo]], paths: Sequence[Path]) -> Source:
+def ilsvrc(contents: dict[Path, list[tarfile.TarInfo]], paths: Sequence[Path], left_out: LeftOut) -> Source:
     """ILSVRC2012: a training tar of one tar a class, and a validation tar whose labels are in a list beside it."""
     nested = [path for path, members in contents.items() if members[0].name.endswith(".tar")]
     if len(nested) > 1:
@@ -22,7 +28,7 @@ def ilsvrc(contents: dict[Path, list[tarfile.TarInfo]], paths: Sequence[Path]) -
     train = [
         Item(picture.name, labels[Path(member.name).stem], str(nested[0]), "span", picture.offset_data, picture.size)
         for member in sorted(contents[nested[0]], key=lambda member: member.name)
-        for picture in members_of(nested[0], member.offset_data, member.size)
+        for picture in members_of(nested[0], left_out, member.offset_data, member.size)
     ]
     splits = {TRAIN: train}
     for path in contents:
@@ -44,14 +50,15 @@ def _ground_truth(tar: Path, paths: Sequence[Path], labels: dict[str, int], pict
     Three lists are in use: the kit's (one devkit id a line, which needs the kit's table of ids), Caffe's `val.txt`
     ("NAME index" with indices of sorted WordNet ids) and "NAME wordnet-id".
     """
-    beside = [entry for path in (*paths, tar.parent) for entry in (visible(path) if path.is_dir() else [path])]
+    folders = {path if path.is_dir() else path.parent: None for path in (*paths, tar)}
+    beside = [entry for folder in folders for entry in (*files_in(folder), *folders_in(folder, LeftOut()))]
     kits = [entry for entry in beside if "devkit" in entry.name]
     texts = [entry for entry in beside if entry.suffix == ".txt" and entry.name != CLASS_NAMES_FILE]
     truth = [text for text in texts if "ground_truth" in text.name or split_of(text.stem) == "val"]
     if truth:
-        lines = truth[0].read_text().split("\n")
+        lines = read_text(truth[0], SourceError).split("\n")
     elif kits:
-        lines = _from_kit(kits[0], "ILSVRC2012_validation_ground_truth.txt").decode().split("\n")
+        lines = decode_text(_from_kit(kits[0], "ILSVRC2012_validation_ground_truth.txt"))[0].split("\n")
     else:
         raise SourceError(
             f"{tar} holds pictures without labels: put ILSVRC2012_devkit_t12.tar.gz, or a val.txt with a line "
@@ -64,7 +71,7 @@ def _ground_truth(tar: Path, paths: Sequence[Path], labels: dict[str, int], pict
         if len(by_name) == len(pictures) and missing:
             raise SourceError(f"{truth[0]} has no label for {missing[0]}: it lists other files, such as {words[0][0]}.")
         values = [label for _, label in sorted(by_name.items())]
-        if not all(value.isdigit() for value in values):
+        if not all(value.isascii() and value.isdigit() and len(value) < 10 for value in values):
             return [labels[_known(value, labels, tar)] for value in values]
         if beyond := [value for value in values if int(value) >= len(labels)]:
             raise SourceError(f"{truth[0]} has a label {beyond[0]}: {len(labels)} classes are counted from 0.")
@@ -86,15 +93,16 @@ def _known(name: str, labels: dict[str, int], tar: Path) -> str:
 
 def _from_kit(kit: Path, name: str) -> bytes:
     if kit.is_dir():
-        for file in walk(kit):
-            if file.name == name:
-                return file.read_bytes()
+        for file in walk(kit, LeftOut()):
+            if Path(file).name == name:
+                with open_regular(file) as opened:
+                    return opened.read(MAX_KIT_BYTES)
     else:
         try:
             with tarfile.open(kit, "r:*") as tar:
                 for member in tar:
                     if Path(member.name).name == name and (found := tar.extractfile(member)):
-                        return found.read()
+                        return found.read(MAX_KIT_BYTES)
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise SourceError(f"{kit} cannot be read ({error}): download it again.") from error
     raise SourceError(f"{kit} holds no {name}: it should be the kit of ILSVRC2012, task 1 and 2.")

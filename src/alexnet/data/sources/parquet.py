@@ -1,56 +1,104 @@
 """Image parquet in Hugging Face's layout: columns image and label."""
 
+import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
-from alexnet.data.sources.source import Item, Source, by_split, numbered
+from alexnet.data.sources.numbered import numbered
+from alexnet.data.sources.source import TRAIN, UNLABELLED, Item, Source
+from alexnet.data.sources.walk import LeftOut
 from alexnet.errors import SourceError
+from alexnet.files import open_regular
+from alexnet.text import unique_names
 
 
-def parquet(files: Sequence[Path]) -> Source:
+def parquet(splits: Mapping[str, Sequence[Path]], left_out: LeftOut) -> Source:
+    """The source of parquet files.
+
+    Args:
+        splits: the files of each split.
+        left_out: counts what is passed over.
+
+    Raises:
+        SourceError: a file is not an image parquet, or files disagree about the classes.
+    """
+    names: tuple[str, ...] | None = None
+    first: Path | None = None
+    items: dict[str, list[Item]] = {}
+    for split, files in splits.items():
+        for path in files:
+            own, labels = _look(path, split)
+            if own is not None and names is not None and own != names:
+                raise SourceError(f"{path} names other classes than {first}.")
+            if own is not None:
+                names, first = own, first or path
+            items.setdefault(split, []).extend(
+                Item(f"{path.name}[{row}]", label, str(path), "parquet", row) for row, label in enumerate(labels)
+            )
+    where = f"the schema of {first}"
+    names = unique_names(names or (), [f"label {label} of {where}" for label in range(len(names or ()))])
+    return numbered("image parquet", items, names, left_out, where)
+
+
+def _look(path: Path, split: str) -> tuple[tuple[str, ...] | None, list[int]]:
+    """The class names (None if no row has a label) and the label of each row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    classes: tuple[str, ...] = ()
-    splits: dict[str, list[Item]] = {}
-    for split, members in by_split(files).items():
-        for path in members:
-            try:
-                schema = pq.read_schema(path)
-                schema.field("image")
-                if not pa.types.is_integer(schema.field("label").type):
-                    raise SourceError(f"{path} has labels of type {schema.field('label').type}: expected integers.")
-                table = pq.read_table(path, columns=["label"])
-            except (pa.ArrowInvalid, OSError, KeyError) as error:
-                raise SourceError(f"{path} is no image parquet with columns image and label: {error}") from error
-            names = _parquet_names(schema.metadata)
-            if classes and names != classes:
-                raise SourceError(f"{path} names other classes than the files before it.")
-            classes = names
-            labels = table["label"].to_pylist()
-            if any(label is None or label < 0 for label in labels):
-                raise SourceError(f"{path} has rows without a label.")
-            splits.setdefault(split, []).extend(
-                Item(f"{path.name}[{row}]", label, str(path), "parquet", row) for row, label in enumerate(labels)
-            )
-    return Source("image parquet", numbered(splits, classes, f"the schema of {files[0]}"), splits)
+    try:
+        with open_regular(path) as file:
+            opened = pq.ParquetFile(file)
+            schema, rows = opened.schema_arrow, opened.metadata.num_rows
+            if rows > path.stat().st_size:  # a run of equal labels takes a few bytes, however long it claims to be
+                raise SourceError(f"{path} is damaged: {rows:,} rows in {path.stat().st_size:,} bytes. Download it again.")
+            if not _holds_bytes(schema.field("image").type):
+                kind = schema.field("image").type
+                raise SourceError(f"{path} has a column image of type {kind}: expected the bytes of one file in each row.")
+            if split != TRAIN and "label" not in schema.names:
+                return None, [UNLABELLED] * rows
+            if not pa.types.is_integer(schema.field("label").type):
+                raise SourceError(f"{path} has labels of type {schema.field('label').type}: expected integers.")
+            labels = opened.read(columns=["label"])["label"].to_pylist()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise SourceError(f"{path} is no image parquet with columns image and label: {error}") from error
+    labels = [UNLABELLED if label is None or label < 0 else label for label in labels]
+    return _names(schema.metadata, path) if max(labels, default=UNLABELLED) >= 0 else None, labels
 
 
-def _parquet_names(metadata: dict[bytes, bytes] | None) -> tuple[str, ...]:
-    """The names of a Hugging Face ClassLabel, from the schema's metadata."""
-    info = json.loads((metadata or {}).get(b"huggingface", b"{}"))
-    label = info.get("info", {}).get("features", {}).get("label", {})
-    return tuple(label.get("names", ()))
+def _holds_bytes(kind: Any) -> bool:
+    """Whether a column's type is bytes, or Hugging Face's {bytes, path}."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _holds_bytes(kind.field(index).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _names(metadata: Mapping[bytes, bytes] | None, path: Path) -> tuple[str, ...]:
+    """The names of a Hugging Face ClassLabel, from the schema's metadata; empty if there are none."""
+    try:
+        value: Any = json.loads((metadata or {}).get(b"huggingface", b"{}"))
+        for key in ("info", "features", "label", "names"):
+            value = value.get(key) or {}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise SourceError(f"{path} has a damaged description of its columns ({error}): write it again.") from error
+    if not all(isinstance(name, str) for name in value):
+        raise SourceError(f"{path} has class names that are not texts: write it again.")
+    return tuple(value)
 
 
 @lru_cache(maxsize=1)
-def _parquet_file(path: str) -> tuple[Any, list[int]]:
+def _file(path: str) -> tuple[Any, list[int]]:
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(path)
+    opened = open_regular(path)
+    file = pq.ParquetFile(opened)
+    finalize(file, opened.close)
     starts = [0]
     for group in range(file.num_row_groups):
         starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
@@ -58,13 +106,23 @@ def _parquet_file(path: str) -> tuple[Any, list[int]]:
 
 
 @lru_cache(maxsize=1)
-def _parquet_group(path: str, group: int) -> Any:
-    return _parquet_file(path)[0].read_row_group(group, columns=["image"])["image"]
+def _group(path: str, group: int) -> Any:
+    return _file(path)[0].read_row_group(group, columns=["image"])["image"]
 
 
 def parquet_row(path: str, row: int) -> bytes:
-    _, starts = _parquet_file(path)
-    group = next(g for g in range(len(starts) - 1) if row < starts[g + 1])
-    image = _parquet_group(path, group)[row - starts[group]].as_py()
+    """The bytes of the picture in a row; empty if there are none.
+
+    Raises:
+        OSError: the file is damaged, or not what it was.
+    """
+    import pyarrow as pa
+
+    try:
+        _, starts = _file(path)
+        group = next(g for g in range(len(starts) - 1) if row < starts[g + 1])
+        image = _group(path, group)[row - starts[group]].as_py()
+    except (pa.ArrowException, KeyError, IndexError, StopIteration) as error:
+        raise OSError(errno.EIO, f"damaged, or changed since it was found ({error})", path) from error
     data = image["bytes"] if isinstance(image, dict) else image
     return bytes(data or b"")

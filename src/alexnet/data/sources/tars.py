@@ -1,33 +1,57 @@
-"""Tars: their members, in place, and WebDataset shards."""
+"""Tars and their members, read in place."""
 
 import io
 import tarfile
-from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from alexnet.data.sources.source import IMAGE_ENDINGS, Item, Source, by_split, class_names, numbered
+from alexnet.data.sources.walk import LeftOut, passed_over
 from alexnet.errors import SourceError
+from alexnet.files import open_regular
 
 
-def members_of(path: Path, offset: int = 0, length: int | None = None) -> list[tarfile.TarInfo]:
-    """The files of an uncompressed tar, or of one that is a member of another; offsets count from the outer start."""
+def members_of(path: Path, left_out: LeftOut, offset: int = 0, length: int | None = None) -> list[tarfile.TarInfo]:
+    """The files of an uncompressed tar, or of one that is a member of another; offsets count from the outer start.
+
+    Raises:
+        SourceError: it is compressed, damaged or cut short.
+    """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             inner = _Span(file, offset, length if length is not None else path.stat().st_size)
             with tarfile.open(fileobj=inner, mode="r:") as tar:
-                members = [member for member in tar if member.isfile()]
-                # tarfile takes a header that it cannot read for the end.
-                inner.seek(tar.offset)
-                if inner.read(tarfile.BLOCKSIZE).strip(b"\0"):
-                    raise tarfile.ReadError(f"damaged at byte {offset + tar.offset}")
-    except tarfile.ReadError as error:
+                members = [member for member in tar if _taken(member, f"{path.name}/{member.name}", left_out)]
+                _check_end(inner, tar.offset, offset)
+    except (tarfile.ReadError, OSError) as error:
         raise SourceError(
             f"{path} is no uncompressed tar ({error}): unpack a compressed one first, download a damaged one again."
         ) from error
     for member in members:
         member.offset_data += offset
     return members
+
+
+def _taken(member: tarfile.TarInfo, name: str, left_out: LeftOut) -> bool:
+    """Whether a member is a file with bytes of its own, and no system's litter."""
+    if member.isdir():
+        return False
+    if any(map(passed_over, PurePosixPath(member.name).parts)):
+        left_out.add("hidden file{s} or system file{s} in tars", name)
+    elif not member.isfile() or member.issparse():
+        left_out.add("link{s}, device{s} or sparse file{s} in tars", name)
+    else:
+        return True
+    return False
+
+
+def _check_end(tar: "_Span", end: int, start: int) -> None:
+    """A tar ends with blocks of zeros. tarfile takes a header that it cannot read, and the end of the file, for that too."""
+    tar.seek(end)
+    block = tar.read(tarfile.BLOCKSIZE)
+    if block.strip(b"\0"):
+        raise tarfile.ReadError(f"damaged at byte {start + end}")
+    if len(block) < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"cut short at byte {start + end}, as the two blocks of zeros at its end are missing")
 
 
 class _Span(io.RawIOBase):
@@ -56,38 +80,3 @@ class _Span(io.RawIOBase):
 
     def seekable(self) -> bool:
         return True
-
-
-def webdataset(contents: dict[Path, list[tarfile.TarInfo]]) -> Source:
-    """Shards of KEY.jpg and KEY.cls pairs; the class is a number."""
-    splits: dict[str, list[Item]] = {}
-    names: list[str] = []
-    for split, shards in by_split(list(contents)).items():
-        for shard in shards:
-            pictures, labels = _pairs(shard, contents[shard])
-            splits.setdefault(split, []).extend(
-                Item(f"{shard.name}/{member.name}", labels[key], str(shard), "span", member.offset_data, member.size)
-                for key, member in pictures.items()
-            )
-            names = names or class_names(shard.parent) or class_names(shard.parent.parent)
-    return Source("WebDataset shards", numbered(splits, names), splits)
-
-
-def _pairs(shard: Path, members: Sequence[tarfile.TarInfo]) -> tuple[dict[str, tarfile.TarInfo], dict[str, int]]:
-    pictures: dict[str, tarfile.TarInfo] = {}
-    labels: dict[str, int] = {}
-    with open(shard, "rb") as file:
-        for member in members:
-            key, _, ending = member.name.rpartition(".")
-            if f".{ending.lower()}" in IMAGE_ENDINGS:
-                pictures[key] = member
-            elif ending == "cls":
-                file.seek(member.offset_data)
-                text = file.read(member.size).decode(errors="replace").strip()
-                if not text.isdigit():
-                    raise SourceError(f"{shard}: {member.name} holds {text[:20]!r} instead of a class number.")
-                labels[key] = int(text)
-    if not pictures or (missing := [key for key in pictures if key not in labels]):
-        what = f"{missing[0]!r} has no .cls with its class" if pictures else "no pictures"
-        raise SourceError(f"{shard} is no WebDataset shard: {what}.")
-    return pictures, labels
