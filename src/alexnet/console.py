@@ -156,5 +156,5 @@ def _rate(task: Task) -> str:
 
 def _left(task: Task) -> str:
     if task.finished_time is not None:
-        return f"in {duration(task.finished_time)}"
+        return f"in {task.finished_time:.1f} s" if task.finished_time < 60 else f"in {duration(task.finished_time)}"
     return f"{duration(task.time_remaining)} left" if task.time_remaining is not None and task.speed else ""

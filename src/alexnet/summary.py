@@ -56,7 +56,13 @@ def _drawn(variant: Variant, columns: tuple[str, ...]) -> "Table":
 
 def _short(window: str) -> str:
     """ "5 x 5 / 1, pad [2,2], 2 groups" in 22 characters."""
-    return window.replace(" x ", "x").replace(" / ", "/").translate(str.maketrans("", "", "[]")).replace(", ", " ").replace("groups", "grp")
+    return (
+        window.replace(" x ", "x")
+        .replace(" / ", "/")
+        .translate(str.maketrans("", "", "[]"))
+        .replace(", ", " ")
+        .replace("groups", "grp")
+    )
 
 
 def markdown(variant: Variant) -> str:

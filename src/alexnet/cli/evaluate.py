@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 from alexnet import intervals
+from alexnet.cli.next_step import PHOTO, next_step
 from alexnet.cli.options import Engine
 from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_table
 from alexnet.errors import CheckpointError
@@ -67,6 +68,7 @@ def evaluate(
         write_json(json_file, content)
     if out:
         print("Confusion matrix: {} and {}".format(*figures.save_confusion(result, out)))
+    next_step(*(["report", networks[0], "--data", data] if networks[0].is_dir() else ["predict", networks[0], PHOTO]))
 
 
 def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:

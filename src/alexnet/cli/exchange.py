@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from tyro.conf import Positional, arg, subcommand
 
+from alexnet.cli.next_step import PHOTO, next_step
 from alexnet.cli.tables import print_table
 from alexnet.console import say
 from alexnet.errors import CheckpointError
@@ -44,6 +45,7 @@ def import_weights(
     for warning in result.warnings():
         say(f"alexnet: warning: {file}: {warning}")
     print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+    next_step(*(["predict", out, PHOTO] if result.looks_trained else ["weights", "list"]))
 
 
 def list_weights() -> None:
@@ -60,6 +62,7 @@ def list_weights() -> None:
     ]  # fmt: skip
     print_table(["name", "variant", "MB", "top-1", "top-5", "here", "licence"], cells)
     print("Accuracy in percent as published: ILSVRC2012's validation pictures, centre crop.")
+    next_step("weights", "pull", next((row["name"] for row in rows if row["variant"] and not row["cached"]), rows[0]["name"]))
 
 
 def pull_weights(
@@ -82,6 +85,7 @@ def pull_weights(
     file = download.pull(entry, url=url)
     if entry.variant is None:
         print(file)
+        next_step("weights", "import", "FILE.caffemodel", "--mean", file)
         return
     mean = download.pull(entry.companion) if entry.companion else None
     import_weights(file, out or Path(f"{name}.safetensors"), entry.variant, mean=mean)
@@ -102,6 +106,7 @@ def verify_weights(file: Positional[Path]) -> None:
     else:
         print(f"{file} is none of the published files: {found.bytes:,} bytes, SHA-256 {found.sha256}.")
     if found.entry and not found.entry.variant:
+        next_step("weights", "import", "FILE.caffemodel", "--mean", file)
         return
     result = importer.check_file(file)
     for line in result.lines():
@@ -109,7 +114,10 @@ def verify_weights(file: Positional[Path]) -> None:
     for warning in result.warnings():
         say(f"alexnet: warning: {file}: {warning}")
     if not result.looks_trained:
+        next_step("weights", "list")
         raise SystemExit(1)
+    ours = file.suffix == ".safetensors" and native.is_ours(file)
+    next_step(*(["predict", file, PHOTO] if ours else ["weights", "import", file, "-o", f"{file.stem}.safetensors"]))
 
 
 WEIGHTS: dict[str, Any] = {
@@ -164,3 +172,5 @@ def export(
         print(line)
     written = path.stat().st_size + (path.with_suffix(".bin").stat().st_size if to == "openvino" else 0)
     print(f"{path}: {trained.model.variant.name}, {written / 1e6:,.1f} MB")
+    predicts = to in ("safetensors", "onnx", "openvino") and not with_preprocessing
+    next_step(*(["predict", path, PHOTO] if predicts else ["weights", "verify", path]))

@@ -5,6 +5,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
+from alexnet.cli.next_step import next_step
 from alexnet.cli.tables import print_table
 from alexnet.errors import SourceError, VariantError
 
@@ -40,6 +41,12 @@ def summary(
         view.table(chosen)
     else:
         print({"markdown": view.markdown, "json": view.as_json}[format](chosen))
+    if explain:
+        next_step("demo")
+    else:
+        given = {"--input-size": input_size, "--width": None if width == 1 else width, "--num-classes": num_classes}
+        options = [word for name, value in given.items() if value is not None for word in (name, value)]
+        next_step("summary", variant, *options, "--explain")
 
 
 def compare(first: Positional[str], second: Positional[str], weights: Path, image: Path) -> None:
@@ -63,3 +70,4 @@ def compare(first: Positional[str], second: Positional[str], weights: Path, imag
     print()
     for line in comparing.explain(causes, first, second):
         print(line)
+    next_step("summary", second, "--explain")

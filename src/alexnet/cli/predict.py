@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
+from alexnet.cli.next_step import next_step
 from alexnet.cli.options import Engine
 from alexnet.console import say
 from alexnet.errors import SourceError
@@ -16,6 +17,7 @@ from alexnet.errors import SourceError
 if TYPE_CHECKING:
     from alexnet.predict import Prediction
 
+FEW = 3  # words that the next step repeats
 MANY = 200  # pictures from which on `predict` says how fast it was
 
 
@@ -31,7 +33,8 @@ def predict(
     """Classify pictures. Exit status 1 if any could not be read; the others are classified all the same.
 
     Args:
-        run: a run's folder (its latest checkpoint), a .safetensors file, or what `alexnet export` wrote (.onnx, .xml).
+        run: a run's folder (its network after the latest epoch, latest.safetensors), a .safetensors file (such as
+            run/best.safetensors, after the epoch with the lowest held-out error), or what `alexnet export` wrote (.onnx, .xml).
         files: files, folders, globs, or - for a list on standard input.
         top: how many classes to name.
         views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
@@ -52,6 +55,8 @@ def predict(
         figures.check_ending("sheet", sheet)
         make_ready(sheet)
     classifier = engines.load(run, engine)
+    if run.is_dir():
+        say(_which(run))
     drawn: list[Prediction] = []
     unreadable = total = 0
     pace = Pace()
@@ -71,10 +76,30 @@ def predict(
         rest = total - unreadable - len(drawn)
         full = f", all that a sheet holds; {rest} are not on it" if rest else ""
         say(f"{sheet}: {len(drawn)} pictures{full}")
-    if not total:
+    if total:
+        _next(run, files, sheet)
+    else:
         raise SourceError(f"no pictures in {', '.join(files)}.")
     if unreadable:
         raise SystemExit(1)
+
+
+def _which(run: Path) -> str:
+    """Which of a run's networks answers."""
+    from alexnet.weights.native import BEST, LATEST
+
+    best = run / BEST
+    other = f"; {best} is the one with the lowest held-out error of all epochs" if best.exists() else ""
+    return f"Using {run / LATEST}, the network after the latest epoch{other}."
+
+
+def _next(run: Path, files: tuple[str, ...], sheet: Path | None) -> None:
+    if not sheet and len(files) <= FEW and "-" not in files:
+        next_step("predict", run, *files, "--sheet", "sheet.png")
+    elif run.suffix in (".onnx", ".xml"):
+        next_step("evaluate", run, "--data", "store")
+    else:
+        next_step("export", run, "--to", "onnx")
 
 
 def _rows(predictions: "Iterator[Prediction]", format: str, top: int) -> "Iterator[tuple[Prediction, str]]":

@@ -3,6 +3,7 @@
 import json
 from typing import Literal
 
+from alexnet.cli.next_step import next_step
 from alexnet.errors import RecipeError
 
 
@@ -31,3 +32,4 @@ def bench(
     if batch < 1:
         raise RecipeError(f"batch (={batch}) must be at least 1.")
     print(json.dumps(run(get(variant), where, batch, peers, compile)))
+    next_step(*(["demo"] if peers else ["bench", "--variant", variant, "--peers"]))

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from alexnet import paper
+from alexnet.cli.next_step import PHOTO, next_step, train_on
 from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_table
+from alexnet.console import say
 from alexnet.errors import CheckpointError, SourceError
 
 if TYPE_CHECKING:
@@ -82,7 +84,9 @@ def _verify_runs(runs: list[Path], data: Path | None) -> None:
             evaluation = read_result(run)["evaluation"]
             print(f"{run} is what it says: top-1 error {evaluation['top1_error']:.2%} on {evaluation['images']:,} pictures.")
     if damaged:
+        say("Next: put the files back from a copy, or train the run again into another folder.")
         raise SystemExit(1)
+    next_step(*(["report", runs[0], "--data", data] if data else ["predict", runs[0], PHOTO]))
 
 
 def _verify_store(store: Path) -> None:
@@ -95,8 +99,10 @@ def _verify_store(store: Path) -> None:
     for line in damage:
         print(line)
     if damage:
+        say("Next: put the files back from a copy, or prepare the store again into another folder.")
         raise SystemExit(1)
     print(f"{store} is whole: {', '.join(f'{len(split):,} {name}' for name, split in opened.splits.items())} pictures.")
+    train_on(opened)
 
 
 def _describe(store: "Store") -> None:
@@ -117,3 +123,4 @@ def _describe(store: "Store") -> None:
             print(f"  {entry['file']!a}: {entry['reason']}")
     size = sum(split.records.nbytes for split in store.splits.values())
     print(f"{store.folder}: {store.size} x {store.size} pixels, {size / 1e6:,.1f} MB, fingerprint {store.fingerprint}")
+    train_on(store)

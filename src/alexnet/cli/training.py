@@ -1,7 +1,9 @@
 """`alexnet doctor`, `train`, `ablate`, `demo`: each recipe is a subcommand with its own values as defaults."""
 
 import json
-from dataclasses import dataclass
+import shlex
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from inspect import getdoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
@@ -10,12 +12,16 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from alexnet import paper
+from alexnet.cli.next_step import free_folder, next_step
 from alexnet.cli.tables import print_table
+from alexnet.console import say
 from alexnet.errors import RecipeError
-from alexnet.train import ablations
+from alexnet.train import ablations, recipes
+from alexnet.train.ablations import ABLATIONS
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
+    from alexnet.train.ablate import Plan
     from alexnet.train.doctor import Diagnosis
 
 
@@ -94,8 +100,11 @@ def doctor(command: ExaminationChoice) -> None:
     _print_diagnosis(diagnosis)
     if command.json_file:
         write_json(command.json_file, diagnosis.as_json())
+    words = shlex.split(recipes.words(command.recipe))
     if diagnosis.causes:
+        say(f"Next: change the recipe or the store as it says above, and run `alexnet doctor {words[0]}` again.")
         raise SystemExit(1)
+    next_step("train", *words, "--data", command.data, "--out", free_folder("run"))
 
 
 def _print_diagnosis(diagnosis: "Diagnosis") -> None:
@@ -148,6 +157,7 @@ def _train_family(command: Training, seeds: str) -> None:
     mean = [f"mean, n = {summary['n']}", spread, f"{summary['seconds_per_model']:,.1f}"]
     print_table(["", "held-out top-1 error", "seconds a model"], [*rows, mean])
     print(f"{command.out / record.README}")
+    next_step("evaluate", command.out, "--data", command.data, "--average")
 
 
 def ablate(name: Positional[str], command: AblationChoice) -> None:
@@ -174,6 +184,19 @@ def ablate(name: Positional[str], command: AblationChoice) -> None:
     for line in record.tell(outcome):
         print(line)
     print(record.write_ablation(outcome, store, command.out) / record.README)
+    _next_ablation(plan, command)
+
+
+def _next_ablation(plan: "Plan", command: Ablating) -> None:
+    """Another that this recipe allows and that has not been made: half of its networks are trained already."""
+    others = [one for one in ABLATIONS.values() if not (command.out / one.name / "record").exists()]
+    for other in others:
+        with suppress(RecipeError):
+            replace(plan, ablation=other)
+            words = shlex.split(recipes.words(command.recipe))
+            next_step("ablate", other.name, *words, "--data", command.data, "--seeds", command.seeds, "--out", command.out)
+            return
+    next_step("summary", command.recipe.variant, "--explain")
 
 
 def demo(out: Path = Path("demo"), epochs: int | None = None) -> None:

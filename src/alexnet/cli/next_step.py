@@ -1,0 +1,43 @@
+"""The line that a verb ends with: what to do next, as a command to copy.
+
+It goes to standard error, so that standard output stays what a program reads.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alexnet.console import say
+
+if TYPE_CHECKING:
+    from alexnet.data.store import Store
+
+PHOTO = "photo.jpg"  # where a picture is meant that we do not know
+
+
+def next_step(*words: object) -> None:
+    """Name the next command.
+
+    Args:
+        words: what follows `alexnet`; each is quoted as the shell wants it.
+    """
+    sys.stdout.flush()  # what was printed comes first, also where both go to one file
+    texts = ["alexnet", *map(str, words)]
+    say(f"Next: {subprocess.list2cmdline(texts) if os.name == 'nt' else shlex.join(texts)}")
+
+
+def train_on(store: "Store") -> None:
+    """After `prepare` and where a store was found whole: the recipe whose crops fit its pictures."""
+    from alexnet.train.recipes import RECIPES
+
+    fitting = (name for name in ("small-photos", "laptop") if (RECIPES[name]().input_size or 0) <= store.size)
+    next_step("train", next(fitting, "laptop"), "--data", store.folder, "--out", free_folder("run"))
+
+
+def free_folder(name: str) -> str:
+    """`name`, or `name`2, `name`3 ... if there is one already."""
+    return next(one for one in (f"{name}{number if number > 1 else ''}" for number in count(1)) if not Path(one).exists())
