@@ -495,7 +495,7 @@ def test_places_that_cannot_be_written_are_refused_before_the_work(
         ["evaluate", run, "--data", store.folder, "--json", tmp_path / "file" / "x.json"],
         ["predict", run, "none.jpg", "--sheet", tmp_path / "file" / "x.png"],
         ["export", run, "--to", "npy", "-o", tmp_path / "file" / "x.npy"],
-        ["report", run, "--data", store.folder, "--out", tmp_path / "file" / "x"],
+        ["report", run, "--data", store.folder, "--out", tmp_path / "file" / "x.html"],
     ):
         with pytest.raises(SystemExit, match="2"):
             main([str(word) for word in words])
