@@ -32,6 +32,7 @@ MOST_LABELS = 100  # more class names than this do not fit beside a matrix
 SHEET_LIMIT = 200  # pictures on one sheet
 MOST_MARKERS = 12  # more epochs than this are a line without points
 NAME_ROOM = 28  # columns of a class's or file's name
+KERNEL_PIXELS, TITLE, MARGIN, FILTERS_DPI = 88, 28, 10, 130  # of filters: side of a kernel, space above and around
 ENDINGS = (".png", ".svg", ".pdf")
 
 
@@ -169,21 +170,28 @@ def _slopes(axes: Axes, pairs: Pairs) -> None:
 
 
 def filters(kernels: NDArray[np.float32]) -> Figure:
-    """(towers, n, height, width, 3) kernels in [0, 1], one block for each tower, as in figure 3 of the paper."""
+    """(towers, n, height, width, 3) kernels in [0, 1], one block for each tower, as in figure 3 of the paper.
+
+    Each weight is a square of whole pixels.
+    """
     towers, count, height, width, _ = kernels.shape
     columns = min(16, count)
     rows = -(-count // columns)
-    tall = 0.55 * rows * height / max(width, height)
-    figure = Figure(
-        figsize=(0.55 * columns * width / max(width, height), towers * (tall + 0.35)), dpi=130, layout="constrained"
-    )
-    for number, (axes, tower) in enumerate(zip(figure.subplots(towers, 1, squeeze=False)[:, 0], kernels, strict=True), 1):
-        sheet = np.ones((rows * (height + 1) - 1, columns * (width + 1) - 1, 3), np.float32)
+    scale = max(1, KERNEL_PIXELS // max(height, width))
+    block = np.array((rows * (height + 1) - 1, columns * (width + 1) - 1))
+    tall, wide = (scale * block).tolist()
+    size = np.array((wide + 2 * MARGIN, towers * (tall + TITLE + MARGIN)))
+    figure = Figure(figsize=tuple(size / FILTERS_DPI), dpi=FILTERS_DPI)
+    for number, tower in enumerate(kernels):
+        sheet = np.ones((*block, 3), np.float32)
         for index, kernel in enumerate(tower):
             top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
             sheet[top : top + height, left : left + width] = kernel
-        axes.imshow(sheet, interpolation="nearest")
-        axes.set_title(f"conv1, tower {number}" if towers > 1 else "conv1", fontsize=9, loc="left")
+        bottom = MARGIN + (towers - 1 - number) * (tall + TITLE + MARGIN)
+        axes = figure.add_axes((MARGIN / size[0], bottom / size[1], wide / size[0], tall / size[1]))
+        axes.imshow(sheet, interpolation="none", aspect="auto")
+        title = "conv1" if towers == 1 else f"tower {number + 1}" if wide < 200 else f"conv1, tower {number + 1}"
+        axes.set_title(title, fontsize=9, loc="left", pad=5)
         axes.set_axis_off()
     return figure
 

@@ -16,6 +16,7 @@ from alexnet import __version__
 from alexnet.cli import overview
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.exchange import WEIGHTS, export, weights
+from alexnet.cli.filters import filters
 from alexnet.cli.network import compare, summary
 from alexnet.cli.predict import predict
 from alexnet.cli.report import report
@@ -44,6 +45,7 @@ VERBS: dict[str, Any] = {
     "weights": weights,
     "export": export,
     "compare": compare,
+    "filters": filters,
     "report": report,
     "bench": bench,
     "demo": demo,

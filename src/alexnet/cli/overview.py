@@ -28,14 +28,17 @@ GROUPS = {
     "Look inside": (
         Line("all layers in numbers", "alexnet summary caffe"),
         Line("will it train?", "alexnet doctor small-photos --data store"),
+        Line("conv1's kernels", "alexnet filters run -o filters.png"),
         Line("where variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
     ),
     "Weights": (
         Line("get published ones", "alexnet weights pull torchvision"),
         Line("for other programs", "alexnet export run --to onnx"),
     ),
-    "Research": (Line("what was LRN worth?", "alexnet ablate no-lrn --data store --seeds 5"),),
-    "Speed": (Line("how fast is it here?", "alexnet bench"),),
+    "Research and speed": (
+        Line("what was LRN worth?", "alexnet ablate no-lrn --data store --seeds 5"),
+        Line("how fast is it here?", "alexnet bench"),
+    ),
 }
 END = "`alexnet help VERB` explains one; `alexnet help completion`: words by Tab."
 COMPLETION = """\

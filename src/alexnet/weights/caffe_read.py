@@ -137,6 +137,26 @@ def read(path: Path) -> Foreign:
     )
 
 
+def beginning(path: Path) -> Foreign:
+    """The weights of the first two convolutions of a caffemodel of any network.
+
+    Raises:
+        CheckpointError: missing, damaged, no caffemodel, or a network without a convolution.
+    """
+    with reading(path, "a caffemodel") as file:
+        _refuse_text(file)
+        _, layers, old = _layers(file)
+        first = [layer for layer in layers if layer.type == "Convolution" and layer.blobs][:2]
+        if not first:
+            raise CheckpointError("it holds no convolution with weights")
+        tensors = {}
+        for place, layer in enumerate(first, 1):
+            numbers, dims = _blob(file, layer.blobs[0], layer.name)
+            tensors[f"conv{place}.weight"] = torch.from_numpy(numbers.reshape(dims))
+    format = "Caffe, layout of 2014" if old else "Caffe"
+    return Foreign(format, tensors, settled={"channel_order": "BGR"}, notes=(f"its first layer is {first[0].name}",))
+
+
 def _refuse_text(file: BinaryIO) -> None:
     head = file.read(4096)
     file.seek(0)

@@ -31,11 +31,15 @@ HEAD_BYTES = 512
 
 
 class Format(NamedTuple):
-    """A format, how its files begin or otherwise look, and who reads it."""
+    """A format, how its files begin or otherwise look, and who reads it.
+
+    `beginning` reads the first convolutions of a network that is not a whole AlexNet, in formats where `read` insists on one.
+    """
 
     name: str
     matches: Callable[[Path, bytes], bool]
     read: Callable[[Path], Foreign]
+    beginning: Callable[[Path], Foreign] | None = None
 
 
 def _native(path: Path) -> Foreign:
@@ -61,8 +65,8 @@ FORMATS = (
     Format("PyTorch .pth", lambda _, head: head.startswith((b"PK", b"\x80")), torchvision.read),
     Format("alexnet", lambda path, head: head[8:9] == b"{" and native.is_ours(path), _native),
     Format("safetensors", lambda _, head: head[8:9] == b"{", torchvision.read_safetensors),
-    Format("ONNX", lambda path, _: onnx_read.looks_like(path), onnx_read.read),
-    Format("Caffe .caffemodel", lambda path, _: caffe_read.looks_like(path), caffe_read.read),
+    Format("ONNX", lambda path, _: onnx_read.looks_like(path), onnx_read.read, onnx_read.beginning),
+    Format("Caffe .caffemodel", lambda path, _: caffe_read.looks_like(path), caffe_read.read, caffe_read.beginning),
 )
 
 #: What people have instead of weights, by how it begins.
@@ -84,6 +88,31 @@ def read(path: Path) -> Foreign:
     Raises:
         CheckpointError: missing, empty, foreign, damaged, or with weights that are no numbers.
     """
+    path, format = _recognised(path)
+    return _checked(path, format.read(path))
+
+
+def read_beginning(path: Path) -> Foreign:
+    """As `read`; of a network that is not a whole AlexNet, the first convolutions as conv1 and conv2.
+
+    Raises:
+        CheckpointError: as `read`; or it has no convolution either.
+    """
+    path, format = _recognised(path)
+    try:
+        return _checked(path, format.read(path))
+    except CheckpointError as whole:
+        if format.beginning is None:
+            raise
+        try:
+            found = _checked(path, format.beginning(path))
+        except CheckpointError:
+            raise whole from None
+        return replace(found, notes=(*found.notes, f"only its first layers were read, as {str(whole).removesuffix('.')}"))
+
+
+def _recognised(path: Path) -> tuple[Path, Format]:
+    """The file that is meant, and its format."""
     if path.is_dir():
         path = native.find(path)
     if not path.exists():
@@ -97,7 +126,7 @@ def read(path: Path) -> Foreign:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
     for format in FORMATS:
         if format.matches(path, head):
-            return _checked(path, format.read(path))
+            return path, format
     what = next((text for start, text in MISTAKEN.items() if head.lstrip().startswith(start)), "nothing known")
     what = "empty" if not head else what
     raise CheckpointError(f"{path} is {what}. Known formats: {', '.join(format.name for format in FORMATS)}.")

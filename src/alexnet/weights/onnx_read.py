@@ -74,6 +74,25 @@ def read(path: Path) -> Foreign:
         raise CheckpointError(f"{path} cannot be read ({error}).") from error
 
 
+def beginning(path: Path) -> Foreign:
+    """The weights of the first two convolutions of an ONNX file of any network, in the order of its nodes.
+
+    Raises:
+        CheckpointError: `onnx` is not installed, the file is damaged, or its graph has no convolution with stored weights.
+    """
+    try:
+        model = _parse(path)
+        constants = Constants(model.graph, path.parent)
+        first = [node for node in constants.rest if node.op_type == "Conv" and len(node.input) > 1][:2]
+        if not first:
+            raise Unlike("it has no convolution")
+        tensors = {f"conv{place}.weight": constants[node.input[1]] for place, node in enumerate(first, 1)}
+    except (CheckpointError, OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    producer = model.producer_name or "unnamed producer"
+    return Foreign(f"ONNX, {producer}", tensors, notes=(f"its first layer is {called(first[0])}",))
+
+
 def _parse(path: Path) -> "ModelProto":
     onnx = library()
     from google.protobuf.message import DecodeError

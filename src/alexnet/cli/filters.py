@@ -1,0 +1,41 @@
+"""`alexnet filters`: what the first layer has learned."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from alexnet.console import say
+
+
+def filters(
+    weights: Positional[Path],
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("filters.png"),
+    variant: Annotated[str | None, arg(metavar="NAME")] = None,
+    bgr: FlagCreatePairsOff[bool] = False,
+    grey: FlagCreatePairsOff[bool] = False,
+) -> None:
+    """Draw the kernels of the first layer, tower by tower, as in figure 3 of the paper.
+
+    On ImageNet one tower learns grey edges and the other one colours.
+
+    Args:
+        weights: of any format that `alexnet weights import` reads, or a run's folder; layers after conv1 may be missing.
+        out: the picture: .png, .svg or .pdf.
+        variant: which AlexNet it is, where the file does not tell: paper, code-2012, caffe, caffenet, owt or torchvision.
+        bgr: the channels are blue, green, red, where the file does not tell.
+        grey: add the channels up: all that a network trained on grey pictures has learned.
+    """
+    from alexnet import figures
+    from alexnet.files import make_ready
+    from alexnet.inspect.filters import read
+
+    figures.check_ending("out", out)
+    make_ready(out)
+    found = read(weights, variant, bgr, grey)
+    for note in found.notes:
+        say(f"alexnet: {weights}: {note}.")
+    figures.save(figures.filters(found.kernels), out)
+    towers, count, height, width, _ = found.kernels.shape
+    apart = f" in each of {towers} towers" if towers > 1 else ""
+    print(f"{out}: {count} kernels of {height} x {width}{apart}, from {found.format}")
