@@ -1,6 +1,7 @@
 """The command line from end to end, on drawn pictures and on real photos."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -12,8 +13,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from alexnet import AlexNet, engines
 from alexnet.cli import main
+from alexnet.data.augment import Preprocessing
 from alexnet.data.store import Store
+from alexnet.variants import get
+from alexnet.weights import native
 from conftest import draw
 
 FAST = ("--width", "0.125", "--compile", "off", "--device", "cpu")
@@ -353,6 +358,125 @@ def test_predict_from_a_list(run: Path, tmp_path: Path) -> None:
     assert json.loads(result.stdout)["top"][0]["class"] == "red"
 
 
+# --- numbers out of range, for every verb that takes numbers -----------------------------------------------------------
+
+HUGE = "1" + "0" * 20
+RANGES = {
+    ("summary", "--input-size"): ("0", "-1", HUGE, "nan"),
+    ("summary", "--width"): ("0", "-1", HUGE, "nan", "inf"),
+    ("summary", "--num-classes"): ("0", "-1", HUGE),
+    ("prepare", "--size"): ("0", "-2", "3", HUGE),
+    ("prepare", "--hold-out"): ("0", "-1", "1", HUGE, "nan", "inf"),
+    ("prepare", "--workers"): ("0", "-1"),
+    ("predict", "--top"): ("0", "-1", "nan"),
+    ("predict", "--views"): ("0", "-1", HUGE),
+    ("evaluate", "--views"): ("0", "-1", HUGE),
+    ("bench", "--batch"): ("0", "-1", HUGE),
+    ("train", "--epochs"): ("0", "-1", "nan"),
+    ("train", "--batch-size"): ("0", "-1"),
+    ("train", "--lr"): ("0", "-1", "nan", "inf"),
+    ("train", "--width"): ("0", "-1", HUGE, "nan"),
+    ("train", "--input-size"): ("0", "-1", HUGE),
+    ("train", "--pool-size"): ("0", "-1", HUGE),
+    ("train", "--towers"): ("0", "-1", HUGE),
+    ("train", "--dropout"): ("-1", "1", HUGE, "nan"),
+    ("train", "--patience"): ("0", "-1"),
+    ("train", "--seed"): ("-1", "nan"),
+    ("train", "--seeds"): ("-1", HUGE, "0..99999"),
+    ("train", "--keep"): ("-1", HUGE),
+    ("train", "--at-once"): ("0", "-1", HUGE),
+    ("train", "--workers"): ("0", "-1"),
+    ("train", "--checkpoint-minutes"): ("-1", "nan"),
+    ("ablate", "--seeds"): ("0", "-1", HUGE),
+    ("ablate", "--other-lr"): ("0", "-1", "nan", "inf"),
+    ("ablate", "--training-error"): ("-1", "nan", HUGE),
+}
+
+
+@pytest.mark.parametrize(("verb", "option"), RANGES)
+def test_numbers_out_of_range(
+    verb: str,
+    option: str,
+    run: Path,
+    store: Store,
+    photos: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each is refused by name, before any work and without a traceback."""
+    draw((200, 50, 40), 77).save(tmp_path / "x.png")
+    out = ("--data", str(store.folder), "--out", str(tmp_path / "out"), *FAST)
+    words = {
+        "summary": lambda: ("summary",),
+        "prepare": lambda: ("prepare", str(photos(2)), str(tmp_path / "out")),
+        "predict": lambda: ("predict", str(run), str(tmp_path / "x.png")),
+        "evaluate": lambda: ("evaluate", str(run), "--data", str(store.folder)),
+        "bench": lambda: ("bench", "--device", "cpu", "--no-compile"),
+        "train": lambda: ("train", "laptop", *out),
+        "ablate": lambda: ("ablate", "no-dropout", "small-photos", *out, "--input-size", "64", "--seeds", "2"),
+    }[verb]()
+    field = option.strip("-").replace("other-", "").replace("-", "_")
+    for value in RANGES[verb, option]:
+        said = fails(capsys, 2, *words, f"{option}={value}")
+        assert field in said.replace("-", "_") or "need" in said, said
+        assert not (tmp_path / "out").exists()
+
+
+def test_more_classes_than_there_are(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw((200, 50, 40), 77).save(tmp_path / "x.png")
+    for top in ("99999", HUGE):
+        main(["predict", str(run), str(tmp_path / "x.png"), "--top", top, "--format", "jsonl"])
+        assert len(json.loads(capsys.readouterr().out)["top"]) == 3
+
+
+# --- foreign names reach the terminal harmless ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hostile(store: Store, tmp_path: Path) -> Path:
+    """A run's file whose classes steer a terminal."""
+    variant = get("paper", width=1 / 16, input_size=64, num_classes=3)
+    classes = tuple(f"{name}\x1b[2J\x1b]0;{name}\x07\n\x9b31m\u202e" for name in ("a", "b", "c"))
+    trained = native.Trained(AlexNet(variant).eval(), classes, Preprocessing.of(variant, store), {}, {})
+    native.save(tmp_path / "hostile.safetensors", trained)
+    return tmp_path / "hostile.safetensors"
+
+
+@pytest.mark.parametrize("form", ["table", "jsonl"])
+def test_names_that_steer_a_terminal(hostile: Path, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of classes and of files, those that are read and those that are not; a picture stays a line."""
+    names = ["x\x1b[2J\n.png", "y\u202egpj.exe", "z\x1b[31m.png"]
+    for name in names[:2]:
+        draw((200, 50, 40), 77).save(tmp_path / name, "PNG")
+    (tmp_path / names[2]).write_bytes(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        main(["predict", str(hostile), *(str(tmp_path / name) for name in names), "none\x1b[2J.png", "--format", form])
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == (2 if form == "table" else 4) and len(said.err.splitlines()) == 3
+    assert not set(said.out + said.err) & set("\x1b\x07\x9b\u202e\r")
+    assert r"z\x1b[31m.png: " in said.err
+
+
+def test_csv_is_exact_where_a_program_reads_it(
+    hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A name with a line break, quotes or a carriage return is one cell; a terminal gets what does it no harm."""
+    names = ["one\ntwo.png", 'quoted "a", b.png', "ret\rurn.png", " spaces .png"]
+    for name in names:
+        draw((200, 50, 40), 77).save(tmp_path / name)
+    main(["predict", str(hostile), *(str(tmp_path / name) for name in names), "--format", "csv", "--top", "2"])
+    text = capsys.readouterr().out
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    assert rows[0] == ["file", "rank", "class", "probability"]
+    assert [row[0] for row in rows[1:]] == [str(tmp_path / name) for name in names for _ in range(2)]
+    assert {row[2] for row in rows[1:]} <= set(engines.load(hostile, "torch").classes)
+    assert "\r\n" not in text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    main(["predict", str(hostile), str(tmp_path / names[0]), "--format", "csv", "--top", "1"])
+    shown = capsys.readouterr().out
+    assert r"one\ntwo.png,1," in shown and not set(shown) & set("\x1b\x07\x9b\u202e\r")
+
+
 # --- all of it, on real photos ----------------------------------------------------------------------------------------
 
 
@@ -469,8 +593,6 @@ def test_compare(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_engine(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every engine that is installed says the same."""
-    from alexnet import engines
-
     draw((200, 50, 40), 1).save(tmp_path / "x.png")
     answers = []
     for engine in ("torch", *(name for name in engines.SERVING if engines.find_spec(name))):

@@ -54,7 +54,7 @@ def verbs(run: Path, store: Store, tmp_path: Path) -> dict[str, list[str]]:
         "predict as csv": ["predict", str(run), picture, "--format", "csv"],
         "compare": ["compare", "paper", "caffe", "--weights", weights, "--image", picture],
         "doctor": ["doctor", "laptop", "--data", data, *FAST],
-        "report": ["report", str(run), "--data", data, "--out", str(tmp_path / "report")],
+        "report": ["report", str(run), "--data", data, "--out", str(tmp_path / "report.html")],
     }
 
 
@@ -151,9 +151,11 @@ def test_a_full_pipe_that_does_not_block(monkeypatch: pytest.MonkeyPatch) -> Non
         ("A summary nonsense 2>&-", 2, ""),  # and not on standard output
         ("A summary nonsense 2> /dev/full", 2, ""),
         ("A summary --nonsense 2> /dev/full", 2, ""),
-        ("A summary <&- > /dev/null", 0, ""),
+        ("A summary <&- > /dev/null", 0, "Next: alexnet summary paper --explain\n"),
         ("A summary --explain | true", 141, ""),
         ("A weights list | true", 141, ""),
+        ("A summary | true", 141, ""),
+        ("A | true", 141, ""),
         ("PYTHONUNBUFFERED=1 A summary | true", 141, ""),
         ("PYTHONUNBUFFERED=1 A summary > /dev/full", 2, "alexnet: standard output: No space left on device\n"),
     ],
@@ -167,12 +169,12 @@ def test_streams_of_a_shell(words: str, status: int, said: str) -> None:
 
 def test_everything_in_the_c_locale() -> None:
     ended = shell("A summary && A weights list && A --help", {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.returncode == 0 and [line[:5] for line in ended.stderr.splitlines()] == ["Next:"] * 2
     assert "724,406,816" in ended.stdout and ended.stdout.isascii()
 
 
 def test_a_list_on_a_closed_standard_input(run: Path) -> None:
-    ended = shell(f"A predict {run} - <&-")
+    ended = shell(f"A predict {run / 'latest.safetensors'} - <&-")
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert "standard input is closed" in ended.stderr
 

@@ -21,6 +21,8 @@ from alexnet import arithmetic, paper
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, SpatialNorm, Tanh
 from alexnet.errors import VariantError, nearest
 
+#: More are taken for a slip: they are 4 TB of weights.
+MOST_PARAMETERS = 1e12
 LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 POOL_NAMES = {1: "pool1", 2: "pool2", 5: "pool5"}
 REMOVABLE = LAYER_NAMES[1:-1]  # conv1 brings the picture down to 55 x 55, fc8 is the answer
@@ -129,10 +131,17 @@ class Variant:
             if block[:1] != ("conv",) or len(set(block)) != len(block):
                 raise VariantError(f"block{number} (={block}) must start with 'conv' and name each step once.")
         if not self._fits(self.input_size):
-            smallest = next(size for size in range(1, 1000) if self._fits(size))
+            smallest = next((size for size in range(1, 1000) if self._fits(size)), None)
+            if smallest is None:
+                raise VariantError(f"pool_size (={self.pool_size}) is too large: no input below 1,000 pixels fits five layers.")
             raise VariantError(
                 f"input_size (={self.input_size}) is too small for five layers of {self.name!r}: "
                 f"the smallest that works is {smallest}."
+            )
+        if self.parameters > MOST_PARAMETERS:
+            raise VariantError(
+                f"width (={self.width:g}), input_size (={self.input_size}) and num_classes (={self.num_classes}) make "
+                f"{self.parameters:.1e} parameters, more than {MOST_PARAMETERS:.0e}: lower one of them."
             )
 
     def _check_widths(self) -> None:

@@ -1,6 +1,5 @@
 """`alexnet evaluate`: how often a trained network is right."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,7 +8,8 @@ from tyro.conf import Positional, arg
 from alexnet import intervals
 from alexnet.cli.next_step import PHOTO, next_step
 from alexnet.cli.options import Engine
-from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_table
+from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_line, print_table
+from alexnet.console import say
 from alexnet.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def evaluate(
     if json_file:
         write_json(json_file, content)
     if out:
-        print("Confusion matrix: {} and {}".format(*figures.save_confusion(result, out)))
+        print_line("Confusion matrix: {} and {}".format(*figures.save_confusion(result, out)))
     next_step(*(["report", networks[0], "--data", data] if networks[0].is_dir() else ["predict", networks[0], PHOTO]))
 
 
@@ -132,4 +132,4 @@ def _class_errors(row: dict[str, Any], has_top5: bool) -> list[str]:
 def _warn(result: "Evaluation") -> None:
     text = intervals.warning(result.images)
     if text:
-        print(f"alexnet: warning: {text}", file=sys.stderr)
+        say(f"alexnet: warning: {text}")

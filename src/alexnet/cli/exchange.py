@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 from tyro.conf import Positional, arg, subcommand
 
 from alexnet.cli.next_step import PHOTO, next_step
-from alexnet.cli.tables import print_table
+from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
 from alexnet.errors import CheckpointError
 
@@ -41,10 +41,10 @@ def import_weights(
     result = check.network(trained.model)
     native.save(out, trained)
     for line in (*importer.describe(trained, foreign), *result.lines()):
-        print(line)
+        print_line(line)
     for warning in result.warnings():
         say(f"alexnet: warning: {file}: {warning}")
-    print(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+    print_line(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
     next_step(*(["predict", out, PHOTO] if result.looks_trained else ["weights", "list"]))
 
 
@@ -84,7 +84,7 @@ def pull_weights(
         raise CheckpointError(f"{name} is no network and stays where it is downloaded to: leave out -o.")
     file = download.pull(entry, url=url)
     if entry.variant is None:
-        print(file)
+        print_path(file)
         next_step("weights", "import", "FILE.caffemodel", "--mean", file)
         return
     mean = download.pull(entry.companion) if entry.companion else None
@@ -102,15 +102,15 @@ def verify_weights(file: Positional[Path]) -> None:
     file = native.find(file)
     found = registry.verify(file)
     if found.entry:
-        print(f"{file} is the published {found.entry.name!r} to the bit ({found.entry.licence}).")
+        print_line(f"{file} is the published {found.entry.name!r} to the bit ({found.entry.licence}).")
     else:
-        print(f"{file} is none of the published files: {found.bytes:,} bytes, SHA-256 {found.sha256}.")
+        print_line(f"{file} is none of the published files: {found.bytes:,} bytes, SHA-256 {found.sha256}.")
     if found.entry and not found.entry.variant:
         next_step("weights", "import", "FILE.caffemodel", "--mean", file)
         return
     result = importer.check_file(file)
     for line in result.lines():
-        print(line)
+        print_line(line)
     for warning in result.warnings():
         say(f"alexnet: warning: {file}: {warning}")
     if not result.looks_trained:
@@ -169,8 +169,8 @@ def export(
         trained, to, path, int8=int8, with_preprocessing=with_preprocessing, store=store, allow_loss=allow_loss
     )
     for line in lines:
-        print(line)
+        print_line(line)
     written = path.stat().st_size + (path.with_suffix(".bin").stat().st_size if to == "openvino" else 0)
-    print(f"{path}: {trained.model.variant.name}, {written / 1e6:,.1f} MB")
+    print_line(f"{path}: {trained.model.variant.name}, {written / 1e6:,.1f} MB")
     predicts = to in ("safetensors", "onnx", "openvino") and not with_preprocessing
     next_step(*(["predict", path, PHOTO] if predicts else ["weights", "verify", path]))

@@ -29,6 +29,8 @@ def explain(error: BaseException) -> tuple[int, str] | None:
             return 130, "interrupted"
         case BrokenPipeError():  # `alexnet predict ... | head`
             return 141, ""
+        case SystemExit() if isinstance(error.__context__, BrokenPipeError):  # rich's way to take it
+            return 141, ""
         case MemoryError():
             return 2, f"the memory is full{f' ({error})' if str(error) else ''}: {LESS}."
         case RuntimeError():

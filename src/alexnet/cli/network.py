@@ -6,7 +6,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from alexnet.cli.next_step import next_step
-from alexnet.cli.tables import print_table
+from alexnet.cli.tables import print_line, print_table
 from alexnet.errors import SourceError, VariantError
 
 
@@ -69,5 +69,5 @@ def compare(first: Positional[str], second: Positional[str], weights: Path, imag
     print_table(["stage", "relative L2 distance"], rows)
     print()
     for line in comparing.explain(causes, first, second):
-        print(line)
+        print_line(line)
     next_step("summary", second, "--explain")

@@ -1,17 +1,18 @@
 """`alexnet predict`: what is in these pictures?"""
 
 import csv
-import io
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
 from alexnet.cli.next_step import next_step
 from alexnet.cli.options import Engine
-from alexnet.console import say
+from alexnet.cli.tables import print_line
+from alexnet.console import clean, say
 from alexnet.errors import SourceError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 FEW = 3  # words that the next step repeats
 MANY = 200  # pictures from which on `predict` says how fast it was
+CSV_HEADER = ("file", "rank", "class", "probability")
 
 
 def predict(
@@ -32,10 +34,13 @@ def predict(
 ) -> None:
     """Classify pictures. Exit status 1 if any could not be read; the others are classified all the same.
 
+    In a folder, pictures are recognised by their content; what else it holds is left out and counted. A file that you name is
+    always tried. JSON and CSV hold the names of files exactly; the lines of text show control characters as \\x1b.
+
     Args:
         run: a run's folder (its network after the latest epoch, latest.safetensors), a .safetensors file (such as
             run/best.safetensors, after the epoch with the lowest held-out error), or what `alexnet export` wrote (.onnx, .xml).
-        files: files, folders, globs, or - for a list on standard input.
+        files: files, folders, globs, or - for a list on standard input, one a line.
         top: how many classes to name.
         views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
         format: a line of text, of JSON or of CSV for each picture.
@@ -43,32 +48,24 @@ def predict(
         engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
     """
     from alexnet import engines, figures
-    from alexnet.files import make_ready
     from alexnet.predict import Pace, expand
     from alexnet.predict import predict as classify
 
-    if not files:
-        raise SourceError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
-    if top < 1:
-        raise SourceError(f"top (={top}) must be at least 1.")
-    if sheet:
-        figures.check_ending("sheet", sheet)
-        make_ready(sheet)
-    classifier = engines.load(run, engine)
+    _check(files, top, sheet)
+    classifier, show, pace = engines.load(run, engine), _printer(format, top), Pace()
     if run.is_dir():
         say(_which(run))
     drawn: list[Prediction] = []
     unreadable = total = 0
-    pace = Pace()
-    for prediction, row in _rows(classify(classifier, expand(files), top=max(top, 5), views=views, pace=pace), format, top):
+    for prediction in classify(classifier, expand(files), top=max(top, 5), views=views, pace=pace):
         total += 1
         if prediction.error:
             unreadable += 1
             say(f"alexnet: {prediction.path}: {prediction.error}")
         elif sheet and len(drawn) < figures.SHEET_LIMIT:
             drawn.append(prediction)
-        if row:
-            print(row, flush=True)
+        show(prediction)
+        sys.stdout.flush()
     if total >= MANY:
         say(pace.line())
     if drawn and sheet:
@@ -76,10 +73,9 @@ def predict(
         rest = total - unreadable - len(drawn)
         full = f", all that a sheet holds; {rest} are not on it" if rest else ""
         say(f"{sheet}: {len(drawn)} pictures{full}")
-    if total:
-        _next(run, files, sheet)
-    else:
+    if not total:
         raise SourceError(f"no pictures in {', '.join(files)}.")
+    _next(run, files, sheet)
     if unreadable:
         raise SystemExit(1)
 
@@ -102,27 +98,49 @@ def _next(run: Path, files: tuple[str, ...], sheet: Path | None) -> None:
         next_step("export", run, "--to", "onnx")
 
 
-def _rows(predictions: "Iterator[Prediction]", format: str, top: int) -> "Iterator[tuple[Prediction, str]]":
-    """Each prediction with its text, which names `top` classes; unreadable files have a line in JSON only."""
+def _check(files: tuple[str, ...], top: int, sheet: Path | None) -> None:
+    from alexnet import figures
+    from alexnet.files import make_ready
+
+    if not files:
+        raise SourceError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
+    if top < 1:
+        raise SourceError(f"top (={top}) must be at least 1.")
+    if sheet:
+        figures.check_ending("sheet", sheet)
+        make_ready(sheet)
+
+
+def _printer(format: str, top: int) -> "Callable[[Prediction], None]":
+    """What prints a prediction with its `top` most likely classes; an unreadable file has a line in JSON only."""
+    if format == "jsonl":
+        return lambda prediction: print(json.dumps(prediction.as_json(top)))
     if format == "csv":
-        print("file,rank,class,probability")
-    for prediction in predictions:
-        if format == "jsonl":
-            yield prediction, json.dumps(prediction.as_json(top))
-        elif format == "csv":
-            yield (
-                prediction,
-                "\n".join(
-                    _csv_line(prediction.path, rank, name, f"{share:.6f}")
-                    for rank, (name, share) in enumerate(prediction.top[:top], 1)
-                ),
-            )
-        else:
+        return _csv_printer(top)
+
+    def show(prediction: "Prediction") -> None:
+        if prediction.top:
             named = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top[:top])
-            yield prediction, f"{prediction.path}  {named}" if named else ""
+            print_line(f"{prediction.path}  {named}")
+
+    return show
 
 
-def _csv_line(*cells: Any) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
+def _csv_printer(top: int) -> "Callable[[Prediction], None]":
+    # Python quotes the characters that end its lines, so these are both of them; a single one goes out.
+    rows = csv.writer(_Lines(), lineterminator="\r\n")
+    harmless = clean if sys.stdout.isatty() else str
+    rows.writerow(CSV_HEADER)
+
+    def show(prediction: "Prediction") -> None:
+        for rank, (name, share) in enumerate(prediction.top[:top], 1):
+            rows.writerow([harmless(prediction.path), rank, harmless(name), f"{share:.6f}"])
+
+    return show
+
+
+class _Lines:
+    """Standard output as a file for `csv`: rows end as lines do on this system."""
+
+    def write(self, row: str) -> None:
+        print(row.removesuffix("\r\n"))

@@ -6,6 +6,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from alexnet.cli.next_step import PHOTO, next_step
+from alexnet.cli.tables import print_path
 from alexnet.errors import CheckpointError
 
 
@@ -34,5 +35,5 @@ def report(run: Positional[Path], data: Path, out: Annotated[Path | None, arg(al
     make_ready(out)
     trained, store = native.load(run), Store(data)
     result = evaluate_classifier(engines.of(trained), store)
-    print(page.write(out, f"AlexNet on {data.absolute().name}", trained, store, result, run))
+    print_path(page.write(out, f"AlexNet on {data.absolute().name}", trained, store, result, run))
     next_step("predict", run, PHOTO)

@@ -6,6 +6,8 @@ from typing import Literal
 from alexnet.cli.next_step import next_step
 from alexnet.errors import RecipeError
 
+MOST_PICTURES = 1 << 20  # in a batch
+
 
 def bench(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
@@ -31,5 +33,7 @@ def bench(
     batch = (32 if where.type == "cpu" else 128) if batch is None else batch
     if batch < 1:
         raise RecipeError(f"batch (={batch}) must be at least 1.")
+    if batch > MOST_PICTURES:
+        raise RecipeError(f"batch (={batch}) must be at most {MOST_PICTURES}.")
     print(json.dumps(run(get(variant), where, batch, peers, compile)))
     next_step(*(["demo"] if peers else ["bench", "--variant", variant, "--peers"]))

@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg
 
 from alexnet import paper
 from alexnet.cli.next_step import PHOTO, next_step, train_on
-from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_table
+from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_line, print_table
 from alexnet.console import say
 from alexnet.errors import CheckpointError, SourceError
 
@@ -79,10 +79,12 @@ def _verify_runs(runs: list[Path], data: Path | None) -> None:
         differences = verify_run(run, data)
         damaged |= bool(differences)
         for line in differences:
-            print(f"{run}: {line}")
+            print_line(f"{run}: {line}")
         if not differences:
             evaluation = read_result(run)["evaluation"]
-            print(f"{run} is what it says: top-1 error {evaluation['top1_error']:.2%} on {evaluation['images']:,} pictures.")
+            print_line(
+                f"{run} is what it says: top-1 error {evaluation['top1_error']:.2%} on {evaluation['images']:,} pictures."
+            )
     if damaged:
         say("Next: put the files back from a copy, or train the run again into another folder.")
         raise SystemExit(1)
@@ -97,11 +99,11 @@ def _verify_store(store: Path) -> None:
     with Meter("verifying", sum(map(len, opened.splits.values())), "images") as meter:
         damage = opened.verify(meter.add)
     for line in damage:
-        print(line)
+        print_line(line)
     if damage:
         say("Next: put the files back from a copy, or prepare the store again into another folder.")
         raise SystemExit(1)
-    print(f"{store} is whole: {', '.join(f'{len(split):,} {name}' for name, split in opened.splits.items())} pictures.")
+    print_line(f"{store} is whole: {', '.join(f'{len(split):,} {name}' for name, split in opened.splits.items())} pictures.")
     train_on(opened)
 
 
@@ -114,13 +116,15 @@ def _describe(store: "Store") -> None:
         print_table(["class", *names], [*rows, ["total", *map(sum, per_class)]])
     else:
         for name, counts in zip(names, per_class, strict=True):
-            print(f"{name}: {sum(counts):,} pictures in {len(counts):,} classes, {min(counts):,} to {max(counts):,} in each")
+            print_line(
+                f"{name}: {sum(counts):,} pictures in {len(counts):,} classes, {min(counts):,} to {max(counts):,} in each"
+            )
     skipped = store.folder / "skipped.jsonl"
     if store.manifest["skipped"]:
-        print(f"{store.manifest['skipped']:,} files skipped, listed in {skipped}:")
+        print_line(f"{store.manifest['skipped']:,} files skipped, listed in {skipped}:")
         for line in skipped.read_text().splitlines()[:10]:
             entry = json.loads(line)
-            print(f"  {entry['file']!a}: {entry['reason']}")
+            print_line(f"  {entry['file']!r}: {entry['reason']}")
     size = sum(split.records.nbytes for split in store.splits.values())
-    print(f"{store.folder}: {store.size} x {store.size} pixels, {size / 1e6:,.1f} MB, fingerprint {store.fingerprint}")
+    print_line(f"{store.folder}: {store.size} x {store.size} pixels, {size / 1e6:,.1f} MB, fingerprint {store.fingerprint}")
     train_on(store)

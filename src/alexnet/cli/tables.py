@@ -1,6 +1,8 @@
 """What several verbs print."""
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.cells import cell_len
 
@@ -19,3 +21,13 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     for first, *rest in texts:
         cells = [" " * (width - cell_len(cell)) + cell for cell, width in zip(rest, widths[1:], strict=True)]
         print("  ".join([first + " " * (widths[0] - cell_len(first)), *cells]))
+
+
+def print_line(text: object) -> None:
+    """One line on standard output; foreign names in it do no harm to a terminal."""
+    print(clean(str(text)))
+
+
+def print_path(path: str | Path) -> None:
+    """A path on a line of its own. What is no terminal gets it exactly: `$(alexnet weights pull caffenet)` is a file."""
+    print(clean(str(path)) if sys.stdout.isatty() else path)

@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg, subcommand
 
 from alexnet import paper
 from alexnet.cli.next_step import free_folder, next_step
-from alexnet.cli.tables import print_table
+from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
 from alexnet.errors import RecipeError
 from alexnet.train import ablations, recipes
@@ -123,7 +123,7 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
     print(f"First loss: {diagnosis.first_loss:.3f}, expected {diagnosis.expected_loss:.3f} and a little more")
     print(f"Trial: {' '.join(f'{loss:.3g}' for loss in diagnosis.trial)}")
     for cause in diagnosis.causes:
-        print(f"{cause.name} ({cause.field}): {cause}")
+        print_line(f"{cause.name} ({cause.field}): {cause}")
     print(f"{'Not healthy' if diagnosis.causes else 'No known failure found'}, examined in {diagnosis.seconds:.1f} s.")
 
 
@@ -138,7 +138,9 @@ def train(command: TrainingChoice) -> None:
         raise RecipeError(f"at_once (={command.at_once}) is for several networks: name their --seeds.")
     else:
         trained = run(command.recipe, Store(command.data), command.out, command.resume)
-        print(f"{command.out}: held-out top-1 error {trained.state['errors'][-1]:.2%} after {trained.state['epoch']} epochs.")
+        print_line(
+            f"{command.out}: held-out top-1 error {trained.state['errors'][-1]:.2%} after {trained.state['epoch']} epochs."
+        )
 
 
 def _train_family(command: Training, seeds: str) -> None:
@@ -156,7 +158,7 @@ def _train_family(command: Training, seeds: str) -> None:
     spread = f"{summary['mean_top1_error']:.2%}" + ("" if deviation is None else f" ± {deviation:.2%}")
     mean = [f"mean, n = {summary['n']}", spread, f"{summary['seconds_per_model']:,.1f}"]
     print_table(["", "held-out top-1 error", "seconds a model"], [*rows, mean])
-    print(f"{command.out / record.README}")
+    print_path(command.out / record.README)
     next_step("evaluate", command.out, "--data", command.data, "--average")
 
 
@@ -182,8 +184,8 @@ def ablate(name: Positional[str], command: AblationChoice) -> None:
     store = Store(command.data)
     outcome = run(plan, store, command.out)
     for line in record.tell(outcome):
-        print(line)
-    print(record.write_ablation(outcome, store, command.out) / record.README)
+        print_line(line)
+    print_path(record.write_ablation(outcome, store, command.out) / record.README)
     _next_ablation(plan, command)
 
 

@@ -33,7 +33,7 @@ from alexnet.train.family import is_finished, member, train_member
 from alexnet.train.history import Log, read_log
 from alexnet.train.loop import check_size
 from alexnet.train.paired import Difference, difference
-from alexnet.train.recipes import Recipe
+from alexnet.train.recipes import MOST_NUMBERS, Recipe
 from alexnet.train.result import read_result
 from alexnet.train.run import CONFIG
 
@@ -62,6 +62,8 @@ class Plan:
         nets = self.ablation.nets
         if self.seeds < 1:
             raise RecipeError(f"seeds (={self.seeds}) must be at least 1.")
+        if self.seeds > MOST_NUMBERS:
+            raise RecipeError(f"seeds (={self.seeds}) must be at most {MOST_NUMBERS}.")
         if self.seeds < nets:
             raise RecipeError(f"seeds (={self.seeds}) must be at least {nets}: each {nets} networks give one comparison.")
         if not 0 < self.training_error < 1:
