@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +111,38 @@ def test_prepare_and_verify(photos: Callable[..., Path], tmp_path: Path, capsys:
         main(["verify", str(store)])
     assert stop.value.code == 1
     assert "records 0 to 26 are damaged" in capsys.readouterr().out
+
+
+def test_prepare_of_parts_named_by_hand(
+    photos: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The refusal prints the command that works."""
+    photos(4, "set/A")
+    photos(2, "set/B")
+    store = str(tmp_path / "store")
+    said = fails(capsys, 2, "prepare", str(tmp_path / "set"), store)
+    assert len(said.splitlines()) == 1
+    command = re.findall(r"If they are splits: alexnet (.*?) STORE", said)[0].split()
+    main([*command, store, "--size", "32"])
+    assert {name: len(split) for name, split in Store(store).splits.items()} == {"train": 12, "test": 6}
+    assert Store(store).train.files[0] == "A/blue/0.jpg"
+    assert "name the part to train on as well" in fails(capsys, 2, "prepare", "--test", "x", store)
+
+
+def test_prepare_chooses_the_picture_of_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Photos and masks in one shard: --image takes the masks."""
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for key in range(6):
+            for ending in ("jpg", "png"):
+                draw((250 if ending == "png" else 20,) * 3, key).save(tmp_path / f"{key}.{ending}")
+                tar.add(tmp_path / f"{key}.{ending}", f"{key}.{ending}")
+            (tmp_path / "cls").write_text(str(key % 2))
+            tar.add(tmp_path / "cls", f"{key}.cls")
+    for store, options in (("photos", ()), ("masks", ("--image", "png"))):
+        main(["prepare", str(tmp_path / "train.tar"), str(tmp_path / store), "--size", "32", *options])
+    photos, masks = (Store(tmp_path / store).mean_image.mean() for store in ("photos", "masks"))
+    assert photos < 60 < 180 < masks
+    assert "6 keys have several pictures: .jpg is taken, .png left out" in capsys.readouterr().err
 
 
 def test_prepare_refuses(photos: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

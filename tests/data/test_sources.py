@@ -6,6 +6,11 @@ Nothing is decoded here, so most "pictures" are a few bytes that say which one t
 import gzip
 import io
 import json
+import os
+import re
+import shlex
+import shutil
+import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +25,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from alexnet.data.hold_out import hold_out
+from alexnet.data.image import FORMATS, Unreadable
 from alexnet.data.sources import Item, Source, find, read
+from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
 from alexnet.data.sources.splits import split_of
 from alexnet.errors import SourceError
 
@@ -1009,3 +1016,494 @@ def test_split_words_are_whole_words() -> None:
     unknown = ("valley", "contest-1", "trainspotting", "attesting", "", "train-test", "ILSVRC2012_devkit", "threshold_outer")
     assert {name: split_of(name) for name in known} == known
     assert not any(split_of(name) for name in unknown)
+
+
+# --- splits by other names, and by hand -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "split"),
+    [
+        ("Training", "Testing", "test"), ("training_set", "test_set", "test"), ("seg_train", "seg_test", "test"),
+        ("train_images", "test_images", "test"), ("train", "holdout", "test"), ("train", "hold_out", "test"),
+        ("TrainSet", "ValSet", "val"), ("train", "dev", "val"), ("train", "eval", "test"), ("train2017", "val2017", "val"),
+    ],
+)  # fmt: skip
+def test_split_folders_of_other_names(tmp_path: Path, train: str, test: str, split: str) -> None:
+    """Two classes called Training and Testing are nobody's data set."""
+    write(tmp_path, *(f"{part}/{name}/{part}.jpg" for part in (train, test) for name in "abc"))
+    source = find([tmp_path])
+    assert source.classes == ("a", "b", "c")
+    assert counts(source) == {"train": 3, split: 3}
+    assert {item.name.split("/")[0] for item in source.splits["train"]} == {train}
+
+
+def test_split_folders_that_an_archive_has_doubled(tmp_path: Path) -> None:
+    write(tmp_path, *(f"seg_{part}/seg_{part}/{name}/1.jpg" for part in ("train", "test") for name in "ab"))
+    assert names(find([tmp_path]), "test") == [("seg_test/seg_test/a/1.jpg", "a"), ("seg_test/seg_test/b/1.jpg", "b")]
+
+
+@pytest.mark.parametrize(("train", "test"), [("training", "testing"), ("training", "holdout"), ("train", "eval")])
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+def test_split_files_of_other_names(tmp_path: Path, train: str, test: str, kind: str) -> None:
+    for name in (train, test):
+        if kind == "tar":
+            (tmp_path / f"{name}-0.tar").write_bytes(shard(range(6)))
+        else:
+            write_parquet(tmp_path / f"{name}-0.parquet", columns(range(6)))
+    assert counts(find([tmp_path])) == {"train": 6, "test": 6}
+
+
+def test_folders_that_are_all_alike_are_a_question(tmp_path: Path) -> None:
+    """Both answers are printed as commands, and both work."""
+    root = tmp_path / "my scans"
+    write(root, *(f"{part}/{name}/{part}.jpg" for part in "AB" for name in ("cat", "dog")))
+    with pytest.raises(SourceError, match="holds the same folders \\(cat, dog\\): splits or classes") as caught:
+        find([root])
+    commands = [shlex.split(line) for line in re.findall(r"alexnet prepare (.*?)STORE", str(caught.value))]
+    assert commands == [["--train", f"{root}/A", "--test", f"{root}/B"], ["--train", str(root)]]
+    assert counts(find(train=root / "A", test=root / "B")) == {"train": 2, "test": 2}
+    classes = find(train=root)
+    assert classes.classes == ("A", "B")
+    assert counts(classes) == {"train": 4}
+
+
+def test_classes_with_folders_of_one_name_are_classes(tmp_path: Path) -> None:
+    """One folder each cannot be the classes of a split; nor are folders beside pictures."""
+    write(tmp_path / "one", "cat/images/1.jpg", "dog/images/2.jpg")
+    assert find([tmp_path / "one"]).classes == ("cat", "dog")
+    write(tmp_path / "two", *(f"{name}/{view}/1.jpg" for name in ("cat", "dog") for view in ("left", "right")), "cat/0.jpg")
+    assert find([tmp_path / "two"]).classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [("train/a/1.jpg", "cat/1.jpg"), ("dev/a/1.jpg", "test/a/1.jpg"), ("val/a/1.jpg", "validation/a/1.jpg", "train/a/1.jpg")],
+)
+def test_unclear_splits_print_both_commands(tmp_path: Path, layout: tuple[str, ...]) -> None:
+    with pytest.raises(
+        SourceError, match=r"If they are splits: alexnet prepare --train .*If they are classes: alexnet prepare"
+    ):
+        find([write(tmp_path, *layout)])
+
+
+def test_folders_without_pictures_beside_splits_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/a/1.jpg", "annotations/1.xml")
+    assert counts(find([tmp_path])) == {"train": 2, "test": 1}
+    assert "Left out: 1 folder without pictures beside the splits" in capsys.readouterr().err
+
+
+def test_a_class_called_train_is_settled_by_hand(tmp_path: Path) -> None:
+    root = write(tmp_path, "train/1.jpg", "bus/1.jpg", "tram/1.jpg")
+    with pytest.raises(SourceError, match="splits or classes"):
+        find([root])
+    assert find(train=root).classes == ("bus", "train", "tram")
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet", "idx"])
+def test_parts_by_hand_of_files(tmp_path: Path, kind: str) -> None:
+    for name in ("first", "second"):
+        match kind:
+            case "tar":
+                (tmp_path / f"{name}.tar").write_bytes(shard(range(6)))
+            case "parquet":
+                write_parquet(tmp_path / f"{name}.parquet", columns(range(6)))
+            case _:
+                write_idx(tmp_path, name)
+    ending = "-images-idx3-ubyte" if kind == "idx" else f".{kind}"
+    source = find(train=tmp_path / f"first{ending}", test=tmp_path / f"second{ending}")
+    assert list(source.splits) == ["train", "test"]
+    assert all("first" in item.path for item in source.splits["train"])
+    assert all("second" in item.path for item in source.splits["test"])
+
+
+def test_parts_by_hand_that_cannot_be(tmp_path: Path) -> None:
+    write(tmp_path, "a/x/1.jpg", "a/y/1.jpg")
+    (tmp_path / "b.tar").write_bytes(shard(range(6)))
+    for options, reason in (
+        ({"test": tmp_path / "a"}, "name the part to train on as well"),
+        ({"train": tmp_path / "a", "paths": [tmp_path]}, "not both"),
+        ({"train": tmp_path / "a", "test": tmp_path / "a"}, "must be tested on pictures that it has not seen"),
+        ({"train": tmp_path / "a", "test": tmp_path / "b.tar"}, "both parts must be of one kind"),
+        ({"train": tmp_path / "nowhere"}, "nowhere does not exist"),
+        ({"train": tmp_path / "a", "image": "png"}, "--image chooses among the pictures of a key in WebDataset shards"),
+    ):
+        with pytest.raises(SourceError, match=reason):
+            find(**options)  # type: ignore[arg-type]
+
+
+def test_a_file_named_twice_counts_once(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "birds.parquet", columns(range(4)))
+    (tmp_path / "link.parquet").symlink_to(path)
+    assert counts(find([path, path, tmp_path / "link.parquet"])) == {"train": 4}
+
+
+# --- a repository around the data -----------------------------------------------------------------------------------------
+
+
+def test_parquet_in_the_data_folder_of_a_repository(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_parquet(tmp_path / "data" / "train-00000.parquet", columns(range(4)))
+    (tmp_path / "README.md").write_text("# Birds")
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "make.py").write_text("")
+    assert counts(find([tmp_path])) == {"train": 4}
+    assert f"Taking {tmp_path / 'data'}, leaving out scripts beside it." in capsys.readouterr().err
+
+
+def test_folders_in_the_data_folder_of_a_repository(tmp_path: Path) -> None:
+    write(tmp_path, *(f"data/{part}/{name}/1.jpg" for part in ("train", "test") for name in "ab"))
+    assert counts(find([tmp_path])) == {"train": 2, "test": 2}
+
+
+def test_an_archives_outermost_folder(tmp_path: Path) -> None:
+    write(tmp_path, *(f"Brain Scans/{part}/{name}/1.jpg" for part in ("Training", "Testing") for name in "ab"))
+    assert counts(find([tmp_path])) == {"train": 2, "test": 2}
+
+
+def test_a_class_called_data_stays_one(tmp_path: Path) -> None:
+    assert find([write(tmp_path, "data/1.jpg", "noise/1.jpg")]).classes == ("data", "noise")
+
+
+# --- class names of folders -----------------------------------------------------------------------------------------------
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_composed_and_decomposed_letters_are_one_class(tmp_path: Path) -> None:
+    """Written on a Mac and on another system."""
+    write(tmp_path, f"train/{COMPOSED}/1.jpg", "train/dog/1.jpg", f"val/{DECOMPOSED}/2.jpg")
+    source = find([tmp_path])
+    assert source.classes == (COMPOSED, "dog")
+    assert labels(source, "val") == [0]
+
+
+def test_two_spellings_in_one_split_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = find([write(tmp_path, f"{COMPOSED}/1.jpg", f"{DECOMPOSED}/2.jpg", "dog/3.jpg")])
+    assert source.classes == (COMPOSED, "dog")
+    assert Counter(labels(source)) == {0: 2, 1: 1}
+    assert "in two spellings, composed and decomposed: they are one class" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
+def test_folder_names_that_are_not_utf8_stay_apart(tmp_path: Path) -> None:
+    r"""Bytes from old archives; a folder that is called caf\xe9 in so many letters is a third class."""
+    for name in (b"caf\xe9", b"caf\xe8", rb"caf\xe9"):
+        write(tmp_path / os.fsdecode(name), "1.jpg")
+    source = find([tmp_path])
+    assert sorted(source.classes) == [r"caf\xe8", r"caf\xe9", r"caf\xe9 (2)"]
+    assert sorted(labels(source)) == [0, 1, 2]
+    json.dumps(source.classes).encode()  # what a manifest and a terminal need
+    "".join(source.classes).encode()
+
+
+# --- links and thumbnails in class folders --------------------------------------------------------------------------------
+
+
+def test_thumbnails_of_a_nas_are_no_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = find([write(tmp_path, "cat/1.jpg", "cat/@eaDir/1.jpg/SYNOFILE_THUMB_S.jpg", "dog/1.jpg", "#recycle/2.jpg")])
+    assert names(source) == [("cat/1.jpg", "cat"), ("dog/1.jpg", "dog")]
+    assert "Left out: 2 folders of thumbnails or deleted files that a system made" in capsys.readouterr().err
+
+
+def test_link_loops_label_no_picture_of_another_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, "a/1.jpg", "b/2.jpg")
+    (tmp_path / "a/up").symlink_to("..")
+    (tmp_path / "loop").symlink_to(".")
+    assert names(find([tmp_path])) == [("a/1.jpg", "a"), ("b/2.jpg", "b")]
+    assert "Left out: 2 links to folders that are taken already" in capsys.readouterr().err
+
+
+def test_pictures_that_are_pipes_do_not_hang(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither when they are found nor when they become pipes afterwards."""
+    write(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    os.mkfifo(tmp_path / "cat/p.jpg")
+    source = find([tmp_path])
+    assert counts(source) == {"train": 2}
+    assert "Left out: 1 pipe, socket or device" in capsys.readouterr().err
+    (tmp_path / "cat/1.jpg").unlink()
+    os.mkfifo(tmp_path / "cat/1.jpg")
+    with pytest.raises(OSError, match="not a regular file"):
+        read(source.splits["train"][0])
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet", "idx"])
+def test_sources_that_become_pipes_do_not_hang(tmp_path: Path, kind: str) -> None:
+    """Whether they are pipes at the start or after they were found."""
+    path = tmp_path / {"tar": "train.tar", "parquet": "train.parquet", "idx": "train-images-idx3-ubyte"}[kind]
+    match kind:
+        case "tar":
+            path.write_bytes(shard(range(6)))
+        case "parquet":
+            write_parquet(path, columns(range(6)))
+        case _:
+            write_idx(tmp_path)
+    item = find([path]).splits["train"][0]
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(SourceError, match="not a regular file"):
+        find([path])
+    if kind != "idx":  # whose array is in memory by then
+        with pytest.raises(OSError, match="not a regular file"):
+            read(item)
+
+
+def test_a_file_is_looked_at_before_it_is_read(tmp_path: Path) -> None:
+    """A video of 60 GB among photos, and something that only begins like a picture. Neither takes memory."""
+    write(tmp_path, "cat/1.jpg", "dog/2.jpg")
+    with open(tmp_path / "cat/m.mp4", "wb") as file:
+        file.truncate(60 * 2**30)
+    with open(tmp_path / "cat/z.jpg", "wb") as file:
+        file.write(picture("z"))
+        file.truncate(60 * 2**30)
+    items = {Path(item.path).name: item for item in find([tmp_path]).splits["train"]}
+    with pytest.raises(Unreadable, match="not an image in a known format"):
+        read(items["m.mp4"])
+    with pytest.raises(Unreadable, match="64,424,509,440 bytes, more than the 1,073,741,824"):
+        read(items["z.jpg"])
+    assert read(items["1.jpg"]) == picture("cat/1.jpg")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_that_is_decoded_begins_like_a_picture(format: str) -> None:
+    file = io.BytesIO()
+    try:
+        Image.new("RGB", (8, 8)).save(file, format)
+    except KeyError:
+        pytest.skip(f"this Pillow does not write {format}")
+    assert starts_like_a_picture(file.getvalue()[:HEAD_BYTES])
+
+
+# --- more shards ----------------------------------------------------------------------------------------------------------
+
+
+def write_shard(path: Path, files: Files) -> Path:
+    path.write_bytes(tarred(files))
+    return path
+
+
+def masked(first: str = "jpg", second: str = "png") -> Files:
+    return [
+        (f"{key}.{ending}", str(key % 2).encode() if ending == "cls" else picture(f"{ending} {key}"))
+        for key in range(4)
+        for ending in (second, "cls", first)
+    ]
+
+
+@pytest.mark.parametrize("order", [("jpg", "png"), ("png", "jpg"), ("jpeg", "tif"), ("jpg", "seg.png"), ("webp", "seg.jpg")])
+def test_of_several_pictures_of_a_key_the_photo_is_taken(
+    tmp_path: Path, order: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masks are PNGs, whatever their place in the tar."""
+    path = write_shard(tmp_path / "train.tar", masked(*order))
+    source = find([path])
+    photo = next(ending for ending in order if ending in ("jpg", "jpeg", "webp"))
+    mask = next(ending for ending in order if ending != photo)
+    assert [read(item) for item in source.splits["train"]] == [picture(f"{photo} {key}") for key in range(4)]
+    assert labels(source) == [0, 1, 0, 1]
+    assert f"4 keys have several pictures: .{photo} is taken, .{mask} left out. --image {mask}" in capsys.readouterr().err
+    chosen = find([path], image=mask)
+    assert [read(item) for item in chosen.splits["train"]] == [picture(f"{mask} {key}") for key in range(4)]
+    assert "several pictures" not in capsys.readouterr().err
+
+
+def test_image_that_no_key_has(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"'0' has no picture \.webp: --image can be jpg or png"):
+        find([write_shard(tmp_path / "train.tar", masked())], image=".webp")
+
+
+def test_keys_that_restart_lose_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shards joined into one: the same keys again, with other pictures and classes."""
+    files = [
+        (f"{key}.{ending}", picture(f"{part} {key}") if ending == "jpg" else str((key + part) % 3).encode())
+        for part in range(2)
+        for key in range(3)
+        for ending in ("jpg", "cls")
+    ]
+    source = find([write_shard(tmp_path / "train.tar", files)])
+    assert sorted(read(item) for item in source.splits["train"]) == sorted(data for name, data in files if "jpg" in name)
+    assert all(read(item) == picture(f"{part} {key}") and item.label == (key + part) % 3
+               for item, (key, part) in zip(source.splits["train"], [(k, p) for k in range(3) for p in range(2)], strict=True))  # fmt: skip
+    assert len({item.name for item in source.splits["train"]}) == 6
+    assert "3 keys are there more than once" in capsys.readouterr().err
+
+
+def test_keys_that_restart_without_their_classes(tmp_path: Path) -> None:
+    files = [("0.jpg", picture(0)), ("0.cls", b"0"), ("1.jpg", picture(1)), ("1.cls", b"1"), ("0.jpg", picture(2))]
+    with pytest.raises(SourceError, match="the key '0' is there 2 times as a picture and 1 times as .cls"):
+        find([write_shard(tmp_path / "train.tar", files)])
+
+
+@pytest.mark.parametrize("where", ["at a member's end", "between the blocks of zeros"])
+def test_tar_cut_at_a_members_end(tmp_path: Path, where: str) -> None:
+    """Half of a download ends like a whole tar but for the blocks of zeros; of those, one is enough."""
+    data = shard(range(6))
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        members = tar.getmembers()
+        whole = tar.offset
+    path = tmp_path / "train.tar"
+    if where == "at a member's end":
+        for end in (members[9].offset, whole):
+            path.write_bytes(data[:end])
+            with pytest.raises(SourceError, match="the two blocks of zeros at its end are missing.*download"):
+                find([path])
+    else:
+        path.write_bytes(data[: whole + 512])
+        assert counts(find([path])) == {"train": 6}
+
+
+def test_shards_of_an_unlabelled_test_split(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_shard(shards / "test-0.tar", [("a.jpg", picture(0)), ("b.jpg", picture(1)), ("b.cls", b"-1")])
+    assert counts(find([shards])) == {"train": 12, "val": 3}
+    assert "Left out: 2 pictures of test without a label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["2000000000", "9999999999999999999"])
+def test_label_of_a_shard_that_is_no_class_number(tmp_path: Path, text: str) -> None:
+    (tmp_path / "train.tar").write_bytes(shard(range(3), lambda key: text if key == 1 else key))
+    with pytest.raises(SourceError, match=r"^train\.tar/00001\.jpg has the label [0-9,]+, which is too high"):
+        find([tmp_path / "train.tar"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_class_numbers_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    files = [member for key in range(2) for member in ((f"{key}.jpg", picture(key)), (f"{key}.cls", str(key).encode(encoding)))]
+    assert labels(find([write_shard(tmp_path / "train.tar", files)])) == [0, 1]
+
+
+def test_a_macs_shadow_files_in_a_shard_are_passed_over(tmp_path: Path) -> None:
+    files = [
+        file
+        for key in range(2)
+        for file in ((f"._{key}.jpg", b"x"), (f"{key}.jpg", picture(key)), (f"{key}.cls", str(key).encode()))
+    ]
+    assert counts(find([write_shard(tmp_path / "train.tar", files)])) == {"train": 2}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_class_names_in_any_encoding(shards: Path, encoding: str) -> None:
+    (shards / "classnames.txt").write_bytes("café\nbee\ncafé\n".encode(encoding))
+    assert find([shards]).classes == ("café", "bee", "café (2)")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_ilsvrc_ground_truth_in_any_encoding(ilsvrc: Path, encoding: str) -> None:
+    caffe_list(ilsvrc)
+    (ilsvrc / "val.txt").write_bytes((ilsvrc / "val.txt").read_text().replace("\n", "\r\n").encode(encoding))
+    assert labels(find([ilsvrc]), "val") == VAL_LABELS
+
+
+# --- more IDX -------------------------------------------------------------------------------------------------------------
+
+
+def test_idx_compressed_beside_unpacked_counts_once(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in list(digits.iterdir()):
+        file.with_name(file.name + ".gz").write_bytes(gzip.compress(file.read_bytes()))
+    source = find([digits])
+    assert counts(source) == {"train": 12, "test": 4}
+    assert not any(item.path.endswith(".gz") for items in source.splits.values() for item in items)
+    assert "Left out: 2 compressed files beside the same file unpacked" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("others", [("emnist-letters", "emnist-digits"), ("emnist-letters", "")])
+def test_several_idx_sets_in_one_folder(tmp_path: Path, others: tuple[str, str]) -> None:
+    """EMNIST's six lie in one folder; the message says how to choose, and that works."""
+    for prefix in others:
+        for split in ("train", "test"):
+            write_idx(tmp_path / "sets", f"{prefix}-{split}" if prefix else split)
+    with pytest.raises(SourceError, match=r"holds 2 data sets \(.*emnist-letters\): name the picture files of one") as caught:
+        find([tmp_path / "sets"])
+    pattern = re.findall(r"alexnet prepare (.*) STORE", str(caught.value))[0]
+    assert counts(find(sorted(Path("/").glob(pattern.lstrip("/"))))) == {"test": 12, "train": 12}
+
+
+def test_idx_labels_from_one_on(tmp_path: Path) -> None:
+    """EMNIST's letters."""
+    assert find([write_idx(tmp_path / "letters", labels=idx(LABELS + 1))]).classes == ("1", "2", "3")
+
+
+def test_idx_that_claims_more_than_it_has(tmp_path: Path) -> None:
+    """No memory is taken for what a header claims."""
+    header = bytes([0, 0, 8, 3]) + np.array([2**31 - 1, 2**15, 2**15], ">u4").tobytes()
+    with pytest.raises(SourceError, match="cut short"):
+        find([write_idx(tmp_path / "plain", images=header)])
+    write_idx(tmp_path / "packed")
+    (tmp_path / "packed/train-images-idx3-ubyte").unlink()
+    (tmp_path / "packed/train-images-idx3-ubyte.gz").write_bytes(gzip.compress(header))
+    with pytest.raises(SourceError, match=r"unpacks to [0-9,]+ bytes: unpack it with gunzip first"):
+        find([tmp_path / "packed"])
+
+
+def test_idx_pictures_without_pixels(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="holds pictures without pixels"):
+        find([write_idx(tmp_path / "digits", images=idx(np.zeros((12, 0, 4), np.uint8)))])
+
+
+# --- the inputs that went wrong -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("case", "classes", "expected"),
+    [
+        ("01-equal-names", ("missile", "cat", "missile (2)", "dog"), {"test": 8, "train": 12}),
+        ("03-webdataset/training-testing-names", None, {"test": 6, "train": 12}),
+        ("03-webdataset/keys-restart", None, {"train": 12}),
+        ("03-webdataset/one-based", ("1", "2", "3"), {"train": 12}),
+        ("04-classnames-latin1", ("café", "hund", "katze"), None),
+        ("04-classnames-bom", ("café", "hund", "katze"), None),
+        ("05-idx/letters", tuple(map(str, range(1, 27))), None),
+        ("05-idx/gz-and-unpacked", None, None),
+        ("07-parquet/neverclass.parquet", ("a", "b", "c"), {"train": 12}),
+        ("10-synology", ("cat", "dog"), {"train": 10}),
+    ],
+)  # fmt: skip
+def test_cases(shared: Path, case: str, classes: tuple[str, ...] | None, expected: dict[str, int] | None) -> None:
+    source = find([shared / "cases" / case])
+    assert classes is None or source.classes == classes
+    assert expected is None or counts(source) == expected
+    seen = [(item.path.removesuffix(".gz"), item.place) for items in source.splits.values() for item in items]
+    assert len(seen) == len(set(seen)), "each picture once"
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ("03-webdataset/cut-at-a-member", "the two blocks of zeros at its end are missing"),
+        ("03-webdataset/huge-label", "which is too high to be the number of a class"),
+        ("07-parquet/bigid.parquet", "which is too high to be the number of a class"),
+        ("07-parquet/listimage.parquet", "has a column image of type list"),
+    ],
+)
+def test_cases_that_are_refused(shared: Path, case: str, reason: str) -> None:
+    with pytest.raises(SourceError, match=reason) as caught:
+        find([shared / "cases" / case])
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_case_mask(shared: Path) -> None:
+    source = find([shared / "cases/03-webdataset/mask"])
+    assert all(item.name.endswith(".jpg") for item in source.splits["train"])
+
+
+def test_case_repository(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    shutil.copy(shared / "cases/07-parquet/repo.parquet", tmp_path / "data")
+    assert find([tmp_path]).classes == ("tench", "goldfish", "shark")
+
+
+@pytest.mark.parametrize(
+    ("archive", "folder", "classes", "expected"),
+    [
+        ("01-latin1-folders", "photos", {r"caf\xe8", r"caf\xe9"}, None),
+        ("02-training-testing", "scans", {"glioma", "meningioma", "notumor"}, {"train": 18, "test": 9}),
+    ],
+)
+def test_cases_in_archives(
+    shared: Path, tmp_path: Path, archive: str, folder: str, classes: set[str], expected: dict[str, int] | None
+) -> None:
+    with tarfile.open(shared / f"cases/{archive}.tar.gz", errors="surrogateescape") as tar:
+        tar.extractall(tmp_path, filter="data")
+    source = find([tmp_path / folder])
+    assert classes <= set(source.classes)
+    assert len(set(source.classes)) == len(source.classes)
+    assert expected is None or counts(source) == expected

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 def prepare(
     paths: Positional[Annotated[tuple[Path, ...], arg(metavar="SOURCE [SOURCE ...] STORE")]],
+    train: Path | None = None,
+    test: Path | None = None,
+    image: str | None = None,
     size: int = paper.STORED_SIZE,
     resize: Literal["short-side", "squash"] = "short-side",
     hold_out: float = 0.1,
@@ -32,8 +35,14 @@ def prepare(
     truncated, of an unknown format, or with more than 89,478,485 pixels, which is taken for a decompression bomb) are skipped
     and listed. If interrupted, the same command goes on.
 
+    The parts for training and testing are recognised by their names: train, Training, training_set, seg_train and test, val,
+    dev, holdout ... If that fails, name them: alexnet prepare --train PATH --test PATH STORE
+
     Args:
-        paths: the source (a folder, or files), then the store's folder.
+        paths: the source (a folder, or files), then the store's folder. The store alone if --train names the source.
+        train: the part to train on, whatever its name: a file, or a folder whose folders are the classes.
+        test: the part to test with; if not given, a share of the part to train on is held out.
+        image: ending of the picture to take where a key of WebDataset shards has several; jpg before others if not given.
         size: side of the stored squares in pixels, even. Training takes crops of at most this size.
         resize: scale the short side and keep the centre square, or squash the whole picture into the square.
         hold_out: share of each class that is kept for testing if the source has no split of its own.
@@ -43,10 +52,15 @@ def prepare(
     """
     from alexnet.data.prepare import prepare as run
 
-    if len(paths) < 2:
+    if len(paths) < (1 if train or test else 2):
         raise SourceError("prepare needs a source and a store: alexnet prepare photos/ store/")
     *source, store = paths
-    _describe(run(source, store, size=size, resize=resize, hold_out=hold_out, seed=seed, strict=strict, workers=workers))
+    _describe(
+        run(
+            source, store, train=train, test=test, image=image, size=size, resize=resize, hold_out=hold_out, seed=seed,
+            strict=strict, workers=workers,
+        )
+    )  # fmt: skip
 
 
 def verify(folder: Positional[Path], data: Path | None = None) -> None:

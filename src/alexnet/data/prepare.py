@@ -53,6 +53,9 @@ def prepare(
     paths: Sequence[Path],
     store: Path,
     *,
+    train: Path | None = None,
+    test: Path | None = None,
+    image: str | None = None,
     size: int = paper.STORED_SIZE,
     resize: Resize = "short-side",
     hold_out: float = HOLD_OUT,
@@ -63,7 +66,9 @@ def prepare(
     """Decode, shrink and write every picture of a source.
 
     Args:
-        paths: the source, see `sources.find`.
+        paths: the source, see `sources.find`; empty if its parts are named.
+        train, test: the parts of the source by hand, see `sources.find`.
+        image: which picture of a key of a WebDataset shard to take, see `sources.find`.
         store: folder to write; it must be new, empty, or an unfinished store of the same source and settings.
         size: side of the stored squares in pixels, even.
         resize: how a picture becomes a square.
@@ -81,9 +86,10 @@ def prepare(
     if workers is not None and workers < 1:
         raise StoreError(f"workers (={workers}) must be at least 1.")
     holding.check_share(hold_out)
-    if inside := [path for path in paths if path.is_dir() and path.resolve() in store.resolve().parents]:
+    named = [path for path in (*paths, train, test) if path]
+    if inside := [path for path in named if path.is_dir() and path.resolve() in store.resolve().parents]:
         raise StoreError(f"{store} lies inside its source {inside[0]}: name a folder elsewhere.")
-    source = sources.find(paths)
+    source = sources.find(paths, train=train, test=test, image=image)
     if len(source.splits) == 1:
         source = holding.hold_out(source, hold_out, seed)
         say(f"The {source.kind} has no split for testing: {hold_out:.0%} of each class is held out as val (seed {seed}).")

@@ -76,7 +76,8 @@ def _find_parts(paths: Sequence[Path], train: Path | None, test: Path | None, im
     kinds = {split: _one_kind([path], left_out) for split, path in parts.items()}
     if len({kind for kind, _ in kinds.values()}) > 1:
         raise SourceError(
-            " and ".join(f"{parts[split]} holds {kind}" for split, (kind, _) in kinds.items()) + ": expected one kind."
+            " and ".join(f"{parts[split]} holds {kind}" for split, (kind, _) in kinds.items())
+            + ": both parts must be of one kind."
         )
     kind = kinds[TRAIN][0]
     if kind == "folder":

@@ -65,6 +65,7 @@ def idx(splits: Mapping[str, Sequence[Path]], left_out: LeftOut) -> Source:
     Raises:
         SourceError: a file is damaged, or has no labels beside it.
     """
+    idx_array.cache_clear()  # files may have changed since they were read for another source
     items: dict[str, list[Item]] = {}
     for split, files in splits.items():
         for path in files:

@@ -74,10 +74,11 @@ def _named(labels: Counter[int], names: Sequence[str], where: str, left_out: Lef
 
 
 def _labelled(split: str, items: list[Item], left_out: LeftOut) -> list[Item]:
-    for item in items:
-        if item.label == UNLABELLED:
-            left_out.add(f"picture{{s}} of {split} without a label", item.name)
-    return [item for item in items if item.label != UNLABELLED]
+    labelled = [item for item in items if item.label != UNLABELLED]
+    if missing := len(items) - len(labelled):
+        example = next(item.name for item in items if item.label == UNLABELLED)
+        left_out.add(f"picture{{s}} of {split} without a label", example, missing)
+    return labelled
 
 
 def _note_unused(unused: list[str], of: int, left_out: LeftOut) -> None:
@@ -87,7 +88,8 @@ def _note_unused(unused: list[str], of: int, left_out: LeftOut) -> None:
 
 
 def _trained(split: str, items: list[Item], trained: set[int], left_out: LeftOut) -> list[Item]:
-    for item in items:
-        if item.label not in trained:
-            left_out.add(f"picture{{s}} of {split} of a class that has none to train on", item.name)
-    return [item for item in items if item.label in trained]
+    known = [item for item in items if item.label in trained]
+    if missing := len(items) - len(known):
+        example = next(item.name for item in items if item.label not in trained)
+        left_out.add(f"picture{{s}} of {split} of a class that has none to train on", example, missing)
+    return known

@@ -26,6 +26,8 @@ def parquet(splits: Mapping[str, Sequence[Path]], left_out: LeftOut) -> Source:
     Raises:
         SourceError: a file is not an image parquet, or files disagree about the classes.
     """
+    _file.cache_clear()  # files may have changed since they were read for another source
+    _group.cache_clear()
     names: tuple[str, ...] | None = None
     first: Path | None = None
     items: dict[str, list[Item]] = {}

@@ -137,6 +137,6 @@ def _commands(root: Path, folders: Sequence[Path]) -> str:
         test = Path("FOLDER")
     command = "alexnet prepare --train"
     return (
-        f"\n  If they are splits:  {command} {shlex.quote(str(train))} --test {shlex.quote(str(test))} STORE"
-        f"\n  If they are classes: {command} {shlex.quote(str(root))} STORE"
+        f" If they are splits: {command} {shlex.quote(str(train))} --test {shlex.quote(str(test))} STORE. "
+        f"If they are classes: {command} {shlex.quote(str(root))} STORE"
     )

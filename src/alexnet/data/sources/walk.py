@@ -27,14 +27,19 @@ class LeftOut:
         counts: how many, by reason. A reason has the form "hidden folder{s}", where {s} is the ending of the plural.
         examples: the first of each reason.
         notes: whole sentences about what was guessed or left out.
+        seen: reasons with their examples: a folder that is listed twice counts once.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    seen: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, reason: str, example: str, count: int = 1) -> None:
-        """Count `count` more for one reason."""
+        """Count `count` more for one reason, unless this example of it was counted before."""
+        if (reason, example) in self.seen:
+            return
+        self.seen.add((reason, example))
         self.counts[reason] = self.counts.get(reason, 0) + count
         self.examples.setdefault(reason, example)
 
