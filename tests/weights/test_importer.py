@@ -183,7 +183,7 @@ def test_half_floats_are_widened_and_said(tmp_path: Path) -> None:
     save_file(half, tmp_path / "half.safetensors")
     back, foreign = import_weights(tmp_path / "half.safetensors", "caffe")
     assert all(torch.equal(back.model.state_dict()[name], value.float()) for name, value in half.items())
-    assert "conv1.bias was torch.float16, now torch.float32" in foreign.notes
+    assert foreign.notes == ("its weights were torch.float16, now torch.float32",)
 
 
 def test_class_names(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from alexnet import paper
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, SpatialNorm
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
@@ -25,6 +26,7 @@ from alexnet.variants import LAYER_NAMES, Step, Variant, get, named
 
 #: Steps of a block by the type of their operation; dropout is no part of a block.
 STEPS: dict[type[Op], Step] = {Conv: "conv", ReLU: "relu", LRN: "norm", SpatialNorm: "spatial", MaxPool: "pool"}
+PARAMETERS = tuple(f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", "bias"))
 #: Fields that a graph decides, in the order in which data meets them.
 STRUCTURE = ("conv1_padding", "block1", "block2", "block5", "lrn_window", "lrn_coefficient", "lrn_k")
 
@@ -128,8 +130,9 @@ def _own(foreign: Foreign, own: Variant, variant: str | Variant | None, input_si
 
 
 def _check_names(foreign: Foreign) -> None:
-    expected = {f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", "bias")}
-    missing, strange = sorted(expected - set(foreign.tensors)), sorted(set(foreign.tensors) - expected)
+    if other := _another_network(foreign.tensors):
+        raise CheckpointError(f"the {foreign.format} file holds another network: {other}.")
+    missing, strange = sorted({*PARAMETERS} - {*foreign.tensors}), sorted({*foreign.tensors} - {*PARAMETERS})
     if missing or strange:
         what = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has {', '.join(strange)}"] * bool(strange)
         raise CheckpointError(
@@ -141,6 +144,21 @@ def _check_names(foreign: Foreign) -> None:
             raise CheckpointError(
                 f"the {foreign.format} file has {name} of shape {tuple(tensor.shape)}: it must have {rank} dimensions."
             )
+
+
+def _another_network(tensors: Mapping[str, Tensor]) -> str | None:
+    """What shows at once that tensors are no AlexNet's; None if nothing does."""
+    statistics = next((name for name in tensors if name.endswith((".running_mean", ".num_batches_tracked"))), None)
+    blocks = next((name for name in tensors if name.startswith("layer1.")), None)
+    if blocks:
+        return f"it has residual blocks ({blocks}), as a ResNet has"
+    if statistics:
+        return f"it has batch normalisation ({statistics}), and no AlexNet has any"
+    weights = [tensor.dim() for name, tensor in tensors.items() if name.endswith("weight")]
+    convolutions, fully = weights.count(4), weights.count(2)
+    if convolutions > len(paper.KERNELS) or fully > len(LAYER_NAMES) - len(paper.KERNELS):
+        return f"it has {convolutions} convolutions and {fully} fully connected layers, and an AlexNet has 5 and 3"
+    return None
 
 
 def _widths(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -225,6 +243,13 @@ def check_shapes(tensors: Mapping[str, Tensor], variant: Variant) -> None:
         if found == shape:
             continue
         if name == "fc6.weight" and found[0] == shape[0]:
+            whole = named()[variant.name].input_size if variant.name in named() else variant.input_size
+            if whole != variant.input_size and found == shapes(replace(variant, input_size=whole))[name]:
+                raise CheckpointError(
+                    f"fc6 reads {found[1]} inputs, its maps at {whole} x {whole} pixels. At {variant.input_size} only "
+                    "an adaptive pooling before it, torchvision's, would give as many, and no AlexNet here has one: import it "
+                    f"at {whole}, without --input-size."
+                )
             raise CheckpointError(
                 f"fc6 reads {found[1]} inputs, where {variant.name!r} has {shape[1]} at {variant.input_size} x "
                 f"{variant.input_size} pixels: name the side with --input-size."

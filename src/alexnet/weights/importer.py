@@ -20,7 +20,7 @@ from alexnet.model import AlexNet
 from alexnet.text import read_names
 from alexnet.variants import Variant, named
 from alexnet.weights import caffe_read, check, imagenet, native, npy, onnx_read, torchvision
-from alexnet.weights.foreign import Foreign, check_finite, fit
+from alexnet.weights.foreign import PARAMETERS, Foreign, check_finite, fit
 from alexnet.weights.native import Trained
 
 #: RGB, 0-255. Caffe's mean image averaged over its pixels; torchvision's transforms.Normalize times 255.
@@ -133,16 +133,19 @@ def _recognised(path: Path) -> tuple[Path, Format]:
 
 
 def _checked(path: Path, foreign: Foreign) -> Foreign:
-    """Every tensor float32, finite, and in one piece."""
-    tensors, notes = {}, list(foreign.notes)
-    for name, tensor in foreign.tensors.items():
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{path}: {name} holds {tensor.dtype}; weights must be floating-point numbers.")
-        if tensor.dtype != torch.float32:
-            notes.append(f"{name} was {tensor.dtype}, now torch.float32")
-        tensors[name] = tensor.float().contiguous()  # first: a float64 may be finite and too large for a float32
+    """Every parameter float32, finite, and in one piece. Other tensors are left as they are: `fit` says what they are."""
+    tensors, widened = dict(foreign.tensors), set()
+    for name in PARAMETERS:
+        if name not in tensors:
+            continue
+        if not tensors[name].is_floating_point():
+            raise CheckpointError(f"{path}: {name} holds {tensors[name].dtype}; weights must be floating-point numbers.")
+        if tensors[name].dtype != torch.float32:
+            widened.add(str(tensors[name].dtype))
+        tensors[name] = tensors[name].float().contiguous()  # first: a float64 may be finite and too large for a float32
         check_finite(path, name, tensors[name])
-    return replace(foreign, tensors=tensors, notes=tuple(notes))
+    notes = [f"its weights were {' and '.join(sorted(widened))}, now torch.float32"] * bool(widened)
+    return replace(foreign, tensors=tensors, notes=(*foreign.notes, *notes))
 
 
 def import_weights(

@@ -6,11 +6,10 @@ in / groups, out) and fully connected layers as (in, out). TensorFlow's maps hav
 (`DataReshaper`) also put the rows of fc6 into H, W, C order; we read and write them so. There is no graph in it: the network is
 Caffe's, its input BGR.
 
-A pickle is a program for a small stack machine, and loading one may run anything. Here none is loaded: `_Reader` knows the
-thirty-odd instructions that a pickled dictionary of arrays consists of and, of the functions that a pickle may name, the four
-that rebuild an array, which it does not call either but answers itself. Whatever else a file names, such as os.system, is an
-error that says so. Every instruction takes at least a byte of the file, there may be 100,000 (the published file has some 500),
-strings are read if the file has as many bytes, and an array must have as many bytes as its shape says.
+Its pickle is read by `pickled.py`, which executes nothing: of the functions that a pickle may name,
+`_Reader` knows the four that rebuild an array, which it does not call either but answers itself.
+Whatever else a file names, such as os.system, is an error that says so. An array must have as many
+bytes as its shape says.
 
 An `.npz` is a zip of `.npy` members under our names, conv1.weight ... fc8.bias, in our layout; it says nothing of a network.
 """
@@ -20,8 +19,8 @@ import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from math import isqrt, prod
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -35,12 +34,11 @@ from torch import Tensor
 from alexnet.errors import CheckpointError, nearest
 from alexnet.files import write_parts
 from alexnet.variants import LAYER_NAMES, Variant
-from alexnet.weights.foreign import Foreign, plain_tensors, reading, same_structure
+from alexnet.weights import pickled
+from alexnet.weights.foreign import PARAMETERS, Foreign, plain_tensors, reading, same_structure
 
 MAGIC = b"\x93NUMPY"
-PARAMETERS = tuple(f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", "bias"))
 
-_MAX_INSTRUCTIONS = 100_000
 #: The largest layer of the largest variant takes 151 MB.
 _MAX_MEMBER = 1 << 30
 #: Trained float32 weights hardly compress; zeros compress a thousandfold.
@@ -64,13 +62,6 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 # ---------------------------------------------------------------- the pickle
-
-
-@dataclass(frozen=True)
-class _Name:
-    """A function or class that a pickle names; nothing is imported."""
-
-    text: str
 
 
 @dataclass
@@ -97,129 +88,45 @@ _KNOWN = {
 }  # fmt: skip
 
 
-@dataclass
-class _Reader:
-    """The stack machine that reads a pickled dictionary of arrays, and nothing else.
+class _Reader(pickled.Reader):
+    """Reads a pickled dictionary of arrays, and nothing else."""
 
-    Attributes:
-        left: bytes of the file that have not been read.
-        text: bytes that may still be made of text; a pickle of protocol 2 keeps bytes as text, and could do so again and again.
-    """
+    codes = pickled.DATA
+    steps = 100_000  # the published file has some 500
+    purpose = "no dictionary of arrays"
 
-    file: BinaryIO
-    left: int
-    text: int
-    stack: list[Any] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)
-    memo: dict[int, Any] = field(default_factory=dict)
+    def __init__(self, file: BinaryIO, left: int) -> None:
+        super().__init__(file, left, "bytes")
+        self.text = (
+            left  # bytes that may still be made of text: protocol 2 keeps bytes as text, and could do so again and again
+        )
 
-    def run(self) -> Any:
-        """The object that the pickle stands for.
+    def find_class(self, module: str, name: str) -> pickled.Named:
+        named = super().find_class(module, name)
+        if named.text not in _KNOWN:
+            self.call(named.text, ())
+        return named
 
-        Raises:
-            CheckpointError: an instruction, a name or a length that no dictionary of arrays needs.
-        """
-        for _ in range(_MAX_INSTRUCTIONS):
-            code = self.take(1)
-            if code == pickle.STOP:
-                return self.pop()
-            if code not in _INSTRUCTIONS:
-                raise CheckpointError(f"its pickle has the instruction {code!r}, which no dictionary of arrays needs")
-            try:
-                _INSTRUCTIONS[code](self)
-            except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error) as error:
-                if isinstance(error, CheckpointError):
-                    raise
-                raise CheckpointError(f"its pickle is damaged at instruction {code!r}") from error
-        raise CheckpointError(f"its pickle has more than {_MAX_INSTRUCTIONS:,} instructions, where an AlexNet takes hundreds")
+    def key(self, key: Any) -> str:
+        return _word(key)
 
-    def take(self, length: int) -> bytes:
-        if not 0 <= length <= self.left:
-            raise CheckpointError(f"it is cut short: {length:,} bytes should follow, and there are {self.left:,}")
-        self.left -= length
-        data = self.file.read(length)
-        if len(data) != length:
-            raise CheckpointError("it became shorter while it was read")
-        return data
-
-    def unpack(self, form: str) -> int:
-        return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
-
-    def protocol(self) -> None:
-        version = self.unpack("<B")
-        if version > 4:
-            raise CheckpointError(f"its pickle is of protocol {version}; np.save writes 2 to 4")
-
-    def line(self) -> str:
-        line = self.file.readline(200)
-        self.left -= len(line)
-        if not line.endswith(b"\n"):
-            raise CheckpointError("its pickle names something without an end")
-        return line[:-1].decode("ascii", "replace")
-
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
-    def pop(self) -> Any:
-        """The top of the stack, above the last mark."""
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise CheckpointError("its pickle takes more from its stack than it put there")
-        return self.stack.pop()
-
-    def pop_mark(self) -> list[Any]:
-        start = self.marks.pop()
-        items, self.stack[start:] = self.stack[start:], []
-        return items
-
-    def pop_tuple(self, length: int) -> None:
-        self.push(tuple(reversed([self.pop() for _ in range(length)])))
-
-    def name(self, module: Any, name: Any) -> None:
-        text = f"{module}.{name}"
-        if text not in _KNOWN:
-            raise CheckpointError(
-                f"its pickle wants to execute {text[:100]}, which no dictionary of arrays needs: it is refused"
-            )
-        self.push(_Name(_KNOWN[text]))
-
-    def global_two(self) -> None:
-        name, module = self.pop(), self.pop()
-        self.name(_word(module), _word(name))
-
-    def memoize(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    def append(self, items: Iterable[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, list):
-            raise TypeError
-        target.extend(items)
-
-    def set_items(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, dict) or len(items) % 2:
-            raise TypeError
-        target.update((_word(key), value) for key, value in zip(items[::2], items[1::2], strict=True))
-
-    def reduce(self) -> None:
-        """Answer the call of a known function; its arguments are checked and otherwise not used."""
-        arguments, function = self.pop(), self.pop()
-        match function, arguments:
-            case _Name("reconstruct"), (_Name("ndarray"), (0,), b"b" | "b"):
-                self.push(_Array())
-            case _Name("dtype"), (bytes() | str() as code, bool() | int(), bool() | int()):
-                self.push(_Type(_word(code)))
-            case _Name("encode"), (str() as text, "latin1" | b"latin1"):
+    def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        """Answers a known function; its arguments are checked and otherwise not used."""
+        match _KNOWN.get(name), arguments:
+            case "reconstruct", (pickled.Named("numpy.ndarray"), (0,), b"b" | "b"):
+                return _Array()
+            case "dtype", (bytes() | str() as code, bool() | int(), bool() | int()):
+                return _Type(_word(code))
+            case "encode", (str() as text, "latin1" | b"latin1"):
                 self.text -= len(text)
                 if self.text < 0:
                     raise CheckpointError("its pickle makes more text into bytes than it has")
-                self.push(text.encode("latin1"))
-            case _:
-                raise TypeError
+                return text.encode("latin1")
+            case None, _:
+                return super().call(name, arguments)
+        raise TypeError
 
-    def build(self) -> None:
-        """Give the array or the type on the stack its state."""
-        state, target = self.pop(), self.stack[-1]
+    def give(self, target: Any, state: Any) -> None:
         match target, state:
             case _Type(), (_, bytes() | str() as order, None, None, None, -1, -1, _):
                 target.order = _word(order)
@@ -255,60 +162,6 @@ def _rebuild(shape: tuple[Any, ...], kind: _Type, fortran: bool, data: Any) -> A
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _string(form: str, text: bool = False) -> Callable[[_Reader], object]:
-    def instruction(reader: _Reader) -> None:
-        data = reader.take(reader.unpack(form))
-        reader.push(data.decode("utf-8") if text else data)
-
-    return instruction
-
-
-def _constant(make: Callable[[], Any]) -> Callable[[_Reader], object]:
-    return lambda reader: reader.push(make())
-
-
-_INSTRUCTIONS: dict[bytes, Callable[[_Reader], object]] = {
-    pickle.PROTO: _Reader.protocol,
-    pickle.FRAME: lambda reader: reader.take(8),  # how long a stretch to read at once: of no use here
-    pickle.MARK: lambda reader: reader.marks.append(len(reader.stack)),
-    pickle.GLOBAL: lambda reader: reader.name(reader.line(), reader.line()),
-    pickle.STACK_GLOBAL: _Reader.global_two,
-    pickle.REDUCE: _Reader.reduce,
-    pickle.BUILD: _Reader.build,
-    pickle.BINPUT: lambda reader: reader.memoize(reader.unpack("<B")),
-    pickle.LONG_BINPUT: lambda reader: reader.memoize(reader.unpack("<I")),
-    pickle.MEMOIZE: lambda reader: reader.memoize(len(reader.memo)),
-    pickle.BINGET: lambda reader: reader.push(reader.memo[reader.unpack("<B")]),
-    pickle.LONG_BINGET: lambda reader: reader.push(reader.memo[reader.unpack("<I")]),
-    pickle.EMPTY_DICT: _constant(dict),
-    pickle.EMPTY_LIST: _constant(list),
-    pickle.EMPTY_TUPLE: _constant(tuple),
-    pickle.NONE: _constant(lambda: None),
-    pickle.NEWTRUE: _constant(lambda: True),
-    pickle.NEWFALSE: _constant(lambda: False),
-    pickle.TUPLE: lambda reader: reader.push(tuple(reader.pop_mark())),
-    pickle.TUPLE1: lambda reader: reader.pop_tuple(1),
-    pickle.TUPLE2: lambda reader: reader.pop_tuple(2),
-    pickle.TUPLE3: lambda reader: reader.pop_tuple(3),
-    pickle.APPEND: lambda reader: reader.append([reader.pop()]),
-    pickle.APPENDS: lambda reader: reader.append(reader.pop_mark()),
-    pickle.SETITEM: lambda reader: reader.set_items([reader.pop(), reader.pop()][::-1]),
-    pickle.SETITEMS: lambda reader: reader.set_items(reader.pop_mark()),
-    pickle.BININT: lambda reader: reader.push(reader.unpack("<i")),
-    pickle.BININT1: lambda reader: reader.push(reader.unpack("<B")),
-    pickle.BININT2: lambda reader: reader.push(reader.unpack("<H")),
-    pickle.LONG1: lambda reader: reader.push(int.from_bytes(reader.take(reader.unpack("<B")), "little", signed=True)),
-    pickle.SHORT_BINSTRING: _string("<B"),
-    pickle.BINSTRING: _string("<i"),
-    pickle.SHORT_BINBYTES: _string("<B"),
-    pickle.BINBYTES: _string("<I"),
-    pickle.BINBYTES8: _string("<Q"),
-    pickle.SHORT_BINUNICODE: _string("<B", text=True),
-    pickle.BINUNICODE: _string("<I", text=True),
-    pickle.BINUNICODE8: _string("<Q", text=True),
-}
-
-
 # ---------------------------------------------------------------- bvlc_alexnet.npy
 
 
@@ -333,7 +186,7 @@ def _dictionary(file: BinaryIO, size: int) -> dict[str, list[NDArray[Any]]]:
     if dtype != np.dtype(object) or shape:
         raise CheckpointError(f"it holds one array of {dtype} {shape}, where a dictionary of layers was expected")
     left = size - file.tell()
-    value = _Reader(file, left, text=left).run()
+    value = _Reader(file, left).load()
     content = value.value if isinstance(value, _Array) else value
     if not isinstance(content, dict):
         raise CheckpointError("it holds no dictionary of layers")
@@ -390,8 +243,8 @@ def _maps(weight: NDArray[Any], maps: int) -> NDArray[Any]:
 
 
 def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor]) -> None:
-    """Write a file like `bvlc_alexnet.npy`, atomically: `np.load(path, allow_pickle=True, encoding="latin1").item()` reads it,
-    in Python 2 and 3 and with every version of NumPy.
+    """Write a file like `bvlc_alexnet.npy`, atomically: `np.load(path, allow_pickle=True).item()` reads it with any `encoding`
+    that a program names, and with every version of NumPy. The layers' names are `str` in each.
 
     Raises:
         CheckpointError: a network that is not built as Caffe's, tensors of another network, or a file that cannot be written.
@@ -407,11 +260,12 @@ def _unseen(variant: Variant) -> tuple[str, ...]:
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The file, piece by piece: protocol 2 with Python 2's strings, so that the programs of 2016 read it."""
+    """The file, piece by piece. Protocol 3 is the first to tell bytes from text: in protocol 2 the names
+    were bytes for programs that load with `encoding="bytes"`, and those that name no encoding failed."""
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"
     header = header.ljust(-(-(len(MAGIC) + 5 + len(header)) // 64) * 64 - len(MAGIC) - 5) + b"\n"
     yield MAGIC + b"\x01\x00" + struct.pack("<H", len(header)) + header
-    yield pickle.PROTO + b"\x02" + _EMPTY_ARRAY + pickle.MARK
+    yield pickle.PROTO + b"\x03" + _EMPTY_ARRAY + pickle.MARK
     yield _number(1) + pickle.EMPTY_TUPLE + _dtype("O8", "|", 63) + pickle.NEWFALSE + pickle.EMPTY_LIST
     yield pickle.EMPTY_DICT + pickle.MARK
     for name in LAYER_NAMES:
@@ -438,15 +292,15 @@ def _theirs(name: str, tensors: Mapping[str, Tensor]) -> NDArray[np.float32]:
 
 _EMPTY_ARRAY = (
     pickle.GLOBAL + b"numpy.core.multiarray\n_reconstruct\n" + pickle.GLOBAL + b"numpy\nndarray\n"
-    + pickle.BININT1 + b"\0" + pickle.TUPLE1 + pickle.SHORT_BINSTRING + b"\1b" + pickle.TUPLE3 + pickle.REDUCE
+    + pickle.BININT1 + b"\0" + pickle.TUPLE1 + pickle.SHORT_BINBYTES + b"\1b" + pickle.TUPLE3 + pickle.REDUCE
 )  # fmt: skip
 
 
 def _array_parts(array: NDArray[np.float32]) -> Iterator[bytes | memoryview]:
-    if array.nbytes > 0x7FFFFFFF:
-        raise CheckpointError(f"an array of {array.nbytes:,} bytes is too large for this format: its strings end at 2 GiB.")
+    if array.nbytes > 0xFFFFFFFF:
+        raise CheckpointError(f"an array of {array.nbytes:,} bytes is too large for this format: its arrays end at 4 GiB.")
     yield _EMPTY_ARRAY + pickle.MARK + _number(1) + pickle.MARK + b"".join(map(_number, array.shape)) + pickle.TUPLE
-    yield _dtype("f4", "<", 0) + pickle.NEWFALSE + pickle.BINSTRING + struct.pack("<i", array.nbytes)
+    yield _dtype("f4", "<", 0) + pickle.NEWFALSE + pickle.BINBYTES + struct.pack("<I", array.nbytes)
     yield array.astype("<f4", copy=False).reshape(-1).data
     yield pickle.TUPLE + pickle.BUILD
 
@@ -462,7 +316,7 @@ def _number(value: int) -> bytes:
 
 
 def _short(text: str) -> bytes:
-    return pickle.SHORT_BINSTRING + bytes([len(text)]) + text.encode("ascii")
+    return pickle.BINUNICODE + struct.pack("<I", len(text)) + text.encode("ascii")
 
 
 # ---------------------------------------------------------------- .npz

@@ -1,16 +1,15 @@
 """torchvision's `state_dict` and its relatives: .pth files that PyTorch wrote, and safetensors without our header.
 
 torchvision numbers its layers by their places in two `nn.Sequential`s: features.0, .3, .6, .8, .10 and classifier.1, .4, .6.
-Keys may carry `module.` (from `DataParallel`, which PyTorch's own examples wrap around `features`) or `_orig_mod.` (from
-`torch.compile`), and may lie under `state_dict` or `model`, beside an optimiser's. Files are read with `weights_only=True`, so
-nothing in them is executed.
+People's files have them, or our own names, in many wrappings, which are taken off: `module.` (`DataParallel`, which PyTorch's
+own examples wrap around `features`, and `AveragedModel`) and `_orig_mod.` (`torch.compile`) anywhere, one prefix before all
+layers (Lightning's `model.`, `net.`, `backbone.`), and any dictionary around them (`state_dict`, beside an optimiser's). What
+is left out for it is said in a note. `torch_file.py` reads the files; nothing in them is executed.
 """
 
-import pickle
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +18,10 @@ from torch import Tensor
 from alexnet.errors import CheckpointError
 from alexnet.files import writing_weights
 from alexnet.variants import LAYER_NAMES, Variant
+from alexnet.weights import torch_file
 from alexnet.weights.foreign import Foreign, same_structure
+from alexnet.weights.pickled import Opaque
+from alexnet.weights.torch_file import Odd, Stored
 
 PLACES = (
     "features.0", "features.3", "features.6", "features.8", "features.10", "classifier.1", "classifier.4", "classifier.6",
@@ -27,27 +29,30 @@ PLACES = (
 TO_OURS = dict(zip(PLACES, LAYER_NAMES, strict=True))
 TO_THEIRS = dict(zip(LAYER_NAMES, PLACES, strict=True))
 WRAPPERS = ("module", "_orig_mod")  # DataParallel, torch.compile
-NESTED = ("state_dict", "model", "model_state_dict", "net")
+#: Where a checkpoint has its network, the likeliest first; under any other name it is found as well.
+NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+#: What one layer's weight is called, in torchvision's way and in ours.
+FIRST = (f"{PLACES[0]}.weight", f"{LAYER_NAMES[0]}.weight")
+DEEPEST = 4  # dictionaries in dictionaries
+T = TypeVar("T")
 
 
 def read(path: Path) -> Foreign:
     """Read a file that `torch.save` wrote.
 
     Raises:
-        CheckpointError: it is damaged, wants to execute code, or holds no AlexNet.
+        CheckpointError: it is damaged, wants to execute code, or holds no network.
     """
-    _refuse_bomb(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        wants = str(error).partition("GLOBAL ")[2].split(" ")[0]
-        reason = f"it wants to execute {wants}" if wants else "its pickle is damaged or no plain tensors"
-        raise CheckpointError(
-            f"{path} is refused: {reason}. Save the state_dict alone, torch.save(model.state_dict(), ...), and import that."
-        ) from error
-    except Exception as error:  # a damaged file shows as RuntimeError, EOFError, KeyError, ValueError, OverflowError ...
-        raise CheckpointError(f"{path} is damaged: PyTorch cannot read it ({_first_line(error)}).") from error
-    return _named(_tensors(path, content), "PyTorch")
+    with torch_file.opened(path) as file:
+        place, state, notes = _state(file.content)
+        averaged = [value for name, value in state.items() if _is_average(name) and isinstance(value, Stored)]
+        named, more = _unwrapped(state)
+        notes += more
+        _check_claims(path, named, file.size)
+        tensors = {name: file.tensor(stored) for name, stored in named.items()}
+        if averaged and averaged[0].shape == ():
+            notes.append(f"it is an average of {int(file.tensor(averaged[0]))} models (n_averaged)")
+    return _foreign(tensors, "PyTorch", [*([f"the network was taken from {place!r}"] if place else []), *notes])
 
 
 def read_safetensors(path: Path) -> Foreign:
@@ -61,7 +66,11 @@ def read_safetensors(path: Path) -> Foreign:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file ({error}).") from error
-    return _named(tensors, "safetensors")
+    try:
+        named, notes = _unwrapped(tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path} is refused: {error}.") from error
+    return _foreign(named, "safetensors", notes)
 
 
 def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor]) -> None:
@@ -76,53 +85,109 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor]) -> None:
         torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in renamed.items()}, temporary)
 
 
-def _refuse_bomb(path: Path) -> None:
-    """PyTorch stores its records uncompressed; a compressed one could unpack to anything."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"{path} is damaged: no whole zip archive ({error}).") from error
-    size = path.stat().st_size
-    if unpacked > size:
-        raise CheckpointError(
-            f"{path} is refused: its {size:,} bytes would unpack to {unpacked:,}, and PyTorch never compresses. "
-            "Write it again with torch.save."
-        )
+def _state(content: Any) -> tuple[str, dict[str, Any], list[str]]:
+    """Where in a checkpoint the network is, its names and tensors, and a note on others like it."""
+    found = list(_states(content, (), DEEPEST))
+    if not found:
+        if isinstance(content, Opaque):
+            raise CheckpointError(f"it holds an object of {content.name} without parameters; expected a state_dict")
+        raise CheckpointError(f"it holds a {type(content).__name__} without tensors; expected a state_dict, names and tensors")
+    networks = [
+        (place, state) for place, state in found if any(_unwrapped_name(name).endswith(FIRST) for name in state)
+    ] or found
+    likely = {name: number for number, name in enumerate(NESTED)}
+    networks.sort(key=lambda network: min((likely.get(key, len(NESTED)) for key in network[0]), default=-1))
+    (place, state), *others = networks
+    also = ", ".join(repr(".".join(other)) for other, _ in others)
+    return ".".join(place), state, [f"left out, as it holds a network too: {also}"] * bool(also)
 
 
-def _tensors(path: Path, content: Any) -> dict[str, Tensor]:
-    for key in NESTED:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+def _states(content: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every dictionary of tensors in what was saved, and every module, from the outside in."""
+    if isinstance(content, Opaque) and isinstance(content.state, dict) and "_modules" in content.state:
+        content = dict(_module(content, "", 20))
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}; expected a state_dict, names and tensors.")
-    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    left = path.stat().st_size
-    for name, value in tensors.items():
-        if value.layout != torch.strided or value.is_nested or value.device.type != "cpu":
-            raise CheckpointError(f"{path}: {name} is no plain tensor of numbers ({value.layout}, {value.device}).")
-        left -= value.numel() * value.element_size()  # a stride of 0 lets a few bytes claim to be any number of values
+        return
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    state = {name: value for name, value in named.items() if isinstance(value, Stored | Odd | Opaque)}
+    if any(isinstance(value, Stored | Odd) for value in state.values()):
+        yield place, state
+    for name, value in named.items() if depth else ():
+        yield from _states(value, (*place, name), depth - 1)
+
+
+def _module(module: Opaque, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """The names and tensors of a module that was saved whole, as its `state_dict` would have them."""
+    for kind in ("_parameters", "_buffers"):
+        entries = module.state.get(kind)
+        for name, value in entries.items() if isinstance(entries, dict) else ():
+            if value is not None:
+                yield f"{prefix}{name}", value
+    inner = module.state.get("_modules")
+    for name, value in inner.items() if isinstance(inner, dict) and depth else ():
+        if isinstance(value, Opaque) and isinstance(value.state, dict):
+            yield from _module(value, f"{prefix}{name}.", depth - 1)
+
+
+def _check_claims(path: Path, named: Mapping[str, Any], left: int) -> None:
+    """Every entry is a tensor of numbers, and together they are no more than the file holds."""
+    for name, value in named.items():
+        if isinstance(value, Opaque):
+            raise CheckpointError(f"{path}: {name} is an object of {value.name}, where a tensor was expected.")
+        if isinstance(value, Odd):
+            raise CheckpointError(f"{path}: {name} is no plain tensor of numbers, but one {value.kind}.")
+        left -= value.bytes  # a stride of 0 lets a few bytes claim to be any number of values
         if left < 0:
-            raise CheckpointError(f"{path}: {name} claims shape {tuple(value.shape)}, more than the file holds.")
-    return tensors
+            raise CheckpointError(f"{path}: {name} claims shape {value.shape}, more than the file holds.")
 
 
-def _named(tensors: Mapping[str, Tensor], how: str) -> Foreign:
-    """Tensors under torchvision's names or ours."""
-    plain = {".".join(part for part in name.split(".") if part not in WRAPPERS): tensor for name, tensor in tensors.items()}
-    if len(plain) < len(tensors):
+def _unwrapped(state: Mapping[str, T]) -> tuple[dict[str, T], list[str]]:
+    """The entries without what wraps their names, and notes on what was taken off or left out."""
+    plain = {_unwrapped_name(name): value for name, value in state.items()}
+    if len(plain) < len(state):
         raise CheckpointError(f"some of its names differ in {' or '.join(WRAPPERS)} alone: which ones are meant?")
-    if set(plain) & {f"{place}.weight" for place in PLACES}:
-        renamed = {}
-        for name, tensor in plain.items():
-            place, _, kind = name.rpartition(".")
-            renamed[f"{TO_OURS.get(place, place)}.{kind}"] = tensor
-        return Foreign(f"torchvision ({how})", renamed, variant="torchvision")
-    return Foreign(f"state_dict ({how})", plain)
+    plain = {name: value for name, value in plain.items() if not _is_average(name)}
+    prefix = _prefix(plain)
+    inside = {name.removeprefix(prefix): value for name, value in plain.items() if name.startswith(prefix)}
+    outside = [name for name in plain if not name.startswith(prefix)]
+    notes = [f"the prefix {prefix!r} was taken off its names"] * bool(prefix)
+    if outside:
+        notes.append(f"left out, as not under {prefix!r}: {', '.join(outside)[:200]}")
+    return inside, notes
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]
+def _unwrapped_name(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _is_average(name: str) -> bool:
+    """The count of models in PyTorch's `AveragedModel`."""
+    return name.rpartition(".")[2] == "n_averaged"
+
+
+def _prefix(names: Mapping[str, Any]) -> str:
+    """What comes before every layer's name: of several, what comes before most layers.
+
+    A residual block has layers called conv1 to conv3 as well: four must be there.
+    """
+    first = [name.removesuffix(end) for end in FIRST for name in names if name == end or name.endswith(f".{end}")]
+    layers = (*PLACES, *LAYER_NAMES)
+    counts = {prefix: sum(f"{prefix}{layer}.weight" in names for layer in layers) for prefix in first}
+    most = max(counts.values(), default=0)
+    best = [prefix for prefix, count in counts.items() if count == most]
+    if len(best) > 1 and most == len(LAYER_NAMES):
+        raise CheckpointError(
+            f"it holds {len(best)} networks, under {' and '.join(map(repr, best))}: save the state_dict of the right one alone"
+        )
+    return best[0] if most >= 4 else ""
+
+
+def _foreign(tensors: Mapping[str, Tensor], how: str, notes: list[str]) -> Foreign:
+    """Tensors under torchvision's names or ours."""
+    if not set(tensors) & {f"{place}.weight" for place in PLACES}:
+        return Foreign(f"state_dict ({how})", tensors, notes=tuple(notes))
+    renamed = {}
+    for name, tensor in tensors.items():
+        place, _, kind = name.rpartition(".")
+        renamed[f"{TO_OURS.get(place, place)}.{kind}"] = tensor
+    return Foreign(f"torchvision ({how})", renamed, variant="torchvision", notes=tuple(notes))
