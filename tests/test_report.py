@@ -207,5 +207,5 @@ def test_any_number_of_classes(k: int) -> None:
     assert ("class=matrix" in text) == (k <= 30) and ("<img" in text) == (k > 30)
     assert ("<details open" in text) == (k <= 20)
     pairs = parsed.text.partition("Most frequent mistakes")[2]
-    assert pairs.split("of the class")[1].split()[:12] == f"{names[0]} {names[1]}".split()
+    assert pairs.split("of class")[1].split()[:12] == f"{names[0]} {names[1]}".split()
     assert ("counts as CSV" in parsed.text) == (k < 1000) and len(text) < 1_500_000

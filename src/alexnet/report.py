@@ -47,6 +47,7 @@ h1 { font-size: 1.5rem; margin: .5rem 0 } h2 { font-size: 1.2rem; margin: 2rem 0
 img { max-width: 100%; height: auto } p.note { color: #555; max-width: 48rem }
 p.error { font-size: 1.4rem; margin: .5rem 0 } p.warning { background: #fff4d6; padding: .5rem .8rem; border-radius: .4rem }
 table { border-collapse: collapse } td, th { padding: .15rem .8rem .15rem 0; text-align: start; vertical-align: top }
+td:not([class]) { min-width: 5.5rem }
 td.n, th.n { text-align: end; white-space: nowrap; font-variant-numeric: tabular-nums; overflow-wrap: normal }
 .wide { overflow-x: auto } summary { cursor: pointer; padding: .3rem 0 }
 .scale { position: relative; height: 2.2rem; max-width: 34rem; margin: 1rem 0 .5rem; border-bottom: 1px solid #999;
@@ -67,14 +68,16 @@ figure.card { margin: 0; font-size: .8rem; line-height: 1.35; min-width: 0 } .ca
 .card .line b { position: absolute; inset: 0 auto 0 0; background: #c9d7ea } .card .line.true b { background: #f0bcc6 }
 .card .line span { position: relative; display: flex; gap: .3rem }
 .card .line bdi { flex: 1; overflow: hidden; text-overflow: ellipsis }
-.matrix td { min-width: 2rem; height: 2rem; padding: 0; text-align: center; vertical-align: middle; font-size: .8rem;
-  border: 1px solid #eee; font-variant-numeric: tabular-nums; overflow-wrap: normal }
+.matrix td:not([class]) { min-width: 2rem; height: 2rem; padding: 0; text-align: center; vertical-align: middle;
+  font-size: .8rem; border: 1px solid #eee; font-variant-numeric: tabular-nums; overflow-wrap: normal }
 .matrix th { font-weight: normal; font-size: .8rem; overflow: hidden; text-overflow: ellipsis; white-space: nowrap }
 .matrix th[scope=row] { position: sticky; left: 0; background: #fff; max-width: 9rem; vertical-align: middle;
   padding-right: .4rem }
-.matrix th[scope=col] div { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 9rem; overflow: hidden;
-  text-overflow: ellipsis; margin: 0 auto }
+.matrix th[scope=col] div { writing-mode: vertical-rl; text-orientation: sideways; transform: rotate(180deg); max-height: 9rem;
+  overflow: hidden; text-overflow: ellipsis; margin: 0 auto }
 .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 1.5rem }
+@media (max-width: 30rem) { td, th { padding-right: .5rem; font-size: .85rem } .matrix th[scope=row] { max-width: 6rem }
+  .matrix td:not([class]) { min-width: 1.5rem; height: 1.6rem; font-size: .7rem } }
 """
 
 PAGE = """<!doctype html>
@@ -341,7 +344,7 @@ def _pairs(result: Evaluation) -> str:
     ]
     if not rows:
         return "<p>No class was taken for another.</p>"
-    return "<h3>Most frequent mistakes</h3>" + _table(["true class", "taken for", "pictures", "of the class"], rows, 2)
+    return "<h3>Most frequent mistakes</h3>" + _table(["true class", "taken for", "pictures", "of class"], rows, 2)
 
 
 def _classes(result: Evaluation) -> Iterator[str]:

@@ -159,7 +159,9 @@ def test_imagenets(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     weights = shared / "weights" / "imagenet-conv1-5.npz"
     out = tmp_path / "filters.svg"
     main(["filters", str(weights), "--bgr", "-o", str(out)])
-    assert "48 kernels of 11 x 11 in each of 2 towers" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "48 kernels of 11 x 11 in each of 2 towers" in said.out
+    assert said.err == f"Next: alexnet weights verify {weights}\n"
     assert out.read_bytes().startswith(b"<?xml")
     kernels = read(weights, bgr=True).kernels
     colour = (kernels.max(-1) - kernels.min(-1)).mean((2, 3))  # (2, 48) spread of the channels

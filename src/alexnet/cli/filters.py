@@ -5,6 +5,7 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from alexnet.cli.next_step import next_step
 from alexnet.console import say
 
 
@@ -39,3 +40,4 @@ def filters(
     towers, count, height, width, _ = found.kernels.shape
     apart = f" in each of {towers} towers" if towers > 1 else ""
     print(f"{out}: {count} kernels of {height} x {width}{apart}, from {found.format}")
+    next_step("weights", "verify", weights)
