@@ -2,6 +2,8 @@
 
 import io
 import os
+import shutil
+import socket
 import tracemalloc
 from collections.abc import Iterator
 from itertools import islice
@@ -156,6 +158,124 @@ def test_paths_of_any_kind(classifier: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     assert [one.path for one in predict(classifier, [path, str(path), bytes(path)])] == [str(path)] * 3
     assert list(expand([path, tmp_path])) == [str(path)] * 2
+
+
+# --- folders -------------------------------------------------------------------------------------------------------------
+
+
+def save(path: Path, form: str = "PNG") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw((200, 50, 40), 1).save(path, form)
+    return path
+
+
+def test_pictures_are_recognised_by_content(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the ending; what is left out is counted; what should be a picture by its ending is tried."""
+    forms = {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.pgm": "PPM", "d.apng": "PNG", "e": "WEBP", "f.txt": "GIF", "g.JPG": "BMP"}
+    for name, form in forms.items():
+        save(tmp_path / name, form)
+    (tmp_path / "h.jpg").write_text("<html>")
+    (tmp_path / "i.heic").write_bytes(b"")
+    (tmp_path / "notes").write_text("notes")
+    (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    (tmp_path / "empty").write_bytes(b"")
+    found = [Path(path).name for path in expand([tmp_path])]
+    assert found == [*forms, "h.jpg", "i.heic"]
+    said = capsys.readouterr().err
+    assert said == f"Left out: 3 files without a picture in a known format, such as {tmp_path / 'empty'}\n"
+
+
+def test_links_in_a_circle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two links that lead up: each picture once, by folder and by pattern, and an end."""
+    picture = save(tmp_path / "L" / "a" / "x.png")
+    (tmp_path / "L" / "a" / "up").symlink_to("..")
+    (tmp_path / "L" / "up").symlink_to(".")
+    (tmp_path / "L" / "a" / "again.png").symlink_to("x.png")
+    for argument in (tmp_path / "L", tmp_path / "L" / "**", tmp_path / "*" / "**" / "*.png", tmp_path / "**" / "x.*"):
+        assert list(expand([argument])) == [str(picture)]
+        assert "taken already" in capsys.readouterr().err
+
+
+def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("a.png", "one/b.png", "one/two/c.png", "one/two/d.jpg", "other/e.png"):
+        save(tmp_path / place)
+    monkeypatch.chdir(tmp_path)
+    sep = os.sep
+    for pattern, places in {
+        "**": ["a.png", "one/b.png", "one/two/c.png", "one/two/d.jpg", "other/e.png"],
+        "**/*.png": ["a.png", "one/b.png", "one/two/c.png", "other/e.png"],
+        "**/two/*": ["one/two/c.png", "one/two/d.jpg"],
+        "one/**/*.png": ["one/b.png", "one/two/c.png"],
+        "o*/**/[ce].png": ["one/two/c.png", "other/e.png"],
+        "*/*.png": ["one/b.png", "other/e.png"],
+        "none/**/*.png": ["none/**/*.png"],
+    }.items():
+        assert list(expand([pattern])) == [place.replace("/", sep) for place in places], pattern
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes with a name")
+def test_pipes_sockets_and_devices(classifier: Classifier, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Left out of a folder; named, they are an error. None is waited for."""
+    picture = save(tmp_path / "p" / "x.png")
+    os.mkfifo(tmp_path / "p" / "pipe.jpg")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "p" / "s.jpg"))
+    (tmp_path / "p" / "zero.jpg").symlink_to("/dev/zero")
+    assert list(expand([tmp_path / "p"])) == [str(picture)]
+    assert "Left out: 3 pipes, sockets or devices, such as" in capsys.readouterr().err
+    named = [str(tmp_path / "p" / name) for name in ("pipe.jpg", "s.jpg", "zero.jpg")]
+    for one in predict(classifier, [*named, "/dev/null", str(tmp_path), "/dev/stdin"]):
+        assert one.error and ("regular file" in one.error or "directory" in one.error)
+    listening.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="would fill the disk")
+def test_a_file_of_many_gigabytes_is_not_read(classifier: Classifier, tmp_path: Path) -> None:
+    """It is looked at first. The file has no blocks on the disk, but would take all memory."""
+    for name, head in (("film.mp4", b""), ("picture.jpg", b"\xff\xd8\xff")):
+        (tmp_path / name).write_bytes(head)
+        os.truncate(tmp_path / name, 60 * 2**30)
+    assert list(expand([tmp_path])) == [str(tmp_path / "picture.jpg")]
+    errors = [str(one.error) for one in predict(classifier, [tmp_path / "film.mp4", tmp_path / "picture.jpg"])]
+    assert "not an image" in errors[0] and "bytes, more than" in errors[1]
+
+
+def test_folders_that_vanish(classifier: Classifier, tmp_path: Path) -> None:
+    """In the middle of a run: a line for each file, and the end."""
+    names = [str(save(tmp_path / "p" / f"{number:03}.png")) for number in range(5 * BATCH_SIZE)]
+    found = predict(classifier, expand([tmp_path / "p"]))
+    first = next(found)
+    shutil.rmtree(tmp_path / "p")
+    rest = list(found)
+    assert [one.path for one in (first, *rest)] == names
+    assert first.top and rest[-1].error == "No such file or directory"
+    assert all(one.top or one.error == "No such file or directory" for one in rest)
+
+
+def test_deep_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deeper than Python's stack."""
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1100):
+        Path("d").mkdir()
+        os.chdir("d")
+    picture = save(Path("x.png"))
+    os.chdir(tmp_path)
+    assert list(expand(["d"])) == [os.path.join(*["d"] * 1100, "x.png")]
+    for _ in range(1100):  # by hand: shutil.rmtree needs the stack
+        os.chdir("d")
+    picture.unlink()
+    for _ in range(1100):
+        os.chdir("..")
+        Path("d").rmdir()
+
+
+def test_a_folder_as_people_have_it(shared: Path, classifier: Classifier, tmp_path: Path) -> None:
+    """What `prepare` takes: every ending, none at all, and a name with a line break."""
+    folder = shutil.copytree(shared / "cases" / "08-predict", tmp_path / "p")
+    shutil.copy(folder / "a.jpg", folder / "line\nbreak.jpg")
+    found = {Path(one.path).name: one for one in predict(classifier, expand([folder]))}
+    assert set(found) == {path.name for path in folder.iterdir()}
+    assert all(one.top for name, one in found.items() if not name.endswith(".HEIC"))
 
 
 def test_constant_memory(classifier: Classifier, tmp_path: Path) -> None:

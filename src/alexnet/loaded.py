@@ -18,6 +18,7 @@ from torch import Tensor
 from alexnet import engines
 from alexnet.data.augment import Views
 from alexnet.data.image import Unreadable, encode
+from alexnet.data.sources import read_picture
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError, SourceError
 from alexnet.evaluate import probabilities
@@ -127,7 +128,7 @@ def _content(picture: Any) -> bytes:
         return bytes(picture)
     if isinstance(picture, str | Path):
         try:
-            return Path(picture).read_bytes()
+            return read_picture(picture)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             raise Unreadable(getattr(error, "strerror", None) or str(error)) from error
     if isinstance(picture, np.ndarray):

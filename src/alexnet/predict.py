@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,20 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet import engines
+from alexnet.console import say
 from alexnet.data.augment import Views
 from alexnet.data.image import Unreadable, encode
-from alexnet.data.sources import IMAGE_ENDINGS
+from alexnet.data.sources import IMAGE_ENDINGS, LeftOut, read_picture, walk
+from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
 from alexnet.engines import Classifier
 from alexnet.errors import SourceError
 from alexnet.evaluate import probabilities
+from alexnet.files import open_regular
 
 BATCH_SIZE = 32
 #: Share of the processor that the network should have.
 ENOUGH = 0.85
+RECURSIVE = "**"  # of a pattern
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,11 @@ class Pace:
 
 
 def expand(arguments: Iterable[str | bytes | os.PathLike[str]]) -> Iterator[str]:
-    """Files from files, folders (all pictures in them), globs, and `-` for a list on standard input.
+    """Files from files, folders, globs, and `-` for a list on standard input.
+
+    Of a folder, and of a pattern with `**`, what holds a picture is taken: recognised by content, or by the ending of its
+    name, so that a damaged one is reported. The rest is counted in a line on standard error. A file that is named, also by
+    a plain pattern or a list, is always taken.
 
     Raises:
         SourceError: the arguments are no list of paths, or standard input cannot be read.
@@ -113,14 +122,35 @@ def _expanded(argument: str) -> Iterator[str]:
         yield from _listed()
     elif os.path.isdir(argument):
         yield from _pictures(argument)
-    elif not os.path.exists(argument) and glob.has_magic(argument):
-        found = iter(sorted(glob.iglob(argument, recursive=True)))
-        if "**" in argument:  # names what lies in the folders it finds too
-            found = (path for path in found if not os.path.isdir(path))
-        first = next(found, None)
-        yield from [argument] if first is None else expand(chain([first], found))
-    else:
+    elif os.path.exists(argument) or not glob.has_magic(argument):
         yield argument
+    else:
+        found = _matching(argument)
+        first = next(found, None)
+        yield from [argument] if first is None else chain([first], found)
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """The files that a pattern names, and the pictures in the folders that it names. `**` is any number of folders.
+
+    Python's own `**` would follow links in circles.
+    """
+    parts = Path(pattern).parts
+    if RECURSIVE not in parts:
+        for path in sorted(glob.iglob(pattern)):
+            yield from _pictures(path) if os.path.isdir(path) else [path]
+        return
+    above, below = parts[: parts.index(RECURSIVE)], parts[parts.index(RECURSIVE) :]
+    for folder in sorted(glob.iglob(os.path.join(*above))) if above else [os.curdir]:
+        yield from (path.removeprefix(os.path.join(os.curdir, "")) for path in _pictures(folder, below))
+
+
+def _matches(names: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
+    if not patterns:
+        return not names
+    if patterns[0] == RECURSIVE:
+        return any(_matches(names[skipped:], patterns[1:]) for skipped in range(len(names) + 1))
+    return bool(names) and fnmatch(names[0], patterns[0]) and _matches(names[1:], patterns[1:])
 
 
 def _listed() -> Iterator[str]:
@@ -140,12 +170,26 @@ def _listed() -> Iterator[str]:
         raise SourceError(f"the list on standard input cannot be read: {error}.") from error
 
 
-def _pictures(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.lower().endswith(IMAGE_ENDINGS) and not name.startswith("."):
-                yield os.path.join(parent, name)
+def _pictures(folder: str, pattern: tuple[str, ...] = (RECURSIVE,)) -> Iterator[str]:
+    """The pictures below a folder whose place in it matches; then says what was left out."""
+    left_out = LeftOut()
+    for path in walk(folder, left_out):
+        if not _matches(Path(path).relative_to(folder).parts, pattern):
+            continue
+        if path.lower().endswith(IMAGE_ENDINGS) or _begins_like_a_picture(path):
+            yield path
+        else:
+            left_out.add("file{s} without a picture in a known format", path)
+    for line in left_out.lines():
+        say(line)
+
+
+def _begins_like_a_picture(path: str) -> bool:
+    try:
+        with open_regular(path) as file:
+            return starts_like_a_picture(file.read(HEAD_BYTES))
+    except OSError:
+        return True  # whoever reads it reports why that fails
 
 
 def predict(
@@ -202,7 +246,7 @@ def _timed_read(classifier: Classifier, path: str) -> tuple[Prediction, float]:
 def _read(classifier: Classifier, path: str) -> Prediction:
     preprocessing = classifier.preprocessing
     try:
-        record = encode(Path(path).read_bytes(), preprocessing.stored_size, preprocessing.resize)
+        record = encode(read_picture(path), preprocessing.stored_size, preprocessing.resize)
     except Unreadable as reason:
         return Prediction(path, error=str(reason))
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path

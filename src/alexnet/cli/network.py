@@ -59,10 +59,11 @@ def compare(first: Positional[str], second: Positional[str], weights: Path, imag
         image: the picture.
     """
     from alexnet.data.image import Unreadable
+    from alexnet.data.sources import read_picture
     from alexnet.inspect import compare as comparing
 
     try:
-        stages, causes = comparing.compare(comparing.load(weights, first), first, second, image.read_bytes())
+        stages, causes = comparing.compare(comparing.load(weights, first), first, second, read_picture(image))
     except Unreadable as reason:
         raise SourceError(f"{image} cannot be read: {reason}.") from reason
     rows = [[stage.name, stage.remark or f"{stage.distance:.3g}"] for stage in stages]
