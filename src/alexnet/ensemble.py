@@ -20,6 +20,7 @@ from torch import Tensor
 from alexnet.console import Meter
 from alexnet.data.augment import Views
 from alexnet.data.loader import in_order
+from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
@@ -72,6 +73,7 @@ def evaluate_average(
         raise CheckpointError(f"an average needs two networks or more, not {len(networks)}.")
     if len({same_form(one.classes) for one in networks}) > 1:
         raise CheckpointError("these networks have different classes, or the same in another order: they have no average.")
+    store = resampled(store, networks[0].preprocessing.stored_size)
     outputs = torch.stack([check_fits(one, store) for one in networks])[0]  # the same for all
     chosen = store.split(split) if split else store.held_out
     if fit and len(chosen) < 2:

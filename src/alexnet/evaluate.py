@@ -19,6 +19,7 @@ from alexnet import intervals
 from alexnet.console import Meter
 from alexnet.data.augment import Preprocessing, Views
 from alexnet.data.loader import Batch, in_order
+from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier, Network
 from alexnet.errors import CheckpointError
@@ -152,9 +153,12 @@ def evaluate(
 def evaluate_classifier(classifier: Classifier, store: Store, split: str | None = None, views: Views = 1) -> Evaluation:
     """Test a classifier on a store's held-out pictures, or on the split named.
 
+    A store of larger pictures than the network was trained on is resampled first (`data/resample.py`).
+
     Raises:
         CheckpointError: the store has other classes, or records of another kind, than the network was trained on.
     """
+    store = resampled(store, classifier.preprocessing.stored_size)
     outputs = check_fits(classifier, store)
     chosen = store.split(split) if split else store.held_out
     with Meter(f"evaluating {chosen.name}", len(chosen), "images") as meter:

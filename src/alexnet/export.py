@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from alexnet import engines, intervals
+from alexnet.data.resample import resampled
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, check_fits, evaluate_classifier
@@ -136,6 +137,7 @@ def _write_weights(trained: Trained, target: Target, out: Path) -> list[str]:
 def _quantised(trained: Trained, store: Store, allow_loss: bool) -> "tuple[onnx.ModelProto, list[str]]":
     """The int8 network, tested against the float32 one on the store's held-out pictures."""
     float32 = engines.of(trained)
+    store = resampled(store, trained.preprocessing.stored_size)
     check_fits(float32, store)
     model = quantise(trained, store)
     engine = engines.choose("auto", engines.SERVING)

@@ -22,6 +22,7 @@ def report(run: Positional[Path], data: Path, out: Annotated[Path | None, arg(al
     """
     from alexnet import engines
     from alexnet import report as page
+    from alexnet.data.resample import resampled
     from alexnet.data.store import Store
     from alexnet.evaluate import evaluate_classifier
     from alexnet.files import make_ready
@@ -33,7 +34,8 @@ def report(run: Positional[Path], data: Path, out: Annotated[Path | None, arg(al
     if out.suffix.lower() not in (".html", ".htm"):
         raise CheckpointError(f"out (={out}) must end in .html: the report is one file.")
     make_ready(out)
-    trained, store = native.load(run), Store(data)
+    trained = native.load(run)
+    store = resampled(Store(data), trained.preprocessing.stored_size)
     result = evaluate_classifier(engines.of(trained), store)
     print_path(page.write(out, f"AlexNet on {data.absolute().name}", trained, store, result, run))
     next_step("predict", run, PHOTO)

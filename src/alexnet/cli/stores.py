@@ -21,8 +21,9 @@ def prepare(
     train: Path | None = None,
     test: Path | None = None,
     image: str | None = None,
-    size: int = paper.STORED_SIZE,
-    resize: Literal["short-side", "squash"] = "short-side",
+    size: int | None = None,
+    resize: Literal["short-side", "squash"] | None = None,
+    for_recipe: Annotated[str | None, arg(name="for", metavar="RECIPE")] = None,
     hold_out: float = 0.1,
     seed: int = 0,
     strict: bool = False,
@@ -43,22 +44,27 @@ def prepare(
         train: the part to train on, whatever its name: a file, or a folder whose folders are the classes.
         test: the part to test with; if not given, a share of the part to train on is held out.
         image: ending of the picture to take where a key of WebDataset shards has several; jpg before others if not given.
-        size: side of the stored squares in pixels, even. Training takes crops of at most this size.
-        resize: scale the short side and keep the centre square, or squash the whole picture into the square.
+        size: side of the stored squares in pixels, even; 256 if not given. Training takes crops of at most this size.
+        resize: scale the short side and keep the centre square (the usual way), or squash the whole picture into the square.
+        for_recipe: take the size and the resize rule that this recipe trains on; `train` shrinks larger pictures itself.
         hold_out: share of each class that is kept for testing if the source has no split of its own.
         seed: which ones those are.
         strict: stop at the first file that is no usable picture, instead of listing it.
         workers: processes to decode with; all cores if not given.
     """
     from alexnet.data.prepare import prepare as run
+    from alexnet.train import recipes
 
     if len(paths) < (1 if train or test else 2):
         raise SourceError("prepare needs a source and a store: alexnet prepare photos/ store/")
     *source, store = paths
+    usual = recipes.get(for_recipe).stored_as if for_recipe else {"size": paper.STORED_SIZE, "resize": "short-side"}
+    given = {"size": size, "resize": resize}
+    stored_as = usual | {name: value for name, value in given.items() if value is not None}
     _describe(
         run(
-            source, store, train=train, test=test, image=image, size=size, resize=resize, hold_out=hold_out, seed=seed,
-            strict=strict, workers=workers,
+            source, store, train=train, test=test, image=image, **stored_as, hold_out=hold_out, seed=seed, strict=strict,
+            workers=workers,
         )
     )  # fmt: skip
 

@@ -5,15 +5,19 @@ What each recipe gives, on which data and hardware, stands in `records/`.
 """
 
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import pairwise
-from math import inf
-from typing import Any, Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from alexnet import paper, variants
 from alexnet.errors import RecipeError, VariantError, nearest
 from alexnet.variants import Kernels, Sees, Step, Variant, Weights
 
 MOST_NUMBERS = 10_000
+#: Beyond these a value is a slip. AlexNet has been trained with batches of 64 Ki pictures, not with larger ones.
+MOST_EPOCHS, LARGEST_BATCH, MOST_WORKERS, HUGE = 100_000, 2**16, 256, 1e12
+WIDEST, LARGEST_INPUT, LARGEST_POOL, MOST_KERNELS = 16, 4096, 16, 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,24 +116,29 @@ class Recipe:
     """Epochs after which the weights are kept as epoch-NNNN.safetensors, such as 0,1,2,5 or 0..3,10; 0 is the random start."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         rules = {
-            "epochs": self.epochs >= 1,
-            "batch_size": self.batch_size >= 1,
-            "lr": 0 < self.lr < inf,
+            "width": 0 < self.width <= WIDEST,
+            "input_size": self.input_size is None or 1 <= self.input_size <= LARGEST_INPUT,
+            "pool_size": self.pool_size is None or 1 <= self.pool_size <= LARGEST_POOL,
+            "kernels": self.kernels is None or all(1 <= count <= MOST_KERNELS for count in self.kernels),
+            "epochs": 1 <= self.epochs <= MOST_EPOCHS,
+            "batch_size": 1 <= self.batch_size <= LARGEST_BATCH,
+            "lr": 0 < self.lr < HUGE,
             "momentum": 0 <= self.momentum < 1,
-            "weight_decay": 0 <= self.weight_decay < inf,
+            "weight_decay": 0 <= self.weight_decay < HUGE,
             "lr_factor": 0 < self.lr_factor < 1,
-            "lr_drops": all(drop > 0 for drop in self.lr_drops) and list(self.lr_drops) == sorted(self.lr_drops),
-            "patience": self.patience >= 1,
+            "lr_drops": all(0 < drop < HUGE for drop in self.lr_drops) and list(self.lr_drops) == sorted(self.lr_drops),
+            "patience": 1 <= self.patience <= MOST_EPOCHS,
             "warmup": 0 <= self.warmup < 1,
             "label_smoothing": 0 <= self.label_smoothing < 1,
-            "colour_noise": 0 <= self.colour_noise < inf,
-            "seed": self.seed >= 0,
-            "workers": self.workers >= 1,
-            "checkpoint_minutes": self.checkpoint_minutes >= 0,
+            "colour_noise": 0 <= self.colour_noise < HUGE,
+            "seed": 0 <= self.seed < 2**63,
+            "workers": 1 <= self.workers <= MOST_WORKERS,
+            "checkpoint_minutes": 0 <= self.checkpoint_minutes < HUGE,
         }
         if self.init_std is not None:
-            rules["init_std"] = all(0 < std < inf for std in self.init_std)
+            rules["init_std"] = all(0 < std < HUGE for std in self.init_std)
         for name, holds in rules.items():
             if not holds:
                 raise RecipeError(f"{name} (={getattr(self, name)}) {RULES[name]}.")
@@ -151,6 +160,20 @@ class Recipe:
         return variants.get(self.variant, **changes)
 
     @property
+    def stored_size(self) -> int:
+        """Side of the stored pictures that this recipe wants, in pixels: a little more than a crop, so that crops can differ.
+
+        256 for the variant's own input size, as in 2012; for another one nine eighths of it, which is that ratio.
+        """
+        size = self.network(num_classes=2).input_size
+        return paper.STORED_SIZE if self.input_size is None else 2 * round(size * 9 / 16)
+
+    @property
+    def stored_as(self) -> dict[str, Any]:
+        """Size and resize rule of the store that this recipe wants: `prepare(photos, store, **recipe.stored_as)`."""
+        return {"size": self.stored_size, "resize": self.network(num_classes=2).resize}
+
+    @property
     def kept_epochs(self) -> tuple[int, ...]:
         """`keep` as rising numbers."""
         return () if self.keep is None else numbers("keep", self.keep)
@@ -163,22 +186,68 @@ NETWORK_FIELDS = (
 )  # fmt: skip
 
 
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Recipe)
+
+
+def _check_types(recipe: Recipe) -> None:
+    """Refuse a value of another type than its field's: it would fail far from here, or be recorded as what it is not."""
+    for name, kind in _hints().items():
+        value = getattr(recipe, name)
+        if not _is(value, kind):
+            raise RecipeError(f"{name} (={value!r}) must be {_words(kind)}.")
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of a field's type; whole numbers are floats too, truth values are no numbers."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in parts)
+    if origin in (Union, UnionType):
+        return any(_is(value, part) for part in parts)
+    if origin is tuple:
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis and isinstance(value, tuple) else parts
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_is, value, parts))
+    if kind is float and type(value) is int:
+        return abs(value) < 2**1023
+    return type(value) is kind
+
+
+def _words(kind: Any) -> str:
+    """A field's type for a message."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, parts))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_words, parts))
+    if origin is tuple and parts[-1] is not Ellipsis:
+        return f"a tuple of {len(parts)}, each {_words(parts[0])}"
+    if origin is tuple:
+        return f"a tuple, each entry {_words(parts[0])}"
+    return {int: "a whole number", float: "a number", bool: "True or False", str: "a text", NoneType: "None"}[kind]
+
+
 RULES = {
-    "init_std": "must be above 0 and finite for every layer",
-    "epochs": "must be at least 1",
-    "batch_size": "must be at least 1",
-    "lr": "must be above 0 and finite",
+    "width": f"must be above 0 and at most {WIDEST}",
+    "input_size": f"must be from 1 to {LARGEST_INPUT:,} pixels",
+    "pool_size": f"must be from 1 to {LARGEST_POOL}",
+    "kernels": f"must be from 1 to {MOST_KERNELS:,} in every layer",
+    "init_std": f"must be above 0 and below {HUGE:g} for every layer",
+    "epochs": f"must be from 1 to {MOST_EPOCHS:,}",
+    "batch_size": f"must be from 1 to {LARGEST_BATCH:,}",
+    "lr": f"must be above 0 and below {HUGE:g}",
     "momentum": "must be in [0, 1)",
-    "weight_decay": "must be finite and not negative",
+    "weight_decay": f"must not be negative, and be below {HUGE:g}",
     "lr_factor": "must be between 0 and 1",
-    "lr_drops": "must be rising epochs above 0",
-    "patience": "must be at least 1",
+    "lr_drops": f"must be rising epochs above 0 and below {HUGE:g}",
+    "patience": f"must be from 1 to {MOST_EPOCHS:,}",
     "warmup": "must be in [0, 1)",
     "label_smoothing": "must be in [0, 1)",
-    "colour_noise": "must be finite and not negative",
-    "seed": "must not be negative",
-    "workers": "must be at least 1",
-    "checkpoint_minutes": "must not be negative",
+    "colour_noise": f"must not be negative, and be below {HUGE:g}",
+    "seed": "must not be negative, and fit into 64 bits",
+    "workers": f"must be from 1 to {MOST_WORKERS}",
+    "checkpoint_minutes": f"must not be negative, and be below {HUGE:g}",
 }
 
 
