@@ -51,7 +51,7 @@ from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, Interrupted
 from alexnet.train import fused_step, recipes
 from alexnet.train.family import train_family
-from alexnet.train.loop import check_size, fresh
+from alexnet.train.loop import fitting, fresh
 from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.paired import difference, t_quantile
 from alexnet.train.plain_step import PlainStep, loss_function
@@ -257,7 +257,7 @@ def opened(arguments: argparse.Namespace, device: torch.device, **changes: Any) 
     store = Store(arguments.data)
     named = {name: recipe_of(name, device, arguments.epochs, **changes) for name in arguments.recipe}
     for recipe in named.values():
-        check_size(recipe, store)
+        fitting(recipe, store)
         wanted(replace(recipe, fused="on"), recipe.network(len(store.classes)), device)
     return Photos(store, named)
 
@@ -283,7 +283,7 @@ def compare(photos: Photos, arguments: argparse.Namespace, parts: Sequence[str] 
         for part in parts:
             for name, recipe in photos.named.items():
                 try:
-                    found[part][name] = one_part(part, name, recipe, photos.store, arguments, out / name)
+                    found[part][name] = one_part(part, name, recipe, fitting(recipe, photos.store), arguments, out / name)
                 except Interrupted:
                     raise
                 except (AlexNetError, torch.cuda.OutOfMemoryError) as error:  # the rest is worth having

@@ -36,7 +36,7 @@ def test_half_a_last_line(tmp_path: Path) -> None:
         ({**GOOD[0], "top1_error": "x"}, "top1_error is 'x'"),
         ({**GOOD[2], "epoch": 0}, "epoch is 0"),
         ({**GOOD[2], "top1_error": 7}, "top1_error is 7"),
-        ({"step": 1}, "it says no kind"),
+        ({"step": 1}, "kind is missing"),
     ],
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: dict, says: str) -> None:
@@ -50,8 +50,8 @@ def test_other_damage(tmp_path: Path) -> None:
     write(tmp_path, *GOOD, end="{half\n")
     with pytest.raises(CheckpointError, match=r"line 4 of .* is not valid JSON"):
         history.read_log(tmp_path)
-    (tmp_path / "config.json").write_text('{"recipe": {"epochs": "many"}}')
-    with pytest.raises(CheckpointError, match=r"the recipe in .*config\.json is damaged: epochs is 'many'"):
+    (tmp_path / "config.json").write_text('{"recipe": {"epochs": "many"}, "store": {}, "compiled": true}')
+    with pytest.raises(CheckpointError, match=r"config\.json is damaged: recipe\.epochs is 'many'"):
         history.read(tmp_path)
 
 

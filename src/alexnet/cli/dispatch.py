@@ -22,7 +22,7 @@ from alexnet.cli.predict import predict
 from alexnet.cli.report import report
 from alexnet.cli.speed import bench
 from alexnet.cli.stores import prepare, verify
-from alexnet.cli.training import Ablating, Examination, Training, ablate, demo, doctor, train
+from alexnet.cli.training import Ablating, Examination, Training, ablate, begun, demo, doctor, train
 from alexnet.cli.words import HELP, check_options
 from alexnet.errors import RecipeError, nearest
 from alexnet.train import ablations, recipes
@@ -124,6 +124,10 @@ def _with_recipe(verb: str, words: list[str]) -> None:
     called = RECIPE_VERBS[verb]
     if words[:1] and words[0] in HELP:
         _recipe_help(called, f"alexnet {verb} RECIPE", getdoc(called.run), _listed(RECIPES, "recipes"), words)
+    earlier = begun(words) if verb == "train" else None
+    if earlier:
+        called.run(_call(called.command, earlier.words, f"alexnet {verb}", default=earlier.default))
+        return
     if not words or words[0].startswith("-"):
         raise RecipeError(
             f"{verb} needs a recipe first, as in `{called.example}`. Known: {', '.join(RECIPES)}. "

@@ -5,13 +5,15 @@ import shlex
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from inspect import getdoc
+from itertools import pairwise
+from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from alexnet import paper
+from alexnet import intervals, paper
 from alexnet.cli.next_step import free_folder, next_step
 from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
@@ -21,6 +23,7 @@ from alexnet.train.ablations import ABLATIONS
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
+    from alexnet.data.store import Store
     from alexnet.train.ablate import Plan
     from alexnet.train.doctor import Diagnosis
 
@@ -35,7 +38,13 @@ class Training:
     """Folder for the run: configuration, log, checkpoints."""
     recipe: Recipe
     resume: bool = False
-    """Go on from the last checkpoint in --out."""
+    """Go on from the last checkpoint in --out, with the settings that it has. More --epochs than before continue a finished
+    run: from there on its learning rate follows the schedule of that many epochs."""
+    overwrite: bool = False
+    """Delete the run in --out and begin anew. Files that are not a run's stay, and a folder that holds no run is refused."""
+    config: Path | None = None
+    """Repeat a run: its folder or its config.json. Settings, store and recipe are taken from there, except for those given;
+    without --out the new run's folder is named after the old one's, as in run2."""
     seeds: str | None = None
     """Train a family, one network for each of these seeds, consecutive numbers such as 0..9, into seed0, seed1 ... of --out."""
     at_once: int = 1
@@ -127,6 +136,58 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
     print(f"{'Not healthy' if diagnosis.causes else 'No known failure found'}, examined in {diagnosis.seconds:.1f} s.")
 
 
+class Begun(NamedTuple):
+    """A run whose settings a command takes: the words that are left, and what stands in for those that are not given."""
+
+    words: list[str]
+    default: Training
+
+
+def begun(words: list[str]) -> Begun | None:
+    """What `train --config RUN` and `train --resume --out RUN` take from the run; None if the command names no such run.
+
+    Args:
+        words: what follows `alexnet train`.
+
+    Raises:
+        RecipeError: the command names another recipe than the run's.
+        TrainingError: the run's configuration is damaged.
+    """
+    named, rest = ([words[0]], words[1:]) if words and not words[0].startswith("-") else ([], words)
+    given, out, family = (_value(rest, option) for option in ("--config", "--out", "--seeds"))
+    resumed = "--resume" in rest and out is not None and family is None and (Path(out) / "config.json").exists()
+    if given is None and not resumed:
+        return None
+    from alexnet.train.history import read_config
+
+    source = Path(given or out or "")
+    config = read_config(source)
+    differing = {name: len(recipes.differences(make(), config.recipe)) for name, make in RECIPES.items()}
+    if named and differing.get(named[0], inf) > min(differing.values()):
+        if given is None:
+            return None  # begun with so many changes that its recipe cannot be told: the flags must be given again
+        raise RecipeError(f"{source} is a run of {recipes.closest(config.recipe)}, not of {named[0]}: leave out the recipe.")
+    folder = source if source.is_dir() else source.parent
+    if given and config.extended:
+        steps = " and ".join(str(one.epochs) for one in config.extended)
+        say(f"{source} was begun with {steps} epochs and continued to {config.recipe.epochs}; this run trains them in one go.")
+    recipe = replace(config.recipe, seed=0) if family else config.recipe
+    own = folder if "--resume" in rest else Path(free_folder(str(folder if folder.name else folder.absolute())))
+    default = Training(recipe=recipe, data=Path(config.store.folder), out=own, config=Path(given) if given else None)
+    return Begun(rest, default)
+
+
+def _value(words: list[str], option: str) -> str | None:
+    """The value of an option, given as `--option value` or `--option=value`; the last one counts."""
+    found = None
+    for word, following in pairwise([*words, ""]):
+        if word == option:
+            found = following
+        elif word.startswith(f"{option}="):
+            found = word.partition("=")[2]
+    return found
+
+
 def train(command: TrainingChoice) -> None:
     """Train a network by a recipe. Any field of the recipe can be changed, as with --epochs 100 --lr 0.02."""
     from alexnet.data.store import Store
@@ -134,23 +195,49 @@ def train(command: TrainingChoice) -> None:
 
     if command.seeds is not None:
         _train_family(command, command.seeds)
-    elif command.at_once != 1:
+        return
+    if command.at_once != 1:
         raise RecipeError(f"at_once (={command.at_once}) is for several networks: name their --seeds.")
-    else:
-        trained = run(command.recipe, Store(command.data), command.out, command.resume)
-        print_line(
-            f"{command.out}: held-out top-1 error {trained.state['errors'][-1]:.2%} after {trained.state['epoch']} epochs."
-        )
+    store = Store(command.data)
+    if command.config and not command.resume:
+        say(f"Repeating {command.config} in {command.out}: alexnet train {recipes.words(command.recipe)}")
+    trained = run(command.recipe, store, command.out, command.resume, command.overwrite)
+    for line in _outcome(command.out, trained.state["errors"], store):
+        print_line(line)
+    next_step("report", command.out, "--data", command.data)
+
+
+def _outcome(run: Path, errors: list[float], store: "Store") -> list[str]:
+    """What a run gave: its held-out error with interval and chance, and how far to trust it."""
+    import numpy as np
+
+    from alexnet.train.result import read_result
+
+    evaluation = read_result(run)["evaluation"]
+    by_chance = intervals.chance(np.bincount(store.held_out.labels).tolist())
+    stated = intervals.stated(evaluation["top1_wrong"], evaluation["images"], by_chance)
+    top5 = f"; top-5 error {intervals.percent(evaluation['top5_error'])}" if len(store.classes) > 5 else ""
+    lines = [f"{run}: held-out top-1 error {stated}{top5}, after {len(errors)} epochs."]
+    best = errors.index(min(errors))
+    if errors[best] < errors[-1]:
+        lowest = intervals.percent(errors[best])
+        lines.append(f"It was lowest after epoch {best + 1}, {lowest}: best.safetensors. The other verbs use the last network.")
+    few = intervals.warning(evaluation["images"])
+    return [*lines, *([f"warning: {few}"] if few else [])]
 
 
 def _train_family(command: Training, seeds: str) -> None:
     from alexnet.data.store import Store
     from alexnet.train import record
     from alexnet.train.family import parse_seeds, train_family
+    from alexnet.train.loop import fitting
 
     if command.recipe.seed:
         raise RecipeError(f"seed (={command.recipe.seed}) has no use beside seeds (={seeds}): leave one of them out.")
-    store, wanted = Store(command.data), parse_seeds(seeds)
+    wanted = parse_seeds(seeds)
+    if command.overwrite:
+        raise RecipeError("overwrite is for a single run: delete the family's folder yourself, or name another.")
+    store = fitting(command.recipe, Store(command.data), command.out / f"seed{wanted[0]}")
     summary = train_family(command.recipe, store, command.out, wanted, command.resume, command.at_once)
     record.write_family(command.out, command.recipe, store, summary)
     rows = [[f"seed {row['seed']}", f"{row['top1_error']:.2%}", f"{row['seconds']:,.1f}"] for row in summary["members"]]
@@ -174,14 +261,14 @@ def ablate(name: Positional[str], command: AblationChoice) -> None:
     """
     from alexnet.data.store import Store
     from alexnet.train import record
-    from alexnet.train.ablate import Plan
+    from alexnet.train.ablate import Plan, checked
     from alexnet.train.ablate import ablate as run
 
     plan = Plan(
         ablation=ablations.get(name), recipe=command.recipe, seeds=command.seeds, other_lr=command.other_lr,
         training_error=command.training_error,
     )  # fmt: skip
-    store = Store(command.data)
+    store = checked(plan, Store(command.data), command.out)
     outcome = run(plan, store, command.out)
     for line in record.tell(outcome):
         print_line(line)

@@ -31,7 +31,7 @@ from alexnet.evaluate import Evaluation, evaluate_classifier
 from alexnet.train.ablations import Ablation, sides
 from alexnet.train.family import is_finished, member, train_member
 from alexnet.train.history import Log, read_log
-from alexnet.train.loop import check_size
+from alexnet.train.loop import fitting
 from alexnet.train.paired import Difference, difference
 from alexnet.train.recipes import MOST_NUMBERS, Recipe
 from alexnet.train.result import read_result
@@ -135,7 +135,7 @@ def ablate(plan: Plan, store: Store, folder: Path) -> Outcome:
         TrainingError: a run had to stop, or the folder holds runs of other settings.
         Interrupted: the user stopped it; it was saved.
     """
-    _check(plan, store, folder)
+    store = checked(plan, store, folder)
     runs = plan.runs(folder)
     jobs = [(side, replace(recipe, seed=plan.recipe.seed + pair), runs[side][pair], f"{side}, pair {pair + 1} of {plan.seeds}")
             for pair in range(plan.seeds) for side, recipe in plan.trained.items()]  # fmt: skip
@@ -156,10 +156,16 @@ def _refuse_other_settings(recipe: Recipe, store: Store, run: Path) -> None:
         raise TrainingError(f"{error} For `ablate` that is another --out.") from error
 
 
-def _check(plan: Plan, store: Store, folder: Path) -> None:
+def checked(plan: Plan, store: Store, folder: Path) -> Store:
+    """The store in pictures of a size that the recipe wants.
+
+    Raises:
+        RecipeError: plan and store do not fit.
+        TrainingError: the folder is in the way.
+    """
     if (folder / CONFIG).exists():
         raise TrainingError(f"{folder} holds a single run, not ablations: name another folder.")
-    check_size(plan.recipe, store)
+    store = fitting(plan.recipe, store, next(iter(plan.runs(folder).values()))[0])
     size = plan.recipe.network(len(store.classes)).input_size
     if plan.ablation.views > 1 and store.size <= size:
         raise RecipeError(
@@ -167,6 +173,7 @@ def _check(plan: Plan, store: Store, folder: Path) -> None:
             f"takes {size}, and all corners would be one crop. Prepare a store with a larger --size, or pass a smaller "
             "--input-size."
         )
+    return store
 
 
 def _compare(plan: Plan, runs: Sequence[Sequence[Path]], store: Store) -> Outcome:

@@ -26,7 +26,7 @@ from torch import Tensor
 from alexnet.data.augment import Augmentation, Preprocessing
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.store import Split, Store
-from alexnet.train.loop import check_size, fresh
+from alexnet.train.loop import fitting, fresh
 from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
 from alexnet.train.steps import pick_device
@@ -165,7 +165,7 @@ def examine(recipe: Recipe, store: Store) -> Diagnosis:
         RecipeError: recipe and store do not fit, or the device is not there.
     """
     start = time.monotonic()
-    check_size(recipe, store)
+    store = fitting(recipe, store)
     trained = fresh(recipe, store, pick_device(recipe.device))
     variant = trained.model.variant
     batches = Batches(recipe, store, trained.preprocessing)

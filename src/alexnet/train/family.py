@@ -32,10 +32,10 @@ from typing import Any
 from alexnet.console import say
 from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
-from alexnet.train.loop import train
+from alexnet.train.loop import fitting, train
 from alexnet.train.recipes import Recipe, numbers
-from alexnet.train.result import RESULT, read_result
-from alexnet.train.run import CONFIG, open_run, write_json
+from alexnet.train.result import read_result
+from alexnet.train.run import CONFIG, RESULT, check_same, write_json
 from alexnet.train.steps import pick_device
 from alexnet.weights.native import FAMILY
 
@@ -79,6 +79,7 @@ def train_family(
     """
     check_at_once(recipe, at_once)
     _check_folder(folder, seeds, resume)
+    store = fitting(recipe, store, member(folder, seeds[0]))
     unfinished = [seed for seed in seeds if not is_finished(replace(recipe, seed=seed), store, member(folder, seed))]
     if at_once > 1:
         _train_together([(replace(recipe, seed=seed), store.folder, member(folder, seed)) for seed in unfinished], at_once)
@@ -120,7 +121,7 @@ def is_finished(recipe: Recipe, store: Store, folder: Path) -> bool:
     """
     if not (folder / CONFIG).exists():
         return False
-    open_run(folder, recipe, store, resume=True, compiled=False)  # for its refusals
+    check_same(folder, recipe, store)
     return (folder / RESULT).exists()
 
 

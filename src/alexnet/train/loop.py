@@ -11,15 +11,15 @@ On a GPU the weights at the start, the batches, crops, mirrors, colours and drop
 a kernel adds floats is not: two runs of one seed may drift apart by rounding.
 """
 
+import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,17 +27,20 @@ from torch import Tensor
 from alexnet.console import Meter, say
 from alexnet.data.augment import Augmentation, Preprocessing
 from alexnet.data.loader import INIT, Loader, stream
+from alexnet.data.resample import resampled
 from alexnet.data.store import Store
-from alexnet.errors import FULL_DISK, CheckpointError, Interrupted, RecipeError, TrainingError
+from alexnet.errors import FULL_DISK, AlexNetError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
 from alexnet.train import steps
 from alexnet.train.fused_step import out_of_memory
+from alexnet.train.history import read_config, read_environment
 from alexnet.train.optim import SGD, schedule, warmup
+from alexnet.train.place import Place, Window
 from alexnet.train.plain_step import compile_pays
 from alexnet.train.recipes import Recipe
-from alexnet.train.result import RESULT, write_result
-from alexnet.train.run import Run, open_run
+from alexnet.train.result import write_result
+from alexnet.train.run import CONFIG, RESULT, Run, environment, open_run
 from alexnet.train.steps import Step
 from alexnet.train.watch import Watch, too_large
 from alexnet.train.whiten import whiten
@@ -51,216 +54,237 @@ STOPPED = "stopped at epoch {epoch:.2f} and saved. Go on with the same command a
 
 
 @dataclass
-class Window:
-    """Sums since the last line of the log."""
+class Session:
+    """A run under way.
 
-    loss: float = 0.0
-    wrong: int = 0
-    images: int = 0
-    steps: int = 0
-    start: float = 0.0  # in seconds of the run
+    Attributes:
+        kind: a few words on the step and the device.
+        clock: the moment at which `place.seconds` was zero.
+        saved: when the latest checkpoint was written.
+        result: the last evaluation.
+    """
 
-    def count(self, loss: float, wrong: int, steps: int, batch_size: int) -> None:
-        """Count `steps` batches by their sums."""
-        self.loss += loss
-        self.wrong += wrong
-        self.images += steps * batch_size
-        self.steps += steps
+    recipe: Recipe
+    store: Store
+    loader: Loader
+    run: Run
+    trained: Trained
+    place: Place
+    optimiser: SGD
+    watch: Watch
+    step: Step
+    kind: str
+    clock: float
+    saved: float
+    result: Evaluation | None = None
 
-    def texts(self) -> tuple[str, str]:
-        """The averages so far, for the display."""
-        if not self.steps:
-            return "", ""
-        return f"loss {self.loss / self.steps:.3f}", f"top-1 error {self.wrong / self.images:.1%}"
+    def begin_epoch(self) -> None:
+        """Note what trains from here on, and where."""
+        _note_step(self.place, self.kind)
+        _note_environment(self.place, self.run)
+        self.trained.model.train()
 
-    def values(self, lr: float, now: float) -> dict[str, float]:
-        """A line for the log."""
-        rate = self.images / max(now - self.start, 1e-9)
-        return {"loss": self.loss / self.steps, "top1_error": self.wrong / self.images, "lr": lr, "images_per_second": rate}
+    def take_step(self, meter: Meter, stopping: list[int]) -> None:
+        """Learning rate, step, log; a checkpoint where one is due."""
+        recipe, place, loader, model = self.recipe, self.place, self.loader, self.trained.model
+        now = place.epoch + place.step / loader.steps_per_epoch
+        number = place.epoch * loader.steps_per_epoch + place.step
+        lr = recipe.lr * warmup(recipe, now + 1 / loader.steps_per_epoch)
+        lr_scale = schedule(recipe, now, place.errors)
+        due = self.watch.due(number)
+        look = partial(self.watch.look, number, model, optimiser=self.optimiser, run=self.run) if due else None
+        self.step.take(place.epoch, place.step, lr, lr_scale, look)
 
+        place.step += 1
+        place.seconds = time.monotonic() - self.clock
+        line_due = place.step % LOG_STEPS == 0 or place.step == loader.steps_per_epoch
+        asked = bool(stopping)  # once, as a signal may come at any time
+        save_due = asked or time.monotonic() - self.saved > 60 * recipe.checkpoint_minutes
+        if self.step.at_once or line_due or save_due:
+            self._collect(now)
+        loss, error = place.window.texts()
+        meter.add(loader.batch_size, loss, f"epoch {place.epoch + 1}/{recipe.epochs}", error, f"lr {lr * lr_scale:.2g}")
+        if line_due:
+            self._log_line(number + 1, lr * lr_scale)
+        if save_due:
+            self.save()
+        if asked:
+            raise Interrupted(STOPPED.format(epoch=now))
 
-@dataclass
-class Place:
-    """Where a run stands: what a checkpoint must hold beside the tensors."""
+    def _collect(self, now: float) -> None:
+        """Count what the steps gave, and stop if the loss is no longer finite."""
+        window, model = self.place.window, self.trained.model
+        window.count(*self.step.collect(), self.loader.batch_size)
+        if not isfinite(window.loss):
+            images = self.step.pictures(self.loader.batch_size)
+            raise TrainingError(_what_broke(model, images, now, window.loss, self.recipe.lr, self.run.folder))
 
-    epoch: int = 0
-    step: int = 0  # within the epoch
-    errors: list[float] = field(default_factory=list)  # held-out top-1 error after each epoch
-    seconds: float = 0.0  # trained so far, over all starts
-    log_length: int = 0
-    window: Window = field(default_factory=Window)
-    losses: list[float] = field(default_factory=list)  # of the latest lines of the log
-    warned: list[str] = field(default_factory=list)  # of what, so that a resumed run does not repeat it
-    trained_by: list[str] = field(default_factory=list)  # kinds of step, in order; more than one if a resumed run found another
+    def _log_line(self, number: int, lr: float) -> None:
+        values = self.place.window.values(lr, self.place.seconds)
+        self.run.log("train", number, values)
+        self.watch.plateau(number, values["loss"], self.trained.model, self.step.pictures, self.run)
+        self.place.window = Window(start=self.place.seconds)
 
-    @classmethod
-    def of(cls, state: dict[str, Any]) -> "Place":
-        """From a checkpoint's JSON.
+    def end_epoch(self) -> None:
+        """Evaluate, log, checkpoint."""
+        place, split = self.place, self.store.held_out
+        self.trained.model.eval()
+        network, batches = self.step.for_testing()
+        result = evaluate(network, self.trained.preprocessing, split, self.store.classes, batches=batches)
+        place.epoch, place.step = place.epoch + 1, 0
+        place.errors.append(result.top1_error)
+        place.seconds = time.monotonic() - self.clock
+        self.run.log(
+            split.name, place.epoch * self.loader.steps_per_epoch,
+            {"epoch": place.epoch, "top1_error": result.top1_error, "top5_error": result.top5_error},
+        )  # fmt: skip
+        say(f"epoch {place.epoch}: {split.name} top-1 error {result.top1_error:.2%}")
+        self.result = result
+        self.keep()
+        self.save()
 
-        Raises:
-            CheckpointError: it holds weights alone, such as an exported file.
+    def save(self) -> None:
+        """Write the latest checkpoint and, if an epoch just ended with the lowest error so far, the best one.
+
+        The best comes first: a run that is killed between the two repeats the end of the epoch and writes both.
         """
-        if "window" not in state:
-            raise CheckpointError(
-                f"{LATEST} holds no state of the training: it is an exported network. Put the run's own checkpoint back, or "
-                "begin anew with another --out."
-            )
-        return cls(**{**state, "window": Window(**state["window"])})
+        place, folder = self.place, self.run.folder
+        place.log_length = self.run.log_length
+        parts = self.trained.model, self.trained.classes, self.trained.preprocessing
+        if place.step == 0 and place.errors and place.errors[-1] == min(place.errors):
+            native.save(folder / BEST, Trained(*parts, {}, asdict(place)))
+        native.save(folder / LATEST, Trained(*parts, self.optimiser.state(), asdict(place)))
+        self.saved = time.monotonic()
+
+    def keep(self) -> None:
+        """Write the weights, without the velocity, if this epoch is one to keep; before `save`, for the reason given there."""
+        epoch = self.place.epoch
+        if epoch in self.recipe.kept_epochs:
+            native.save(self.run.folder / KEPT.format(epoch=epoch), replace(self.trained, extra={}, state=asdict(self.place)))
 
 
-def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False) -> Trained:
+def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False, overwrite: bool = False) -> Trained:
     """Train, or go on training, until the recipe's last epoch.
 
     Args:
-        recipe: what to do.
-        store: its `train` split is trained on, the other one tells how well.
+        recipe: what to do. A resumed run may be given more epochs than it was begun with: from where it is, its learning rate
+            follows the schedule of that many epochs.
+        store: its `train` split is trained on, the other one tells how well. Pictures much larger than the recipe wants are
+            resampled (`fitting`).
         folder: the run's folder.
         resume: go on from the folder's last checkpoint.
+        overwrite: delete the run that the folder holds, and begin anew.
 
     Returns:
         The network after the last epoch, as it stands in `latest.safetensors`.
 
     Raises:
         RecipeError: recipe and store do not fit.
-        TrainingError: the folder is in the way, the disk or the GPU's memory is full, or the loss is no longer finite.
+        StoreError: the store is damaged, or its pictures cannot be resampled.
+        TrainingError: the folder is in the way or gone, the disk or the GPU's memory is full, or the loss is no longer finite.
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """
-    check_size(recipe, store, resume)
+    folder = _checked_arguments(recipe, store, folder, resume, overwrite)
+    store = fitting(recipe, store, folder if resume else None)
     device = steps.pick_device(recipe.device)
     loader = Loader(store.train, recipe.batch_size, recipe.seed, recipe.workers)
     fused = steps.wanted(recipe, recipe.network(len(store.classes)), device)
     precision = steps.pick_precision(recipe.precision, device, fused)
     steps.set_precision(precision, device)
-    run = open_run(folder, recipe, store, resume, compile_pays(recipe, store, loader, device))
-    trained, place, optimiser = _begin(recipe, store, run, device)
-    model = trained.model
-    if place.epoch >= recipe.epochs and (folder / RESULT).exists():
-        model.eval()
-        return replace(trained, extra={})
-    augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
-    watch = Watch(recipe, model.variant, store.train, recipe.epochs * loader.steps_per_epoch, place.losses, place.warned)
-    run.open_log(place.log_length, place.epoch * loader.steps_per_epoch + place.step)
-    step: Step | None = None
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(_in_words(folder, loader, device))
+        run = open_run(folder, recipe, store, resume, compile_pays(recipe, store, loader, device), overwrite)
+        stack.callback(run.close)
+        trained, place, optimiser = _begin(recipe, store, run, device)
+        model = trained.model
+        if place.epoch >= recipe.epochs and (folder / RESULT).exists():
+            model.eval()
+            return replace(trained, extra={})
+        if recipe.epochs > run.config.recipe.epochs:
+            _extend(recipe, run, place, loader)
+        augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
+        watch = Watch(recipe, model.variant, store.train, recipe.epochs * loader.steps_per_epoch, place.losses, place.warned)
+        run.start_log(place.log_length, place.epoch * loader.steps_per_epoch + place.step)
         step, kind = steps.open_step(
-            recipe, fused=fused, precision=precision, compiled=run.compiled, store=store, loader=loader, model=model,
+            recipe, fused=fused, precision=precision, compiled=run.config.compiled, store=store, loader=loader, model=model,
             augmentation=augmentation, optimiser=optimiser, at=(place.epoch, place.step),
         )  # fmt: skip
+        stack.callback(step.close)
         _announce(recipe, store, loader, model, f"{device.type} ({kind})", run, place)
         images_per_epoch = loader.steps_per_epoch * loader.batch_size
-        result: Evaluation | None = None
-        clock = time.monotonic() - place.seconds
-        saved = time.monotonic()
+        now = time.monotonic()
+        session = Session(
+            recipe, store, loader, run, trained, place, optimiser, watch, step, f"{kind} on {device.type}", now - place.seconds,
+            now,
+        )  # fmt: skip
         with Meter("training", recipe.epochs * images_per_epoch, "images") as meter, _stop_on_signal() as stopping:
             if place.epoch == place.step == 0:
-                _keep(recipe, folder, trained, place)
+                session.keep()
             meter.skip(place.epoch * images_per_epoch + place.step * loader.batch_size)
             while place.epoch < recipe.epochs:
-                _note_step(place, f"{kind} on {device.type}")
-                model.train()
+                session.begin_epoch()
                 while place.step < loader.steps_per_epoch:
-                    now = place.epoch + place.step / loader.steps_per_epoch
-                    number = place.epoch * loader.steps_per_epoch + place.step
-                    lr = recipe.lr * warmup(recipe, now + 1 / loader.steps_per_epoch)
-                    lr_scale = schedule(recipe, now, place.errors)
-                    look = partial(watch.look, number, model, optimiser=optimiser, run=run) if watch.due(number) else None
-                    step.take(place.epoch, place.step, lr, lr_scale, look)
-
-                    place.step += 1
-                    place.seconds = time.monotonic() - clock
-                    line_due = place.step % LOG_STEPS == 0 or place.step == loader.steps_per_epoch
-                    asked = bool(stopping)  # once, as a signal may come at any time
-                    save_due = asked or time.monotonic() - saved > 60 * recipe.checkpoint_minutes
-                    if step.at_once or line_due or save_due:
-                        place.window.count(*step.collect(), loader.batch_size)
-                        if not isfinite(place.window.loss):
-                            images = step.pictures(loader.batch_size)
-                            raise TrainingError(_what_broke(model, images, now, place.window.loss, recipe.lr, folder))
-                    loss, error = place.window.texts()
-                    meter.add(
-                        loader.batch_size, loss, f"epoch {place.epoch + 1}/{recipe.epochs}", error, f"lr {lr * lr_scale:.2g}"
-                    )
-                    if line_due:
-                        values = place.window.values(lr * lr_scale, place.seconds)
-                        run.log("train", number + 1, values)
-                        watch.plateau(number + 1, values["loss"], model, step.pictures, run)
-                        place.window = Window(start=place.seconds)
-                    if save_due:
-                        _save(folder, trained, optimiser, place, run)
-                        saved = time.monotonic()
-                    if asked:
-                        raise Interrupted(STOPPED.format(epoch=now))
-
-                model.eval()
-                network, batches = step.for_testing()
-                result = evaluate(network, trained.preprocessing, store.held_out, store.classes, batches=batches)
-                place.epoch, place.step = place.epoch + 1, 0
-                place.errors.append(result.top1_error)
-                place.seconds = time.monotonic() - clock
-                run.log(
-                    store.held_out.name, place.epoch * loader.steps_per_epoch,
-                    {"epoch": place.epoch, "top1_error": result.top1_error, "top5_error": result.top5_error},
-                )  # fmt: skip
-                say(f"epoch {place.epoch}: {store.held_out.name} top-1 error {result.top1_error:.2%}")
-                _keep(recipe, folder, trained, place)
-                _save(folder, trained, optimiser, place, run)
-                saved = time.monotonic()
+                    session.take_step(meter, stopping)
+                session.end_epoch()
                 if stopping and place.epoch < recipe.epochs:
                     raise Interrupted(STOPPED.format(epoch=place.epoch))
         trained = replace(trained, extra={}, state=asdict(place))
         if not (folder / RESULT).exists():
-            write_result(folder, trained, store, result)
-    except torch.cuda.OutOfMemoryError as error:
-        raise out_of_memory(
-            f"batch_size (={loader.batch_size})", device, f"--batch-size {max(1, loader.batch_size // 2)}"
-        ) from error
-    except OSError as error:
-        if error.errno not in FULL_DISK:
-            raise
-        raise TrainingError(
-            f"{folder}: {error.strerror}. {_what_is_saved(folder)}: free some space and go on with --resume."
-        ) from error
-    finally:
-        run.close()
-        if step:
-            step.close()
+            write_result(folder, trained, store, session.result)
     model.eval()
     return trained
 
 
-def check_size(recipe: Recipe, store: Store, resume: bool = False) -> None:
-    """Refuse a store of pictures smaller than the crop, or so large that a crop is a small part; before a folder is made.
+def _checked_arguments(recipe: object, store: object, folder: object, resume: bool, overwrite: bool) -> Path:
+    """Refuse arguments of other types, which would fail far from here; the folder as a path."""
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"recipe (={recipe!r}) must be a Recipe, such as alexnet.train.recipes.get('small-photos').")
+    if not isinstance(store, Store):
+        raise RecipeError(f"store (={store!r}) must be a Store, such as alexnet.data.store.Store('store').")
+    if not isinstance(folder, str | Path):
+        raise RecipeError(f"folder (={folder!r}) must be a path.")
+    if resume and overwrite:
+        raise RecipeError("resume goes on with a run and overwrite deletes it: choose one of the two.")
+    return Path(folder)
+
+
+def fitting(recipe: Recipe, store: Store, run: Path | None = None) -> Store:
+    """The store in pictures of a size that fits the recipe.
+
+    Where they are more than `MOST_ROOM` times the side of a crop, the net would see a small part of each, in training and at
+    test. Then they are resampled to `Recipe.stored_size`, once (`data/resample.py`).
 
     Args:
-        resume: a run that was begun may go on with large ones.
+        run: of a run that is resumed, the folder; the store that it was begun with is taken as it is.
+
+    Raises:
+        RecipeError: the pictures are smaller than the crop.
+        StoreError: they cannot be resampled.
     """
     size = recipe.network(len(store.classes)).input_size
-    if store.size > MOST_ROOM * size and not resume:
-        raise RecipeError(
-            f"input_size (={size}) is small for the pictures of {store.folder} (={store.size}): the net would see "
-            f"{(size / store.size) ** 2:.0%} of each. Prepare a store with --size {2 * round(size * 9 / 16)}, or pass a larger "
-            "--input-size."
-        )
     if size > store.size:
         raise RecipeError(
             f"input_size (={size}) is larger than the pictures of {store.folder} (={store.size}): prepare a store with "
             f"--size {size + size % 2} or more, or pass --input-size {store.size}."
         )
+    if run and (run / CONFIG).exists() and read_config(run).store.fingerprint == store.fingerprint:
+        return store
+    return resampled(store, recipe.stored_size) if store.size > MOST_ROOM * size else store
 
 
 def _begin(recipe: Recipe, store: Store, run: Run, device: torch.device) -> tuple[Trained, Place, SGD]:
     """The network, its place in the schedule and its velocity: new, or from the last checkpoint."""
     if run.resumed:
         trained = native.load(run.folder / LATEST, device)
-        place = Place.of(trained.state)
+        place = Place.of(trained.state, run.folder / LATEST)
         if place.epoch >= recipe.epochs:
             say(f"{run.folder} is finished: {place.epoch} epochs.")
     else:
         trained, place = fresh(recipe, store, device), Place()
     optimiser = SGD(trained.model, recipe.momentum, recipe.weight_decay, trained.model.variant, recipe.nesterov)
     if run.resumed:
-        optimiser.load(trained.extra)
+        optimiser.load(trained.extra, run.folder / LATEST)
     return trained, place, optimiser
 
 
@@ -275,22 +299,51 @@ def fresh(recipe: Recipe, store: Store, device: torch.device) -> Trained:
     return Trained(model, store.classes, preprocessing.to(device), {}, {})
 
 
-def _save(folder: Path, trained: Trained, optimiser: SGD, place: Place, run: Run) -> None:
-    """Write the latest checkpoint and, if an epoch just ended with the lowest error so far, the best one.
+def _extend(recipe: Recipe, run: Run, place: Place, loader: Loader) -> None:
+    """Record that a run gets more epochs, and say what its learning rate does."""
+    now, earlier = place.epoch + place.step / loader.steps_per_epoch, run.config.recipe.epochs
+    before, after = (recipe.lr * min(warmup(one, now), schedule(one, now, place.errors)) for one in (run.config.recipe, recipe))
+    rate = f"the learning rate goes on at {after:.2g}"
+    if abs(after - before) > 1e-9:
+        rate = (
+            f"the learning rate goes from {before:.2g} to {after:.2g}, where a run of {recipe.epochs} epochs has it by now, "
+            "and follows that schedule; the result is not that of a run begun so"
+        )
+    say(f"{run.folder}: {recipe.epochs} epochs instead of {earlier}. From epoch {now:g} on, {rate}.")
+    run.extend(recipe, now)
 
-    The best comes first: a run that is killed between the two repeats the end of the epoch and writes both.
-    """
-    place.log_length = run.log_length
-    parts = trained.model, trained.classes, trained.preprocessing
-    if place.step == 0 and place.errors and place.errors[-1] == min(place.errors):
-        native.save(folder / BEST, Trained(*parts, {}, asdict(place)))
-    native.save(folder / LATEST, Trained(*parts, optimiser.state(), asdict(place)))
+
+@contextmanager
+def _in_words(folder: Path, loader: Loader, device: torch.device) -> Iterator[None]:
+    """What the system refuses (memory, disk, files) as an error of ours."""
+    smaller = f"--batch-size {max(1, loader.batch_size // 2)}"
+    try:
+        yield
+    except AlexNetError:
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        raise out_of_memory(f"batch_size (={loader.batch_size})", device, smaller) from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise TrainingError(
+            f"batch_size (={loader.batch_size}) and the network do not fit into this machine's memory. "
+            f"{_what_is_saved(folder)}: pass {smaller} or a smaller --width."
+        ) from error
+    except OSError as error:
+        raise TrainingError(_refused(folder, error)) from error
 
 
-def _keep(recipe: Recipe, folder: Path, trained: Trained, place: Place) -> None:
-    """Write the weights, without the velocity, if this epoch is one to keep; before `_save`, for the reason given there."""
-    if place.epoch in recipe.kept_epochs:
-        native.save(folder / KEPT.format(epoch=place.epoch), replace(trained, extra={}, state=asdict(place)))
+def _refused(folder: Path, error: OSError) -> str:
+    if error.errno in FULL_DISK:
+        return f"{folder}: {error.strerror}. {_what_is_saved(folder)}: free some space and go on with --resume."
+    if folder.parent.exists() and not folder.exists():
+        return (
+            f"{folder} is gone: it was deleted or moved while a run was using it. Put it back and go on with --resume, or "
+            "begin anew."
+        )
+    where = error.filename or folder
+    return f"{where if isinstance(where, Path) else os.fsdecode(where)}: {error.strerror or error}. {_what_is_saved(folder)}."
 
 
 # --- for the person ---------------------------------------------------------------------------------------------------------
@@ -300,8 +353,22 @@ def _note_step(place: Place, kind: str) -> None:
     """Keep what trains; say so if it is another than before."""
     if place.trained_by[-1:] != [kind]:
         if place.trained_by:
-            say(f"Until here {place.trained_by[-1]} trained the run, from here on {kind}: its numbers are not one step's.")
+            say(f"This run used {place.trained_by[-1]} until now and continues with {kind}: its results mix the two.")
         place.trained_by.append(kind)
+
+
+def _note_environment(place: Place, run: Run) -> None:
+    """Keep where it computes; say so if a resumed run computes elsewhere: the same sums in another order have other bits."""
+    if not place.environments and run.resumed:  # by a version that kept the first one only
+        place.environments.append(read_environment(run.folder))
+    here, earlier = environment(), place.environments[-1] if place.environments else {}
+    if here == earlier:
+        return
+    if earlier:
+        changed = ", ".join(f"{name} {earlier.get(name)}, now {here[name]}" for name in here if here[name] != earlier.get(name))
+        say(f"This run continues in another environment ({changed}): its weights will not be, to the bit, those of a run that "
+            "was never stopped.")  # fmt: skip
+    place.environments.append(here)
 
 
 def _announce(recipe: Recipe, store: Store, loader: Loader, model: AlexNet, where: str, run: Run, place: Place) -> None:

@@ -12,11 +12,13 @@ give is what moves the weights.
     w <- w + momentum * v - weight_decay * lr * w - lr * gradient
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from alexnet.errors import CheckpointError
 from alexnet.train.recipes import Recipe
 from alexnet.variants import Variant
 
@@ -80,10 +82,35 @@ class SGD:
         """The velocity, for a checkpoint."""
         return {f"velocity.{name}": tensor for name, tensor in self.velocity.items()}
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Put a checkpoint's velocity back."""
+    def load(self, state: Mapping[str, Tensor], file: Path | str = "the checkpoint") -> None:
+        """Put a checkpoint's velocity back.
+
+        Args:
+            state: as `state` gave it.
+            file: where it was read, for the message.
+
+        Raises:
+            CheckpointError: a velocity is missing, of another shape or type, or not finite.
+        """
         for name, tensor in self.velocity.items():
-            tensor.copy_(state[f"velocity.{name}"])
+            found = state.get(f"velocity.{name}")
+            if found is None:
+                problem = "is missing"
+            elif (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
+                problem = f"is {_described(found)}, but must be {_described(tensor)}"
+            elif not bool(found.isfinite().all()):
+                problem = "is NaN or infinite"
+            else:
+                tensor.copy_(found)
+                continue
+            raise CheckpointError(
+                f"{file} is damaged: the velocity of {name} {problem}. Put the run's own checkpoint back, or begin anew with "
+                "another --out."
+            )
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
 
 
 def warmup(recipe: Recipe, epoch: float) -> float:

@@ -20,8 +20,7 @@ from alexnet.train.family import members
 from alexnet.train.history import read_log
 from alexnet.train.paired import Difference
 from alexnet.train.recipes import Recipe
-from alexnet.train.result import RESULT
-from alexnet.train.run import CONFIG, ENVIRONMENT, LOG, environment, write_json
+from alexnet.train.run import CONFIG, ENVIRONMENT, LOG, RESULT, environment, write_json
 
 CURVES, README = "curves.png", "README.md"
 

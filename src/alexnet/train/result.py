@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from alexnet import engines
+from alexnet.data.resample import origin, resampled
 from alexnet.data.store import Store, sha256
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, evaluate_classifier
-from alexnet.train.run import CONFIG, ENVIRONMENT, LOG, environment, write_json
+from alexnet.train.run import CONFIG, ENVIRONMENT, LOG, RESULT, environment, write_json
 from alexnet.weights import native
 from alexnet.weights.native import BEST, KEPT_FILES, LATEST, Trained
 
-RESULT = "result.json"
 SEALED = (CONFIG, ENVIRONMENT, LOG)
 EVALUATED = ("split", "images", "views", "top1_wrong", "top5_wrong", "top1_error", "top5_error")
 ELSEWHERE = 1000  # one picture in so many may change sides in another environment
@@ -51,13 +51,14 @@ def write_result(folder: Path, trained: Trained, store: Store, evaluation: Evalu
     evaluation = evaluation or _evaluate(trained, store)
     content = {
         "weights": {"file": LATEST, "sha256": weights_hash(trained.model.state_dict())},
-        "store": {"folder": str(store.folder.absolute()), "fingerprint": store.fingerprint},
+        "store": {"folder": str(origin(store).absolute()), "fingerprint": store.fingerprint},
         "files": {name: sha256((folder / name).read_bytes()) for name in (*SEALED, *_other_weights(folder))},
         "environment": environment(),
         "device": _device(trained),
         "epochs": trained.state["epoch"],
         "seconds": trained.state["seconds"],
         "trained_by": trained.state["trained_by"],
+        "environments": trained.state["environments"],
         "evaluation": _summary(evaluation, store.held_out.name),
     }
     write_json(folder / RESULT, content)
@@ -109,7 +110,7 @@ def verify_run(folder: Path, data: Path | None = None) -> list[str]:
     actual = weights_hash(trained.model.state_dict())
     if actual != recorded["weights"]["sha256"]:
         found.append(f"{LATEST} holds other weights: SHA-256 {actual}, recorded {recorded['weights']['sha256']}")
-    store = Store(data or recorded["store"]["folder"])
+    store = resampled(Store(data or recorded["store"]["folder"]), trained.preprocessing.stored_size)
     if store.fingerprint != recorded["store"]["fingerprint"]:
         wanted = recorded["store"]
         return [*found, f"{store.folder} is another data set (fingerprint {store.fingerprint}) than the run was trained on "

@@ -1,141 +1,264 @@
 """A run's folder: what was asked, where it ran, what happened, and the weights.
 
 run/
-├── config.json           the recipe, the store's fingerprint, whether the plain step is compiled
-├── environment.json      versions, processor, threads
+├── config.json           the recipe, the store and its fingerprint, whether the plain step is compiled
+├── environment.json      versions, processor, threads of the first start
 ├── log.jsonl             one line every `LOG_STEPS` steps and after each epoch
 ├── tensorboard/          the same for TensorBoard
 ├── latest.safetensors    weights, velocity and place in the schedule: what --resume starts from
 ├── best.safetensors      weights with the lowest held-out error so far
 ├── epoch-0005.safetensors ...  weights after the epochs that --keep names
 └── result.json           when the run has ended: evaluation, hash of the weights, and what else proves it (result.py)
+
+`history.py` reads it back.
 """
 
 import json
 import os
 import platform
+import re
+import time
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard.summary import scalar
 
 import alexnet
 from alexnet import lock
+from alexnet.console import say
+from alexnet.data.resample import origin
 from alexnet.data.store import Store
 from alexnet.errors import TrainingError
 from alexnet.files import is_temporary, replacing
-from alexnet.train.recipes import Recipe
-from alexnet.weights.native import LATEST
+from alexnet.train.history import CONFIG as CONFIG
+from alexnet.train.history import ENVIRONMENT as ENVIRONMENT
+from alexnet.train.history import LOG as LOG
+from alexnet.train.history import RESULT as RESULT
+from alexnet.train.history import Config, Extension, TrainedOn, read_config
+from alexnet.train.place import Environment
+from alexnet.train.recipes import Recipe, differences
+from alexnet.weights.native import BEST, LATEST
 
-CONFIG, ENVIRONMENT, LOG, TENSORBOARD = "config.json", "environment.json", "log.jsonl", "tensorboard"
+TENSORBOARD = "tensorboard"
 #: Fields that may differ when a run is resumed, since they change no result.
 FREE_FIELDS = ("feed", "workers", "checkpoint_minutes")
+EVENTS = "events.out.tfevents.*"
+#: Names of what a run writes beside its configuration and TensorBoard's folder, and of such files half written.
+_OWN = "|".join(map(re.escape, (ENVIRONMENT, LOG, RESULT, LATEST, BEST))) + r"|epoch-\d{4,}\.safetensors"
+OWN = re.compile(rf"{_OWN}|\.({_OWN}|{re.escape(CONFIG)})\.([0-9a-f]+\.)?tmp")
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+class Board:
+    """Curves for TensorBoard, written as they come.
+
+    PyTorch's `SummaryWriter` writes from a thread of its own: a full disk shows there, as a traceback, and later.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """`step`: what an interrupted start drew from here on is taken back."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = EVENTS.replace("*", f"{time.time():.0f}.{platform.node()}.{os.getpid()}.{time.monotonic_ns()}")
+        self._file = open(folder / name, "xb", buffering=0)  # noqa: SIM115 - closed in `close`
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        self._write(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """A point of a curve."""
+        self._write(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+
+    def _write(self, event: Event) -> None:
+        self._records.write(event.SerializeToString())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 @dataclass
 class Run:
-    """An open run folder."""
+    """An open run folder, locked for this process.
+
+    Attributes:
+        resumed: whether it goes on from a checkpoint.
+    """
 
     folder: Path
     resumed: bool
-    compiled: bool
+    config: Config
+    _log: IO[str]
+    _board: Board | None = None
 
-    def open_log(self, length: int, step: int) -> None:
-        """Start logging at `step`; what an interrupted start logged after the checkpoint is cut off.
-
-        Raises:
-            TrainingError: another process is training in this folder; the open log is the lock.
-        """
-        self._log = open(self.folder / LOG, "a", encoding="utf-8")  # noqa: SIM115 - closed in `close`
-        if not lock.acquire(self._log):
-            self._log.close()
-            raise TrainingError(f"another process is training in {self.folder}: wait for it, or name another folder.")
+    def start_log(self, length: int, step: int) -> None:
+        """Start logging at `step`; what an interrupted start logged after the checkpoint is cut off."""
+        self._log.seek(0, os.SEEK_END)
         self._log.truncate(min(length, self._log.tell()))
         self._log.seek(0, os.SEEK_END)
-        self._board = SummaryWriter(str(self.folder / TENSORBOARD), purge_step=step)
+        self._board = Board(self.folder / TENSORBOARD, step)
 
     def log(self, kind: str, step: int, values: dict[str, float]) -> None:
         """One line and one point on each TensorBoard curve; `kind` is train or the split's name."""
+        assert self._board
         self._log.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._log.flush()
         for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+            self._board.add(f"{kind}/{name}", value, step)
 
     @property
     def log_length(self) -> int:
         return self._log.tell()
 
+    def extend(self, recipe: Recipe, at: float) -> None:
+        """Record that the run goes on with this recipe, of more epochs. Its result is no longer one."""
+        (self.folder / RESULT).unlink(missing_ok=True)  # first: a run killed in between has ended with its old epochs
+        earlier = Extension(self.config.recipe.epochs, at)
+        self.config = replace(self.config, recipe=recipe, extended=(*self.config.extended, earlier))
+        write_json(self.folder / CONFIG, _plain(self.config))
+
     def close(self) -> None:
-        """Close both. Lines were flushed as they came: on a full disk, `log` has raised already what would be raised here."""
-        for file in (self._log, self._board):
+        """Let the folder go. Lines were flushed as they came: what a full disk would raise here, `log` has raised already."""
+        with suppress(OSError):
+            self._log.close()
+        if self._board:
             with suppress(OSError):
-                file.close()
+                self._board.close()
 
 
-def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled: bool) -> Run:
-    """Make a run's folder, or find one to go on with.
+def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled: bool, overwrite: bool = False) -> Run:
+    """Make a run's folder, or find one to go on with, and lock it.
 
     Args:
         compiled: whether a new run shall compile the plain step; a resumed one does what it began with, to the bit.
+        overwrite: delete the run that the folder holds, and nothing else that is in it.
 
     Raises:
-        TrainingError: the folder is in the way, or is a run of another recipe or store.
+        TrainingError: the folder is in the way, is a run of another recipe or store, or another process trains in it.
     """
-    config = {
-        "recipe": json.loads(json.dumps(asdict(recipe))),
-        "store": {"folder": str(store.folder.absolute()), "fingerprint": store.fingerprint},
-        "compiled": compiled,
-    }
-    path = folder / CONFIG
-    if resume and path.exists():
-        try:
-            earlier = json.loads(path.read_text())
-        except ValueError as error:
-            raise TrainingError(f"{path} is damaged ({error}): begin a new run.") from error
-        _check_same(folder, earlier, config)
-        return Run(folder, (folder / LATEST).exists(), earlier["compiled"])
+    if resume and (folder / CONFIG).exists():
+        config = check_same(folder, recipe, store, more_epochs=True)
+        return Run(folder, (folder / LATEST).exists(), config, _locked(folder))
     if resume and not folder.exists():
         raise TrainingError(f"{folder} does not exist: nothing to resume. Leave out --resume to begin.")
-    # A start that was killed before it wrote its configuration has left nothing that counts.
-    if folder.exists() and (not folder.is_dir() or any(not _begun(entry.name) for entry in folder.iterdir())):
-        if not folder.is_dir():
-            raise TrainingError(f"{folder} is a file, and a run needs a folder: name another.")
-        if not path.exists():
-            raise TrainingError(f"{folder} is not empty and no run: name another folder.")
-        raise TrainingError(f"{folder} holds a run already: go on with --resume, or name another folder.")
+    _check_free(folder, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / ENVIRONMENT, environment())
-    write_json(path, config)
-    return Run(folder, False, compiled)
+    log = _locked(folder)
+    try:
+        _clear(folder, log)
+        config = Config(recipe, TrainedOn(str(origin(store).absolute()), store.fingerprint), compiled)
+        write_json(folder / ENVIRONMENT, environment())
+        write_json(folder / CONFIG, _plain(config))
+    except BaseException:
+        log.close()
+        raise
+    return Run(folder, False, config, log)
 
 
-def _begun(name: str) -> bool:
-    """Whether a run's first moments write a file of this name."""
-    return name == ENVIRONMENT or is_temporary(name)
-
-
-def _check_same(folder: Path, earlier: dict[str, Any], config: dict[str, Any]) -> None:
-    if earlier["store"]["fingerprint"] != config["store"]["fingerprint"]:
+def _check_free(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that a new run would spoil."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise TrainingError(f"{folder} is a file, and a run needs a folder: name another.")
+    if not (folder / CONFIG).exists():
+        if any(not _begun(entry) for entry in folder.iterdir()):
+            raise TrainingError(f"{folder} is not empty and no run: name another folder.")
+        return
+    read_config(folder)  # other programs have a file of this name too
+    own = set(own_files(folder))
+    others = [entry.name for entry in folder.iterdir() if entry not in own]
+    if overwrite:
+        say(f"{folder}: the run that it holds is deleted.{f' Left as they are: {_listed(others)}.' if others else ''}")
+    elif any((folder / name).exists() for name in (LATEST, BEST, RESULT)):
         raise TrainingError(
-            f"{folder} was trained on another store ({earlier['store']['folder']}): resume with that one, or begin a new run."
+            f"{folder} holds a run already: go on with --resume, replace it with --overwrite, or name another folder."
         )
-    old, new = earlier["recipe"], config["recipe"]
-    changed = [name for name in new if new[name] != old.get(name) and name not in FREE_FIELDS]
+    else:
+        say(f"{folder} holds a run that ended before its first checkpoint: it begins anew.")
+
+
+def _begun(entry: Path) -> bool:
+    """Whether a start that was killed before it wrote its configuration may have left this; it is nothing that counts."""
+    return entry.name == ENVIRONMENT or is_temporary(entry.name) or (entry.name == LOG and entry.stat().st_size == 0)
+
+
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(sorted(names)[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+
+
+def own_files(folder: Path) -> Iterator[Path]:
+    """What a run wrote into its folder, its configuration last: what is left when a deletion is cut short is still a run's."""
+    yield from (entry for entry in folder.iterdir() if OWN.fullmatch(entry.name))
+    board = folder / TENSORBOARD
+    if board.is_dir() and not board.is_symlink():
+        yield from board.glob(EVENTS)
+        yield board
+    yield from folder.glob(CONFIG)
+
+
+def _clear(folder: Path, log: IO[str]) -> None:
+    """Delete what an earlier run left. The log stays, as it is the lock, and is emptied."""
+    for path in list(own_files(folder)):
+        if path.name == TENSORBOARD:
+            with suppress(OSError):  # there is something in it that is not the run's
+                path.rmdir()
+        elif path.name != LOG:
+            path.unlink(missing_ok=True)
+    log.truncate(0)
+
+
+def _locked(folder: Path) -> IO[str]:
+    """The log, open: it is the lock."""
+    log = open(folder / LOG, "a", encoding="utf-8")  # noqa: SIM115 - closed by whoever has it
+    if not lock.acquire(log):
+        log.close()
+        raise TrainingError(f"another process is training in {folder}: wait for it, or name another folder.")
+    return log
+
+
+def check_same(folder: Path, recipe: Recipe, store: Store, more_epochs: bool = False) -> Config:
+    """A run's configuration, if it is of this recipe and store.
+
+    Args:
+        more_epochs: whether the recipe may ask for more epochs than the run was begun with.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    config = read_config(folder)
+    if config.store.fingerprint != store.fingerprint:
+        raise TrainingError(
+            f"{folder} was trained on another store ({config.store.folder}): resume with that one, or begin a new run."
+        )
+    changed = {name: pair for name, pair in differences(config.recipe, recipe).items() if name not in FREE_FIELDS}
+    if more_epochs and recipe.epochs > config.recipe.epochs:
+        changed.pop("epochs")
     if changed:
-        listed = ", ".join(f"{name} {old.get(name)}, now {new[name]}" for name in changed)
-        flags = " ".join(f"--{name.replace('_', '-')} {old.get(name)}" for name in changed)
+        listed = ", ".join(f"{name} {old}, now {new}" for name, (old, new) in changed.items())
+        flags = " ".join(f"--{name.replace('_', '-')} {old}" for name, (old, _) in changed.items())
         raise TrainingError(
             f"{folder} was begun with other settings ({listed}): resume with the same ({flags}), or begin a new run."
         )
+    return config
 
 
-def environment() -> dict[str, Any]:
+def _plain(config: Config) -> dict[str, Any]:
+    """For JSON; a run that was not extended has no word about it."""
+    content = asdict(config)
+    return content if config.extended else {name: value for name, value in content.items() if name != "extended"}
+
+
+def environment() -> Environment:
     """Where a run computed, for its record."""
     return {
         "alexnet": alexnet.__version__, "python": platform.python_version(), "torch": torch.__version__,
