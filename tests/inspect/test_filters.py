@@ -140,6 +140,16 @@ def test_part_of_an_onnx_file(caffe: Trained, tmp_path: Path) -> None:
     assert np.array_equal(found.kernels, first_layer(caffe.model)) and "only its first layers" in found.notes[-1]
 
 
+def test_part_of_a_npy(caffe: Trained, tmp_path: Path) -> None:
+    weight = caffe.model.state_dict()["conv1.weight"].numpy()
+    layers = {"conv1": [weight.transpose(2, 3, 1, 0), np.zeros(len(weight), np.float32)]}
+    np.save(tmp_path / "x.npy", np.array(layers, dtype=object), allow_pickle=True)
+    with pytest.raises(CheckpointError, match="it has the layers conv1; needed"):
+        importer.read(tmp_path / "x.npy")
+    found = read(tmp_path / "x.npy")
+    assert np.array_equal(found.kernels, first_layer(caffe.model)) and "it has the layers conv1" in found.notes[-1]
+
+
 def test_neither_whole_nor_a_beginning(caffe: Trained, tmp_path: Path) -> None:
     """What is damaged, or has no conv1, is refused with its first reason."""
     export(caffe, "caffe", tmp_path / "x.caffemodel")

@@ -60,7 +60,7 @@ def _is_npz(path: Path) -> bool:
 
 
 FORMATS = (
-    Format("NumPy .npy", lambda _, head: head.startswith(b"\x93NUMPY"), npy.read),
+    Format("NumPy .npy", lambda _, head: head.startswith(b"\x93NUMPY"), npy.read, npy.beginning),
     Format("NumPy .npz", lambda path, head: head.startswith(b"PK") and _is_npz(path), npy.read_npz),
     Format("PyTorch .pth", lambda _, head: head.startswith((b"PK", b"\x80")), torchvision.read),
     Format("alexnet", lambda path, head: head[8:9] == b"{" and native.is_ours(path), _native),

@@ -176,7 +176,25 @@ def read(path: Path) -> Foreign:
     """
     with reading(path, "a .npy of weights") as file:
         layers = _dictionary(file, path.stat().st_size)
+        if set(layers) != set(LAYER_NAMES):
+            raise CheckpointError(
+                f"it has the layers {', '.join(sorted(layers))[:300] or 'none'}; needed: {', '.join(LAYER_NAMES)}"
+            )
         tensors = _ours(layers)
+    return Foreign(format="TensorFlow-era .npy", tensors=tensors, variant="caffe")
+
+
+def beginning(path: Path) -> Foreign:
+    """conv1 and, where it is there, conv2 of such a file; it may lack other layers, or have more.
+
+    Raises:
+        CheckpointError: as `read`; or there is no conv1.
+    """
+    with reading(path, "a .npy of weights") as file:
+        layers = _dictionary(file, path.stat().st_size)
+        if "conv1" not in layers:
+            raise CheckpointError("it has no layer conv1")
+        tensors = _ours({name: layers[name] for name in ("conv1", "conv2") if name in layers})
     return Foreign(format="TensorFlow-era .npy", tensors=tensors, variant="caffe")
 
 
@@ -191,10 +209,6 @@ def _dictionary(file: BinaryIO, size: int) -> dict[str, list[NDArray[Any]]]:
     if not isinstance(content, dict):
         raise CheckpointError("it holds no dictionary of layers")
     layers = {name: _pair(name, entry) for name, entry in content.items()}
-    if set(layers) != set(LAYER_NAMES):
-        raise CheckpointError(
-            f"it has the layers {', '.join(sorted(layers))[:300] or 'none'}; needed: {', '.join(LAYER_NAMES)}"
-        )
     if sum(array.nbytes for pair in layers.values() for array in pair) > size:
         raise CheckpointError("its layers share their numbers, which no trained network's do")
     return layers
@@ -213,8 +227,8 @@ def _pair(name: str, entry: Any) -> list[NDArray[Any]]:
 def _ours(layers: dict[str, list[NDArray[Any]]]) -> dict[str, Tensor]:
     """Under our names and in our layout. What has been turned round is dropped: the peak is one layer above the file's size."""
     tensors: dict[str, Tensor] = {}
-    maps = layers["conv5"][0].shape[-1]
-    for name in LAYER_NAMES:
+    maps = layers["conv5"][0].shape[-1] if "conv5" in layers else 0
+    for name in [name for name in LAYER_NAMES if name in layers]:
         weight, bias = layers.pop(name)
         rank = 4 if name.startswith("conv") else 2
         if weight.ndim != rank or bias.shape != weight.shape[-1:]:
