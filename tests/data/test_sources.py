@@ -27,6 +27,7 @@ from scipy.io import savemat
 from alexnet.data.hold_out import hold_out
 from alexnet.data.image import FORMATS, Unreadable
 from alexnet.data.sources import Item, Source, find, read
+from alexnet.data.sources.parquet import _group
 from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
 from alexnet.data.sources.splits import split_of
 from alexnet.errors import SourceError
@@ -505,7 +506,7 @@ def test_tar_without_labels(tmp_path: Path) -> None:
 
 def test_tar_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "train.tar").write_bytes(tarred([("a.txt", b"x"), ("a.cls", b"0")]))
-    with pytest.raises(SourceError, match="is no WebDataset shard: no pictures"):
+    with pytest.raises(SourceError, match="is not a WebDataset shard: no pictures"):
         find([tmp_path / "train.tar"])
 
 
@@ -526,14 +527,16 @@ def test_class_that_is_no_number(tmp_path: Path, text: str) -> None:
 def test_compressed_tar(tmp_path: Path, name: str) -> None:
     """Its pictures cannot be reached one by one."""
     (tmp_path / name).write_bytes(tarred([("a.jpg", b"x"), ("a.cls", b"0")], "w:gz"))
-    with pytest.raises(SourceError, match=r"is no uncompressed tar .*: unpack a compressed one first"):
+    with pytest.raises(
+        SourceError, match="is compressed with gzip, so its pictures cannot be reached one by one: unpack it first"
+    ):
         find([tmp_path / name])
 
 
 @pytest.mark.parametrize("damage", [b"", b"no tar at all" * 100], ids=["empty", "text"])
 def test_corrupt_tar(tmp_path: Path, damage: bytes) -> None:
     (tmp_path / "train.tar").write_bytes(damage)
-    with pytest.raises(SourceError, match="download a damaged one again"):
+    with pytest.raises(SourceError, match="is not a whole tar .*: download it again"):
         find([tmp_path / "train.tar"])
 
 
@@ -541,7 +544,7 @@ def test_truncated_tar(tmp_path: Path) -> None:
     """Cut off within the data of a member, as a download that broke off is."""
     data = tarred([(f"{key}.{ending}", b"1" * 2000) for key in range(4) for ending in ("jpg", "cls")])
     (tmp_path / "train.tar").write_bytes(data[:9000])
-    with pytest.raises(SourceError, match="download a damaged one again"):
+    with pytest.raises(SourceError, match="is not a whole tar .*: download it again"):
         find([tmp_path / "train.tar"])
 
 
@@ -554,7 +557,7 @@ def test_tar_damaged_in_the_middle(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[fourth : fourth + 512] = b"\x55" * 512
     path.write_bytes(data)
-    with pytest.raises(SourceError, match="download a damaged one again"):
+    with pytest.raises(SourceError, match="is not a whole tar .*: download it again"):
         find([path])
 
 
@@ -652,13 +655,13 @@ def test_the_real_parquet(shared: Path) -> None:
     ids=["no-label", "no-image", "neither"],
 )
 def test_parquet_without_the_columns(tmp_path: Path, table: dict[str, list[object]]) -> None:
-    with pytest.raises(SourceError, match="is no image parquet with columns image and label"):
+    with pytest.raises(SourceError, match="is not an image parquet file with columns image and label"):
         find([write_parquet(tmp_path / "train.parquet", table)])
 
 
 def test_parquet_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(SourceError, match="is no image parquet"):
+    with pytest.raises(SourceError, match="is not an image parquet"):
         find([tmp_path / "train.parquet"])
 
 
@@ -721,6 +724,24 @@ def test_parquet_that_claims_more_rows_than_it_has_bytes(tmp_path: Path) -> None
     assert (tmp_path / "train.parquet").stat().st_size < rows / 100
     with pytest.raises(SourceError, match=r"is damaged: 1,000,000 rows in"):
         find([tmp_path / "train.parquet"])
+
+
+def test_parquet_that_stores_one_picture_for_all_rows(tmp_path: Path) -> None:
+    """As plain bytes, the rows of this megabyte are four gigabytes."""
+    one = np.random.default_rng(0).bytes(1_000_000)
+    image = pa.DictionaryArray.from_arrays(pa.array([0] * 4000, pa.int32()), pa.array([one], pa.binary()))
+    table = pa.table({"image": image, "label": pa.array([row % 2 for row in range(4000)])})
+    pq.write_table(table, tmp_path / "train.parquet", store_schema=False)
+    items = find([tmp_path / "train.parquet"]).splits["train"]
+    assert len(items) == 4000
+    assert read(items[3999]) == one
+    assert _group(str(tmp_path / "train.parquet"), 0).nbytes < 2_000_000
+
+
+def test_parquet_with_a_row_group_that_is_too_large(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alexnet.data.sources.parquet.MAX_GROUP_BYTES", 20)
+    with pytest.raises(SourceError, match="row group of [0-9]+ bytes, more than the 20 .*: write it with smaller row groups"):
+        find([parquet])
 
 
 def test_parquet_that_changes_after_it_was_found(tmp_path: Path) -> None:
@@ -857,7 +878,7 @@ def test_idx_labels_of_another_length(tmp_path: Path, count: int) -> None:
 
 @pytest.mark.parametrize("keep", [6, 16 + 7, -1], ids=["in-header", "in-data", "last-byte"])
 def test_idx_cut_short(tmp_path: Path, keep: int) -> None:
-    with pytest.raises(SourceError, match=r"cut short|is no IDX file"):
+    with pytest.raises(SourceError, match=r"cut short|is not an IDX file"):
         find([write_idx(tmp_path / "digits", images=idx(PICTURES)[:keep])])
 
 
@@ -876,7 +897,7 @@ def test_gzipped_idx_cut_short(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [idx(PICTURES, kind=0x0D), b"\x89PNG\r\n\x1a\n", b""], ids=["floats", "png", "empty"])
 def test_idx_with_wrong_magic(tmp_path: Path, data: bytes) -> None:
-    with pytest.raises(SourceError, match="is no IDX file of bytes"):
+    with pytest.raises(SourceError, match="is not an IDX file of bytes"):
         find([write_idx(tmp_path / "digits", images=data)])
 
 

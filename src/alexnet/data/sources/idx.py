@@ -126,7 +126,7 @@ def _array(file: BinaryIO, path: str, dimensions: int) -> NDArray[np.uint8]:
     length = 4 + 4 * dimensions
     header = file.read(length)
     if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < length:
-        raise SourceError(f"{path} is no IDX file of bytes in {dimensions} dimensions.")
+        raise SourceError(f"{path} is not an IDX file of bytes in {dimensions} dimensions.")
     shape = tuple(int(side) for side in np.frombuffer(header, ">u4", dimensions, 4))
     expected = math.prod(shape)
     if 0 in shape[1:]:

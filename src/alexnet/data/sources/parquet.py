@@ -3,7 +3,9 @@
 import errno
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from weakref import finalize
@@ -14,6 +16,9 @@ from alexnet.data.sources.walk import LeftOut
 from alexnet.errors import SourceError
 from alexnet.files import open_regular
 from alexnet.text import unique_names
+
+#: Hugging Face writes groups of 100 or 1,000 pictures.
+MAX_GROUP_BYTES = 2**32
 
 
 def parquet(splits: Mapping[str, Sequence[Path]], left_out: LeftOut) -> Source:
@@ -60,15 +65,27 @@ def _look(path: Path, split: str) -> tuple[tuple[str, ...] | None, list[int]]:
             if not _holds_bytes(schema.field("image").type):
                 kind = schema.field("image").type
                 raise SourceError(f"{path} has a column image of type {kind}: expected the bytes of one file in each row.")
+            _check_groups(opened.metadata, path)
             if split != TRAIN and "label" not in schema.names:
                 return None, [UNLABELLED] * rows
             if not pa.types.is_integer(schema.field("label").type):
                 raise SourceError(f"{path} has labels of type {schema.field('label').type}: expected integers.")
             labels = opened.read(columns=["label"])["label"].to_pylist()
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise SourceError(f"{path} is no image parquet with columns image and label: {error}") from error
+        raise SourceError(f"{path} is not an image parquet file with columns image and label: {error}") from error
     labels = [UNLABELLED if label is None or label < 0 else label for label in labels]
     return _names(schema.metadata, path) if max(labels, default=UNLABELLED) >= 0 else None, labels
+
+
+def _check_groups(footer: Any, path: Path) -> None:
+    """Refuse groups of rows, each of which is unpacked whole, that would take too much memory."""
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        unpacked = sum(group.column(index).total_uncompressed_size for index in range(group.num_columns))
+        if unpacked > MAX_GROUP_BYTES:
+            raise SourceError(
+                f"{path} has a row group of {unpacked:,} bytes, more than the {MAX_GROUP_BYTES:,} that are unpacked at once: "
+                "write it with smaller row groups."
+            )
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -94,22 +111,33 @@ def _names(metadata: Mapping[bytes, bytes] | None, path: Path) -> tuple[str, ...
     return tuple(value)
 
 
+@dataclass(frozen=True)
+class _Open:
+    """A file that pictures are read from: its reader, the column of their bytes, and the first row of each group."""
+
+    reader: Any
+    column: str
+    starts: list[int]
+
+
 @lru_cache(maxsize=1)
-def _file(path: str) -> tuple[Any, list[int]]:
+def _file(path: str) -> _Open:
     import pyarrow.parquet as pq
 
     opened = open_regular(path)
-    file = pq.ParquetFile(opened)
-    finalize(file, opened.close)
-    starts = [0]
-    for group in range(file.num_row_groups):
-        starts.append(starts[-1] + file.metadata.row_group(group).num_rows)
-    return file, starts
+    footer = pq.ParquetFile(opened).metadata
+    column = "image.bytes" if "image.bytes" in [footer.schema.column(i).path for i in range(footer.num_columns)] else "image"
+    # Equal pictures may be stored once: as a dictionary they take no more memory than they have bytes.
+    reader = pq.ParquetFile(opened, metadata=footer, read_dictionary=[column])
+    finalize(reader, opened.close)
+    rows = (footer.row_group(group).num_rows for group in range(footer.num_row_groups))
+    return _Open(reader, column, list(accumulate(rows, initial=0)))
 
 
 @lru_cache(maxsize=1)
 def _group(path: str, group: int) -> Any:
-    return _file(path)[0].read_row_group(group, columns=["image"])["image"]
+    file = _file(path)
+    return file.reader.read_row_group(group, columns=[file.column])["image"]
 
 
 def parquet_row(path: str, row: int) -> bytes:
@@ -121,7 +149,7 @@ def parquet_row(path: str, row: int) -> bytes:
     import pyarrow as pa
 
     try:
-        _, starts = _file(path)
+        starts = _file(path).starts
         group = next(g for g in range(len(starts) - 1) if row < starts[g + 1])
         image = _group(path, group)[row - starts[group]].as_py()
     except (pa.ArrowException, KeyError, IndexError, StopIteration) as error:

@@ -3,11 +3,13 @@
 import io
 import tarfile
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from alexnet.data.sources.walk import LeftOut, passed_over
 from alexnet.errors import SourceError
 from alexnet.files import open_regular
+
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def members_of(path: Path, left_out: LeftOut, offset: int = 0, length: int | None = None) -> list[tarfile.TarInfo]:
@@ -18,17 +20,27 @@ def members_of(path: Path, left_out: LeftOut, offset: int = 0, length: int | Non
     """
     try:
         with open_regular(path) as file:
+            _check_uncompressed(file, path)
             inner = _Span(file, offset, length if length is not None else path.stat().st_size)
             with tarfile.open(fileobj=inner, mode="r:") as tar:
                 members = [member for member in tar if _taken(member, f"{path.name}/{member.name}", left_out)]
                 _check_end(inner, tar.offset, offset)
-    except (tarfile.ReadError, OSError) as error:
-        raise SourceError(
-            f"{path} is no uncompressed tar ({error}): unpack a compressed one first, download a damaged one again."
-        ) from error
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except tarfile.ReadError as error:
+        raise SourceError(f"{path} is not a whole tar ({error}): download it again.") from error
     for member in members:
         member.offset_data += offset
     return members
+
+
+def _check_uncompressed(file: BinaryIO, path: Path) -> None:
+    head = file.read(6)
+    if kind := next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None):
+        raise SourceError(
+            f"{path} is compressed with {kind}, so its pictures cannot be reached one by one: unpack it first, or store it as "
+            "a plain tar."
+        )
 
 
 def _taken(member: tarfile.TarInfo, name: str, left_out: LeftOut) -> bool:

@@ -41,7 +41,7 @@ def webdataset(
     choice.note(left_out)
     train = items.get(TRAIN, ())
     if train and all(item.label == UNLABELLED for item in train):
-        raise SourceError(f"{train[0].path} is no WebDataset shard: {train[0].name} has no .cls with its class beside it.")
+        raise SourceError(f"{train[0].path} is not a WebDataset shard: {train[0].name} has no .cls with its class beside it.")
     folders = {folder: None for shards in splits.values() for shard in shards for folder in (shard.parent, shard.parent.parent)}
     return numbered("WebDataset shards", items, class_names(*folders), left_out)
 
@@ -86,7 +86,7 @@ def _items(shard: Path, members: Members, choice: _Choice, left_out: LeftOut) ->
     labels = _labels(shard, members)
     samples = _pictures(members, labels)
     if not samples:
-        raise SourceError(f"{shard} is no WebDataset shard: no pictures.")
+        raise SourceError(f"{shard} is not a WebDataset shard: no pictures.")
     restarted = 0
     for key, by_ending in samples.items():
         taken = by_ending[choice.of(list(by_ending), f"{shard}: {key!r}")]
