@@ -80,12 +80,21 @@ def trained(store: Store, variant: str = "paper") -> Trained:
 
 def run_folder(folder: Path, epochs: int = 60, **changes: object) -> Path:
     folder.mkdir()
-    asked = recipe("laptop", width=1 / 16, **changes)
-    (folder / "config.json").write_text(json.dumps({"recipe": asdict(asked), "compiled": False}))
+    asked, place = recipe("laptop", width=1 / 16, **changes), {"folder": "store", "fingerprint": "0"}
+    (folder / "config.json").write_text(json.dumps({"recipe": asdict(asked), "store": place, "compiled": False}))
     (folder / "environment.json").write_text(json.dumps({"torch": "<2.11>", "threads": 2}))
     lines = []
     for epoch in range(1, epochs + 1):
-        lines.append({"kind": "train", "step": 10 * epoch, "loss": 2 / epoch, "top1_error": 0.9 / epoch, "lr": 0.01})
+        lines.append(
+            {
+                "kind": "train",
+                "step": 10 * epoch,
+                "loss": 2 / epoch,
+                "top1_error": 0.9 / epoch,
+                "lr": 0.01,
+                "images_per_second": 9.0,
+            }
+        )
         lines.append({"kind": "val", "step": 10 * epoch, "epoch": epoch, "top1_error": 0.8 / epoch, "top5_error": 0.0})
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder

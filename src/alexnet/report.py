@@ -1,7 +1,7 @@
 """A run on one page: one HTML file that holds its pictures, asks no server for anything, and fits a phone.
 
-What was measured comes first, with how far it can be trusted. Names are text and not drawn, so that the reader's browser finds
-the letters of any language. Whatever is long is folded away.
+What was measured comes first, with how far it can be trusted. Names are text and not drawn, so that
+the reader's browser finds the letters of any language. Whatever is long is folded away.
 """
 
 import html
@@ -222,7 +222,7 @@ def _settings(told: History, store: Store) -> Iterator[str]:
         yield f"<p>Recipe: <code>{name}</code>, unchanged.</p>"
     command = f"alexnet train {recipes.words(told.recipe)} --data {store.folder.name} --out run"
     everything = [[_text(field), _text(value)] for field, value in asdict(told.recipe).items()]
-    place = [[_text(field), _text(value)] for field, value in told.environment.items()]
+    place = [[_text(field), _text(value)] for field, value in told.environment.items() if value is not None]
     yield _folded("All settings", f"<p><code>{_text(command)}</code></p>" + _table(["setting", "value"], everything, 0))
     yield _folded("Where it was trained", _table(["what", "value"], place, 0))
 

@@ -1,7 +1,8 @@
 """The first layer's filters as pictures (figure 3 of the paper).
 
-In 2012 the first GPU's 48 kernels turned out grey and oriented, the second's coloured: the towers are kept apart here. A file
-need not hold more than conv1 to be shown; conv2, whose kernels read one tower each, says how many towers there are.
+In 2012 the first GPU's 48 kernels turned out grey and oriented, the second's coloured: the towers
+are kept apart here. A file need not hold more than conv1 to be shown; conv2, whose kernels read one
+tower each, says how many towers there are.
 """
 
 from dataclasses import dataclass
