@@ -43,8 +43,9 @@ def test_from_photos_to_an_export(following: Next) -> None:
     assert words == ["train", "laptop", "--data", "a store", "--out", "run"]
     words = [*words[:-1], "a run", *FAST]
     assert following("doctor", *words[1:-12], *FAST)[:2] == ["train", "laptop"]
-    main(words)
-    words = following("evaluate", "a run", "--data", "a store")
+    words = following(*words)
+    assert words == ["evaluate", "a run", "--data", "a store"]
+    words = following(*words)
     assert words == ["report", "a run", "--data", "a store"]
     words = following(*words)
     assert words == ["predict", "a run", "photo.jpg"]
@@ -93,6 +94,10 @@ def test_looking_inside(following: Next, shared: Path) -> None:
     assert words == ["summary", "caffe", "--width", "0.5", "--explain"]
     assert following(*words) == ["demo"]
     assert following("weights", "list")[:2] == ["weights", "pull"]
+    partial = str(shared / "weights" / "imagenet-conv1-5.npz")
+    words = following("weights", "verify", partial)
+    assert words == ["filters", partial, "-o", "filters.png"]
+    assert following(*words)[:2] == ["weights", "verify"]
     tiny = shared / "weights" / "tiny"
     imported = ["weights", "import", str(tiny / "alexnet-v1.caffemodel"), "--mean", str(tiny / "imagenet-mean.binaryproto")]
     assert following(*imported) == ["weights", "list"]  # as these do not look trained

@@ -116,8 +116,12 @@ def verify_weights(file: Positional[Path]) -> None:
     if not result.looks_trained:
         next_step("weights", "list")
         raise SystemExit(1)
-    ours = file.suffix == ".safetensors" and native.is_ours(file)
-    next_step(*(["predict", file, PHOTO] if ours else ["weights", "import", file, "-o", f"{file.stem}.safetensors"]))
+    if result.spread is None:  # layers are missing: there is no network to import
+        next_step("filters", file, "-o", "filters.png")
+    elif file.suffix == ".safetensors" and native.is_ours(file):
+        next_step("predict", file, PHOTO)
+    else:
+        next_step("weights", "import", file, "-o", f"{file.stem}.safetensors")
 
 
 WEIGHTS: dict[str, Any] = {

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,13 @@ def next_step(*words: object) -> None:
         words: what follows `alexnet`; each is quoted as the shell wants it.
     """
     sys.stdout.flush()  # what was printed comes first, also where both go to one file
+    say(f"Next: {command_line(words)}")
+
+
+def command_line(words: Iterable[object]) -> str:
+    """`alexnet` and these words, as one types them."""
     texts = ["alexnet", *map(str, words)]
-    say(f"Next: {subprocess.list2cmdline(texts) if os.name == 'nt' else shlex.join(texts)}")
+    return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
 
 
 def train_on(store: "Store") -> None:

@@ -14,7 +14,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from alexnet import intervals, paper
-from alexnet.cli.next_step import free_folder, next_step
+from alexnet.cli.next_step import command_line, free_folder, next_step
 from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
 from alexnet.errors import RecipeError
@@ -204,7 +204,7 @@ def train(command: TrainingChoice) -> None:
     trained = run(command.recipe, store, command.out, command.resume, command.overwrite)
     for line in _outcome(command.out, trained.state["errors"], store):
         print_line(line)
-    next_step("report", command.out, "--data", command.data)
+    next_step("evaluate", command.out, "--data", command.data)
 
 
 def _outcome(run: Path, errors: list[float], store: "Store") -> list[str]:
@@ -296,5 +296,12 @@ def demo(out: Path = Path("demo"), epochs: int | None = None) -> None:
         epochs: of the recipe laptop; its own number if not given.
     """
     from alexnet.demo import demo as run
+    from alexnet.demo import ideas
 
-    print(json.dumps(run(out, epochs)))
+    result = run(out, epochs)
+    print(json.dumps(result))
+    first, *others = ideas(out)
+    say(f"Open {result['report']} in a browser. More to try on what is there now:")
+    for words in others:
+        say(f"  {command_line(words)}")
+    next_step(*first)
