@@ -156,7 +156,7 @@ def _record(value: Any, kind: Any, place: str) -> Any:
     try:
         return kind(**given)
     except (AlexNetError, ValueError) as error:  # a dataclass may check itself
-        raise _Misfit(place, f"does not hold together: {error}") from error
+        raise _Misfit(place, f"does not hold together: {str(error).rstrip('.')}") from error
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from alexnet.arithmetic import LRN, Dropout
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.variants import get, named
-from alexnet.weights import onnx_graph
+from alexnet.weights import importer, onnx_graph
 from alexnet.weights.foreign import Foreign, fit
 from alexnet.weights.native import Trained
 from alexnet.weights.onnx_graph import KEY, to_onnx
@@ -25,6 +26,7 @@ from alexnet.weights.onnx_read import looks_like, read
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
+convert_float_to_float16 = pytest.importorskip("onnxruntime.transformers.float16").convert_float_to_float16
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
 
 BVLC = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "light_bvlc_alexnet.onnx"
@@ -115,7 +117,7 @@ def damage(model: Any) -> None:
         (change_keep, "constant 0 is 'drop6.keep'"),
         (change_variant, "node 2 is LRN"),
         (change_size, "a mean and a scale of"),
-        (change_width, "conv1.weight has shape"),
+        (change_width, r"more than 1e\+12"),
         (change_opset, "opset 0 is"),
         (damage, "damaged: it is not valid JSON"),
     ],
@@ -138,6 +140,30 @@ def test_our_first_files(tmp_path: Path, pixels: bool) -> None:
     graph.model.metadata_props.add(key="alexnet", value=onnx_graph.header(trained))
     found = read(stored(graph.model, tmp_path))
     assert all(torch.equal(found.tensors[name], value) for name, value in trained.model.state_dict().items())
+
+
+def test_ours_in_halves_is_refused_as_such(tmp_path: Path) -> None:
+    model = convert_float_to_float16(to_onnx(make("paper")))
+    with pytest.raises(CheckpointError, match="rounded it to float16; import the float32 network"):
+        read(stored(model, tmp_path))
+
+
+@pytest.mark.parametrize("level", ["BASIC", "EXTENDED", "ALL"])
+@pytest.mark.parametrize("ours", [True, False])
+def test_what_onnx_runtime_optimised(tmp_path: Path, level: str, ours: bool) -> None:
+    """With its own operations it is refused for that; a graph of ordinary ones that it only tidied is read."""
+    model = to_onnx(make("caffe"))
+    if not ours:
+        del model.metadata_props[:]
+    options = ort.SessionOptions()
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, f"ORT_ENABLE_{level}")
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "fast.onnx"), 3
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    if level == "BASIC" and not ours:
+        assert read(tmp_path / "fast.onnx").ops
+        return
+    with pytest.raises(CheckpointError, match=r"fast\.onnx.* ONNX Runtime optimised this graph for itself"):
+        read(tmp_path / "fast.onnx")
 
 
 def test_ours_with_other_pixels_inside(tmp_path: Path) -> None:
@@ -179,10 +205,11 @@ def sequential(dropout: float = 0.5) -> nn.Sequential:
     return nn.Sequential(features, nn.AdaptiveAvgPool2d((6, 6)), nn.Flatten(1), classifier).eval()
 
 
-def exported(path: Path, net: nn.Module, **options: Any) -> Path:
+def exported(path: Path, net: nn.Module, side: int = 224, **options: Any) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporters' own: deprecations, names of axes
-        torch.onnx.export(net, (torch.zeros(2, 3, 224, 224),), path, verbose=False, **options)
+        x = torch.zeros(2, 3, side, side, dtype=next(net.parameters()).dtype)
+        torch.onnx.export(net, (x,), path, verbose=False, **options)
     return path
 
 
@@ -211,6 +238,156 @@ def test_pytorchs_exports(options: dict[str, Any], tmp_path: Path) -> None:
     x = torch.randn(2, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(model(x), net.eval()(x))
+
+
+class Normed(nn.Module):
+    """Caffe's AlexNet, narrow, around PyTorch's own normalisation."""
+
+    def __init__(self, size: int = 5, k: float = 2.0) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(*sizes, padding=size // 2 if size < 11 else 0, stride=1 if size < 11 else 4, groups=groups)
+            for *sizes, size, groups in ((3, 4, 11, 11, 1), (4, 8, 5, 5, 2), (8, 8, 3, 3, 1), (8, 8, 3, 3, 2), (8, 8, 3, 3, 2))
+        )  # fmt: skip
+        self.layers = nn.ModuleList([nn.Linear(8, 6), nn.Linear(6, 6), nn.Linear(6, 3)])
+        self.norm = (size, 1e-4 * size / 5, 0.75, k)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for number, layer in enumerate(self.convolutions):
+            x = F.relu(layer(x))
+            x = F.local_response_norm(x, *self.norm) if number < 2 else x
+            x = F.max_pool2d(x, 3, 2) if number in (0, 1, 4) else x
+        x = x.flatten(1)
+        for layer in self.layers[:2]:
+            x = F.relu(layer(x))
+        return self.layers[2](x)
+
+
+FREE = {"input_names": ["x"], "dynamic_axes": {"x": {0: "N"}}}
+EXPORTS = {
+    "legacy": {"dynamo": False},
+    "legacy-free": {"dynamo": False, **FREE},
+    "legacy-11": {"dynamo": False, "opset_version": 11, **FREE},
+    "legacy-unfolded": {"dynamo": False, "do_constant_folding": False, **FREE},
+    "dynamo": {"dynamo": True, "external_data": False},
+    "dynamo-free": {
+        "dynamo": True, "external_data": False, "optimize": False, "dynamic_shapes": ({0: torch.export.Dim("N")},),
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=EXPORTS)
+def normed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with PyTorch's normalisation, written by one of its exporters."""
+    if EXPORTS[request.param]["dynamo"]:
+        pytest.importorskip("onnxscript")
+    return exported(tmp_path_factory.mktemp("normed") / "x.onnx", Normed(), 67, **EXPORTS[request.param])
+
+
+def check_normed(file: Path, tolerance: float) -> Foreign:
+    foreign = importer.read(file)
+    variant = fit(foreign)
+    assert (variant.name, variant.lrn_k, variant.lrn_coefficient, variant.lrn_window) == ("caffe", 2.0, 2e-5, "all")
+    model = AlexNet(variant).eval()
+    model.load_state_dict(dict(foreign.tensors))
+    x = torch.randn(2, 3, 67, 67) * 300
+    with torch.inference_mode():
+        torch.testing.assert_close(model(x), Normed()(x), rtol=tolerance, atol=tolerance)
+        assert (Normed(k=1.0)(x) - Normed()(x)).abs().max() > 0.05  # the norm matters
+    return foreign
+
+
+def test_lrn_in_parts(normed: Path) -> None:
+    """PyTorch has no operation for it. What comes in computes what went out, in float32."""
+    assert check_normed(normed, 1e-5).notes == ()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_halves(normed: Path, keep: bool, tmp_path: Path) -> None:
+    """As ONNX Runtime's converter makes them, with float32 at the ends or without: eleven bits, and a note."""
+    path = stored(convert_float_to_float16(onnx.load(normed), keep_io_types=keep), tmp_path)
+    foreign = check_normed(path, 1e-2)
+    assert foreign.notes == ("its weights were torch.float16, now torch.float32",)
+    exact = read(normed).tensors
+    assert all(torch.equal(value.half(), exact[name].half()) for name, value in foreign.tensors.items())
+
+
+def test_a_network_in_halves(tmp_path: Path) -> None:
+    """As PyTorch itself exports one."""
+    pytest.importorskip("onnxscript")
+    net = Normed().half()
+    foreign = importer.read(exported(tmp_path / "x.onnx", net, 67, dynamo=True, external_data=False))
+    assert torch.equal(foreign.tensors["conv1.weight"], net.convolutions[0].weight.float())
+
+
+@pytest.fixture(scope="module")
+def in_parts(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    pytest.importorskip("onnxscript")
+    return exported(tmp_path_factory.mktemp("parts") / "x.onnx", Normed(), 67, **EXPORTS["dynamo"]).read_bytes()
+
+
+def node_of(model: Any, kind: str) -> Any:
+    return next(node for node in model.graph.node if node.op_type == kind)
+
+
+def another(model: Any, kind: str, values: Any, place: int = 1) -> None:
+    """Give the first node of a kind another constant, of the type it had."""
+    node = node_of(model, kind)
+    old = numpy_helper.to_array(find(model, node.input[place]))
+    put(model, "another", np.asarray(values, old.dtype).reshape(old.shape))
+    node.input[place] = "another"
+
+
+def windows(model: Any, **attributes: Any) -> None:
+    """Other settings for the first average."""
+    node = node_of(model, "AveragePool")
+    for name, value in attributes.items():
+        for attribute in [attribute for attribute in node.attribute if attribute.name == name]:
+            node.attribute.remove(attribute)
+        node.attribute.append(helper.make_attribute(name, value))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda model: another(model, "Pad", [0, 0, 4, 0, 0, 0, 0, 0, 0, 0]), r"pads \(4, 0\) channels for a window of 5"),
+        (lambda model: another(model, "Pad", [0, 0, 2, 1, 0, 0, 0, 2, 0, 0]), "zeros around the channels alone are expected"),
+        (lambda model: windows(model, kernel_shape=[3, 1, 1]), r"pads \(2, 2\) channels for a window of 3"),
+        (lambda model: windows(model, kernel_shape=[5, 3, 1]), r"has windows \[5, 3, 1\] in a norm"),
+        (lambda model: windows(model, strides=[2, 1, 1]), r"has strides = \[2, 1, 1\]"),
+        (lambda model: windows(model, pads=[0, 0, 1, 0, 0, 1]), "AveragePool, has pads"),
+        (lambda model: another(model, "Reshape", [2, 2, 2, 15, 15]), r"does not make \(N, 1, 4, H, W\)"),
+        (lambda model: another(model, "Squeeze", [2]), r"takes out the dimensions \[2\]"),
+        (lambda model: another(model, "Add", float("nan")), "a finite one is expected"),
+        (lambda model: setattr(node_of(model, "Add"), "op_type", "Sub"), "Sub; Add is expected"),
+        (lambda model: node_of(model, "Div").input.reverse(), "does not divide"),
+        (lambda model: node_of(model, "Pow").input.reverse(), "has no stored number"),
+        (lambda model: node_of(model, "Mul").input.__setitem__(1, "x"), "is not the square|branches|something else"),
+    ],
+)
+def test_what_is_almost_lrn(in_parts: bytes, tmp_path: Path, change: Callable[[Any], None], reason: str) -> None:
+    model = onnx.load_from_string(in_parts)
+    change(model)
+    with pytest.raises(CheckpointError, match=reason):
+        read(stored(model, tmp_path))
+
+
+def test_another_window(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    foreign = read(exported(tmp_path / "x.onnx", Normed(size=3), 67, **EXPORTS["dynamo"]))
+    with pytest.raises(CheckpointError, match=r"norm1 has size = 3; in an AlexNet like it, norm1 has 5"):
+        fit(foreign)
+
+
+@pytest.mark.parametrize(("side", "dynamo"), [(416, False), (448, True)])
+def test_adaptive_pooling_at_another_size(tmp_path: Path, side: int, dynamo: bool) -> None:
+    """An average where the sizes divide, a gather where they do not: refused for what it is."""
+    if dynamo:
+        pytest.importorskip("onnxscript")
+    path = exported(tmp_path / "x.onnx", sequential(), side, dynamo=dynamo)
+    with pytest.raises(CheckpointError, match="resamples pool5's maps: .* export it at its own size, 224 for torchvision's"):
+        read(path)
 
 
 def stored(model: Any, folder: Path) -> Path:

@@ -1,10 +1,12 @@
 """ONNX files whose graph is an AlexNet: ours, PyTorch's exports, the model zoo's `bvlcalexnet`.
 
-A file of ours says in its metadata what it is, and its graph must be the one that `onnx_graph.py` writes for that, node for
-node. Any other graph is walked from its input along the only path there is: names mean nothing, the order of layers
-everything. Exporters write the same network in different ways (Flatten or Reshape, Gemm or MatMul and Add, weights as
-initialisers or as constants, an average over 1 x 1, dropout as nothing or as a node), and those are all that is understood: a
-branch or another operation is refused by the node's name. Dropout multiplies in training in ONNX, so here it is nothing.
+A file of ours says in its metadata what it is, and its graph must be the one that `onnx_graph.py`
+writes for that, node for node. Any other graph is walked from its input along the only path there is:
+names mean nothing, the order of layers everything. Exporters write the same network in different ways
+(Flatten or Reshape, Gemm or MatMul and Add, weights as initialisers or as constants, an average over
+1 x 1, dropout as nothing or as a node, LRN in parts, halves with casts around them), and those are all
+that is understood: a branch or another operation is refused by the node's name. Dropout multiplies in
+training in ONNX, so here it is nothing.
 
 A file may come from anywhere. Nothing in it is executed, and `onnx_tensors.py` believes no shape that bytes do not back.
 """
@@ -20,10 +22,10 @@ from alexnet import paper
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, output_size, trace
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.variants import LAYER_NAMES, POOL_NAMES, named
-from alexnet.weights import wire
+from alexnet.weights import onnx_lrn, wire
 from alexnet.weights.foreign import Foreign, shapes_of
 from alexnet.weights.onnx_graph import IMAGE, MAX_BYTES, entry, from_header, library, structure
-from alexnet.weights.onnx_tensors import Constants, Unlike, advice, called, expect, integer, ints, number
+from alexnet.weights.onnx_tensors import FLOATS, Constants, Unlike, advice, called, expect, integer, ints, number
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -35,6 +37,18 @@ UNDERSTOOD = "Conv, Relu, LRN, MaxPool, Flatten, Gemm, Dropout or Softmax"
 VERSION, GRAPH = 1, 7
 BEFORE_GRAPH = {wire.VARINT: (1, 5), wire.BYTES: (2, 3, 4, 6, 8, 14, 20, 25, 26)}
 MOST_BEFORE_GRAPH = 32
+#: ONNX Runtime's own operations, and why they are refused.
+RUNTIME = "com.microsoft"
+OPTIMISED = (
+    "ONNX Runtime optimised this graph for itself when it saved it; take the file from before, or export it with "
+    "graph_optimization_level = ORT_DISABLE_ALL"
+)
+#: What exporters write for an adaptive pooling that has something to do.
+RESAMPLING = ("GlobalAveragePool", "Transpose", "GatherND", "ReduceMean", "Resize", "AdaptiveAvgPool2d", "Pad")
+ADAPTIVE = (
+    "resamples pool5's maps: the network was exported at another input size than its fully connected layers are made for, and "
+    "pools adaptively to fit them; export it at its own size, 224 for torchvision's"
+)
 
 
 def looks_like(path: Path) -> bool:
@@ -111,6 +125,10 @@ def _ours(model: "ModelProto", text: str, folder: Path) -> Foreign:
     """A file that `onnx_graph.py` wrote."""
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise Unlike("its weights are whole numbers, rounded for speed; import the float32 network that it was made from")
+    if any(opset.domain.startswith(RUNTIME) for opset in model.opset_import):
+        raise Unlike(OPTIMISED)
+    if any(tensor.data_type == tensor.FLOAT16 for tensor in model.graph.initializer):
+        raise Unlike("another program rounded it to float16; import the float32 network that it was made from")
     variant, classes, preprocessing = from_header(text)
     graph, layers = model.graph, variant.layers()
     stored = Constants(graph, folder)
@@ -169,7 +187,8 @@ class _Walk:
         self.constants = Constants(graph, folder)
         self.consumers: dict[str, list[NodeProto]] = {}
         for node in self.constants.rest:
-            for name in set(node.input):
+            inside = [onnx_lrn.squeezed(node)] if node.op_type == "If" else []
+            for name in {*node.input, *filter(None, inside)}:
                 self.consumers.setdefault(name, []).append(node)
         self.ops: list[Op] = []
         self.tensors: dict[str, Tensor] = {}
@@ -193,8 +212,12 @@ class _Walk:
         name, declared = self._input()
         left = len(self.constants.rest)
         node = None
-        while nodes := self.consumers.pop(name, None):
-            node = nodes[0]
+        while nodes := self.consumers.get(name):
+            if onnx_lrn.begins(nodes):
+                name, used = self._norm(name)
+                left -= used
+                continue
+            node = self.consumers.pop(name)[0]
             if len(nodes) > 1:
                 raise Unlike(f"{name!r} branches to {called(node)} and {called(nodes[1])}; an AlexNet is a chain")
             self._visit(node, name)
@@ -210,21 +233,35 @@ class _Walk:
             raise Unlike(f"the chain from its input ends at {last}, which is not its output, or leaves {left} nodes aside")
         return declared
 
+    def _norm(self, name: str) -> tuple[str, int]:
+        """A local response normalisation in parts. Returns the name of its output, and how many nodes it takes."""
+        maps = next((op for op in reversed(self.ops) if isinstance(op, Conv)), None)
+        if maps is None or self.flat:
+            raise Unlike(f"{name!r} is squared and divided where no convolution's maps are")
+        chain = onnx_lrn.Chain(self.constants, self.consumers)
+        norm, output = chain.read(name, maps.kernels, f"norm{self.layers}")
+        self.ops.append(norm)
+        return output, chain.taken
+
     def _input(self) -> tuple[str, int]:
         inputs = [value for value in self.graph.input if value.name not in self.constants]
         if len(inputs) != 1:
             raise Unlike(f"it has {len(inputs)} inputs; one, the picture, is expected")
         kind = inputs[0].type.tensor_type
         shape = [side.dim_value for side in kind.shape.dim]  # 0 where it is left open
-        if kind.elem_type != 1 or len(shape) != 4 or shape[1] not in (0, 3) or shape[2] != shape[3]:
+        if kind.elem_type not in FLOATS or len(shape) != 4 or shape[1] not in (0, 3) or shape[2] != shape[3]:
             raise Unlike(
-                f"its input {inputs[0].name!r} has type {kind.elem_type} and shape {shape}; (N, 3, side, side) of type 1, "
-                "float32, is expected"
+                f"its input {inputs[0].name!r} has type {kind.elem_type} and shape {shape}; (N, 3, side, side) of "
+                "floats is expected"
             )
         return inputs[0].name, shape[2]
 
     def _visit(self, node: "NodeProto", name: str) -> None:
         handler = HANDLERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if node.domain.startswith(RUNTIME) and not advice(node):
+            raise Unlike(f"{called(node)} is {node.op_type!r} of {node.domain}: {OPTIMISED}")
+        if handler is None and self.layers == CONVOLUTIONS and node.op_type in RESAMPLING:
+            raise Unlike(f"{called(node)}, {node.op_type}, {ADAPTIVE}")
         if handler is None:
             raise Unlike(f"{called(node)} is {node.op_type!r} where {UNDERSTOOD} is expected{advice(node)}")
         if self.ended or self.awaits_bias != (node.op_type == "Add") or (self.flat and node.op_type in ON_MAPS):
@@ -315,7 +352,15 @@ class _Walk:
         self.ops.append(MaxPool(name=name, size=size, stride=stride))
 
     def _average_pool(self, node: "NodeProto") -> None:
-        expect(node, kernel_shape=[1, 1], pads=[0, 0, 0, 0], strides=[1, 1])  # AdaptiveAvgPool2d where nothing is left to do
+        """AdaptiveAvgPool2d, where nothing is left to do."""
+        if self.layers == CONVOLUTIONS and ints(node, "kernel_shape", [1, 1]) != [1, 1]:
+            raise Unlike(f"{called(node)}, AveragePool over {ints(node, 'kernel_shape', [])}, {ADAPTIVE}")
+        expect(node, kernel_shape=[1, 1], pads=[0, 0, 0, 0], strides=[1, 1])
+
+    def _cast(self, node: "NodeProto") -> None:
+        """Between floats, as around a part in float16."""
+        if integer(node, "to", 0) not in FLOATS:
+            raise Unlike(f"{called(node)}, Cast, makes whole numbers of the network's values")
 
     def _flatten(self, node: "NodeProto") -> None:
         expect(node, axis=[1])
@@ -402,4 +447,5 @@ HANDLERS: dict[str, Callable[[_Walk, Any], None]] = {
     "Conv": _Walk._conv, "Relu": _Walk._relu, "LRN": _Walk._lrn, "MaxPool": _Walk._max_pool, "Flatten": _Walk._flatten,
     "Reshape": _Walk._reshape, "Gemm": _Walk._gemm, "MatMul": _Walk._mat_mul, "Add": _Walk._add, "Dropout": _Walk._nothing,
     "Identity": _Walk._nothing, "Softmax": _Walk._softmax, "AveragePool": _Walk._average_pool,
+    "Cast": _Walk._cast,
 }  # fmt: skip

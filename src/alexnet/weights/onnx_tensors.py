@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 #: Values that ConstantOfShape may make in one file. The largest AlexNet here, torchvision's, has 61,100,840 parameters.
 MAX_MADE = 2**26
 MAX_DIMENSIONS = 4
+FLOATS = (1, 10, 11)  # ONNX's numbers for float32, float16 and float64
 QUANTISED = ("uantize", "QLinear", "Integer")  # in the names of operations
 #: What exporters compute the shape for a Reshape with, where the batch's size is left open.
-OF_SIZES = ("Gather", "Squeeze", "Unsqueeze", "Concat", "Reshape", "Cast", "Slice")
+OF_SIZES = ("Gather", "Squeeze", "Unsqueeze", "Concat", "Reshape", "Cast", "Slice", "Transpose", "Equal")
+#: Entries of a list of whole numbers, such as a Pad's, which has two a dimension.
+MOST_ENTRIES = 10
 
 
 class Unlike(Exception):
@@ -68,12 +71,36 @@ class Constants:
     def shape(self, name: str) -> list[int]:
         """A short list of whole numbers, such as a Reshape's target."""
         proto = self.stored.get(self.alias.get(name, name))
-        if proto is not None and (len(proto.dims) != 1 or proto.dims[0] > MAX_DIMENSIONS):
-            raise Unlike(f"{name!r} has the dimensions {list(proto.dims)[:5]}; a list of at most {MAX_DIMENSIONS} is expected")
+        if proto is not None and (len(proto.dims) > 1 or prod(proto.dims) > MOST_ENTRIES):
+            raise Unlike(f"{name!r} has the dimensions {list(proto.dims)[:5]}; a list of at most {MOST_ENTRIES} is expected")
         values = self[name].flatten()
         if values.is_floating_point():
             raise Unlike(f"{name!r} holds fractions; a shape is expected")
         return [int(value) for value in values.tolist()]
+
+    def parts(self, name: str) -> list[int | None]:
+        """As `shape`, with None for what is computed from the sizes of other values.
+
+        Raises:
+            Unlike: it is neither stored nor computed from sizes.
+        """
+        if name in self:
+            return [*self.shape(name)]
+        node = self.makers.get(name)
+        if node is not None and node.op_type == "Concat" and name in self.sizes:
+            return [number for source in node.input[:MOST_ENTRIES] for number in self._known(source)]
+        raise Unlike(f"{name!r} {self._origin(name)}; a shape is expected")
+
+    def _known(self, name: str) -> list[int] | list[None]:
+        """One entry of a shape: its numbers if they are stored, under nodes that do not change them; else one None."""
+        for _ in range(MAX_DIMENSIONS):
+            if name in self:
+                return self.shape(name)
+            node = self.makers.get(name)
+            if node is None or node.op_type not in ("Unsqueeze", "Squeeze", "Cast"):
+                break
+            name = node.input[0]
+        return [None]
 
     def _origin(self, name: str) -> str:
         node = self.makers.get(name)
@@ -99,6 +126,8 @@ class Constants:
                 self.made[name] = self._filled(node)
             case "Identity", [source]:
                 self.alias[name] = source
+            case "Cast", [source] if source in self.stored and integer(node, "to", 0) in FLOATS:
+                self.alias[name] = source  # every float becomes a float32 in the end
             case "Transpose", [source] if source in self.stored and ints(node, "perm", [1, 0]) == [1, 0]:
                 self.turned[name] = source
             case _:
@@ -136,7 +165,7 @@ def _tensor(proto: "TensorProto", folder: Path) -> Tensor:
     """A stored tensor, after its bytes are found to be what its shape asks for."""
     kinds: dict[int, tuple[str, str | None]] = {
         proto.FLOAT: ("<f4", "float_data"), proto.DOUBLE: ("<f8", "double_data"), proto.FLOAT16: ("<f2", None),
-        proto.INT64: ("<i8", "int64_data"),
+        proto.INT64: ("<i8", "int64_data"), proto.INT32: ("<i4", "int32_data"),
     }  # fmt: skip
     if proto.data_type not in kinds:
         raise Unlike(
@@ -149,6 +178,8 @@ def _tensor(proto: "TensorProto", folder: Path) -> Tensor:
     count = prod(shape)
     if proto.data_location == proto.EXTERNAL:
         array = np.frombuffer(_external(proto, folder, count * dtype.itemsize), dtype)
+    elif proto.data_type == proto.FLOAT16 and proto.int32_data:  # the halves' bits
+        array = np.asarray(proto.int32_data).astype("<u2").view(dtype)
     elif field is not None and (values := getattr(proto, field)):
         array = np.asarray(values, dtype)
     else:
