@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from runs import log, recipe, same_weights
 from stopping import stop_after
 
 from alexnet.data.prepare import prepare
@@ -16,32 +16,11 @@ from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
 from alexnet.train import loop, recipes, run
 from alexnet.train.doctor import examine
-from alexnet.train.history import read_config, read_log
+from alexnet.train.history import read_config
 from alexnet.train.loop import fitting, train
-from alexnet.train.recipes import Recipe
 from alexnet.train.result import read_result, verify_run
 from alexnet.weights import native
 from conftest import write_photos
-
-SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 2, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}
-
-
-def recipe(**changes: Any) -> Recipe:
-    return recipes.get("laptop", **{**SMALL, **changes})
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    trained = native.load(path)
-    return {**trained.model.state_dict(), **trained.extra}
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    one, two = weights(first), weights(second)
-    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-
-
-def log(folder: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in read_log(folder)]
 
 
 @pytest.fixture(scope="module")

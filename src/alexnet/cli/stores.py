@@ -1,6 +1,7 @@
 """`alexnet prepare`, `alexnet verify`: photos to a store, and what is still as it was written."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -92,6 +93,7 @@ def verify(folder: Positional[Path], data: Path | None = None) -> None:
 
 
 def _verify_runs(runs: list[Path], data: Path | None) -> None:
+    from alexnet.train.place import changes
     from alexnet.train.result import read_result, verify_run
 
     damaged = False
@@ -101,10 +103,14 @@ def _verify_runs(runs: list[Path], data: Path | None) -> None:
         for line in differences:
             print_line(f"{run}: {line}")
         if not differences:
-            evaluation = read_result(run)["evaluation"]
+            recorded = read_result(run)
+            evaluation = recorded["evaluation"]
             print_line(
                 f"{run} is what it says: top-1 error {evaluation['top1_error']:.2%} on {evaluation['images']:,} pictures."
             )
+            places = recorded.get("environments", [])
+            for earlier, later in pairwise(places):
+                print_line(f"{run} was resumed elsewhere ({changes(earlier, later)}): no single run would give the same bits.")
     if damaged:
         say("Next: put the files back from a copy, or train the run again into another folder.")
         raise SystemExit(1)

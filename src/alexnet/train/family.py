@@ -14,30 +14,59 @@ On a CPU the members are trained one after another, since one already fills it. 
 `--at-once` shares it between several processes.
 """
 
-import json
 import multiprocessing
 import os
 import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from statistics import mean, stdev
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
+from alexnet import schema
 from alexnet.console import say
 from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
+from alexnet.schema import Range
 from alexnet.train.loop import fitting, train
+from alexnet.train.place import Count, Seconds, Share
 from alexnet.train.recipes import Recipe, numbers
 from alexnet.train.result import read_result
 from alexnet.train.run import CONFIG, RESULT, check_same, write_json
 from alexnet.train.steps import pick_device
 from alexnet.weights.native import FAMILY
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished network of a family; errors are shares in [0, 1]."""
+
+    seed: Count
+    top1_error: Share
+    top5_error: Share
+    seconds: Seconds
+    weights_sha256: Annotated[str, Range(64, 64)]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What `family.json` holds; the deviation of one network alone is None."""
+
+    members: Annotated[tuple[Member, ...], Range(1)]
+    n: Annotated[int, Range(1)]
+    mean_top1_error: Share
+    deviation_top1_error: Share | None
+    seconds_per_model: Seconds
+    at_once: Annotated[int, Range(1)] = 1
+
+    def __post_init__(self) -> None:
+        if self.n != len(self.members):
+            raise ValueError(f"n is {self.n} for {len(self.members)} members.")
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -96,14 +125,10 @@ def member(folder: Path, seed: int) -> Path:
 
 def members(folder: Path) -> list[Path]:
     """The runs of a family's folder that have ended, by seed; empty if it is no family's."""
-    try:
-        return [member(folder, row["seed"]) for row in json.loads((folder / FAMILY).read_text())["members"]]
-    except (FileNotFoundError, NotADirectoryError):
+    if not (folder / FAMILY).exists():
         return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"{folder / FAMILY} is damaged ({error!r}): the same train command and --resume write it."
-        ) from error
+    found = schema.read_json(folder / FAMILY, Family, TrainingError, "The same train command and --resume write it anew.")
+    return [member(folder, row.seed) for row in found.members]
 
 
 def train_member(recipe: Recipe, store: Store, folder: Path, label: str) -> None:

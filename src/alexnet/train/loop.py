@@ -29,14 +29,14 @@ from alexnet.data.augment import Augmentation, Preprocessing
 from alexnet.data.loader import INIT, Loader, stream
 from alexnet.data.resample import resampled
 from alexnet.data.store import Store
-from alexnet.errors import FULL_DISK, AlexNetError, Interrupted, RecipeError, TrainingError
+from alexnet.errors import FULL_DISK, AlexNetError, CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
 from alexnet.train import steps
 from alexnet.train.fused_step import out_of_memory
 from alexnet.train.history import read_config, read_environment
 from alexnet.train.optim import SGD, schedule, warmup
-from alexnet.train.place import Place, Window
+from alexnet.train.place import REMEDY, Place, Window, changes
 from alexnet.train.plain_step import compile_pays
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import write_result
@@ -45,6 +45,7 @@ from alexnet.train.steps import Step
 from alexnet.train.watch import Watch, too_large
 from alexnet.train.whiten import whiten
 from alexnet.weights import native
+from alexnet.weights.foreign import shapes
 from alexnet.weights.native import BEST, KEPT, LATEST, Trained
 
 LOG_STEPS = 20
@@ -196,7 +197,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False, over
         stack.enter_context(_in_words(folder, loader, device))
         run = open_run(folder, recipe, store, resume, compile_pays(recipe, store, loader, device), overwrite)
         stack.callback(run.close)
-        trained, place, optimiser = _begin(recipe, store, run, device)
+        trained, place, optimiser = _begin(recipe, store, loader, run, device)
         model = trained.model
         if place.epoch >= recipe.epochs and (folder / RESULT).exists():
             model.eval()
@@ -273,11 +274,11 @@ def fitting(recipe: Recipe, store: Store, run: Path | None = None) -> Store:
     return resampled(store, recipe.stored_size) if store.size > MOST_ROOM * size else store
 
 
-def _begin(recipe: Recipe, store: Store, run: Run, device: torch.device) -> tuple[Trained, Place, SGD]:
+def _begin(recipe: Recipe, store: Store, loader: Loader, run: Run, device: torch.device) -> tuple[Trained, Place, SGD]:
     """The network, its place in the schedule and its velocity: new, or from the last checkpoint."""
     if run.resumed:
         trained = native.load(run.folder / LATEST, device)
-        place = Place.of(trained.state, run.folder / LATEST)
+        place = _checked(trained, recipe, store, loader, run.folder / LATEST)
         if place.epoch >= recipe.epochs:
             say(f"{run.folder} is finished: {place.epoch} epochs.")
     else:
@@ -297,6 +298,24 @@ def fresh(recipe: Recipe, store: Store, device: torch.device) -> Trained:
         whiten(model, preprocessing, store.train)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trained(model, store.classes, preprocessing.to(device), {}, {})
+
+
+def _checked(trained: Trained, recipe: Recipe, store: Store, loader: Loader, file: Path) -> Place:
+    """A checkpoint's place in the schedule.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or that of another run.
+    """
+    place, pictures = Place.of(trained.state, file), trained.preprocessing
+    wanted, has = recipe.network(len(store.classes)), trained.model.variant
+    problem = None
+    if shapes(wanted) != shapes(has) or (wanted.input_size, store.size) != (pictures.input_size, pictures.stored_size):
+        problem = "it holds another network than config.json asks for"
+    elif place.step > loader.steps_per_epoch:  # equal: stopped before the evaluation
+        problem = f"it is at step {place.step} of an epoch, which has {loader.steps_per_epoch}"
+    if problem:
+        raise CheckpointError(f"{file} is damaged: {problem}. {REMEDY}")
+    return place
 
 
 def _extend(recipe: Recipe, run: Run, place: Place, loader: Loader) -> None:
@@ -365,9 +384,10 @@ def _note_environment(place: Place, run: Run) -> None:
     if here == earlier:
         return
     if earlier:
-        changed = ", ".join(f"{name} {earlier.get(name)}, now {here[name]}" for name in here if here[name] != earlier.get(name))
-        say(f"This run continues in another environment ({changed}): its weights will not be, to the bit, those of a run that "
-            "was never stopped.")  # fmt: skip
+        say(
+            f"This run continues in another environment ({changes(earlier, here)}): its weights will not be, to the bit, those "
+            "of a run that was never stopped."
+        )
     place.environments.append(here)
 
 

@@ -13,6 +13,13 @@ Share = Annotated[float, Range(0, 1)]
 Seconds = Annotated[float, Range(0)]
 Environment = dict[str, str | int | None]
 
+
+def changes(earlier: Environment, later: Environment) -> str:
+    """In what two environments differ: "threads 2, now 4"."""
+    names = [name for name in {**earlier, **later} if earlier.get(name) != later.get(name)]
+    return ", ".join(f"{name} {earlier.get(name)}, now {later.get(name)}" for name in names)
+
+
 REMEDY = "Put the run's own checkpoint back, or begin anew with another --out."
 
 
@@ -25,6 +32,10 @@ class Window:
     images: Count = 0
     steps: Count = 0
     start: Seconds = 0.0  # in seconds of the run
+
+    def __post_init__(self) -> None:
+        if not self.wrong <= self.images or (self.steps > 0) != (self.images > 0):
+            raise ValueError(f"{self.wrong} wrong of {self.images} pictures in {self.steps} steps.")
 
     def count(self, loss: float, wrong: int, steps: int, batch_size: int) -> None:
         """Count `steps` batches by their sums."""

@@ -11,24 +11,76 @@ equal may change sides: there one picture in a thousand may differ.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
-from alexnet import engines
+from alexnet import engines, schema
 from alexnet.data.resample import origin, resampled
 from alexnet.data.store import Store, sha256
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, evaluate_classifier
+from alexnet.schema import Range
+from alexnet.train.history import TrainedOn
+from alexnet.train.place import Count, Environment, Seconds, Share
 from alexnet.train.run import CONFIG, ENVIRONMENT, LOG, RESULT, environment, write_json
 from alexnet.weights import native
 from alexnet.weights.native import BEST, KEPT_FILES, LATEST, Trained
 
 SEALED = (CONFIG, ENVIRONMENT, LOG)
-EVALUATED = ("split", "images", "views", "top1_wrong", "top5_wrong", "top1_error", "top5_error")
+Hash = Annotated[str, Range(64, 64)]
 ELSEWHERE = 1000  # one picture in so many may change sides in another environment
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which parameters a result is of."""
+
+    file: str
+    sha256: Hash
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The evaluation on a split, with so many views."""
+
+    split: str
+    images: Annotated[int, Range(1)]
+    views: Literal[1, 10]
+    top1_wrong: Count
+    top5_wrong: Count
+    top1_error: Share
+    top5_error: Share
+
+    def __post_init__(self) -> None:
+        if max(self.top1_wrong, self.top5_wrong) > self.images:
+            raise ValueError(f"{max(self.top1_wrong, self.top5_wrong)} of {self.images} pictures are wrong.")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `result.json` holds.
+
+    Attributes:
+        files: SHA-256 of each file that proves the run.
+        environment: where it was evaluated.
+        trained_by: kinds of step, in order.
+        environments: where it was trained, in order; earlier versions do not say.
+    """
+
+    weights: Weights
+    store: TrainedOn
+    files: dict[str, Hash]
+    environment: Environment
+    device: str
+    epochs: Annotated[int, Range(1)]
+    seconds: Seconds
+    evaluation: Evaluated
+    trained_by: tuple[str, ...] = ()
+    environments: tuple[Environment, ...] = ()
 
 
 def weights_hash(parameters: Mapping[str, Tensor]) -> str:
@@ -78,14 +130,9 @@ def read_result(folder: Path) -> dict[str, Any]:
     path = folder / RESULT
     if not path.exists():
         raise CheckpointError(f"{folder} has no {RESULT}: the run has not ended. Go on with it: the same command and --resume.")
-    try:
-        content = json.loads(path.read_text())
-        _ = (content["weights"]["sha256"], content["store"]["folder"], content["store"]["fingerprint"], content["files"])
-        _ = (content["environment"], content["device"], content["seconds"], content["epochs"])
-        _ = [content["evaluation"][name] for name in EVALUATED]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error!r}): what the run gave cannot be told from it.") from error
-    assert isinstance(content, dict)
+    remedy = "Without it, what the run gave cannot be proved: restore it from a copy, or train again."
+    schema.read_json(path, Result, CheckpointError, remedy)
+    content: dict[str, Any] = json.loads(path.read_bytes())
     return content
 
 

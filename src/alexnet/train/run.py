@@ -71,8 +71,12 @@ class Board:
         name = EVENTS.replace("*", f"{time.time():.0f}.{platform.node()}.{os.getpid()}.{time.monotonic_ns()}")
         self._file = open(folder / name, "xb", buffering=0)  # noqa: SIM115 - closed in `close`
         self._records = RecordWriter(self._file)
-        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        self._write(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+        try:
+            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            self._write(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
+        except OSError:
+            self.close()
+            raise
 
     def add(self, name: str, value: float, step: int) -> None:
         """A point of a curve."""
