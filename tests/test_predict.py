@@ -6,6 +6,7 @@ import shutil
 import socket
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,19 @@ def test_the_true_class_is_the_folders(classifier: Classifier, tmp_path: Path) -
     assert [prediction.true for prediction in found] == ["blue", "green", "red"]
     draw((1, 2, 3), 1).save(tmp_path / "alone.png")
     assert next(predict(classifier, [str(tmp_path / "alone.png")])).true is None
+
+
+def test_the_true_class_of_a_folder_in_another_spelling(classifier: Classifier, tmp_path: Path) -> None:
+    """Decomposed letters, or bytes that are not UTF-8: as `prepare` names the class."""
+    names = ("caf\u00e9", r"caf\xe9", "red")
+    spelled = replace(classifier, classes=names)
+    for folder in (os.fsencode("cafe\u0301"), b"caf\xe9"):
+        try:
+            os.mkdir(os.path.join(os.fsencode(tmp_path), folder))  # noqa: PTH102 - bytes
+        except OSError:
+            pytest.skip("this file system refuses the name")
+        draw((1, 2, 3), 1).save(tmp_path / os.fsdecode(folder) / "x.png")
+    assert {one.true for one in predict(spelled, expand([str(tmp_path)]))} == set(names[:2])
 
 
 def test_top_is_at_most_the_classes(classifier: Classifier, tmp_path: Path) -> None:

@@ -89,3 +89,13 @@ def test_unique_names(names: list[str], unique: tuple[str, ...], capsys: pytest.
     said = capsys.readouterr().err.splitlines()
     assert len(said) == sum(new.endswith(")") and new not in names for new in unique)
     assert all("Two classes have the name" in line and "line 0" in line for line in said)
+
+
+def test_many_equal_names_are_not_as_many_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """And take no time that grows with their square."""
+    names = unique_names(["x"] * 50_000 + ["x (3)"], [""] * 50_001)
+    assert len(set(names)) == 50_001
+    assert names[:3] == ("x", "x (2)", "x (4)") and names[-1] == "x (3)"
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 6
+    assert said[-1].startswith("In all, 49,999 classes")

@@ -26,7 +26,7 @@ from alexnet import engines
 from alexnet.console import say
 from alexnet.data.augment import Views
 from alexnet.data.image import Unreadable, encode
-from alexnet.data.sources import IMAGE_ENDINGS, LeftOut, read_picture, walk
+from alexnet.data.sources import IMAGE_ENDINGS, LeftOut, class_name, read_picture, walk
 from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
 from alexnet.engines import Classifier
 from alexnet.errors import SourceError
@@ -251,7 +251,7 @@ def _read(classifier: Classifier, path: str) -> Prediction:
         return Prediction(path, error=str(reason))
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         return Prediction(path, error=getattr(error, "strerror", None) or str(error))
-    folder = Path(path).absolute().parent.name
+    folder = class_name(Path(path).absolute().parent.name)
     return Prediction(path, record=record, true=folder if folder in classifier.classes else None)
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from alexnet.files import open_regular
 
 #: A longer file is not a list of names: fourteen million lines, one for each picture of ImageNet-21k, are 500 MB.
 MAX_TEXT_BYTES = 2**30
+#: Equal names that are mentioned one by one.
+MOST_NAMED = 5
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose mark begins it
@@ -87,13 +90,21 @@ def unique_names(names: Sequence[str], places: Sequence[str]) -> tuple[str, ...]
         places: where each comes from, for the message.
     """
     names = [unicodedata.normalize("NFC", name) for name in names]
-    taken, unique = set(names), dict[str, int]()
+    taken, unique, first = set(names), list[str](), dict[str, int]()
+    numbers: Counter[str] = Counter()
     for index, name in enumerate(names):
-        new, number = name, 1
-        while new in unique or (number > 1 and new in taken):
-            number += 1
-            new = f"{name} ({number})"
-        unique[new] = index
-        if new != name:
-            say(f"Two classes have the name {name!r} ({places[names.index(name)]}, {places[index]}): the second is {new!r}.")
+        new = name
+        if name in first:
+            numbers[name] += 1
+            while (new := f"{name} ({numbers[name] + 1})") in taken:
+                numbers[name] += 1
+            if index + 1 - len(first) <= MOST_NAMED:
+                say(
+                    f"Two classes have the name {name!r} ({places[first[name]]}, {places[index]}): the latter is shown as {new!r}."
+                )
+        first.setdefault(name, index)
+        taken.add(new)
+        unique.append(new)
+    if (renamed := len(names) - len(first)) > MOST_NAMED:
+        say(f"In all, {renamed:,} classes have a name that another one has; each is numbered.")
     return tuple(unique)

@@ -27,7 +27,7 @@ def folders(splits: Mapping[str, Path], base: Path | None, left_out: LeftOut) ->
     if not train:
         raise SourceError(nothing_found(splits[TRAIN]))
     places = [str(members[0]) for members in train.values()]
-    classes = unique_names([_printable(members[0].name) for members in train.values()], places)
+    classes = unique_names([class_name(members[0].name) for members in train.values()], places)
     labels = {key: label for label, key in enumerate(train)}
     found: dict[str, list[Item]] = {}
     for split, folder in splits.items():
@@ -58,6 +58,11 @@ def nothing_found(folder: Path) -> str:
     return f"{folder} {what}: expected a folder per class (or see `alexnet prepare --help`)."
 
 
+def class_name(folder: str) -> str:
+    """The class that a folder's name stands for: composed letters (NFC), and a byte that is not UTF-8 as `\\xe9`."""
+    return unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "backslashreplace"))
+
+
 def _by_class(folders: list[Path], left_out: LeftOut) -> dict[str | bytes, list[Path]]:
     """Folders by their class, in the order of names.
 
@@ -79,11 +84,6 @@ def _by_class(folders: list[Path], left_out: LeftOut) -> dict[str | bytes, list[
                 "they are one class."
             )
     return dict(sorted(classes.items(), key=lambda entry: os.fsdecode(entry[0])))
-
-
-def _printable(name: str) -> str:
-    """A folder's name as text; a byte that is not UTF-8 as `\\xe9`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _files(folder: Path, base: Path, splits: Mapping[str, Path], left_out: LeftOut) -> Iterator[tuple[str, str]]:

@@ -72,7 +72,8 @@ def _look(path: Path, split: str) -> tuple[tuple[str, ...] | None, list[int]]:
                 raise SourceError(f"{path} has labels of type {schema.field('label').type}: expected integers.")
             labels = opened.read(columns=["label"])["label"].to_pylist()
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise SourceError(f"{path} is not an image parquet file with columns image and label: {error}") from error
+        reason = str(error).split("\n")[0]
+        raise SourceError(f"{path} is not an image parquet file with columns image and label: {reason}") from error
     labels = [UNLABELLED if label is None or label < 0 else label for label in labels]
     return _names(schema.metadata, path) if max(labels, default=UNLABELLED) >= 0 else None, labels
 
@@ -153,6 +154,7 @@ def parquet_row(path: str, row: int) -> bytes:
         group = next(g for g in range(len(starts) - 1) if row < starts[g + 1])
         image = _group(path, group)[row - starts[group]].as_py()
     except (pa.ArrowException, KeyError, IndexError, StopIteration) as error:
-        raise OSError(errno.EIO, f"damaged, or changed since it was found ({error})", path) from error
+        reason = str(error).split("\n")[0]
+        raise OSError(errno.EIO, f"damaged, or changed since it was found ({reason})", path) from error
     data = image["bytes"] if isinstance(image, dict) else image
     return bytes(data or b"")

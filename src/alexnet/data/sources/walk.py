@@ -27,19 +27,16 @@ class LeftOut:
         counts: how many, by reason. A reason has the form "hidden folder{s}", where {s} is the ending of the plural.
         examples: the first of each reason.
         notes: whole sentences about what was guessed or left out.
-        seen: reasons with their examples: a folder that is listed twice counts once.
+        listed: folders that `folders_in` has listed: what is listed again is not counted again.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    seen: set[tuple[str, str]] = field(default_factory=set)
+    listed: set[str] = field(default_factory=set)
 
     def add(self, reason: str, example: str, count: int = 1) -> None:
-        """Count `count` more for one reason, unless this example of it was counted before."""
-        if (reason, example) in self.seen:
-            return
-        self.seen.add((reason, example))
+        """Count `count` more for one reason."""
         self.counts[reason] = self.counts.get(reason, 0) + count
         self.examples.setdefault(reason, example)
 
@@ -63,6 +60,9 @@ def passed_over(name: str) -> bool:
 
 def folders_in(folder: str | Path, left_out: LeftOut, source: Iterable[str | Path] = ()) -> list[Path]:
     """The folders directly in `folder`, sorted by name; links to the source's own folders are left out as in `walk`."""
+    if str(folder) in left_out.listed:
+        left_out = LeftOut()
+    left_out.listed.add(str(folder))
     walker = _Walker.of(folder, left_out, source)
     return [Path(entry.path) for entry in _entries(str(folder), left_out) if walker.enters(entry)]
 
