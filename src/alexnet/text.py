@@ -99,9 +99,8 @@ def unique_names(names: Sequence[str], places: Sequence[str]) -> tuple[str, ...]
             while (new := f"{name} ({numbers[name] + 1})") in taken:
                 numbers[name] += 1
             if index + 1 - len(first) <= MOST_NAMED:
-                say(
-                    f"Two classes have the name {name!r} ({places[first[name]]}, {places[index]}): the latter is shown as {new!r}."
-                )
+                where = f"{places[first[name]]}, {places[index]}"
+                say(f"Two classes have the name {name!r} ({where}): the latter is shown as {new!r}.")
         first.setdefault(name, index)
         taken.add(new)
         unique.append(new)
