@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 MAX_MADE = 2**26
 MAX_DIMENSIONS = 4
 FLOATS = (1, 10, 11)  # ONNX's numbers for float32, float16 and float64
+WHOLE = (6, 7)  # int32 and int64
 QUANTISED = ("uantize", "QLinear", "Integer")  # in the names of operations
 #: What exporters compute the shape for a Reshape with, where the batch's size is left open.
-OF_SIZES = ("Gather", "Squeeze", "Unsqueeze", "Concat", "Reshape", "Cast", "Slice", "Transpose", "Equal")
+OF_SIZES = (
+    "Gather", "Squeeze", "Unsqueeze", "Concat", "Reshape", "Cast", "Slice", "Transpose", "Equal", "Mul", "Sub",
+    "ConstantOfShape",
+)  # fmt: skip
 #: Entries of a list of whole numbers, such as a Pad's, which has two a dimension.
 MOST_ENTRIES = 10
 
@@ -126,7 +130,7 @@ class Constants:
                 self.made[name] = self._filled(node)
             case "Identity", [source]:
                 self.alias[name] = source
-            case "Cast", [source] if source in self.stored and integer(node, "to", 0) in FLOATS:
+            case "Cast", [source] if source in self.stored and _same_kind(self.stored[source], integer(node, "to", 0)):
                 self.alias[name] = source  # every float becomes a float32 in the end
             case "Transpose", [source] if source in self.stored and ints(node, "perm", [1, 0]) == [1, 0]:
                 self.turned[name] = source
@@ -159,6 +163,11 @@ class Constants:
         if not fits or self.budget < 0:
             raise Unlike(f"{called(node)} fills the shape {shape}; positive numbers, {MAX_MADE:,} values in all, are the limit")
         return value.reshape(()).expand(shape)
+
+
+def _same_kind(proto: "TensorProto", kind: int) -> bool:
+    """Whether a tensor's numbers and those of another of ONNX's types are both floats, or both whole."""
+    return any(proto.data_type in kinds and kind in kinds for kinds in (FLOATS, WHOLE))
 
 
 def _tensor(proto: "TensorProto", folder: Path) -> Tensor:
