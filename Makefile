@@ -12,8 +12,9 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help: ## list these verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: .venv/users ## get Fashion-MNIST, train on it, test it, write demo/report.html
+demo: .venv/users ## get Fashion-MNIST, train on it, test it, write demo/report.html; it says first how long it takes
 	@$(BIN)/alexnet demo --out demo
+	@echo "To have \`alexnet\` in this shell: source .venv/bin/activate" >&2
 
 test: .venv/developers ## check everything
 	@$(BIN)/pytest
