@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ import alexnet
 from alexnet.cli import VERBS, main, overview
 from alexnet.cli.dispatch import ABLATE, RECIPE_VERBS
 from alexnet.cli.exchange import WEIGHTS
-from alexnet.cli.words import options
+from alexnet.cli.words import check_options, options
+from alexnet.train.ablations import ABLATIONS
+from alexnet.train.recipes import RECIPES
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -100,6 +103,35 @@ def test_unknown_words(said: Said) -> None:
     assert "`alexnet train --help` says what each is for" in said("train", "--data", "store")[2]
     assert said("train", "laptop", "--batch_size=x", "--data", "a", "--out", "b")[0] == 2  # tyro takes _ for -
     assert "has no option" not in said("predict", "run", "--", "--x")[2]
+
+
+def target(words: list[str]) -> Any:
+    """What the words' options belong to."""
+    if words[0] == "weights":
+        return WEIGHTS[words[1]]
+    return (
+        ABLATE.command
+        if words[0] == "ablate"
+        else RECIPE_VERBS[words[0]].command
+        if words[0] in RECIPE_VERBS
+        else VERBS[words[0]]
+    )
+
+
+def test_commands_of_the_readme_and_the_overview() -> None:
+    """Their verbs, options, recipes and ablations exist."""
+    blocks = re.findall(r"```sh\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("alexnet ")]
+    assert len(lines) > 20
+    shown = [line.example for group in (overview.BEGIN, *overview.GROUPS.values()) for line in group]
+    for line in (*lines, *shown):
+        words = shlex.split(line, comments=True)[1:]
+        if not words:
+            continue  # `alexnet` alone
+        check_options(target(words), words, line)
+        if words[0] in RECIPE_VERBS and "--config" not in words:
+            assert words[1] in RECIPES, line
+        assert words[0] != "ablate" or words[1] in ABLATIONS, line
 
 
 def test_completion(said: Said, tmp_path: Any) -> None:
