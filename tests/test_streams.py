@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from alexnet import engines
 from alexnet.cli import failures, main
 from alexnet.data.store import Store
+from alexnet.engines import Engine
+from alexnet.predict import predict
 from conftest import draw
 
 FULL = Path("/dev/full")
@@ -231,3 +235,111 @@ def raiser(error: BaseException) -> Callable[..., None]:
         raise error
 
     return fail
+
+
+# --- files that are full, cut or no files --------------------------------------------------------------------------------
+
+WRITING = {
+    "sheet.png": ("predict", "RUN", "PICTURE", "--sheet"),
+    "sheet.svg": ("predict", "RUN", "PICTURE", "--sheet"),
+    "sheet.pdf": ("predict", "RUN", "PICTURE", "--sheet"),
+    "report.html": ("report", "RUN", "--data", "STORE", "--out"),
+    "result.json": ("evaluate", "RUN", "--data", "STORE", "--json"),
+    "diagnosis.json": ("doctor", "laptop", "--data", "STORE", *FAST, "--json"),
+    "filters.png": ("filters", "RUN", "--out"),
+    "imported.safetensors": ("weights", "import", "RUN", "-o"),
+    "exported.safetensors": ("export", "RUN", "--to", "safetensors", "-o"),
+}
+
+
+@pytest.fixture
+def words(run: Path, store: Store, tmp_path: Path) -> Callable[[str], list[str]]:
+    """The command line that writes a file of this name."""
+    draw((200, 50, 40), 77).save(tmp_path / "x.png")
+    places = {"RUN": str(run), "STORE": str(store.folder), "PICTURE": str(tmp_path / "x.png")}
+    return lambda name: [*(places.get(word, word) for word in WRITING[name]), str(tmp_path / "out" / name)]
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_a_full_disk_under_a_file(
+    name: str, words: Callable[[str], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line that names the file, status 2, and no half of it; the file that was there stays."""
+    resource = pytest.importorskip("resource")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("what was there")
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, unlimited[1]))  # bytes in a file, more are as on a full disk
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main(words(name))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert stop.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("alexnet: ") and str(tmp_path / "out" / name) in last
+    assert [(path.name, path.read_text()) for path in (tmp_path / "out").iterdir()] == [(name, "what was there")]
+
+
+@pytest.mark.parametrize("name", WRITING)
+def test_a_pipe_in_the_place_of_a_file(
+    name: str, words: Callable[[str], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not replaced; an administrator would lose a device by that."""
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / name)
+    with pytest.raises(SystemExit) as stop:
+        main(words(name))
+    assert stop.value.code == 2 and "a pipe or a device" in capsys.readouterr().err.splitlines()[-1]
+    assert (tmp_path / "out" / name).is_fifo()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "PIPE", "--data", "STORE"),
+        ("predict", "PIPE", "x.jpg"),
+        ("export", "PIPE", "--to", "onnx", "-o", "y.onnx"),
+        ("report", "PIPE", "--data", "STORE"),
+        ("filters", "PIPE", "--out", "y.png"),
+        ("weights", "verify", "PIPE"),
+        ("weights", "import", "PIPE"),
+        ("weights", "import", "RUN", "--mean", "PIPE"),
+        ("weights", "import", "RUN", "--classes", "PIPE"),
+        ("compare", "paper", "caffe", "--weights", "RUN", "--image", "PIPE"),
+        ("prepare", "PIPE", "out"),
+        ("verify", "PIPE"),
+        ("train", "laptop", "--data", "PIPE", "--out", "out"),
+    ],
+    ids=" ".join,
+)
+def test_pipes_are_not_waited_for(
+    command: tuple[str, ...], run: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("PIPE")
+    places = {"RUN": str(run), "STORE": str(store.folder)}
+    with pytest.raises(SystemExit) as stop:
+        main([places.get(word, word) for word in command])
+    assert stop.value.code == 2
+    assert "PIPE" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["PIPE"]
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino", "onnxruntime"])
+def test_weights_that_are_cut_while_they_are_used(engine: Engine, run: Path, tmp_path: Path) -> None:
+    """A cut file that is still mapped would end the process without a word."""
+    if engine != "torch":
+        pytest.importorskip(engine)
+    draw((200, 50, 40), 77).save(tmp_path / "x.png")
+    shutil.copy(run / "latest.safetensors", tmp_path / "cut.safetensors")
+    used = [engines.load(tmp_path / "cut.safetensors", engine)]
+    ending = {"torch": None, "openvino": ".xml", "onnxruntime": ".onnx"}[engine]
+    if ending:
+        main(["export", str(run), "--to", "openvino" if ending == ".xml" else "onnx", "-o", str(tmp_path / f"cut{ending}")])
+        used.append(engines.load(tmp_path / f"cut{ending}", engine))
+    for path in tmp_path.glob("cut.*"):
+        os.truncate(path, 0)
+    for classifier in used:
+        assert next(predict(classifier, [tmp_path / "x.png"])).top[0][0] == "red"

@@ -206,7 +206,9 @@ def openvino_core() -> Any:
         import openvino
     except ImportError as error:
         raise CheckpointError("OpenVINO's format needs the package openvino: pip install 'alexnet[serve]'.") from error
-    return openvino.Core()
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # if a mapped file is cut while the network computes, the process ends
+    return core
 
 
 def start_openvino(model: bytes | Path) -> Network:

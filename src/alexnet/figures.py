@@ -53,8 +53,9 @@ def save(figure: Figure, path: Path) -> None:
         CheckpointError: another ending, or no space; a file that was there stays.
     """
     check_ending("path", path)
-    with writing_weights(path) as temporary:
-        _write(figure, temporary, path.suffix[1:].lower())
+    with writing_weights(path) as temporary, io.BytesIO() as file:  # a full disk would confuse matplotlib's own writers
+        _write(figure, file, path.suffix[1:].lower())
+        temporary.write_bytes(file.getvalue())
 
 
 def png(figure: Figure) -> bytes:
@@ -64,7 +65,7 @@ def png(figure: Figure) -> bytes:
         return file.getvalue()
 
 
-def _write(figure: Figure, where: Path | IO[bytes], format: str) -> None:
+def _write(figure: Figure, where: IO[bytes], format: str) -> None:
     undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[format]  # the same figure, the same bytes
     figure.savefig(where, format=format, dpi="figure", metadata=undated)
 

@@ -31,7 +31,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
     >>> with replacing(folder / "weights.npy") as temporary:
     ...     temporary.write_bytes(data)
+
+    Raises:
+        OSError: no space, or the folder cannot be written, or `path` is a pipe or a device, which must not be replaced.
     """
+    _check_replaceable(path)
     _remove_left_behind(path)
     temporary = path.parent / f"{_prefix(path)}{secrets.token_hex(6)}.tmp"
     try:
@@ -39,8 +43,17 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk, of which Python does not say where
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
 
 
 def is_temporary(name: str) -> bool:
@@ -86,6 +99,7 @@ def make_ready(path: Path) -> None:
     if path.is_dir():
         raise CheckpointError(f"{path} cannot be written, as it is a folder: name another place.")
     try:
+        _check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent):
             pass

@@ -22,6 +22,7 @@ from alexnet import paper
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, SpatialNorm
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
+from alexnet.files import open_regular
 from alexnet.variants import LAYER_NAMES, Step, Variant, get, named
 
 #: Steps of a block by the type of their operation; dropout is no part of a block.
@@ -68,7 +69,7 @@ def reading(path: Path, what: str) -> Iterator[BinaryIO]:
         CheckpointError: what was raised inside without a path, with it; or the file cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             yield file
     except CheckpointError as error:
         raise CheckpointError(f"{path} cannot be read as {what}: {error}.") from error

@@ -90,6 +90,8 @@ def find(path: str | Path, which: str = LATEST) -> Path:
             raise CheckpointError(f"{path.parent} holds no {which}: it is no run, or training has not saved anything yet.")
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: name a run's folder or a .safetensors file.")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is a pipe, a socket or a device: save what it gives to a file, and name that.")
     return path
 
 
@@ -133,7 +135,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     pictures = described.entry(header, "preprocessing", described.Pictures, path)
     if MEAN not in tensors or SCALE not in tensors:
         raise CheckpointError(f"{path} is damaged: it lacks {MEAN} or {SCALE}. {described.REMEDY}")
-    preprocessing = Preprocessing(mean=tensors.pop(MEAN), scale=tensors.pop(SCALE), **vars(pictures))
+    preprocessing = Preprocessing(mean=tensors.pop(MEAN).clone(), scale=tensors.pop(SCALE).clone(), **vars(pictures))
     classes = described.entry(header, "classes", tuple[str, ...], path)
     state = described.entry(header, "state", dict[str, Any], path)
     described.check(model.variant, classes, preprocessing, str(path))
@@ -153,4 +155,5 @@ def _network(path: Path, variant: Variant, tensors: dict[str, Tensor]) -> AlexNe
                 f"{path} is damaged: it {found}, and its header describes a network where that has shape {shape}. "
                 f"{described.REMEDY}"
             )
-    return AlexNet.holding(variant, {name: tensors.pop(name) for name in expected})
+    # Copies: what safetensors gives is the file itself, and if that is cut while the network computes, the process ends.
+    return AlexNet.holding(variant, {name: tensors.pop(name).clone() for name in expected})
