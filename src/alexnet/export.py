@@ -9,6 +9,7 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Literal, get_args
 
 from alexnet import engines, intervals
@@ -16,7 +17,7 @@ from alexnet.data.resample import resampled
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, check_fits, evaluate_classifier
-from alexnet.files import make_ready, writing_weights
+from alexnet.files import as_path, expect_kind, make_ready, writing_weights
 from alexnet.quantise import has_vnni, quantise
 from alexnet.weights import caffe_write, native, npy, onnx_graph, torchvision
 from alexnet.weights.native import Trained
@@ -61,7 +62,7 @@ def check_destination(source: Path, out: Path) -> None:
 def export(
     trained: Trained,
     target: Target,
-    out: Path,
+    out: str | Path,
     *,
     int8: bool = False,
     with_preprocessing: bool = False,
@@ -81,8 +82,12 @@ def export(
         what the user should know, in lines.
 
     Raises:
-        CheckpointError: the format cannot hold the network, int8 lost too much, a library is missing, no space.
+        CheckpointError: the format cannot hold the network, int8 lost too much, a library is missing, no space; arguments of
+            other types.
     """
+    expect_kind(trained, "trained", Trained)
+    expect_kind(store, "store", Store, NoneType)
+    out = as_path(out, "out")
     _check(target, out, int8, with_preprocessing, store, allow_loss)
     if target in GRAPHS:
         model, lines = _quantised(trained, store, allow_loss) if int8 and store else (onnx_graph.to_onnx(trained), [])
@@ -119,7 +124,7 @@ def _write_weights(trained: Trained, target: Target, out: Path) -> list[str]:
             return []
         case "caffe":
             caffe_write.write(out, variant, tensors, mean, trained.preprocessing.scale)
-            return [f"beside it: {out.with_suffix('.prototxt').name}, the network for Caffe"]
+            return _for_caffe(trained, out)
         case "torchvision":
             torchvision.write(out, variant, tensors)
         case "npy":
@@ -128,9 +133,22 @@ def _write_weights(trained: Trained, target: Target, out: Path) -> list[str]:
     colour = ", ".join(f"{value:.2f}" for value in mean.mean((1, 2)).tolist())
     scale = ", ".join(f"{value:.5f}" for value in preprocessing.scale.tolist())
     return [
-        f"the file holds tensors alone. Its pictures: {preprocessing.resize} to {preprocessing.stored_size} pixels, centre "
+        f"the file holds tensors alone. Its pictures: {preprocessing.resize} to {preprocessing.stored_size} pixels by a filter "
+        f"that is {onnx_graph.FILTER}, centre "
         f"{preprocessing.input_size}, {'BGR' if preprocessing.bgr else 'RGB'}, 0-255 minus "
         f"{'the mean image, on average' if mean.shape[1] > 1 else 'the mean'} ({colour}; R, G, B) times ({scale}).",
+    ]
+
+
+def _for_caffe(trained: Trained, out: Path) -> list[str]:
+    """What was changed for Caffe, and what its files cannot say."""
+    variant, resize = trained.model.variant, trained.preprocessing.resize
+    turned = "conv1's input channels were turned round: Caffe's pictures are BGR, this network's RGB"
+    squashed = f"Caffe's files do not say how pictures are brought to size: {resize} here, and squash for whoever imports them"
+    return [
+        f"beside it: {out.with_suffix('.prototxt').name}, the network for Caffe",
+        *([turned] if variant.channel_order == "RGB" else []),
+        *([squashed] if resize != "squash" else []),
     ]
 
 

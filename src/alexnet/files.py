@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from types import NoneType
 from typing import BinaryIO
 
 from alexnet.errors import CheckpointError
@@ -88,6 +89,36 @@ def writing_weights(path: Path) -> Iterator[Path]:
             f"{path} could not be written ({error}); what stood there before is untouched. The folder must exist, be "
             "writable and have space; then try again."
         ) from error
+
+
+def as_path(value: object, name: str) -> Path:
+    """A path that a caller names as text or as a path.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise CheckpointError(f"{name} (={_shown(value)}) must be a path, as a str or a pathlib.Path, not {_kind(value)}.")
+    return Path(value)
+
+
+def expect_kind(value: object, name: str, *kinds: type) -> None:
+    """Refuse an argument of another type than these.
+
+    Raises:
+        CheckpointError: naming it.
+    """
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+        raise CheckpointError(f"{name} (={_shown(value)}) must be {wanted}, not {_kind(value)}.")
+
+
+def _shown(value: object) -> str:
+    return " ".join(repr(value).split())[:60]
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def make_ready(path: Path) -> None:

@@ -25,6 +25,7 @@ from alexnet.arithmetic import LRN, Dropout
 from alexnet.errors import CheckpointError
 from alexnet.variants import Variant, get
 from alexnet.weights import caffe_read, caffe_schema, caffe_write
+from alexnet.weights.foreign import fit
 
 BOUND = 2e-6  # as in test_golden.py: float64 differs from Caffe's float32 by 2e-7 to 6e-7
 TINY = get("caffe", kernels=(12, 32, 48, 48, 32), units=(64, 64), num_classes=10)
@@ -462,8 +463,6 @@ def test_the_text_beside_it(path: Path) -> None:
 
 WRITE_REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"conv1_padding": (1, 2), "input_size": 64}, r"conv1_padding is \(1, 2\).*both sides alike"),
-    ({"channel_order": "RGB"}, "channel_order is 'RGB', but Caffe's pictures are BGR"),
-    ({"pixels": "unit"}, "pixels is 'unit'.*one number"),
     ({"lrn_window": "tower"}, "lrn_window is 'tower'.*across all"),
     ({"block2": ("conv", "relu", "norm", "spatial", "pool")}, "block2.*spatial"),
     ({"dropout_scaling": "test"}, "dropout_scaling is 'test'.*times 0.5, the outputs are the same"),
@@ -477,6 +476,24 @@ def test_what_caffe_cannot_hold(path: Path, changes: dict[str, Any], reason: str
     with pytest.raises(CheckpointError, match=f"Caffe cannot hold this network: .*{reason}"):
         caffe_write.write(path, variant, parameters(variant), torch.ones(3, 1, 1))
     assert not list(path.parent.iterdir())
+
+
+def test_rgb_and_one_scale(path: Path) -> None:
+    """A grey data set's torchvision network, mean 0 and deviation 1: the same logits of the same picture, turned round."""
+    variant = get("torchvision", width=1 / 16, num_classes=4)
+    net = AlexNet(variant, torch.Generator().manual_seed(1)).eval()
+    scale = torch.tensor([0.0123, 0.0123, 0.0123]) * torch.tensor([1, 1 + 1e-7, 1])
+    caffe_write.write(path, variant, net.state_dict(), torch.full((3, 1, 1), 99.5), scale)
+    read = caffe_read.read(path)
+    assert read.settled["channel_order"] == "BGR" and read.preprocessing is not None
+    assert read.preprocessing.scale.tolist() == [pytest.approx(0.0123)] * 3
+    assert read.preprocessing.mean.flatten().tolist() == [99.5] * 3
+    other = AlexNet(fit(read)).eval()
+    other.load_state_dict(dict(read.tensors))
+    x = torch.randn(2, 3, 224, 224)
+    torch.testing.assert_close(other(x.flip(1)), net(x), rtol=1e-5, atol=1e-6)
+    with pytest.raises(CheckpointError, match=r"Caffe multiplies all channels by one number\. Export it to onnx"):
+        caffe_write.write(path, variant, net.state_dict(), torch.full((3, 1, 1), 99.5), torch.tensor([0.01, 0.01, 0.02]))
 
 
 def test_a_window_within_towers_of_a_single_tower(path: Path) -> None:

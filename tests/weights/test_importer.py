@@ -266,7 +266,7 @@ def test_caffes_scale_survives(tmp_path: Path, image: bool) -> None:
     assert torch.equal(back.preprocessing.scale, preprocessing.scale)
     assert torch.equal(back.preprocessing.mean, mean)
     uneven = replace(preprocessing, scale=torch.tensor([1.0, 2.0, 3.0]))
-    with pytest.raises(CheckpointError, match="one for all channels"):
+    with pytest.raises(CheckpointError, match="all channels by one number"):
         export(replace(first, preprocessing=uneven), "caffe", path)
 
 

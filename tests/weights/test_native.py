@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from alexnet import AlexNet
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
+from alexnet.export import export
 from alexnet.variants import get
-from alexnet.weights import native
+from alexnet.weights import importer, native
+from alexnet.weights.importer import import_weights
 from alexnet.weights.native import Trained
 
 
@@ -139,3 +141,32 @@ def test_weights_that_are_no_numbers(trained: Trained, tmp_path: Path) -> None:
     native.save(tmp_path / "x.safetensors", trained)
     with pytest.raises(CheckpointError, match=r"x\.safetensors: 1 of fc7\.bias's 256 values are NaN"):
         native.load(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("path", [None, 5, b"x.safetensors", ["x.safetensors"]])
+def test_what_is_no_path(trained: Trained, path: Any) -> None:
+    for act in (native.load, native.find, importer.read, import_weights, lambda path: native.save(path, trained)):
+        with pytest.raises(CheckpointError, match=r"path \(=.* must be a path, as a str or a pathlib\.Path, not "):
+            act(path)
+    with pytest.raises(CheckpointError, match="out .* must be a path"):
+        export(trained, "safetensors", path)
+
+
+def test_arguments_of_other_types(trained: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    native.save(str(path), trained)
+    assert native.load(str(path)).classes == trained.classes
+    with pytest.raises(CheckpointError, match="trained .* must be Trained, not AlexNet"):
+        native.save(path, trained.model)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="trained .* must be Trained, not str"):
+        export(str(path), "onnx", tmp_path / "x.onnx")  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="store .* must be Store or None, not str"):
+        export(trained, "onnx", tmp_path / "x.onnx", int8=True, store="photos.store")  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="there is no target 7"):
+        export(trained, 7, tmp_path / "x.onnx")  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"variant \(=5\) must be str or Variant or None, not int"):
+        import_weights(path, 5)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"input_size \(='67'\) must be int or None, not str"):
+        import_weights(path, input_size="67")  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match=r"classes \(=\['a'\]\) must be a path"):
+        import_weights(path, classes=["a"])  # type: ignore[arg-type]

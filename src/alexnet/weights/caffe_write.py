@@ -28,7 +28,8 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor], mean: Ten
 
     Args:
         path: the `.caffemodel`.
-        tensors: the parameters, conv1.weight ... fc8.bias; written as float32.
+        tensors: the parameters, conv1.weight ... fc8.bias; written as float32. Of an RGB network, conv1's input channels are
+            turned round, which computes the same of a BGR picture.
         mean: (3, S, S) or (3, 1, 1) in [0, 255], RGB.
         scale: (3,), what pixels minus their mean are multiplied by; 1 if None.
 
@@ -39,6 +40,8 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor], mean: Ten
         raise CheckpointError(f"{path} must end in .caffemodel: a .prototxt and a mean image are written beside it.")
     _refuse_uncaffe(variant)
     numbers = plain_tensors(variant, tensors)
+    if variant.channel_order == "RGB":  # Caffe's pictures are BGR
+        numbers["conv1.weight"] = numbers["conv1.weight"].flip(1)
     image = mean.shape[1:] != (1, 1)
     beside = path.with_name(f"{path.stem}.mean.binaryproto")
     layers = _deploy(variant, mean, beside.name if image else "", _factor(scale))
@@ -58,8 +61,6 @@ def _refuse_uncaffe(variant: Variant) -> None:
     reasons = {
         "removed": bool(variant.removed) and "an AlexNet read back has all its layers",
         "activation": variant.activation != "relu" and "an AlexNet read back has ReLUs",
-        "channel_order": variant.channel_order == "RGB" and "Caffe's pictures are BGR",
-        "pixels": variant.pixels == "unit" and "Caffe multiplies all channels by one number",
         "conv1_padding": before != after and "Caffe pads both sides alike",
         "lrn_window": any(op.towers > 1 for op in norms) and "Caffe's LRN runs across all channels",
         **{
@@ -81,12 +82,15 @@ def _refuse_uncaffe(variant: Variant) -> None:
 
 
 def _factor(scale: Tensor | None) -> float:
-    factors = {1.0} if scale is None else set(scale.tolist())
-    if len(factors) > 1:
+    """The one number that Caffe multiplies all channels by. A grey data set's three may differ in their last bit."""
+    if scale is None:
+        return 1.0
+    if not torch.allclose(scale, scale[0], rtol=1e-6, atol=0):
         raise CheckpointError(
-            f"Caffe cannot hold this network: its scale is {sorted(factors)}, and Caffe has one for all channels."
+            f"Caffe cannot hold this network: its scale is {sorted(set(scale.tolist()))}, and Caffe multiplies all channels by "
+            "one number. Export it to onnx or safetensors, which hold three."
         )
-    return float(factors.pop())
+    return float(scale[0])
 
 
 def _deploy(variant: Variant, mean: Tensor, mean_file: str, scale: float) -> list[Any]:

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import NoneType
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ import torch
 from alexnet import paper
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
+from alexnet.files import as_path, expect_kind
 from alexnet.model import AlexNet
 from alexnet.text import read_names
 from alexnet.variants import Variant, named
@@ -82,7 +84,7 @@ MISTAKEN = {
 }
 
 
-def read(path: Path) -> Foreign:
+def read(path: str | Path) -> Foreign:
     """Translate a file of any known format.
 
     Raises:
@@ -92,7 +94,7 @@ def read(path: Path) -> Foreign:
     return _checked(path, format.read(path))
 
 
-def read_beginning(path: Path) -> Foreign:
+def read_beginning(path: str | Path) -> Foreign:
     """As `read`; of a network that is not a whole AlexNet, the first convolutions as conv1 and conv2.
 
     Raises:
@@ -111,8 +113,9 @@ def read_beginning(path: Path) -> Foreign:
         return replace(found, notes=(*found.notes, f"only its first layers were read, as {str(whole).removesuffix('.')}"))
 
 
-def _recognised(path: Path) -> tuple[Path, Format]:
+def _recognised(path: str | Path) -> tuple[Path, Format]:
     """The file that is meant, and its format."""
+    path = as_path(path, "path")
     if path.is_dir():
         path = native.find(path)
     if not path.exists():
@@ -149,11 +152,11 @@ def _checked(path: Path, foreign: Foreign) -> Foreign:
 
 
 def import_weights(
-    path: Path,
+    path: str | Path,
     variant: str | Variant | None = None,
     input_size: int | None = None,
-    mean: Path | None = None,
-    classes: Path | None = None,
+    mean: str | Path | None = None,
+    classes: str | Path | None = None,
     otherwise: str | None = None,
 ) -> tuple[Trained, Foreign]:
     """A network with everything that `predict` needs, from a file of any known format.
@@ -169,8 +172,12 @@ def import_weights(
         the network, and the file as it was translated.
 
     Raises:
-        CheckpointError: see `read` and `foreign.fit`.
+        CheckpointError: see `read` and `foreign.fit`; arguments of other types.
+        VariantError: there is no such variant.
     """
+    expect_kind(variant, "variant", str, Variant, NoneType)
+    expect_kind(input_size, "input_size", int, NoneType)
+    mean, classes = (None if file is None else as_path(file, name) for file, name in ((mean, "mean"), (classes, "classes")))
     foreign = read(path)
     if variant is None and foreign.variant is None and foreign.ops is None:
         variant = otherwise

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
-from alexnet.files import writing_weights
+from alexnet.files import as_path, expect_kind, writing_weights
 from alexnet.model import AlexNet
 from alexnet.variants import Variant
 from alexnet.weights import header as described
@@ -48,12 +48,14 @@ class Trained:
     state: dict[str, Any]
 
 
-def save(path: Path, trained: Trained) -> None:
+def save(path: str | Path, trained: Trained) -> None:
     """Write a file, atomically.
 
     Raises:
-        CheckpointError: no space, or the folder cannot be written; a file that was there stays.
+        CheckpointError: no space, or the folder cannot be written, and a file that was there stays; arguments of other types.
     """
+    path = as_path(path, "path")
+    expect_kind(trained, "trained", Trained)
     preprocessing = trained.preprocessing
     tensors = {
         **trained.model.state_dict(), MEAN: preprocessing.mean, SCALE: preprocessing.scale, **trained.extra,
@@ -79,9 +81,9 @@ def find(path: str | Path, which: str = LATEST) -> Path:
     """The file that a run's folder or a file's own path stands for.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is none, or it is not named by a path.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     if path.is_dir():
         path = path / which
         if not path.exists() and (path.parent / FAMILY).exists():
