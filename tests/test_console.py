@@ -56,9 +56,32 @@ def test_a_moving_bar_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 def test_wide_names_align(capsys: pytest.CaptureFixture[str]) -> None:
     """A Chinese character takes two cells of a terminal, a combining accent none."""
-    print_table(["class", "images"], [["猫咪", 1], ["e\u0301te\u0301", 22], ["plain", "三"]])
+    print_table(["class", "images"], [["猫咪", 1], ["e\u0301te\u0301", 22], ["plain", 3]])
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["class  images", "猫咪        1", "e\u0301te\u0301        22", "plain      三"]
+    assert lines == ["class  images", "猫咪        1", "e\u0301te\u0301        22", "plain       3"]
+
+
+def test_words_are_left_aligned_and_fit_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [["a name of 猫猫猫 that is long", 1, "word", "50.0%"], ["b", 1000, "", "7.5%"]]
+    print_table(["name", "images", "licence", "error"], rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "name                           images  licence  error",
+        "a name of 猫猫猫 that is long       1  word     50.0%",
+        "b                               1,000            7.5%",
+    ]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table(["name", "images", "licence", "error"], rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "name              images  licence  error",
+        "a name of 猫猫…        1  word     50.0%",
+        "b                  1,000            7.5%",
+    ]
+    monkeypatch.setenv("COLUMNS", "10")
+    print_table(["name", "images", "licence", "error"], rows)
+    assert capsys.readouterr().out.splitlines()[1] == "a name of…         1  word     50.0%"
 
 
 def test_fitting() -> None:

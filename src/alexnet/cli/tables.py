@@ -1,26 +1,50 @@
 """What several verbs print."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from alexnet.console import clean
 
 MOST_CLASSES_SHOWN = 30
+LEAST_WORDS = 12  # cells of a column of words
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Left-aligned names, right-aligned numbers, on standard output; foreign names do no harm to a terminal.
+    """Left-aligned words, right-aligned numbers, on standard output; foreign names do no harm to a terminal.
 
-    Columns are as wide as a terminal shows them: a Chinese character takes two cells, an accent of its own none.
+    Columns are as wide as a terminal shows them: a Chinese character takes two cells, an accent of its
+    own none. Words that do not fit the terminal are cut; elsewhere, as in a file, nothing is.
     """
     texts = [[f"{cell:,}" if isinstance(cell, int) else clean(str(cell)) for cell in row] for row in [header, *rows]]
-    widths = [max(map(cell_len, column)) for column in zip(*texts, strict=True)]
-    for first, *rest in texts:
-        cells = [" " * (width - cell_len(cell)) + cell for cell, width in zip(rest, widths[1:], strict=True)]
-        print("  ".join([first + " " * (widths[0] - cell_len(first)), *cells]))
+    columns = list(zip(*texts, strict=True))
+    left = [not number or any(cell[:1].isalpha() for cell in column[1:]) for number, column in enumerate(columns)]
+    widths = [max(map(cell_len, column)) for column in columns]
+    if sys.stdout.isatty():
+        widths = _fitted(widths, left, shutil.get_terminal_size().columns)
+    for row in texts:
+        cells = [_cell(cell, width, words) for cell, width, words in zip(row, widths, left, strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+def _fitted(widths: list[int], left: list[bool], columns: int) -> list[int]:
+    """The widths with the widest column of words as much smaller as the terminal asks for, down to `LEAST_WORDS`."""
+    excess = sum(widths) + 2 * (len(widths) - 1) - columns
+    if excess <= 0:
+        return widths
+    widest = max((number for number in range(len(widths)) if left[number]), key=lambda number: widths[number])
+    smaller = max(widths[widest] - excess, min(LEAST_WORDS, widths[widest]))
+    return [*widths[:widest], smaller, *widths[widest + 1 :]]
+
+
+def _cell(text: str, width: int, left: bool) -> str:
+    if cell_len(text) > width:
+        text = set_cell_size(text, width - 1).rstrip() + "…"
+    space = " " * (width - cell_len(text))
+    return text + space if left else space + text
 
 
 def print_line(text: object) -> None:
