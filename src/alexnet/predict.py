@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from alexnet import engines
 from alexnet.console import say
 from alexnet.data.augment import Views
-from alexnet.data.image import Unreadable, encode
+from alexnet.data.image import MAX_PIXELS, Unreadable, encode
 from alexnet.data.sources import IMAGE_ENDINGS, LeftOut, class_name, read_picture, walk
 from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
 from alexnet.engines import Classifier
@@ -199,6 +199,7 @@ def predict(
     top: int = 5,
     views: Views = 1,
     pace: Pace | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
     """Predict each file, in order; one that cannot be read gives a `Prediction` with `error`, and the rest go on.
 
@@ -208,22 +209,27 @@ def predict(
         top: how many classes to name; all of them if there are fewer.
         views: 1 (centre) or 10.
         pace: counts where the time goes.
+        max_pixels: a picture that takes more pixels of memory is not read, see `image.encode`.
 
     Raises:
-        SourceError: files is no list of paths, top no whole number from 1 on, or views neither 1 nor 10.
+        SourceError: files is no list of paths, top or max_pixels no whole number from 1 on, or views neither 1 nor 10.
     """
     if not isinstance(top, int) or top < 1:
         raise SourceError(f"top (={top!r}) must be a whole number, at least 1.")
     if views not in (1, 10):
         raise SourceError(f"views (={views!r}) must be 1 or 10.")
-    return _predictions(classifier, _paths(files, "predict"), top, views, pace or Pace())
+    if not isinstance(max_pixels, int) or max_pixels < 1:
+        raise SourceError(f"max_pixels (={max_pixels!r}) must be a whole number, at least 1.")
+    return _predictions(classifier, _paths(files, "predict"), top, views, pace or Pace(), max_pixels)
 
 
-def _predictions(classifier: Classifier, files: Iterator[str], top: int, views: Views, pace: Pace) -> Iterator[Prediction]:
+def _predictions(
+    classifier: Classifier, files: Iterator[str], top: int, views: Views, pace: Pace, max_pixels: int
+) -> Iterator[Prediction]:
     with ThreadPoolExecutor(engines.threads()) as pool:
         waiting: deque[list[Future[tuple[Prediction, float]]]] = deque()
         while True:
-            batch = [pool.submit(_timed_read, classifier, path) for path in islice(files, BATCH_SIZE)]
+            batch = [pool.submit(_timed_read, classifier, path, max_pixels) for path in islice(files, BATCH_SIZE)]
             if batch:
                 waiting.append(batch)
             if not waiting:
@@ -237,16 +243,16 @@ def _predictions(classifier: Classifier, files: Iterator[str], top: int, views: 
                 yield from classify_records(classifier, list(read), top, views)
 
 
-def _timed_read(classifier: Classifier, path: str) -> tuple[Prediction, float]:
+def _timed_read(classifier: Classifier, path: str, max_pixels: int) -> tuple[Prediction, float]:
     """A record, and the seconds of processor time that it took."""
     begun = time.thread_time()
-    return _read(classifier, path), time.thread_time() - begun
+    return _read(classifier, path, max_pixels), time.thread_time() - begun
 
 
-def _read(classifier: Classifier, path: str) -> Prediction:
+def _read(classifier: Classifier, path: str, max_pixels: int) -> Prediction:
     preprocessing = classifier.preprocessing
     try:
-        record = encode(read_picture(path), preprocessing.stored_size, preprocessing.resize)
+        record = encode(read_picture(path), preprocessing.stored_size, preprocessing.resize, max_pixels)
     except Unreadable as reason:
         return Prediction(path, error=str(reason))
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path

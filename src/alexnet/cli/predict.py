@@ -13,6 +13,7 @@ from alexnet.cli.next_step import next_step
 from alexnet.cli.options import Engine
 from alexnet.cli.tables import print_line
 from alexnet.console import clean, say
+from alexnet.data.limits import MAX_PIXELS
 from alexnet.errors import SourceError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def predict(
     format: Literal["table", "jsonl", "csv"] = "table",
     sheet: Path | None = None,
     engine: Engine = "auto",
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Classify pictures. Exit status 1 if any could not be read; the others are classified all the same.
 
@@ -46,18 +48,22 @@ def predict(
         format: a line of text, of JSON or of CSV for each picture.
         sheet: draw the pictures with their five most likely classes into this .png, .svg or .pdf.
         engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
+        max_pixels: refuse pictures with more pixels, as decompression bombs. A thread needs up to 16
+            bytes of memory for each pixel (1.4 GB at the default), and the file. A JPEG that is not
+            progressive is shrunk on decoding: it may have 400 million pixels whatever the limit.
     """
     from alexnet import engines, figures
     from alexnet.predict import Pace, expand
     from alexnet.predict import predict as classify
 
-    _check(files, top, sheet)
+    _check(files, top, sheet, max_pixels)
     classifier, show, pace = engines.load(run, engine), _printer(format, top), Pace()
     if run.is_dir():
         say(_which(run))
     drawn: list[Prediction] = []
     unreadable = total = 0
-    for prediction in classify(classifier, expand(files), top=max(top, 5), views=views, pace=pace):
+    predictions = classify(classifier, expand(files), top=max(top, 5), views=views, pace=pace, max_pixels=max_pixels)
+    for prediction in predictions:
         total += 1
         if prediction.error:
             unreadable += 1
@@ -98,7 +104,7 @@ def _next(run: Path, files: tuple[str, ...], sheet: Path | None) -> None:
         next_step("export", run, "--to", "onnx")
 
 
-def _check(files: tuple[str, ...], top: int, sheet: Path | None) -> None:
+def _check(files: tuple[str, ...], top: int, sheet: Path | None, max_pixels: int) -> None:
     from alexnet import figures
     from alexnet.files import make_ready
 
@@ -106,6 +112,8 @@ def _check(files: tuple[str, ...], top: int, sheet: Path | None) -> None:
         raise SourceError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
     if top < 1:
         raise SourceError(f"top (={top}) must be at least 1.")
+    if max_pixels < 1:
+        raise SourceError(f"max_pixels (={max_pixels}) must be at least 1.")
     if sheet:
         figures.check_ending("sheet", sheet)
         make_ready(sheet)

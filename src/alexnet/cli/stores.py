@@ -11,6 +11,7 @@ from alexnet import paper
 from alexnet.cli.next_step import PHOTO, next_step, train_on
 from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_line, print_table
 from alexnet.console import say
+from alexnet.data.limits import MAX_PIXELS
 from alexnet.errors import CheckpointError, SourceError
 
 if TYPE_CHECKING:
@@ -29,13 +30,16 @@ def prepare(
     seed: int = 0,
     strict: bool = False,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Turn photos into a store that training reads: decoded, shrunk to squares, checked.
 
-    A source is a folder with a folder for each class (which may lie in train/ and val/), the ILSVRC2012 tars as downloaded,
-    WebDataset shards, image parquet files, or IDX files; several files may be named. Files that are no usable pictures (empty,
-    truncated, of an unknown format, or with more than 89,478,485 pixels, which is taken for a decompression bomb) are skipped
-    and listed. If interrupted, the same command goes on.
+    A source is a folder with a folder for each class (which may lie in train/ and val/), the
+    ILSVRC2012 tars as downloaded, WebDataset shards, image parquet files, or IDX files; several files
+    may be named. Pictures are JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP, TIFF or PNM, recognised by their
+    content. Transparency is laid on white. Colours are converted to sRGB if the picture has another
+    colour profile. Files that are no usable pictures (empty, truncated, of an unknown format, too
+    large) are skipped and listed. If interrupted, the same command goes on.
 
     The parts for training and testing are recognised by their names: train, Training, training_set, seg_train and test, val,
     dev, holdout ... If that fails, name them: alexnet prepare --train PATH --test PATH STORE
@@ -52,6 +56,9 @@ def prepare(
         seed: which ones those are.
         strict: stop at the first file that is no usable picture, instead of listing it.
         workers: processes to decode with; all cores if not given.
+        max_pixels: skip pictures with more pixels, as decompression bombs. A worker needs up to 16
+            bytes of memory for each pixel (1.4 GB at the default), and the file. A JPEG that is not
+            progressive is shrunk on decoding: it may have 400 million pixels whatever the limit.
     """
     from alexnet.data.prepare import prepare as run
     from alexnet.train import recipes
@@ -65,7 +72,7 @@ def prepare(
     _describe(
         run(
             source, store, train=train, test=test, image=image, **stored_as, hold_out=hold_out, seed=seed, strict=strict,
-            workers=workers,
+            workers=workers, max_pixels=max_pixels,
         )
     )  # fmt: skip
 

@@ -6,29 +6,23 @@ at the smallest scale (1, 1/2, 1/4, 1/8) that is large enough, so no colour conv
 shrunk by PyTorch's vectorised antialiased bilinear filter (same results as Pillow's to one grey level).
 """
 
-import io
 import warnings
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from alexnet.data import formats, profile
+from alexnet.data.formats import FORMATS, Unreadable
+from alexnet.data.limits import MAX_PIXELS
+
+__all__ = ["FORMATS", "MAX_PIXELS", "Resize", "Unreadable", "decode", "encode", "planes", "record_bytes"]
 
 Resize = Literal["short-side", "squash"]
-
-Image.init()
-#: Formats that are decoded. Others that Pillow knows would start programs (EPS) or are no photographs.
-FORMATS = tuple({"JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM"} & set(Image.OPEN))
-#: A larger picture is refused as a decompression bomb. Pillow's own limit.
-MAX_PIXELS = 89_478_485
-ORIENTATION_TAG = 0x0112
-
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # we refuse at the same size, and say so
-
-
-class Unreadable(Exception):
-    """A file that is no usable picture; the text is the reason."""
+#: Pixels that are converted at a time, so that a large picture is in memory twice only: as Pillow's, and as the result.
+BAND = 1 << 22
 
 
 def record_bytes(size: int) -> int:
@@ -36,38 +30,45 @@ def record_bytes(size: int) -> int:
     return size * size * 3 // 2
 
 
-def encode(picture: bytes | NDArray[np.uint8], size: int, resize: Resize = "short-side") -> NDArray[np.uint8]:
+def encode(
+    picture: bytes | NDArray[np.uint8], size: int, resize: Resize = "short-side", max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
     """Turn a picture into a record.
 
     Args:
         picture: a file's bytes in one of `FORMATS`, or (H, W) grey levels.
         size: S, side of the stored square, even.
         resize: scale the short side to S and keep the centre square, or squash the whole picture.
+        max_pixels: a file that takes more pixels of memory is refused; a JPEG takes those that its decoder gives out, which
+            shrinks by up to 8.
 
     Returns:
         (S * S * 3 / 2,) uint8: planes Y (S, S), U and V (S / 2, S / 2).
 
     Raises:
-        Unreadable: empty, not an image, truncated, too large.
+        Unreadable: empty, not an image, truncated, too large, pixels of no certain meaning.
     """
-    image = _open(picture) if isinstance(picture, bytes) else Image.fromarray(picture)
+    opened = (
+        formats.read(picture, size, max_pixels) if isinstance(picture, bytes) else formats.Picture(Image.fromarray(picture))
+    )
     try:
-        image.draft(None if _stores_rgb(image) else "YCbCr", (size, size))  # JPEG only; a no-op elsewhere
-        pixels = np.asarray(_to_ycbcr(image))  # (H, W, 3)
-        # After decoding: for a TIFF, Pillow has turned the picture by then and removed the tag.
-        orientation = image.getexif().get(ORIENTATION_TAG, 1)
+        pixels = _pixels(opened, resize)
     except Unreadable:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, ValueError, SyntaxError, struct.error, EOFError ... on damage
-        raise Unreadable(f"truncated or damaged: {error}") from error
-    return _pack(_orient(_shrink(pixels, size, resize), orientation))
+        raise Unreadable(f"truncated or damaged: {formats.reason(error)}") from error
+    shrunk = _shrink(pixels, size)
+    if opened.profile:
+        shrunk = profile.convert(shrunk, opened.profile, opened.image.mode)
+    return _pack(_orient(shrunk, opened.orientation))
 
 
 def decode(record: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A record as a picture: (S, S, 3) uint8, RGB. For looking at; training reads records with `kernels.augment`."""
     y, u, v = planes(record)
     chroma = [plane.repeat(2, axis=0).repeat(2, axis=1) for plane in (u, v)]
-    return np.asarray(Image.fromarray(np.stack([y, *chroma], axis=-1), "YCbCr").convert("RGB"))
+    ycbcr = np.stack([y, *chroma], axis=-1)
+    return np.asarray(Image.frombytes("YCbCr", y.shape[::-1], ycbcr.tobytes()).convert("RGB"))
 
 
 def planes(records: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -82,32 +83,25 @@ def planes(records: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[A
     )
 
 
-def _open(data: bytes) -> Image.Image:
-    if not data:
-        raise Unreadable("empty file")
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise Unreadable("not an image in a known format") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # the latter where warnings are errors
-        raise Unreadable(f"more than {MAX_PIXELS:,} pixels: taken for a decompression bomb") from None
-    except Exception as error:
-        raise Unreadable(f"truncated or damaged: {error}") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise Unreadable(f"{image.width} x {image.height} are more than {MAX_PIXELS:,} pixels: a decompression bomb")
-    return image
-
-
-def _stores_rgb(image: Image.Image) -> bool:
-    """Whether a JPEG holds RGB, which libjpeg cannot turn into YCbCr; libjpeg's own rule."""
-    identifiers = [layer[0] for layer in getattr(image, "layer", [])]
-    return "jfif" not in image.info and (image.info.get("adobe_transform") == 0 or bytes(identifiers) == b"RGB")
+def _pixels(picture: formats.Picture, resize: Resize) -> NDArray[np.uint8]:
+    """(H, W, 3) YCbCr, or (H, W, 4) CMYK that comes with a profile: the part of a picture that becomes the square."""
+    image = picture.image
+    image.load()
+    (width, height), side = image.size, min(image.size)
+    left, top = ((width - side) // 2, (height - side) // 2) if resize == "short-side" else (0, 0)
+    right, bottom = (left + side, top + side) if resize == "short-side" else (width, height)
+    if image.mode == "YCbCr" or (image.mode == "CMYK" and profile.to_srgb(picture.profile, "CMYK")):
+        return np.asarray(image)[top:bottom, left:right]
+    pixels = np.empty((bottom - top, right - left, 3), np.uint8)
+    rows = max(1, BAND // (right - left))
+    for start in range(top, bottom, rows):
+        band = image.crop((left, start, right, min(start + rows, bottom)))
+        pixels[start - top : start - top + rows] = np.asarray(_to_ycbcr(band))
+    return pixels
 
 
 def _to_ycbcr(image: Image.Image) -> Image.Image:
     """Any mode to YCbCr: 16-bit grey by its high byte, transparency over white."""
-    if image.mode == "YCbCr":
-        return image
     if image.mode == "F":
         raise Unreadable("floating-point pixels have no defined white")
     if image.mode.startswith("I"):
@@ -117,20 +111,15 @@ def _to_ycbcr(image: Image.Image) -> Image.Image:
         neutral = Image.new("L", grey.size, 128)
         return Image.merge("YCbCr", (grey, neutral, neutral))  # exact; by way of RGB, Pillow rounds down
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image.convert("LA" if image.mode == "La" else image.mode).convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image.convert("RGB").convert("YCbCr")
 
 
-def _shrink(pixels: NDArray[np.uint8], size: int, resize: Resize) -> NDArray[np.uint8]:
-    """(H, W, 3) to (S, S, 3)."""
+def _shrink(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """(H, W, C) to (S, S, C)."""
     interpolate, from_numpy = _torch()
-    height, width, _ = pixels.shape
-    if resize == "short-side":
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        pixels = pixels[top : top + side, left : left + side]
     batch = from_numpy(pixels).permute(2, 0, 1)[None]
     shrunk = interpolate(batch, (size, size), mode="bilinear", antialias=True)
     return np.asarray(shrunk[0].permute(1, 2, 0))

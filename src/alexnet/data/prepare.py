@@ -34,7 +34,7 @@ from alexnet import lock, paper
 from alexnet.console import Meter, say
 from alexnet.data import hold_out as holding
 from alexnet.data import sources
-from alexnet.data.image import Resize, Unreadable, encode, planes, record_bytes
+from alexnet.data.image import MAX_PIXELS, Resize, Unreadable, encode, planes, record_bytes
 from alexnet.data.sources import Item, Source
 from alexnet.data.store import BLOCK, FORMAT, LABEL, MANIFEST, MEAN, PROGRESS, Store, sha256
 from alexnet.errors import FULL_DISK, SourceError, StoreError
@@ -62,6 +62,7 @@ def prepare(
     seed: int = 0,
     strict: bool = False,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Store:
     """Decode, shrink and write every picture of a source.
 
@@ -76,6 +77,7 @@ def prepare(
         seed: of that draw.
         strict: stop at the first file that is no usable picture.
         workers: processes that decode; all cores if None.
+        max_pixels: a picture that takes more pixels of memory is skipped, see `image.encode`.
 
     Raises:
         SourceError: the source cannot be used, or `strict` met a bad file.
@@ -85,6 +87,8 @@ def prepare(
         raise StoreError(f"size (={size}) must be an even number of pixels: colour is stored at half resolution.")
     if workers is not None and workers < 1:
         raise StoreError(f"workers (={workers}) must be at least 1.")
+    if max_pixels < 1:
+        raise StoreError(f"max_pixels (={max_pixels}) must be at least 1.")
     holding.check_share(hold_out)
     named = [path for path in (*paths, train, test) if path]
     if inside := [path for path in named if path.is_dir() and path.resolve() in store.resolve().parents]:
@@ -93,14 +97,15 @@ def prepare(
     if len(source.splits) == 1:
         source = holding.hold_out(source, hold_out, seed)
         say(f"The {source.kind} has no split for testing: {hold_out:.0%} of each class is held out as val (seed {seed}).")
-    writer = _Writer(store, source, size, resize)
+    writer = _Writer(store, source, size, resize, max_pixels)
     items = [(split, block) for split, members in source.splits.items() for block in _blocks(members)]
     total = sum(len(members) for members in source.splits.values())
     try:
         done = writer.open()
         with Meter("preparing", total, "images") as meter, _executor(workers, total) as executor:
             meter.skip(sum(len(block) for _, block in items[:done]))
-            for (split, block), encoded in zip(items[done:], _encode_ahead(executor, items[done:], size, resize), strict=True):
+            blocks = _encode_ahead(executor, items[done:], size, resize, max_pixels)
+            for (split, block), encoded in zip(items[done:], blocks, strict=True):
                 if strict and encoded.skipped:
                     name, reason = encoded.skipped[0]
                     raise SourceError(f"{name}: {reason}. Without --strict it is skipped and listed.")
@@ -147,14 +152,14 @@ class Encoded:
     sums: "Sums"
 
 
-def encode_block(items: Sequence[Item], size: int, resize: Resize) -> Encoded:
+def encode_block(items: Sequence[Item], size: int, resize: Resize, max_pixels: int = MAX_PIXELS) -> Encoded:
     """Read and encode the items of one block."""
     records = np.empty((len(items), record_bytes(size)), np.uint8)
     good: list[Item] = []
     skipped: list[tuple[str, str]] = []
     for item in items:
         try:
-            records[len(good)] = encode(sources.read(item), size, resize)
+            records[len(good)] = encode(sources.read(item), size, resize, max_pixels)
             good.append(item)
         except Unreadable as reason:
             skipped.append((item.name, str(reason)))
@@ -167,16 +172,16 @@ def encode_block(items: Sequence[Item], size: int, resize: Resize) -> Encoded:
 
 
 def _encode_ahead(
-    executor: Executor | None, items: Sequence[tuple[str, Sequence[Item]]], size: int, resize: Resize
+    executor: Executor | None, items: Sequence[tuple[str, Sequence[Item]]], size: int, resize: Resize, max_pixels: int
 ) -> Iterator[Encoded]:
     """Encode the blocks in order, a few ahead of the one that is being written."""
     if executor is None:
         for _, block in items:
-            yield encode_block(block, size, resize)
+            yield encode_block(block, size, resize, max_pixels)
         return
     waiting: deque[Future[Encoded]] = deque()
     for _, block in items:
-        waiting.append(executor.submit(encode_block, block, size, resize))
+        waiting.append(executor.submit(encode_block, block, size, resize, max_pixels))
         if len(waiting) > AHEAD:
             yield waiting.popleft().result()
     while waiting:
@@ -317,6 +322,7 @@ class _Writer:
     source: Source
     size: int
     resize: Resize
+    max_pixels: int
     skipped: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     blocks: dict[str, list[tuple[int, str]]] = field(default_factory=dict)  # records and checksum of each block
@@ -325,6 +331,8 @@ class _Writer:
     def open(self) -> int:
         """Start or resume; the number of blocks that are done."""
         settings = {"format": FORMAT, "size": self.size, "resize": self.resize, "source": self._source_fingerprint()}
+        if self.max_pixels != MAX_PIXELS:  # stores that were begun before there was a choice have none
+            settings["max_pixels"] = self.max_pixels
         lines = self._earlier(settings)
         if not lines:
             self._check_space()
@@ -375,7 +383,7 @@ class _Writer:
         text = progress.read_text()
         lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         if lines and lines[0] != settings:
-            changed = [key for key in settings if lines[0].get(key) != settings[key]]
+            changed = [key for key in lines[0] | settings if lines[0].get(key) != settings.get(key)]
             raise StoreError(
                 f"{self.folder} is an unfinished store with another {' and '.join(changed)}: "
                 "run the command that began it, or delete the folder."

@@ -9,7 +9,7 @@ TRAIN = "train"
 #: The label of a picture whose class is not known.
 UNLABELLED = -1
 IMAGE_ENDINGS = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif", ".hif",
 )  # fmt: skip
 CLASS_NAMES_FILE = "classnames.txt"
