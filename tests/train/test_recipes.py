@@ -1,8 +1,12 @@
 """Recipes: named, frozen, checked."""
 
+import json
+import math
+from dataclasses import asdict
+
 import pytest
 
-from alexnet import paper
+from alexnet import paper, schema
 from alexnet.errors import RecipeError
 from alexnet.train import recipes
 
@@ -108,3 +112,64 @@ def test_refused(changes: dict[str, object], message: str) -> None:
 def test_unknown_recipe() -> None:
     with pytest.raises(RecipeError, match="'laptob': did you mean 'laptop'"):
         recipes.get("laptob")
+
+
+WRONG = (
+    math.nan,
+    math.inf,
+    -math.inf,
+    -1,
+    0,
+    10**9,
+    10**30,
+    -(10**400),
+    1e308,
+    "x",
+    b"x",
+    None,
+    True,
+    1.5,
+    [],
+    {},
+    (),
+    (1,),
+    object(),
+)
+
+
+@pytest.mark.parametrize("field", recipes.Recipe.__dataclass_fields__)
+def test_any_value_is_refused_in_words_or_can_be_recorded(field: str) -> None:
+    """Types, NaN, infinity, too much: RecipeError names the field; what passes comes back from JSON as it was."""
+    for wrong in WRONG:
+        try:
+            recipe = recipes.get("laptop", **{field: wrong})
+        except RecipeError as error:
+            assert field in str(error) or "keep" in str(error), wrong
+            assert "\n" not in str(error)
+            continue
+        recorded = json.loads(json.dumps(asdict(recipe), allow_nan=False))
+        assert schema.parse(recorded, recipes.Recipe, "it", RecipeError, "") == recipe, wrong
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": "5"}, r"epochs \(='5'\) must be a whole number\."),
+        ({"epochs": 3.0}, r"epochs \(=3.0\) must be a whole number\."),
+        ({"epochs": True}, r"epochs \(=True\) must be a whole number\."),
+        ({"lr": None}, r"lr \(=None\) must be a number\."),
+        ({"lr_drops": [1.0]}, r"lr_drops \(=\[1.0\]\) must be a tuple, each entry a number\."),
+        ({"kernels": (96, 256)}, r"kernels \(=\(96, 256\)\) must be a tuple of 5, each a whole number or None\."),
+        ({"device": "gpu"}, r"device \(='gpu'\) must be 'auto' or 'cpu' or 'cuda' or 'mps'\."),
+        ({"mirror": 1}, r"mirror \(=1\) must be True or False\."),
+        ({"epochs": 10**9}, r"epochs \(=1000000000\) must be from 1 to 100,000\."),
+        ({"batch_size": 10**9}, r"batch_size \(=1000000000\) must be from 1 to 65,536\."),
+        ({"workers": 10_000}, r"workers \(=10000\) must be from 1 to 256\."),
+        ({"lr": math.nan}, r"lr \(=nan\) must be above 0 and below 1e\+12\."),
+        ({"width": math.inf}, r"width \(=inf\) must be above 0 and at most 16\."),
+        ({"input_size": 10**6}, r"input_size \(=1000000\) must be from 1 to 4,096 pixels\."),
+    ],
+)
+def test_types_and_limits(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipes.get("laptop", **changes)
