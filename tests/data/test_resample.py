@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet import lock
+from alexnet.data import resample
 from alexnet.data.image import decode, encode
 from alexnet.data.prepare import prepare
 from alexnet.data.resample import origin, resampled, shrink
@@ -153,6 +155,24 @@ def test_two_processes_at_once(store: Store) -> None:
     assert [process.returncode for process in processes] == [0, 0], answers
     assert answers[0][0] == answers[1][0] == f"{Store(store.folder / '64px').fingerprint}\n"
     assert sum("are resampled to 64 pixels, once" in text for _, text in answers) == 1
+
+
+def test_one_waits_for_the_other(store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whoever has the lock makes the copy; who waited for it makes none of its own."""
+    made: list[str] = []
+
+    def made_by_the_other(seconds: float) -> None:
+        assert not (store.folder / "64px").exists()
+        resample._make(store, 64, store.folder / "64px")
+        made.append("by the other")
+        file.close()  # lets go of the lock
+
+    monkeypatch.setattr(resample.time, "sleep", made_by_the_other)
+    file = open(store.folder / "manifest.json", "rb")  # noqa: SIM115 - closed above
+    assert lock.acquire(file)
+    assert resampled(store, 64).verify() == [] and made == ["by the other"]
+    said = capfd.readouterr().err
+    assert "Another process is resampling" in said and said.count("are resampled to 64 pixels, once") == 1
 
 
 def test_a_full_disk(store: Store) -> None:

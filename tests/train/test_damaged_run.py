@@ -113,6 +113,15 @@ def test_a_damaged_log(copy: Path) -> None:
             assert 0 <= read.get("top1_error", 0) <= 1 and read["step"] >= 0, what
 
 
+def test_half_a_line_at_the_end_is_left_out_and_said(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As a process leaves it that is killed in the middle of a line; `report` reads such a run."""
+    whole = read_log(copy)
+    text = (copy / "log.jsonl").read_text()
+    (copy / "log.jsonl").write_text(text[:-9])
+    assert read_log(copy) == whole[:-1]
+    assert f"The last line of {copy / 'log.jsonl'} is cut off, as in a run that was killed" in capfd.readouterr().err
+
+
 def test_a_damaged_state(finished: Path) -> None:
     """Of a checkpoint: refused as it is read, whatever was changed in it, or right by chance."""
     state = native.load(finished).state
@@ -261,7 +270,7 @@ def test_a_run_folder_that_goes_away(store: Store, tmp_path: Path, monkeypatch: 
             shutil.rmtree(folder)
 
     monkeypatch.setattr(loop.SGD, "step", vanish)
-    with pytest.raises(AlexNetError, match=r"run is gone: it was deleted or moved|could not be written .*No such file"):
+    with pytest.raises(AlexNetError, match=r"run is gone: it was deleted or moved while a run was using it"):
         train(recipe(), store, folder)
 
 

@@ -10,10 +10,13 @@ import pytest
 from runs import log, recipe, same_weights
 from stopping import stop_after
 
+from alexnet import engines
 from alexnet.data.prepare import prepare
 from alexnet.data.resample import resampled
 from alexnet.data.store import Store
+from alexnet.ensemble import evaluate_average
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
+from alexnet.evaluate import evaluate_classifier
 from alexnet.train import loop, recipes, run
 from alexnet.train.doctor import examine
 from alexnet.train.history import read_config
@@ -61,6 +64,10 @@ def test_the_default_way(large: Store, tmp_path: Path, capfd: pytest.CaptureFixt
     shutil.rmtree(small)  # it is only kept to be quick
     assert verify_run(folder) == [] and verify_run(folder, large.folder) == [] and verify_run(folder, small) == []
     examine(recipe(), large)
+    network = engines.load(folder, "torch")
+    alone = evaluate_classifier(network, large)
+    assert alone.top1_error == read_result(folder)["evaluation"]["top1_error"]
+    assert evaluate_average([network, network], large).plain.top1_error == alone.top1_error
     direct = tmp_path / "direct"
     train(recipe(epochs=2), resampled(large, 72), direct)
     assert read_config(direct).store == read_config(folder).store

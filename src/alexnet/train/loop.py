@@ -338,6 +338,10 @@ def _in_words(folder: Path, loader: Loader, device: torch.device) -> Iterator[No
     smaller = f"--batch-size {max(1, loader.batch_size // 2)}"
     try:
         yield
+    except CheckpointError as error:
+        if isinstance(error.__cause__, OSError) and not folder.exists():
+            raise TrainingError(_refused(folder, error.__cause__)) from error
+        raise
     except AlexNetError:
         raise
     except torch.cuda.OutOfMemoryError as error:
@@ -356,7 +360,7 @@ def _in_words(folder: Path, loader: Loader, device: torch.device) -> Iterator[No
 def _refused(folder: Path, error: OSError) -> str:
     if error.errno in FULL_DISK:
         return f"{folder}: {error.strerror}. {_what_is_saved(folder)}: free some space and go on with --resume."
-    if folder.parent.exists() and not folder.exists():
+    if not folder.exists():
         return (
             f"{folder} is gone: it was deleted or moved while a run was using it. Put it back and go on with --resume, or "
             "begin anew."
