@@ -129,7 +129,7 @@ def test_a_damaged_graph(trained: Trained, tmp_path: Path, engine: str) -> None:
         engines.load(path, engine)
     model.metadata_props[0].value = "{"
     onnx.save(model, path)
-    with pytest.raises(CheckpointError, match=r"x\.onnx: the entry 'alexnet' of the metadata is damaged"):
+    with pytest.raises(CheckpointError, match=r"x\.onnx: the entry 'alexnet' of its metadata is damaged"):
         engines.load(path, engine)
 
 

@@ -116,11 +116,13 @@ def test_half_a_file_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path = tmp_path / "x.png"
     path.write_bytes(b"before")
 
-    def full(where: Path, **_: object) -> None:
-        where.write_bytes(b"half")
+    written = Path.write_bytes
+
+    def full(where: Path, data: bytes) -> int:
+        written(where, data[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(figure, "savefig", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(CheckpointError, match=r"x\.png could not be written .*No space left"):
         figures.save(figure, path)
     assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
