@@ -45,7 +45,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # a full disk, of which Python does not say where
+        if error.filename is None and error.errno is not None:  # a full disk, of which Python does not say where
             error.filename = str(path)
         raise
     finally:
