@@ -88,7 +88,7 @@ def test_summary_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert "smallest that works is 64" in fails(capsys, 2, "summary", "--input-size", "32")
     assert "multiples of 1/16" in fails(capsys, 2, "summary", "--width", "0.3")
     assert "--input-size" in fails(capsys, 2, "summary", "--inputsize", "64")  # the nearest one is named
-    assert "explain writes text" in fails(capsys, 2, "summary", "--explain", "--format", "json")
+    assert "--explain prints plain text only" in fails(capsys, 2, "summary", "--explain", "--format", "json")
 
 
 # --- prepare, verify --------------------------------------------------------------------------------------------------
@@ -592,7 +592,9 @@ def test_weights_verify(shared: Path, run: Path, tmp_path: Path, capsys: pytest.
 
 def test_weights_pull_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'caffenet'" in fails(capsys, 2, "weights", "pull", "cafenet")
-    assert "is no network and stays" in fails(capsys, 2, "weights", "pull", "caffe-mean", "-o", "mean.binaryproto")
+    assert "is not a network and is only downloaded" in fails(
+        capsys, 2, "weights", "pull", "caffe-mean", "-o", "mean.binaryproto"
+    )
 
 
 def test_export_and_back(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

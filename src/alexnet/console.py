@@ -88,7 +88,7 @@ class Meter:
         return self
 
     def skip(self, count: int) -> None:
-        """Count work that an earlier start has done: it is no measure of today's speed."""
+        """Count work that an earlier start has done: it says nothing about today's speed."""
         self.done += count
         self._progress.reset(self._task.id, completed=self.done, **{**self._task.fields, "begun": self.done})
 

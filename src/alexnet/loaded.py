@@ -68,7 +68,7 @@ class Loaded:
             (class name, probability), the most likely first.
 
         Raises:
-            SourceError: it cannot be read or is no picture; `top` or `views` is out of range.
+            SourceError: it cannot be read or is not a picture; `top` or `views` is out of range.
         """
         if not isinstance(top, int) or top < 1:
             raise SourceError(f"top (={top!r}) must be a whole number of at least 1.")
@@ -89,7 +89,7 @@ class Loaded:
             On the CPU, without gradients; the shapes are those of `alexnet summary` with a 1 in front.
 
         Raises:
-            SourceError: it cannot be read or is no picture.
+            SourceError: it cannot be read or is not a picture.
             CheckpointError: the network is an exported one, which shows its logits only.
         """
         if self.model is None:

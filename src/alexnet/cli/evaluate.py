@@ -35,13 +35,13 @@ def evaluate(
     Args:
         runs: a run's folder (its latest checkpoint), a .safetensors file, or what `alexnet export` wrote (.onnx, .xml);
             several, or a family's folder, to average.
-        data: the store.
-        split: which split; the held-out one if not given.
+        data: the store to test on.
+        split: which of its splits; the held-out one if not given.
         views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
         engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
         average: average the probabilities of several networks, as the paper did.
         fit: fit the coefficients of the average on every second picture, and test on the others.
-        json_file: write the result there too.
+        json_file: also write the result to this file.
         out: write confusion.csv and confusion.png into this folder.
     """
     from alexnet import engines, figures

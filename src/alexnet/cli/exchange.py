@@ -21,15 +21,15 @@ def import_weights(
 ) -> None:
     """Bring weights in from Caffe, torchvision, NumPy, ONNX or safetensors, with their preprocessing and class names.
 
-    The format is recognised by content. Ends with a self-check: layers, dead kernels, and whether the weights look trained.
+    The format is recognised by content. A self-check follows: layers, dead kernels, and whether the weights look trained.
 
     Args:
         file: .caffemodel, .pth, .npy, .npz, .onnx, .safetensors, or a run's folder.
         out: the file to write.
-        variant: which AlexNet it is, where the file does not tell: paper, code-2012, caffe, caffenet, owt or torchvision.
-        input_size: side of the input in pixels, where the file does not tell; the variant's own if not given.
+        variant: which AlexNet it is, if the file does not say: paper, code-2012, caffe, caffenet, owt or torchvision.
+        input_size: side of the input in pixels, if the file does not say; the variant's own if not given.
         mean: Caffe's mean.binaryproto.
-        classes: text file with a class name a line, in the order of the outputs.
+        classes: text file with one class name per line, in the order of the outputs.
     """
     from alexnet.export import check_destination
     from alexnet.weights import check, importer, native
@@ -70,18 +70,18 @@ def pull_weights(
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     url: str | None = None,
 ) -> None:
-    """Download published weights, compare their hash, and bring them in. Run again after a cut, it goes on.
+    """Download published weights, compare their hash, and import them. An interrupted download continues when run again.
 
     Args:
         name: as `alexnet weights list` says.
         out: the file to write; NAME.safetensors if not given.
-        url: a mirror's address; the file must be the same to the bit.
+        url: a mirror's address; the file must be identical.
     """
     from alexnet.weights import download, registry
 
     entry = registry.get(name)
     if out and entry.variant is None:
-        raise CheckpointError(f"{name} is no network and stays where it is downloaded to: leave out -o.")
+        raise CheckpointError(f"{name} is not a network and is only downloaded, not imported: leave out -o.")
     file = download.pull(entry, url=url)
     if entry.variant is None:
         print_path(file)
@@ -92,10 +92,10 @@ def pull_weights(
 
 
 def verify_weights(file: Positional[Path]) -> None:
-    """Say which published file this is, and check its weights. Exit status 1 if they do not look trained.
+    """Say which published file this is, and check its weights. The exit status is 1 if they do not look trained.
 
     Args:
-        file: of any format that `alexnet weights import` reads; layers may be missing.
+        file: in any format that `alexnet weights import` reads; layers may be missing.
     """
     from alexnet.weights import importer, native, registry
 
@@ -104,7 +104,7 @@ def verify_weights(file: Positional[Path]) -> None:
     if found.entry:
         print_line(f"{file} is the published {found.entry.name!r} to the bit ({found.entry.licence}).")
     else:
-        print_line(f"{file} is none of the published files: {found.bytes:,} bytes, SHA-256 {found.sha256}.")
+        print_line(f"{file} is not one of the published files: {found.bytes:,} bytes, SHA-256 {found.sha256}.")
     if found.entry and not found.entry.variant:
         next_step("weights", "import", "FILE.caffemodel", "--mean", file)
         return

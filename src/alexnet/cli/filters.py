@@ -21,7 +21,7 @@ def filters(
     On ImageNet one tower learns grey edges and the other one colours.
 
     Args:
-        weights: of any format that `alexnet weights import` reads, or a run's folder; layers after conv1 may be missing.
+        weights: in any format that `alexnet weights import` reads, or a run's folder; layers after conv1 may be missing.
         out: the picture: .png, .svg or .pdf.
         variant: which AlexNet it is, where the file does not tell: paper, code-2012, caffe, caffenet, owt or torchvision.
         bgr: the channels are blue, green, red, where the file does not tell.

@@ -22,11 +22,11 @@ def summary(
 
     Args:
         variant: paper, code-2012, caffe, caffenet, owt or torchvision.
-        format: how to print it.
+        format: a table for people, Markdown, or JSON for programs.
         input_size: side of the input in pixels; the variant's own if not given.
         width: factor on the kernels and units of every layer but the last.
         num_classes: outputs of the last layer; the variant's own if not given.
-        explain: write out each layer's formula with its numbers.
+        explain: write out each layer's formula with its numbers, as on paper.
     """
     from alexnet import summary as view
     from alexnet.variants import get
@@ -35,7 +35,7 @@ def summary(
     chosen = get(variant, width=width, **{name: value for name, value in changes.items() if value is not None})
     if explain:
         if format != "table":
-            raise VariantError(f"explain writes text, no {format}: leave out one of the two.")
+            raise VariantError(f"--explain prints plain text only; drop it or drop --format {format}.")
         print(view.explain(chosen))
     elif format == "table":
         view.table(chosen)

@@ -34,7 +34,7 @@ def predict(
     engine: Engine = "auto",
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Classify pictures. Exit status 1 if any could not be read; the others are classified all the same.
+    """Classify pictures. The exit status is 1 if any could not be read; the others are classified all the same.
 
     In a folder, pictures are recognised by their content; what else it holds is left out and counted. A file that you name is
     always tried. JSON and CSV hold the names of files exactly; the lines of text show control characters as \\x1b.

@@ -34,12 +34,12 @@ def prepare(
 ) -> None:
     """Turn photos into a store that training reads: decoded, shrunk to squares, checked.
 
-    A source is a folder with a folder for each class (which may lie in train/ and val/), the
+    A source is a folder with a folder for each class (which may be inside train/ and val/), the
     ILSVRC2012 tars as downloaded, WebDataset shards, image parquet files, or IDX files; several files
     may be named. Pictures are JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP, TIFF or PNM, recognised by their
     content. Transparency is laid on white. Colours are converted to sRGB if the picture has another
-    colour profile. Files that are no usable pictures (empty, truncated, of an unknown format, too
-    large) are skipped and listed. If interrupted, the same command goes on.
+    colour profile. Files that are not usable pictures (empty, truncated, of an unknown format, too
+    large) are skipped and listed. If interrupted, the same command continues.
 
     The parts for training and testing are recognised by their names: train, Training, training_set, seg_train and test, val,
     dev, holdout ... If that fails, name them: alexnet prepare --train PATH --test PATH STORE
@@ -53,9 +53,9 @@ def prepare(
         resize: scale the short side and keep the centre square (the usual way), or squash the whole picture into the square.
         for_recipe: take the size and the resize rule that this recipe trains on; `train` shrinks larger pictures itself.
         hold_out: share of each class that is kept for testing if the source has no split of its own.
-        seed: which ones those are.
-        strict: stop at the first file that is no usable picture, instead of listing it.
-        workers: processes to decode with; all cores if not given.
+        seed: chooses which ones those are.
+        strict: stop at the first file that is not a usable picture, instead of skipping it.
+        workers: processes that decode; one for each core if not given.
         max_pixels: skip pictures with more pixels, as decompression bombs. A worker needs up to 16
             bytes of memory for each pixel (1.4 GB at the default), and the file. A JPEG that is not
             progressive is shrunk on decoding: it may have 400 million pixels whatever the limit.
@@ -78,14 +78,14 @@ def prepare(
 
 
 def verify(folder: Positional[Path], data: Path | None = None) -> None:
-    """Compare a store with its checksums, or a run with its result.json. Exit status 1 if anything differs.
+    """Compare a store with its checksums, or a run with its result.json. The exit status is 1 if anything differs.
 
-    A store is read whole. Of a run the files and weights are hashed and the held-out pictures are tested again; of a family
-    every member.
+    A store is read completely. For a run, files and weights are hashed and the held-out pictures are tested again; for a
+    family, this is done for every member.
 
     Args:
         folder: a store's, a run's or a family's folder.
-        data: for a run, the store that it was trained on; where that lay in training if not given.
+        data: for a run, the store that it was trained on; the one named in its configuration if not given.
     """
     from alexnet.train.family import members
     from alexnet.train.run import CONFIG
@@ -94,7 +94,7 @@ def verify(folder: Positional[Path], data: Path | None = None) -> None:
     if runs:
         _verify_runs(runs, data)
     elif data:
-        raise CheckpointError(f"{folder} is no run's folder (it has no {CONFIG}): --data is for runs.")
+        raise CheckpointError(f"{folder} is not a run's folder (it has no {CONFIG}): --data is for runs.")
     else:
         _verify_store(folder)
 

@@ -48,7 +48,7 @@ class Training:
     seeds: str | None = None
     """Train a family, one network for each of these seeds, consecutive numbers such as 0..9, into seed0, seed1 ... of --out."""
     at_once: int = 1
-    """Networks of a family that share a GPU; on a CPU they go one after another."""
+    """Networks of a family that share a GPU; on a CPU they are trained one after another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Ablating:
     """Networks on each side: seeds 0, 1, 2 ..., or from --seed on."""
     recipe: Recipe
     out: Path = Path("ablations")
-    """Folder for all ablations with this recipe on this store, which share the standard side. Run again, it goes on."""
+    """Folder for all ablations with this recipe on this store; they share the standard side. An interrupted one continues."""
     other_lr: float | None = None
     """Learning rate of the changed side; the recipe's if not given."""
     training_error: float = paper.TANH_TRAINING_ERROR
@@ -76,7 +76,7 @@ class Examination:
     """The store to train on, made by `alexnet prepare`."""
     recipe: Recipe
     json_file: Annotated[Path | None, arg(name="json")] = None
-    """Write the diagnosis there too."""
+    """Also write the diagnosis to this file."""
 
 
 def _for_each_recipe(command: Any, **values: Any) -> Any:
@@ -100,7 +100,7 @@ else:
 
 
 def doctor(command: ExaminationChoice) -> None:
-    """Say before training whether a recipe can work on a store, and if not, why not. Exit status 1 if a cause was found."""
+    """Check before training whether a recipe can work on a store, and if not, why. The exit status is 1 if it cannot."""
     from alexnet.data.store import Store
     from alexnet.train.doctor import examine
     from alexnet.train.run import write_json
@@ -250,11 +250,11 @@ def _train_family(command: Training, seeds: str) -> None:
 
 
 def ablate(name: Positional[str], command: AblationChoice) -> None:
-    """Train pairs of networks that differ in one thing, and say what it is worth beside what the paper says.
+    """Train pairs of networks that differ in one thing, and compare the difference in error with the paper's.
 
     Without a RECIPE it is small-photos. Any field of the recipe can be changed.
 
-    The standard networks are shared by all ablations in one --out. The same command goes on where it was stopped.
+    All ablations in one --out share the standard networks. If interrupted, the same command continues.
 
     Args:
         name: what changes.
@@ -292,8 +292,8 @@ def demo(out: Path = Path("demo"), epochs: int | None = None) -> None:
     """Get Fashion-MNIST, train on it, test it and write a report. The last line is one JSON object.
 
     Args:
-        out: folder for the store, the run and the report; run again, it goes on where it was stopped.
-        epochs: of the recipe laptop; its own number if not given.
+        out: folder for the store, the run and the report; run again, it continues where it was stopped.
+        epochs: passes over the pictures; the recipe laptop's own number if not given.
     """
     from alexnet.demo import demo as run
     from alexnet.demo import ideas
