@@ -9,7 +9,7 @@ Plain averaging is tested on those too, so that the two numbers can be compared.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,7 @@ def fit_coefficients(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _every_second(split: Split, start: int) -> Split:
-    return Split(split.name, split.records[start::2], split.labels[start::2], split.folder)
+    return replace(split, records=split.records[start::2], labels=split.labels[start::2])
 
 
 @dataclass(frozen=True)

@@ -19,17 +19,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.data import prepare as module
-from alexnet.data import sources
-from alexnet.data.image import decode, encode, planes, record_bytes
-from alexnet.data.prepare import Sums, prepare
+from alexnet.data import sources, writer
+from alexnet.data.image import encode, planes, record_bytes
+from alexnet.data.prepare import prepare
+from alexnet.data.statistics import Sums
 from alexnet.data.store import Store
+from alexnet.data.workers import Workers
 from alexnet.errors import SourceError, StoreError
-from alexnet.kernels.reference import yuv_to_rgb
 
 Photos = Callable[..., Path]
 FILES = {"manifest.json", "mean.npy", "skipped.jsonl"} | {
@@ -79,18 +79,19 @@ def run(source: Path, store: Path, size: int = 8, **options: Any) -> Store:
 
 
 def test_manifest_and_files_of_a_finished_store(photos: Photos, tmp_path: Path) -> None:
-    """10 % of 12 is one picture of each class."""
-    store = run(photos(12), tmp_path / "store", 32)
+    photos(10, "photos/train")
+    photos(2, "photos/val")
+    store = run(tmp_path / "photos", tmp_path / "store", 32)
     assert set(contents(store.folder)) == FILES, "nothing but the documented files is left"
     manifest = json.loads((store.folder / "manifest.json").read_text())
     expected = {"format": 1, "size": 32, "resize": "short-side", "source": "folder", "skipped": 0}
     assert {key: manifest[key] for key in expected} == expected
     assert manifest["classes"] == ["blue", "green", "red"]
     assert {name: (split["count"], split["per_class"]) for name, split in manifest["splits"].items()} == {
-        "train": (33, [11, 11, 11]),
-        "val": (3, [1, 1, 1]),
+        "train": (30, [10, 10, 10]),
+        "val": (6, [2, 2, 2]),
     }
-    assert [count for count, _ in manifest["splits"]["train"]["blocks"]] == [33]
+    assert [count for count, _ in manifest["splits"]["train"]["blocks"]] == [30]
 
 
 @pytest.mark.usefixtures("short_blocks")
@@ -123,6 +124,7 @@ def test_resize_is_kept_in_the_manifest_and_used(tmp_path: Path) -> None:
         for number in range(3):
             image = Image.new("L", (60, 20), 0)
             image.paste(255, (20, 0, 40, 20))
+            image.putpixel((number, 0), 100 if name == "a" else 50)  # no two are alike
             image.save(tmp_path / "wide" / name / f"{number}.png")
     cut = run(tmp_path / "wide", tmp_path / "cut", resize="short-side")
     squashed = run(tmp_path / "wide", tmp_path / "squashed", resize="squash")
@@ -138,8 +140,11 @@ def test_hold_out_is_announced_and_depends_on_the_seed(
     first, again, other = (
         run(folder, tmp_path / name, hold_out=0.25, seed=seed) for name, seed in (("first", 1), ("again", 1), ("other", 2))
     )
-    assert "no split for testing: 25% of each class is held out as val (seed 1)" in capsys.readouterr().err
-    assert len(first.held_out) == 9
+    assert (
+        "no split for testing: about 25% of each class is held out as val, drawn by the files' content (seed 1)"
+        in capsys.readouterr().err
+    )
+    assert 3 <= len(first.held_out) <= 18
     assert contents(first.folder) == contents(again.folder)
     assert first.held_out.files != other.held_out.files
 
@@ -311,11 +316,11 @@ class Usage(NamedTuple):
 
 def test_a_disk_that_is_too_small_is_noticed_first(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need = 120 * record_bytes(8)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - need + 1, need - 1))
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - need + 1, need - 1))
     with pytest.raises(StoreError, match=r"120 pictures of 8 x 8 need .* MB free: choose a smaller --size or another disk"):
         run(digits, tmp_path / "store")
     assert not (tmp_path / "store").exists()
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - need, need))
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - need, need))
     assert len(run(digits, tmp_path / "store").train) == 100
 
 
@@ -330,7 +335,7 @@ def whole(digits: Path, tmp_path: Path) -> dict[str, bytes]:
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, call: int, error: BaseException) -> None:
     """The `call`-th write appends half of its data, as a full disk would, and fails. A block is five writes."""
-    append, calls = module._append, iter(range(10**6))
+    append, calls = writer._append, iter(range(10**6))
 
     def failing(path: Path, data: bytes | NDArray[Any]) -> int:
         if next(calls) == call:
@@ -338,7 +343,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: int, error: BaseException) ->
             raise error
         return append(path, data)
 
-    monkeypatch.setattr(module, "_append", failing)
+    monkeypatch.setattr(writer, "_append", failing)
 
 
 def blocks_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -346,9 +351,9 @@ def blocks_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     encode_block = module.encode_block
 
-    def counting(items: Sequence[sources.Item], *settings: Any) -> module.Encoded:
+    def counting(items: Sequence[sources.Item], **settings: Any) -> writer.Encoded:
         sizes.append(len(items))
-        return encode_block(items, *settings)
+        return encode_block(items, **settings)
 
     monkeypatch.setattr(module, "encode_block", counting)
     return sizes
@@ -432,7 +437,7 @@ def test_interrupted_just_before_the_end(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "replace", interrupt)
+        patch.setattr("alexnet.files.os.replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(digits, tmp_path / "store")
     encoded = blocks_encoded(monkeypatch)
@@ -476,15 +481,12 @@ def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(
 def test_a_process_that_dies_is_reported_and_what_is_written_kept(
     digits: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode_ahead = module._encode_ahead
-
-    def dying(*arguments: Any) -> Iterator[module.Encoded]:
-        blocks = encode_ahead(*arguments)
-        yield next(blocks)
+    def dying(_: Workers, function: Any, jobs: Any) -> Iterator[writer.Encoded]:
+        yield next(map(function, jobs))
         raise BrokenProcessPool("A child process terminated abruptly")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_encode_ahead", dying)
+        patch.setattr(Workers, "each", dying)
         with pytest.raises(StoreError, match=r"a decoding process died.*with fewer --workers"):
             run(digits, tmp_path / "store")
     assert len(lines(tmp_path / "store/progress.jsonl")) == 2
@@ -622,109 +624,11 @@ def test_two_processes_write_the_same_bytes_as_one(killed: Killed, tmp_path: Pat
     assert contents(tmp_path / "store") == killed.expected
 
 
-# --- statistics ---------------------------------------------------------------------------------------------------------
-
-
-def write_colours(folder: Path, count: int, low: int, high: int, seed: int) -> None:
-    """Patches of colours in [low, high], redder in one corner, in two classes."""
-    rng = np.random.default_rng(seed)
-    for index in range(count):
-        path = folder / "ab"[index % 2] / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        patches = rng.integers(low, high, (4, 4, 3)).astype(np.uint8)
-        patches[0, 0] = high, low, low
-        Image.fromarray(patches).resize((24, 16), Image.Resampling.BICUBIC).save(path)
-
-
-@pytest.fixture
-def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """50 pictures in four blocks, in whose records no colour leaves [0, 255]; to test, white ones, which must not count."""
-    monkeypatch.setattr(module, "BLOCK", 16)
-    write_colours(tmp_path / "colours/train", 50, 90, 160, 0)
-    write_colours(tmp_path / "colours/val", 10, 250, 255, 1)
-    (tmp_path / "colours/train/a/broken.png").write_bytes(b"")
-    return run(tmp_path / "colours", tmp_path / "store", 16)
-
-
-def exact_rgb(records: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(N, S, S, 3) in float64, without rounding."""
-    y, u, v = (torch.from_numpy(plane.astype(np.float64)) for plane in planes(records))
-    u, v = (plane.repeat_interleave(2, -2).repeat_interleave(2, -1) for plane in (u, v))
-    return torch.stack(yuv_to_rgb(y, u, v), dim=-1).numpy()
-
-
-def test_mean_image_is_that_of_the_training_records(colours: Store) -> None:
-    """To float32's precision: at 160 a step is 1.5e-5."""
-    expected = exact_rgb(np.array(colours.train.records)).mean(axis=0)
-    mean = colours.mean_image
-    assert (mean.shape, mean.dtype) == ((3, 16, 16), np.float32)
-    assert np.abs(mean - np.moveaxis(expected, -1, 0)).max() < 1e-4
-
-
-def test_mean_image_is_that_of_the_pictures_as_people_see_them(colours: Store) -> None:
-    """`decode` rounds down in two steps, so its mean lies up to one level lower."""
-    expected = np.mean([decode(record).astype(np.float64) for record in colours.train.records], axis=0)
-    difference = colours.mean_image - np.moveaxis(expected, -1, 0)
-    assert -0.1 < difference.min() < difference.max() < 1.1
-
-
-def test_mean_image_where_colours_are_clipped(store: Store) -> None:
-    """The sums are converted, not the pixels, so clipping is ignored: noise of 25 levels around (40, 60, 200) leaves [0, 255]
-    in few pixels and moves the mean by less than a level, besides the one of rounding."""
-    expected = np.mean([decode(record).astype(np.float64) for record in store.train.records], axis=0)
-    assert np.abs(store.mean_image - np.moveaxis(expected, -1, 0)).max() < 2
-
-
-def samples(store: Store) -> NDArray[np.float64]:
-    """(pixels, 3): the top left one of each 4 x 4 square."""
-    return exact_rgb(np.array(store.train.records))[:, ::4, ::4].reshape(-1, 3)
-
-
-def test_mean_colour_and_deviation(colours: Store) -> None:
-    pixels = samples(colours)
-    assert np.allclose(colours.statistics.mean_colour, pixels.mean(axis=0), rtol=0, atol=1e-9)
-    assert np.allclose(colours.statistics.deviation, pixels.std(axis=0), rtol=0, atol=1e-9)
-
-
-def test_principal_components(colours: Store) -> None:
-    """Columns, largest first: the covariance is axes diag(deviation^2) axes'."""
-    covariance = np.cov(samples(colours).T, bias=True)
-    axes, deviations = colours.statistics.axes, colours.statistics.axis_deviations
-    assert np.allclose(axes.T @ axes, np.eye(3), atol=1e-12)
-    assert deviations[0] > deviations[1] > deviations[2] > 0
-    assert np.allclose(axes @ np.diag(deviations**2) @ axes.T, covariance, rtol=1e-9, atol=1e-9)
-    assert np.allclose(covariance @ axes[:, 0], deviations[0] ** 2 * axes[:, 0], rtol=1e-9, atol=1e-9)
-
-
 def test_grey_pictures_have_no_colour_to_vary(digits: Path, tmp_path: Path) -> None:
     statistics = run(digits, tmp_path / "store").statistics
     assert np.allclose(statistics.mean_colour, statistics.mean_colour[0], atol=1e-9)
     assert np.allclose(np.abs(statistics.axes[:, 0]), 3**-0.5, atol=1e-6)
     assert np.allclose(statistics.axis_deviations[1:], 0, atol=1e-4)
-
-
-def test_sums_are_exact_at_their_limits() -> None:
-    """256 white records: 255 x 256 just fits into the 16 bits that one block is summed in."""
-    white = np.full((256, record_bytes(16)), 255, np.uint8)
-    sums = Sums.of(white)
-    assert (sums.image == 255 * 256).all()
-    assert sums.pixels == 256 * 16
-    assert sums.colour.tolist() == [255 * sums.pixels] * 3
-    assert (sums.products == 255**2 * sums.pixels).all()
-
-
-def test_sums_of_parts_are_the_sums_of_the_whole(tmp_path: Path) -> None:
-    """In any order, and after a rest on the disk."""
-    records = np.random.default_rng(0).integers(0, 256, (100, record_bytes(6)), dtype=np.uint8)
-    whole = Sums.of(records)
-    parts = Sums.of(records[70:])
-    parts.save(tmp_path / "sums.npz")
-    parts = Sums.load(tmp_path / "sums.npz")
-    for part in (records[:0], records[:30], records[30:70]):
-        parts.add(Sums.of(part))
-    assert (parts.count, parts.pixels) == (whole.count, whole.pixels) == (100, 400)  # 2 x 2 squares begin within 6 pixels
-    for name in ("image", "colour", "products"):
-        assert np.array_equal(getattr(parts, name), getattr(whole, name))
 
 
 def test_two_processes_in_one_store(photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -735,7 +639,7 @@ def test_two_processes_in_one_store(photos: Callable[..., Path], tmp_path: Path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Writer, "finish", stopped)
+        patch.setattr(writer.Writer, "finish", stopped)
         with pytest.raises(KeyboardInterrupt):
             prepare([photos(4)], store, size=32)
     before = (store / "progress.jsonl").read_bytes()
@@ -747,23 +651,114 @@ def test_two_processes_in_one_store(photos: Callable[..., Path], tmp_path: Path,
     assert not prepare([tmp_path / "photos"], store, size=32).verify()
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.3, 0.8, 1.3])
-def test_ctrl_c_with_workers(photos: Callable[..., Path], tmp_path: Path, seconds: float) -> None:
-    """SIGINT to the whole group, as a terminal sends it, while workers start or decode: all end without a traceback, and the
-    same command goes on."""
+@pytest.mark.parametrize(("number", "seconds", "group"), [
+    (signal.SIGINT, 0.0, True), (signal.SIGTERM, 0.4, False), (signal.SIGTERM, 0.8, True),
+])  # fmt: skip
+def test_ctrl_c_and_sigterm_with_workers(
+    photos: Callable[..., Path], tmp_path: Path, number: signal.Signals, seconds: float, group: bool
+) -> None:
+    """SIGINT to the whole group, as a terminal sends it, or SIGTERM to the group or the command alone, as supervisors do, while
+    workers start or decode: all end without a traceback, none is left, and the same command goes on."""
     store = tmp_path / "store"
-    command = [sys.executable, "-c", "from alexnet.cli import main; main()", "prepare", str(photos(400)), str(store)]
+    command = [sys.executable, "-c", "from alexnet.cli import main; main()", "prepare", str(photos(250)), str(store)]
     command += ["--size", "256", "--workers", "2"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (store / "progress.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    assert wait_for((store / "progress.jsonl").exists, 60)
     time.sleep(seconds)
-    os.killpg(process.pid, signal.SIGINT)
+    (os.killpg if group else os.kill)(process.pid, number)
     _, said = process.communicate(timeout=60)
+    if Path("/proc").is_dir():
+        assert wait_for(lambda: not alive(process.pid), 10), alive(process.pid)
     if (store / "manifest.json").exists():
         return  # it was quicker than the signal
     assert process.returncode == 130, said
     assert "Traceback" not in said
+    assert "Interrupted: the same command goes on from here." in said
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert not Store(store).verify()
+
+
+# --- arguments ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"paths": 7}, r"paths \(=7\) must be a path or a list of paths"),
+        ({"paths": []}, r"paths \(=\[\]\) must name a source"),
+        ({"paths": [None]}, r"paths \(=None\) must be a path"),
+        ({"paths": [], "train": 1}, r"train \(=1\) must be a path"),
+        ({"store": None}, r"store \(=None\) must be a path"),
+        ({"size": "256"}, r"size \(='256'\) must be an even number of pixels"),
+        ({"size": 8.0}, r"size \(=8\.0\) must be an even number"),
+        ({"size": True}, r"size \(=True\) must be an even number"),
+        ({"size": 10**12}, r"size \(=10+\) must be an even number of pixels from 2 to 4,096"),
+        ({"resize": "crop"}, r"resize \(='crop'\) must be short-side or squash"),
+        ({"hold_out": "0.1"}, r"hold_out \(='0\.1'\) must be above 0"),
+        ({"seed": 1.5}, r"seed \(=1\.5\) must be a whole number"),
+        ({"seed": None}, r"seed \(=None\) must be a whole number"),
+        ({"workers": "2"}, r"workers \(='2'\) must be a whole number from 1 to"),
+        ({"workers": 0}, r"workers \(=0\) must be a whole number from 1 to"),
+        ({"workers": 10_000}, r"workers \(=10000\) must be a whole number from 1 to \d+: this machine has \d+ cores"),
+    ],
+)
+def test_arguments_that_cannot_be_meant(digits: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    given = {"paths": [digits], "store": tmp_path / "store", **changes}
+    with pytest.raises((SourceError, StoreError), match=message):
+        prepare(given.pop("paths"), given.pop("store"), **given)
+    assert not (tmp_path / "store").exists()
+
+
+def test_paths_may_be_texts_and_one(digits: Path, tmp_path: Path) -> None:
+    assert len(prepare(str(digits), str(tmp_path / "store"), size=np.int64(8)).train) == 100  # type: ignore[arg-type]
+
+
+# --- damaged progress -----------------------------------------------------------------------------------------------------
+
+LINE_FIELDS = ("split", "records", "skipped", "sha256", "ends", "skipped_end")
+
+
+@pytest.mark.parametrize("field", LINE_FIELDS)
+@pytest.mark.parametrize("value", [None, "x", -1, 10**400, 1.5, [], [0, 0], [0, -1, 0], float("nan"), ...], ids=repr)
+def test_damaged_progress(digits: Path, unfinished: Path, field: str, value: Any) -> None:
+    """Of each field of a line: another type, negative, huge, not a number, missing."""
+    if value == "x" and field in ("split", "sha256"):
+        value = 3
+    path = unfinished / "progress.jsonl"
+    first, *rest = path.read_text().splitlines()
+    line = json.loads(rest[1])
+    line = {key: old for key, old in line.items() if key != field} if value is ... else {**line, field: value}
+    rest[1] = json.dumps(line)
+    path.write_text("\n".join([first, *rest]) + "\n")
+    before = contents(unfinished)
+    with pytest.raises(StoreError, match=r"progress\.jsonl, line 3, is damaged: .* Delete .*unfinished and prepare again\."):
+        run(digits, unfinished)
+    assert contents(unfinished) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("split", "val", "has another block in line 3"), ("records", 15, "has another block in line 3"),
+     ("skipped", 1, "has another block in line 3"), ("ends", [0, 0, 0], "has wrong lengths in line 3"),
+     ("ends", [2**62, 0, 0], "has wrong lengths in line 3")],
+)  # fmt: skip
+def test_progress_that_is_not_the_sources(digits: Path, unfinished: Path, field: str, value: Any, message: str) -> None:
+    path = unfinished / "progress.jsonl"
+    lines = path.read_text().splitlines()
+    lines[2] = json.dumps({**json.loads(lines[2]), field: value})
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(StoreError, match=rf"progress\.jsonl is damaged: it {message}"):
+        run(digits, unfinished)
+
+
+@pytest.mark.parametrize("text", ["[1]\n", "nonsense\n", "{}\n", "\xff\n", '{"format": 1, "size": 8}\n'])
+def test_damaged_first_line_of_the_progress(digits: Path, unfinished: Path, text: str) -> None:
+    (unfinished / "progress.jsonl").write_bytes(text.encode("latin-1"))
+    with pytest.raises(StoreError, match=r"(is damaged|of another version).*Delete .* and prepare again"):
+        run(digits, unfinished)
+
+
+def test_unfinished_store_without_its_sums(digits: Path, unfinished: Path) -> None:
+    (unfinished / "sums.3.npz").unlink()
+    with pytest.raises(StoreError, match=r"sums\.3\.npz is damaged: No such file or directory\. Delete .* and prepare again"):
+        run(digits, unfinished)

@@ -114,6 +114,15 @@ def test_it_is_used_again_and_made_anew_when_the_store_changes(store: Store, cap
     assert resampled(Store(store.folder), 64).verify() == []
 
 
+def test_of_a_store_of_an_earlier_version(store: Store) -> None:
+    """Whose manifest is not sealed, and whose mean is not clipped: the copy's are."""
+    path = store.folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["seal"], manifest["clipped"], manifest["files"]["skipped.jsonl"]
+    path.write_text(json.dumps(manifest))
+    assert resampled(Store(store.folder), 64).verify() == []
+
+
 def test_damage_is_not_made_whole(store: Store) -> None:
     with open(store.folder / "val.records", "r+b") as file:
         file.write(b"damage")

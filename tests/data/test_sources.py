@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
-from alexnet.data.hold_out import hold_out
 from alexnet.data.image import FORMATS, Unreadable
 from alexnet.data.sources import Item, Source, find, read
 from alexnet.data.sources.parquet import _group
@@ -160,56 +159,6 @@ def test_a_real_folder(shared: Path) -> None:
 def flat_source(per_class: Sequence[int]) -> Source:
     items = [Item(f"{label}/{index}.jpg", label, "") for label, count in enumerate(per_class) for index in range(count)]
     return Source("folder", tuple(map(str, range(len(per_class)))), {"train": items})
-
-
-def held(source: Source, share: float = 0.1, seed: int = 0) -> set[str]:
-    return {item.name for item in hold_out(source, share, seed).splits["val"]}
-
-
-def test_hold_out_takes_its_share_of_each_class() -> None:
-    split = hold_out(flat_source([100, 50, 20]), 0.1, 0)
-    assert Counter(labels(split, "val")) == {0: 10, 1: 5, 2: 2}
-    assert Counter(labels(split)) == {0: 90, 1: 45, 2: 18}
-
-
-def test_hold_out_partitions_in_order() -> None:
-    source = flat_source([30, 40])
-    split = hold_out(source, 0.25, 3)
-    held_names = {item.name for item in split.splits["val"]}
-    assert split.splits["train"] == [item for item in source.splits["train"] if item.name not in held_names]
-    assert split.splits["val"] == [item for item in source.splits["train"] if item.name in held_names]
-
-
-def test_hold_out_depends_on_the_seed_alone() -> None:
-    source = flat_source([50, 50])
-    assert held(source, seed=1) == held(source, seed=1)
-    assert held(source, seed=1) != held(source, seed=2)
-
-
-def test_hold_out_of_a_seed_is_the_same_for_ever() -> None:
-    """A store that is prepared again in a year has the same pictures held out."""
-    assert held(flat_source([20, 20]), seed=0) == {"0/10.jpg", "0/15.jpg", "1/14.jpg", "1/18.jpg"}
-
-
-def test_hold_out_leaves_something_to_train_on() -> None:
-    """One of few is held out; a class's only picture is trained on."""
-    split = hold_out(flat_source([1, 2, 5]), 0.1, 0)
-    assert Counter(labels(split, "val")) == {1: 1, 2: 1}
-    assert Counter(labels(split)) == {0: 1, 1: 1, 2: 4}
-    assert Counter(labels(hold_out(flat_source([3, 4]), 0.99, 0))) == {0: 1, 1: 1}
-
-
-@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
-def test_impossible_share(share: float) -> None:
-    with pytest.raises(
-        SourceError, match=r"hold_out \(=.*\) must be above 0, as there must be something to test on, and below 1"
-    ):
-        hold_out(flat_source([10, 10]), share, 0)
-
-
-def test_nothing_to_hold_out() -> None:
-    with pytest.raises(SourceError, match="every class has a single picture"):
-        hold_out(flat_source([1, 1, 1]), 0.1, 0)
 
 
 # --- ILSVRC2012 as downloaded -----------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """`alexnet prepare`, `alexnet verify`: photos to a store, and what is still as it was written."""
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +15,8 @@ from alexnet.errors import CheckpointError, SourceError
 
 if TYPE_CHECKING:
     from alexnet.data.store import Store
+
+MOST_SKIPPED_SHOWN = 10
 
 
 def prepare(
@@ -52,7 +53,8 @@ def prepare(
         size: side of the stored squares in pixels, even; 256 if not given. Training takes crops of at most this size.
         resize: scale the short side and keep the centre square (the usual way), or squash the whole picture into the square.
         for_recipe: take the size and the resize rule that this recipe trains on; `train` shrinks larger pictures itself.
-        hold_out: share of each class that is kept for testing if the source has no split of its own.
+        hold_out: share of each class that is kept for testing if the source has no part for that. Which pictures depends on
+            their content alone: equal files go together, and a picture added later moves no other.
         seed: chooses which ones those are.
         strict: stop at the first file that is not a usable picture, instead of skipping it.
         workers: processes that decode; one for each core if not given.
@@ -80,8 +82,8 @@ def prepare(
 def verify(folder: Positional[Path], data: Path | None = None) -> None:
     """Compare a store with its checksums, or a run with its result.json. The exit status is 1 if anything differs.
 
-    A store is read completely. For a run, files and weights are hashed and the held-out pictures are tested again; for a
-    family, this is done for every member.
+    A store is read completely, its classes are counted and its mean is computed again. For a run, files and weights are
+    hashed and the held-out pictures are tested again; for a family, this is done for every member.
 
     Args:
         folder: a store's, a run's or a family's folder.
@@ -142,6 +144,8 @@ def _verify_store(store: Path) -> None:
 
 def _describe(store: "Store") -> None:
     """What `prepare` made: counts for each class, and what was left out."""
+    from alexnet.data.store import SKIPPED
+
     names = list(store.splits)
     per_class = [store.manifest["splits"][name]["per_class"] for name in names]
     if len(store.classes) <= MOST_CLASSES_SHOWN:
@@ -152,12 +156,10 @@ def _describe(store: "Store") -> None:
             print_line(
                 f"{name}: {sum(counts):,} pictures in {len(counts):,} classes, {min(counts):,} to {max(counts):,} in each"
             )
-    skipped = store.folder / "skipped.jsonl"
-    if store.manifest["skipped"]:
-        print_line(f"{store.manifest['skipped']:,} files skipped, listed in {skipped}:")
-        for line in skipped.read_text().splitlines()[:10]:
-            entry = json.loads(line)
-            print_line(f"  {entry['file']!r}: {entry['reason']}")
+    if skipped := store.skipped:
+        print_line(f"{len(skipped):,} files skipped, listed in {store.folder / SKIPPED}:")
+        for entry in skipped[:MOST_SKIPPED_SHOWN]:
+            print_line(f"  {entry.file!r}: {entry.reason}")
     size = sum(split.records.nbytes for split in store.splits.values())
     print_line(f"{store.folder}: {store.size} x {store.size} pixels, {size / 1e6:,.1f} MB, fingerprint {store.fingerprint}")
     train_on(store)

@@ -83,7 +83,7 @@ class Resident:
 
     def __init__(self, loader: Loader, device: torch.device, records: Tensor | None = None) -> None:
         self.loader = loader
-        self.records = _copied(loader.split.records, device) if records is None else records
+        self.records = _copied(loader.split, device) if records is None else records
 
     def positions(self, epoch: int, step: int) -> NDArray[np.int64]:
         """Which of `records` the batch is."""
@@ -96,10 +96,10 @@ class Resident:
         """They stay."""
 
 
-def _copied(records: NDArray[np.uint8], device: torch.device) -> Tensor:
-    copy = torch.empty(records.shape, dtype=torch.uint8, device=device)
-    with Meter(f"copying to {device.type}", len(records), "images") as meter:
-        for start, piece in _pieces(records):
+def _copied(split: Split, device: torch.device) -> Tensor:
+    copy = torch.empty(split.records.shape, dtype=torch.uint8, device=device)
+    with Meter(f"copying to {device.type}", len(split), "images") as meter:
+        for start, piece in _pieces(split):
             copy[start : start + len(piece)] = torch.from_numpy(piece)
             meter.add(len(piece))
     return copy
@@ -107,7 +107,7 @@ def _copied(records: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 def kept(split: Split, device: torch.device) -> list[Batch]:
     """A split on the device, in the order of the store: what `evaluate` takes in place of the store's files."""
-    records = _copied(split.records, device)
+    records = _copied(split, device)
     labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
     return [Batch(*batch) for batch in zip(records.split(TESTED), labels.split(TESTED), strict=True)]
 
@@ -168,7 +168,7 @@ class Pinned:
 
     def __init__(self, loader: Loader, cuda: bool) -> None:
         self.loader = loader
-        split = loader.split.records
+        split = loader.split
         self.pieces: list[Tensor] = []
         with Meter("copying to the host's memory", len(split), "images") as meter:
             for _, piece in _pieces(split):
@@ -184,11 +184,12 @@ class Pinned:
             yield [self.pieces[piece][at : at + 1] for piece, at in places]
 
 
-def _pieces(records: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _pieces(split: Split) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Start and copy of each run of records of at most `PIECE` bytes."""
-    each = max(1, PIECE // records.shape[1])
-    for start in range(0, len(records), each):
-        yield start, np.array(records[start : start + each])
+    each = max(1, PIECE // split.records.shape[1])
+    for start in range(0, len(split), each):
+        split.check()
+        yield start, np.array(split.records[start : start + each])
 
 
 def open_feed(place: Place, loader: Loader, device: torch.device) -> Resident | Streamed:

@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from alexnet import lock
 from alexnet.console import Meter, say
 from alexnet.data.image import planes, record_bytes
-from alexnet.data.prepare import SKIPPED, Sums
 from alexnet.data.sources import TRAIN
-from alexnet.data.store import MANIFEST, MEAN, Store, sha256
+from alexnet.data.statistics import Sums
+from alexnet.data.store import MANIFEST, MEAN, SKIPPED, Store, seal, sha256
 from alexnet.errors import StoreError
 from alexnet.schema import read_json
 
@@ -139,7 +139,7 @@ def _retire(folder: Path, store: Store) -> None:
 
 def _write(store: Store, size: int, folder: Path) -> None:
     manifest: dict[str, Any] = json.loads((store.folder / MANIFEST).read_bytes())
-    sums = Sums(0, np.zeros(record_bytes(size), np.int64), np.zeros(3, np.int64), np.zeros((3, 3), np.int64), 0)
+    sums = Sums.none(size)
     with Meter("resampling", _pictures(store), "images") as meter:
         for name in store.splits:
             blocks = []
@@ -152,22 +152,24 @@ def _write(store: Store, size: int, folder: Path) -> None:
                         sums.add(Sums.of(small))
                     meter.add(len(small))
             manifest["splits"][name]["blocks"] = blocks
-    beside = [f"{name}.{ending}" for name in store.splits for ending in ("labels", "files")]
-    for name in filter(lambda name: (store.folder / name).exists(), [*beside, SKIPPED]):
-        shutil.copyfile(store.folder / name, folder / name)
+    for name in (SKIPPED, *(f"{name}.{ending}" for name in store.splits for ending in ("labels", "files"))):
+        if (store.folder / name).exists():
+            shutil.copyfile(store.folder / name, folder / name)
+            manifest["files"].setdefault(name, sha256((folder / name).read_bytes()))  # earlier versions left one out
     mean = io.BytesIO()
     np.save(mean, sums.mean_image())
     (folder / MEAN).write_bytes(mean.getvalue())
-    manifest |= {"size": size, "statistics": sums.statistics()}
+    manifest |= {"size": size, "statistics": sums.statistics(), "clipped": True}
     manifest["files"][MEAN] = sha256(mean.getvalue())
     (folder / ORIGIN).write_text(json.dumps({"fingerprint": store.fingerprint, "size": store.size}))
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    (folder / MANIFEST).write_text(json.dumps(seal(manifest), indent=1))
 
 
 def _blocks(store: Store, name: str, manifest: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
     """A split's records by the blocks that have a checksum, which is compared: a copy must not make damage whole."""
     start = 0
     for count, expected in manifest["splits"][name]["blocks"]:
+        store.splits[name].check()
         records = store.splits[name].records[start : start + count]
         if sha256(records) != expected:
             raise StoreError(

@@ -9,29 +9,131 @@
     ├── val.records ...   the same for the other splits
     └── skipped.jsonl     files that were no usable pictures, with the reason
 
-Records are memory-mapped: opening costs nothing, memory does not grow with the number of pictures, and a store that fits into
-the page cache is read at the speed of memory. Damage is looked for on demand (`alexnet verify store`).
+Records are memory-mapped: opening costs nothing, memory grows by four bytes a picture, its label, and a store that fits into
+the page cache is read at the speed of memory. A mapped file that shrinks kills whoever reads it, so its length is looked at
+before each batch. Other damage is looked for on demand (`alexnet verify store`).
 """
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.image import record_bytes
+from alexnet import schema
+from alexnet.data.image import Resize, record_bytes
 from alexnet.data.sources import TRAIN
+from alexnet.data.statistics import MOST, Sums
 from alexnet.errors import StoreError
+from alexnet.schema import Range
 
 FORMAT = 1
-MANIFEST, MEAN, PROGRESS = "manifest.json", "mean.npy", "progress.jsonl"
+MANIFEST, MEAN, PROGRESS, SKIPPED = "manifest.json", "mean.npy", "progress.jsonl", "skipped.jsonl"
+HELD_OUT = ("val", "test")  # the first that is there is evaluated on
 BLOCK = 256  # pictures under one checksum
 LABEL = np.dtype("<i4")
+AGAIN = "Prepare the store again."
+#: How far statistics may be from those of the records, in grey levels: they are sums of integers, divided in float64.
+CLOSE = 1e-3
+
+Whole = Annotated[int, Range(0)]
+Hash = Annotated[str, Range(64, 64)]
+Finite = Annotated[float, Range(-1024, 1024)]  # a colour or its deviation
+Colour = tuple[Finite, Finite, Finite]
+
+
+# --- the manifest ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SplitEntry:
+    """A split in the manifest.
+
+    Attributes:
+        count: pictures.
+        per_class: of each class.
+        blocks: records and SHA-256 of each run of records.
+    """
+
+    count: Annotated[int, Range(1)]
+    per_class: tuple[Whole, ...]
+    blocks: tuple[tuple[Annotated[int, Range(0, MOST)], Hash], ...]
+
+    def __post_init__(self) -> None:
+        for name, total in (("per_class", sum(self.per_class)), ("blocks", sum(count for count, _ in self.blocks))):
+            if total != self.count:
+                raise ValueError(f"{name} adds up to {total} pictures, count is {self.count}")
+
+
+@dataclass(frozen=True)
+class StatisticsEntry:
+    """`Statistics` in the manifest."""
+
+    mean_colour: Colour
+    deviation: Colour
+    axes: tuple[Colour, Colour, Colour]
+    axis_deviations: Colour
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `manifest.json` holds.
+
+    Attributes:
+        source: the kind of source, in words.
+        clipped: whether mean and statistics are of clipped pixels; they are not in stores of earlier versions.
+        skipped: files that were no usable pictures.
+        files: SHA-256 of each file without one in a block.
+        seal: SHA-256 of all the rest; stores of earlier versions have none.
+    """
+
+    format: Literal[1]
+    size: Annotated[int, Range(2, 2**15)]
+    resize: Resize
+    source: str
+    classes: Annotated[tuple[str, ...], Range(1)]
+    splits: Annotated[dict[str, SplitEntry], Range(1)]
+    statistics: StatisticsEntry
+    skipped: Whole
+    files: dict[str, Hash]
+    clipped: bool = False
+    seal: Hash | None = None
+
+    def __post_init__(self) -> None:
+        if self.size % 2:
+            raise ValueError(f"size is {self.size}, but must be even")
+        if unknown := set(self.splits) - {TRAIN, *HELD_OUT}:
+            raise ValueError(f"splits has {min(unknown)!r}, but known are {', '.join((TRAIN, *HELD_OUT))}")
+        if TRAIN not in self.splits:
+            raise ValueError(f"splits has no {TRAIN}")
+        for name, split in self.splits.items():
+            if len(split.per_class) != len(self.classes):
+                raise ValueError(f"splits.{name}.per_class has {len(split.per_class)} numbers for {len(self.classes)} classes")
+
+    @property
+    def small_files(self) -> list[str]:
+        """Files that must have a checksum."""
+        skipped = [] if self.seal is None else [SKIPPED]
+        return [MEAN, *skipped, *(f"{split}.{ending}" for split in self.splits for ending in ("labels", "files"))]
+
+
+def seal(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The manifest with a checksum of itself."""
+    return {**manifest, "seal": _seal(manifest)}
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+# --- the store ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -40,22 +142,59 @@ class Split:
 
     Attributes:
         records: (N, S * S * 3 / 2) uint8, memory-mapped.
-        labels: (N,) int32, memory-mapped.
+        labels: (N,) int32, read-only.
+        length: bytes of the mapped file; 0 if there is none.
     """
 
     name: str
     records: NDArray[np.uint8]
     labels: NDArray[np.int32]
     folder: Path
+    length: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def check(self) -> None:
+        """See that the mapped file is as long as it was. Call it before each pass or batch; it takes microseconds.
+
+        Raises:
+            StoreError: it is gone or has shrunk; reading on would kill the process with a bus error.
+        """
+        if not self.length:
+            return
+        path = self.folder / f"{self.name}.records"
+        try:
+            actual = path.stat().st_size
+        except OSError as error:
+            raise StoreError(f"{path} is gone ({error.strerror}): put the store back, then go on.") from error
+        if actual < self.length:
+            raise StoreError(f"{path} has shrunk from {self.length:,} to {actual:,} bytes while it was in use. {AGAIN}")
+
     @cached_property
     def files(self) -> list[str]:
-        """Where each picture came from. Read whole: for looking at pictures, not for training."""
-        text = (self.folder / f"{self.name}.files").read_bytes().decode("utf-8", "surrogateescape")
-        return text.split("\n")[:-1]  # splitlines would also split at characters that a name may hold
+        """Where each picture came from. Read whole: for looking at pictures, not for training.
+
+        Raises:
+            StoreError: the list is missing, or has more or fewer lines than there are pictures.
+        """
+        path = self.folder / f"{self.name}.files"
+        try:
+            text = path.read_bytes().decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}. {AGAIN}") from error
+        names = text.split("\n")[:-1]  # splitlines would also split at characters that a name may hold
+        if len(names) != len(self):
+            raise StoreError(f"{path} is damaged: it names {len(names):,} files for {len(self):,} pictures. {AGAIN}")
+        return names
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that was no usable picture, and why."""
+
+    file: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -74,31 +213,50 @@ class Statistics:
     axes: NDArray[np.float64]
     axis_deviations: NDArray[np.float64]
 
+    @property
+    def covariance(self) -> NDArray[np.float64]:
+        """(3, 3)."""
+        covariance: NDArray[np.float64] = self.axes @ np.diag(self.axis_deviations**2) @ self.axes.T
+        return covariance
+
 
 class Store:
     """A finished store, opened for reading.
 
+    Attributes:
+        manifest: `manifest.json`, as it was read.
+
     Raises:
-        StoreError: missing, unfinished, of another format, or with files of the wrong length.
+        StoreError: missing, unfinished, of another format, or damaged.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        if not isinstance(folder, str | PathLike):
+            raise StoreError(f"folder (={folder!r}) must be the path of a store.")
         self.folder = Path(folder)
-        self.manifest = _read_manifest(self.folder)
-        self.size: int = self.manifest["size"]
-        self.classes: tuple[str, ...] = tuple(self.manifest["classes"])
-        self.splits = {name: self._open(name, split["count"]) for name, split in self.manifest["splits"].items()}
+        self.manifest, self._manifest = _read_manifest(self.folder)
+        self.size = self._manifest.size
+        self.classes = self._manifest.classes
+        self.splits = {name: self._open(name, split.count) for name, split in self._manifest.splits.items()}
 
     def _open(self, name: str, count: int) -> Split:
         length = record_bytes(self.size)
-        for ending, expected in (("records", count * length), ("labels", count * LABEL.itemsize)):
-            path = self.folder / f"{name}.{ending}"
-            actual = path.stat().st_size if path.exists() else 0
+        lengths = {self.folder / f"{name}.records": count * length, self.folder / f"{name}.labels": count * LABEL.itemsize}
+        for path, expected in lengths.items():
+            actual = path.stat().st_size if path.is_file() else 0
             if actual != expected:
                 raise StoreError(f"{path} has {actual:,} bytes instead of {expected:,}: prepare the store again.")
-        records = np.memmap(self.folder / f"{name}.records", np.uint8, "r", shape=(count, length))
-        labels = np.memmap(self.folder / f"{name}.labels", LABEL, "r", shape=(count,))
-        return Split(name, records, labels, self.folder)
+        mapped, read = lengths
+        records = np.memmap(mapped, np.uint8, "r", shape=(count, length))
+        labels = np.fromfile(read, LABEL)
+        labels.flags.writeable = False
+        if not 0 <= labels.min() <= labels.max() < len(self.classes):
+            wrong = int(np.flatnonzero((labels < 0) | (labels >= len(self.classes)))[0])
+            raise StoreError(
+                f"{self.folder / name}.labels is damaged: record {wrong} has class {labels[wrong]}, but must have one in "
+                f"[0, {len(self.classes) - 1}]. {AGAIN}"
+            )
+        return Split(name, records, labels, self.folder, count * length)
 
     @property
     def train(self) -> Split:
@@ -107,7 +265,7 @@ class Store:
     @property
     def held_out(self) -> Split:
         """The split to evaluate on: val, or test where there is no val."""
-        return self.split(next(name for name in ("val", "test") if name in self.splits))
+        return self.split(next((name for name in HELD_OUT if name in self.splits), HELD_OUT[0]))
 
     def split(self, name: str) -> Split:
         """A split by name."""
@@ -118,33 +276,117 @@ class Store:
     @property
     def mean_image(self) -> NDArray[np.float32]:
         """(3, S, S) float32, RGB in [0, 255]."""
-        mean: NDArray[np.float32] = np.load(self.folder / MEAN)
+        path, shape = self.folder / MEAN, (3, self.size, self.size)
+        try:
+            mapped = np.load(path, mmap_mode="r")  # so that a wrong shape takes no memory
+            if mapped.shape != shape or mapped.dtype != np.float32:
+                raise ValueError(f"it is {mapped.dtype} {mapped.shape}, but must be float32 {shape}")
+            mean = np.array(mapped)
+            if not np.abs(mean).max() <= 512:  # earlier versions did not clip; NaN is refused too
+                raise ValueError("it has values that are no grey levels")
+        except Exception as error:  # a header is Python source to NumPy: ValueError, SyntaxError, TokenError, MemoryError ...
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise StoreError(f"{path} is damaged: {reason}. {AGAIN}") from error
         return mean
 
     @property
     def statistics(self) -> Statistics:
-        return Statistics(**{name: np.array(value) for name, value in self.manifest["statistics"].items()})
+        return Statistics(**{name: np.array(value) for name, value in vars(self._manifest.statistics).items()})
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Files that were no usable pictures.
+
+        Raises:
+            StoreError: the list is missing or damaged.
+        """
+        path = self.folder / SKIPPED
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}. {AGAIN}") from error
+        return [schema.parse_json(line, Skipped, f"{path}, line {n},", StoreError, AGAIN) for n, line in enumerate(lines, 1)]
 
     @property
     def fingerprint(self) -> str:
         """Equal for stores of equal content: it covers every checksum, the classes and the sizes."""
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:16]
 
+    # --- damage -----------------------------------------------------------------------------------------------------------
+
     def verify(self, progress: Callable[[int], None] = lambda _: None) -> list[str]:
-        """Read everything and compare it with the checksums; the damage found, in words. Empty: the store is whole."""
-        damage: list[str] = []
-        for name, expected in self.manifest["files"].items():
-            path = self.folder / name
-            if not path.exists() or sha256(path.read_bytes()) != expected:
-                damage.append(f"{path} is missing or differs from the manifest")
+        """Read everything and compare it with the manifest; the damage found, in words. Empty: the store is whole.
+
+        Checksums are compared, and what the manifest counts and averages is counted and averaged again.
+        """
+        manifest = self.folder / MANIFEST
+        damage = list(self._wrong_files())
+        mean_is_whole = not any(line.startswith(str(self.folder / MEAN)) for line in damage)
+        if self._manifest.seal not in (None, _seal(self.manifest)):
+            damage.append(f"{manifest} was changed since it was written")
         for name, split in self.splits.items():
-            start = 0
-            for count, expected in self.manifest["splits"][name]["blocks"]:
-                if sha256(split.records[start : start + count]) != expected:
-                    damage.append(f"{self.folder / name}.records: records {start} to {start + count - 1} are damaged")
-                start += count
-                progress(count)
+            counted = np.bincount(split.labels, minlength=len(self.classes)).tolist()
+            if tuple(counted) != self._manifest.splits[name].per_class:
+                damage.append(f"{manifest}: splits.{name}.per_class differs from the labels")
+        sums = Sums.none(self.size)
+        blocks = {name: list(self._wrong_blocks(name, sums, progress)) for name in self.splits}
+        damage += [line for lines in blocks.values() for line in lines]
+        if not blocks[TRAIN]:  # else they differ for a reason that has been said
+            damage += self._wrong_statistics(sums)
+            damage += self._wrong_mean(sums) if mean_is_whole else []
         return damage
+
+    def _wrong_files(self) -> Iterator[str]:
+        listed = self._manifest.files
+        for name in self._manifest.small_files:
+            if name not in listed:
+                yield f"{self.folder / MANIFEST}: files lacks {name}"
+        for name, expected in listed.items():
+            path = self.folder / name
+            if name not in self._manifest.small_files:
+                yield f"{self.folder / MANIFEST}: files names {name!r}, which is not one of this store's"
+            elif not path.is_file() or sha256(path.read_bytes()) != expected:
+                yield f"{path} is missing or differs from the manifest"
+        skipped = self.folder / SKIPPED
+        if skipped.is_file() and (count := skipped.read_bytes().count(b"\n")) != self._manifest.skipped:
+            yield f"{skipped} lists {count:,} files, the manifest {self._manifest.skipped:,}"
+        for name, split in self.splits.items():
+            path = self.folder / f"{name}.files"
+            if path.is_file() and (count := path.read_bytes().count(b"\n")) != len(split):
+                yield f"{path} names {count:,} files for {len(split):,} pictures"
+
+    def _wrong_blocks(self, name: str, sums: Sums, progress: Callable[[int], None]) -> Iterator[str]:
+        """Damaged blocks of a split; those of the training pictures are added to `sums`."""
+        split, start = self.splits[name], 0
+        for count, expected in self._manifest.splits[name].blocks:
+            split.check()
+            records = split.records[start : start + count]
+            if sha256(records) != expected:
+                yield f"{self.folder / name}.records: records {start} to {start + count - 1} are damaged"
+            if name == TRAIN:
+                sums.add(Sums.of(records))
+            start += count
+            progress(count)
+
+    def _wrong_statistics(self, sums: Sums) -> Iterator[str]:
+        clipped, given = self._manifest.clipped, self.statistics
+        manifest = self.folder / MANIFEST
+        scale = max(1.0, float(np.abs(given.axis_deviations).max()))  # a covariance is a square
+        pairs = {
+            "mean_colour": (given.mean_colour, sums.mean_colour(clipped), 1.0),
+            "deviation": (given.deviation**2, np.diag(sums.covariance(clipped)), scale),
+            "axes and axis_deviations": (given.covariance, sums.covariance(clipped), scale),
+        }
+        for name, (found, expected, size) in pairs.items():
+            if np.abs(found - expected).max() > CLOSE * size:
+                yield f"{manifest}: statistics: {name} differs from the records"
+
+    def _wrong_mean(self, sums: Sums) -> Iterator[str]:
+        try:
+            if np.abs(self.mean_image - sums.mean_image(self._manifest.clipped)).max() > CLOSE:
+                yield f"{self.folder / MEAN} is not the mean of the records"
+        except StoreError as error:
+            yield str(error)
 
 
 def sha256(data: bytes | NDArray[Any]) -> str:
@@ -152,7 +394,8 @@ def sha256(data: bytes | NDArray[Any]) -> str:
     return hashlib.sha256(data).hexdigest()  # type: ignore[arg-type]  # arrays are buffers
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], Manifest]:
+    """The manifest as it stands, and checked."""
     if not folder.is_dir():
         raise StoreError(f"{folder} is no store: there is no such folder. Make one with `alexnet prepare PHOTOS {folder}`.")
     path = folder / MANIFEST
@@ -160,14 +403,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         begun = (folder / PROGRESS).exists()
         step = "Run the same `alexnet prepare` again; it resumes." if begun else f"Prepare it: alexnet prepare {folder} STORE"
         raise StoreError(f"{folder} is no finished store: it has no {MANIFEST}. {step}")
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        version = manifest["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is damaged ({error}): prepare the store again.") from error
-    if version != FORMAT:
+    content = schema.read_json(path, dict[str, Any], StoreError, AGAIN)
+    version = content.get("format")
+    if type(version) is int and version != FORMAT:
         raise StoreError(f"{folder} is a store of format {version}; this version reads format {FORMAT}: prepare it again.")
-    keys = ("size", "resize", "classes", "splits", "statistics", "files")
-    if missing := [key for key in keys if key not in manifest]:
-        raise StoreError(f"{path} is damaged (it lacks {', '.join(missing)}): prepare the store again.")
-    return manifest
+    return content, schema.parse(content, Manifest, str(path), StoreError, AGAIN)
