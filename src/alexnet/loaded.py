@@ -27,7 +27,7 @@ from alexnet.weights import native
 
 Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
 #: Modes of Pillow that PNG cannot hold and that are RGB in other words.
-AS_RGB = ("CMYK", "YCbCr", "LAB", "HSV", "RGBX")
+AS_RGB = ("YCbCr", "LAB", "HSV", "RGBX")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
 
 
 def _content(picture: Any) -> bytes:
-    """A picture as the bytes of a file; of what is decoded already, of a PNG, which loses nothing."""
+    """A picture as the bytes of a file; if it is decoded already, of a PNG or TIFF, which keep pixels and colour profile."""
     if isinstance(picture, bytes | bytearray | memoryview):
         return bytes(picture)
     if isinstance(picture, str | Path):
@@ -141,7 +141,10 @@ def _content(picture: Any) -> bytes:
     file = io.BytesIO()
     try:
         turned = ImageOps.exif_transpose(picture)
-        (turned.convert("RGB") if turned.mode in AS_RGB else turned).save(file, "PNG", compress_level=0)
+        if turned.mode == "CMYK":
+            turned.save(file, "TIFF")
+        else:
+            (turned.convert("RGB") if turned.mode in AS_RGB else turned).save(file, "PNG", compress_level=0)
     except Exception as error:  # a truncated file that Pillow reads only now, a mode that has no defined white
         raise Unreadable(f"Pillow cannot save it: {error}") from error
     return file.getvalue()
