@@ -24,6 +24,7 @@ from alexnet import kernels
 from alexnet.console import say
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
+from alexnet.files import as_path
 from alexnet.fused import Fused, unknown
 from alexnet.model import AlexNet
 from alexnet.weights import native, onnx_graph
@@ -60,7 +61,7 @@ def load(path: str | Path, engine: Engine = "auto") -> Classifier:
     Raises:
         CheckpointError: missing, damaged, none of ours, or the engine is not installed.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     if path.suffix in EXPORTED and path.is_file():
         return _exported(path, engine)
     chosen = _for_network(engine)

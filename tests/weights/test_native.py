@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from alexnet import AlexNet
+from alexnet import AlexNet, engines
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.export import export
@@ -145,7 +145,7 @@ def test_weights_that_are_no_numbers(trained: Trained, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", [None, 5, b"x.safetensors", ["x.safetensors"]])
 def test_what_is_no_path(trained: Trained, path: Any) -> None:
-    for act in (native.load, native.find, importer.read, import_weights, lambda path: native.save(path, trained)):
+    for act in (native.load, native.find, engines.load, importer.read, import_weights, lambda path: native.save(path, trained)):
         with pytest.raises(CheckpointError, match=r"path \(=.* must be a path, as a str or a pathlib\.Path, not "):
             act(path)
     with pytest.raises(CheckpointError, match="out .* must be a path"):

@@ -3,6 +3,7 @@
 import argparse
 import pickle
 import subprocess
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -77,7 +78,7 @@ WRAPPINGS: dict[str, Callable[[nn.Module, dict[str, Any]], Any]] = {
     },
     # torchvision's references and timm
     "arguments": lambda _, state: {"model": state, "args": ARGUMENTS, "lr_scheduler": {}},
-    "ema beside it": lambda _, state: {"state_dict_ema": state, "state_dict": state, "args": ARGUMENTS, "version": 2},
+    "ema beside it": lambda _, state: {"state_dict_ema": dict(state), "state_dict": state, "args": ARGUMENTS, "version": 2},
     "lightning": lambda _, state: {
         "state_dict": {**prefixed("model.", state), "criterion.weight": torch.ones(10)}, "hyper_parameters": Settings(lr=0.1),
         "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.1)}},
@@ -125,6 +126,10 @@ def test_what_people_save(tmp_path: Path, how: str, protocol: int, legacy: bool)
         ),
         ("average", "it is an average of 1 models (n_averaged)"),
         ("deep", "the network was taken from 'checkpoint.network'; the prefix 'model.' was taken off its names"),
+        (
+            "whole module",
+            "it was saved whole, as torch.nn.modules.module.Module, whose code is not looked at: only its tensors were taken",
+        ),
         ("plain", ""),
     ],
 )
@@ -389,6 +394,24 @@ def test_a_file_by_hand(tmp_path: Path) -> None:
 def test_programs(tmp_path: Path, program: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
         torchvision.read(zipped(tmp_path / "x.pth", program))
+
+
+MODULE = b"ctorch.nn\nModule\n)\x81q\x07}X\x08\x00\x00\x00_modules}q\x08(" + b"".join(b"X\x01\x00\x00\x00%ch\x07" % code for code in b"abcdefgh") + b"usb"  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"}q\x01(X\x01\x00\x00\x00a" + TENSOR + b"".join(b"X\x02\x00\x00\x00%02dh\x01" % i for i in range(99)) + b"u.",
+        b"}(X\x01\x00\x00\x00a" + TENSOR + b"X\x01\x00\x00\x00m" + MODULE + b"u.",
+    ],
+    ids=["dictionary", "module"],
+)
+def test_what_holds_itself_is_walked_once(tmp_path: Path, program: bytes) -> None:
+    """A hundred ways from a dictionary to itself would be a hundred million walks four levels deep."""
+    start = time.perf_counter()
+    assert list(torchvision.read(zipped(tmp_path / "x.pth", b"\x80\x02" + program)).tensors) == ["a"]
+    assert time.perf_counter() - start < 2
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

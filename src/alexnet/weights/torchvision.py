@@ -34,6 +34,7 @@ NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "netw
 #: What one layer's weight is called, in torchvision's way and in ours.
 FIRST = (f"{PLACES[0]}.weight", f"{LAYER_NAMES[0]}.weight")
 DEEPEST = 4  # dictionaries in dictionaries
+MOST_MODULES = 500  # in a module; an AlexNet has some 25
 T = TypeVar("T")
 
 
@@ -87,7 +88,7 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor]) -> None:
 
 def _state(content: Any) -> tuple[str, dict[str, Any], list[str]]:
     """Where in a checkpoint the network is, its names and tensors, and a note on others like it."""
-    found = list(_states(content, (), DEEPEST))
+    found = list(_states(content, (), DEEPEST, set()))
     if not found:
         if isinstance(content, Opaque):
             raise CheckpointError(f"it holds an object of {content.name} without parameters; expected a state_dict")
@@ -98,35 +99,54 @@ def _state(content: Any) -> tuple[str, dict[str, Any], list[str]]:
     likely = {name: number for number, name in enumerate(NESTED)}
     networks.sort(key=lambda network: min((likely.get(key, len(NESTED)) for key in network[0]), default=-1))
     (place, state), *others = networks
-    also = ", ".join(repr(".".join(other)) for other, _ in others)
-    return ".".join(place), state, [f"left out, as it holds a network too: {also}"] * bool(also)
+    notes = []
+    for key in place:
+        content = content[key]
+    if isinstance(content, Opaque):
+        notes.append(f"it was saved whole, as {content.name}, whose code is not looked at: only its tensors were taken")
+    if others:
+        notes.append(f"left out, as it holds a network too: {', '.join(repr('.'.join(other)) for other, _ in others)}")
+    return ".".join(place), state, notes
 
 
-def _states(content: Any, place: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Every dictionary of tensors in what was saved, and every module, from the outside in."""
+def _states(
+    content: Any, place: tuple[str, ...], depth: int, seen: set[int]
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every dictionary of tensors in what was saved, and every module, from the outside in.
+
+    Each is visited once, as a pickle may hold itself a hundred times.
+    """
     if isinstance(content, Opaque) and isinstance(content.state, dict) and "_modules" in content.state:
-        content = dict(_module(content, "", 20))
-    if not isinstance(content, dict):
+        content = dict(_module(content, "", set()))
+    if not isinstance(content, dict) or id(content) in seen:
         return
+    seen.add(id(content))
     named = {name: value for name, value in content.items() if isinstance(name, str)}
-    state = {name: value for name, value in named.items() if isinstance(value, Stored | Odd | Opaque)}
+    state = {
+        name: value
+        for name, value in named.items()
+        if isinstance(value, Stored | Odd) or (isinstance(value, Opaque) and name.endswith(("weight", "bias")))
+    }
     if any(isinstance(value, Stored | Odd) for value in state.values()):
         yield place, state
     for name, value in named.items() if depth else ():
-        yield from _states(value, (*place, name), depth - 1)
+        yield from _states(value, (*place, name), depth - 1, seen)
 
 
-def _module(module: Opaque, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """The names and tensors of a module that was saved whole, as its `state_dict` would have them."""
+def _module(module: Opaque, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """The names and tensors of a module that was saved whole, as its `state_dict` has them; a shared module has one name."""
+    if id(module) in seen or len(seen) > MOST_MODULES:
+        return
+    seen.add(id(module))
     for kind in ("_parameters", "_buffers"):
         entries = module.state.get(kind)
         for name, value in entries.items() if isinstance(entries, dict) else ():
             if value is not None:
                 yield f"{prefix}{name}", value
     inner = module.state.get("_modules")
-    for name, value in inner.items() if isinstance(inner, dict) and depth else ():
+    for name, value in inner.items() if isinstance(inner, dict) else ():
         if isinstance(value, Opaque) and isinstance(value.state, dict):
-            yield from _module(value, f"{prefix}{name}.", depth - 1)
+            yield from _module(value, f"{prefix}{name}.", seen)
 
 
 def _check_claims(path: Path, named: Mapping[str, Any], left: int) -> None:
