@@ -118,10 +118,13 @@ def test_what_people_save(tmp_path: Path, how: str, protocol: int, legacy: bool)
 @pytest.mark.parametrize(
     ("how", "note"),
     [
-        ("ema beside it", "the network was taken from 'state_dict'; left out, as it holds a network too: 'state_dict_ema'"),
+        (
+            "ema beside it",
+            "the network was taken from 'state_dict'; left out beside it: state_dict_ema, args, version; there is a network too in 'state_dict_ema'",
+        ),
         (
             "lightning",
-            "the network was taken from 'state_dict'; the prefix 'model.' was taken off its names; left out, as not under "
+            "the network was taken from 'state_dict'; left out beside it: hyper_parameters, callbacks; the prefix 'model.' was taken off its names; left out, as not under "
             "'model.': criterion.weight",
         ),
         ("average", "it is an average of 1 models (n_averaged)"),

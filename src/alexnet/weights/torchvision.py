@@ -45,7 +45,7 @@ def read(path: Path) -> Foreign:
         CheckpointError: it is damaged, wants to execute code, or holds no network.
     """
     with torch_file.opened(path) as file:
-        place, state, notes = _state(file.content)
+        state, notes = _state(file.content)
         averaged = [value for name, value in state.items() if _is_average(name) and isinstance(value, Stored)]
         named, more = _unwrapped(state)
         notes += more
@@ -53,7 +53,7 @@ def read(path: Path) -> Foreign:
         tensors = {name: file.tensor(stored) for name, stored in named.items()}
         if averaged and averaged[0].shape == ():
             notes.append(f"it is an average of {int(file.tensor(averaged[0]))} models (n_averaged)")
-    return _foreign(tensors, "PyTorch", [*([f"the network was taken from {place!r}"] if place else []), *notes])
+    return _foreign(tensors, "PyTorch", notes)
 
 
 def read_safetensors(path: Path) -> Foreign:
@@ -86,8 +86,8 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor]) -> None:
         torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in renamed.items()}, temporary)
 
 
-def _state(content: Any) -> tuple[str, dict[str, Any], list[str]]:
-    """Where in a checkpoint the network is, its names and tensors, and a note on others like it."""
+def _state(content: Any) -> tuple[dict[str, Any], list[str]]:
+    """The names and tensors of the network in a checkpoint, and notes on where it was and what was left out."""
     found = list(_states(content, (), DEEPEST, set()))
     if not found:
         if isinstance(content, Opaque):
@@ -100,13 +100,17 @@ def _state(content: Any) -> tuple[str, dict[str, Any], list[str]]:
     networks.sort(key=lambda network: min((likely.get(key, len(NESTED)) for key in network[0]), default=-1))
     (place, state), *others = networks
     notes = []
+    if place:
+        beside = [str(name) for name in content if name != place[0]]
+        left = f"; left out beside it: {', '.join(beside)[:200]}" if beside else ""
+        notes.append(f"the network was taken from {'.'.join(place)!r}{left}")
     for key in place:
         content = content[key]
     if isinstance(content, Opaque):
         notes.append(f"it was saved whole, as {content.name}, whose code is not looked at: only its tensors were taken")
     if others:
-        notes.append(f"left out, as it holds a network too: {', '.join(repr('.'.join(other)) for other, _ in others)}")
-    return ".".join(place), state, notes
+        notes.append(f"there is a network too in {', '.join(repr('.'.join(other)) for other, _ in others)}")
+    return state, notes
 
 
 def _states(
