@@ -15,7 +15,7 @@ import pytest
 from runs import log, recipe, same_weights
 
 from alexnet.data.store import Store
-from alexnet.errors import AlexNetError, CheckpointError, RecipeError, TrainingError
+from alexnet.errors import AlexNetError, CheckpointError, RecipeError, StoreError, TrainingError
 from alexnet.train import family, loop, run
 from alexnet.train.history import read_config, read_environment, read_log
 from alexnet.train.loop import train
@@ -272,6 +272,33 @@ def test_a_run_folder_that_goes_away(store: Store, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(loop.SGD, "step", vanish)
     with pytest.raises(AlexNetError, match=r"run is gone: it was deleted or moved while a run was using it"):
         train(recipe(), store, folder)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_store_that_shrinks_or_goes_away(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool) -> None:
+    """A mapped file that is cut would kill the process. The last checkpoint stays, and with the store back the run ends."""
+    other = Store(shutil.copytree(store.folder, tmp_path / "store"))
+    records, folder, step, count = other.folder / "train.records", tmp_path / "run", loop.SGD.step, 0
+
+    def spoil(self: Any, *arguments: float) -> None:
+        nonlocal count
+        step(self, *arguments)
+        count += 1
+        if count == 8:
+            records.unlink()
+            if not gone:
+                records.write_bytes(b"short")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.SGD, "step", spoil)
+        with pytest.raises(StoreError, match=r"train.records (is gone|has shrunk)"):
+            train(recipe(), other, folder)
+    assert native.load(folder).state["epoch"] == 1
+    shutil.copyfile(store.folder / "train.records", records)
+    train(recipe(), Store(other.folder), folder, resume=True)
+    quiet = tmp_path / "quiet"
+    train(recipe(), store, quiet)
+    assert same_weights(quiet, folder)
 
 
 def test_memory_that_is_not_there(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
