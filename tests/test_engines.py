@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,3 +221,9 @@ def test_kernels_are_looked_at_for_each_size_of_batch(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.count("are not used for 9 pictures") == 1
     zeros = torch.zeros(2, 3)
     assert engines.trusted(plain, plain)(zeros).isnan().all() and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", [None, 3, b"run", ["run"]])
+def test_what_is_no_path(path: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"^path \(=.*\) must be a path"):
+        engines.load(path)

@@ -148,3 +148,9 @@ def test_wrong_questions(run: Path, photo: Path, tmp_path: Path) -> None:
     truncated = Image.open(io.BytesIO(photo.read_bytes()[:-600]))
     with pytest.raises(SourceError, match="cannot be read"):
         network.predict(truncated)
+
+
+@pytest.mark.parametrize("device", ["nope", "cuda:99", None, 3.5])
+def test_devices_that_are_not_there(run: Path, device: Any) -> None:
+    with pytest.raises(CheckpointError, match=r"^device \(=.*\) cannot be used here: .*Use cpu or cuda\.$"):
+        alexnet.load(run, device)

@@ -1,6 +1,7 @@
 """What the variants are, and what cannot be."""
 
 from dataclasses import FrozenInstanceError
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,37 @@ def test_unknown_name() -> None:
 def test_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
         variants.get("paper").width = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [
+        ("width", "1", "a number"),
+        ("num_classes", 2.5, "a whole number"),
+        ("num_classes", True, "a whole number"),
+        ("input_size", None, "a whole number"),
+        ("dropout", None, "a number"),
+        ("kernels", [1, 2, 3, 4, 5], "a tuple of 5, each a whole number"),
+        ("pixels", "none", "'mean-image' or 'mean-colour' or 'unit'"),
+    ],
+)
+def test_wrong_types(field: str, value: Any, kind: str) -> None:
+    with pytest.raises(VariantError, match=rf"^{field} \(=.*\) must be {kind}\.$"):
+        variants.get("paper", **{field: value})
+
+
+@pytest.mark.parametrize("name", [None, 3, b"paper", ["paper"]])
+def test_what_is_no_variant(name: Any) -> None:
+    with pytest.raises(VariantError, match=r"^variant \(=.*\) must be a name or a Variant: known are caffe, "):
+        variants.get(name)
+
+
+@pytest.mark.parametrize("changes", [{"width": 1e20}, {"num_classes": 10**20}, {"input_size": 10**9}])
+def test_more_parameters_than_any_machine_holds(changes: dict[str, Any]) -> None:
+    with pytest.raises(VariantError, match=r"parameters, more than 1e\+12: lower one of them"):
+        variants.get("paper", **changes)
+
+
+def test_pools_too_large_for_any_input() -> None:
+    with pytest.raises(VariantError, match=r"pool_size \(=5000\) is too large"):
+        variants.get("paper", pool_size=5000)

@@ -53,8 +53,8 @@ class Interrupted(AlexNetError):
     """A run that the user stopped; it was saved."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: object, known: Iterable[str]) -> str:
     """The end of an error about an unknown name: the closest known one if there is one, then all of them."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}? Known: {', '.join(known)}." if close else f"known are {', '.join(known)}."

@@ -118,8 +118,18 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Loaded:
     if path.suffix in engines.EXPORTED and path.is_file():
         return Loaded(path, None, engines.load(path))
     path = native.find(path)
-    trained = native.load(path, device)
+    trained = native.load(path, _usable(device))
     return Loaded(path, trained.model, engines.of(trained, "torch"))
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, TypeError, AssertionError) as error:  # an unknown name, a PyTorch built without it, no such GPU
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"device (={device!r}) cannot be used here: {reason} Use cpu or cuda.") from error
+    return place
 
 
 def _content(picture: Any) -> bytes:

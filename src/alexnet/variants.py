@@ -20,6 +20,7 @@ from typing import Any, Literal
 from alexnet import arithmetic, paper
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, SpatialNorm, Tanh
 from alexnet.errors import VariantError, nearest
+from alexnet.fields import check_types
 
 #: More are taken for a slip: they are 4 TB of weights.
 MOST_PARAMETERS = 1e12
@@ -119,6 +120,7 @@ class Variant:
     """What class 0 is: the ILSVRC kit's first id, the first WordNet id in sorted order, or up to the data."""
 
     def __post_init__(self) -> None:
+        check_types(self, VariantError)
         self._check_widths()
         if self.num_classes < 1:
             raise VariantError(f"num_classes (={self.num_classes}) must be at least 1.")
@@ -289,6 +291,8 @@ def get(variant: "str | Variant", **changes: Any) -> Variant:
         if variant not in named():
             raise VariantError(f"there is no variant {variant!r}: {nearest(variant, named())}")
         variant = named()[variant]
+    if not isinstance(variant, Variant):
+        raise VariantError(f"variant (={variant!r}) must be a name or a Variant: {nearest('', named())}")
     for field in changes:
         if field not in Variant.__dataclass_fields__:
             raise VariantError(f"a variant has no field {field!r}: {nearest(field, Variant.__dataclass_fields__)}")

@@ -5,13 +5,12 @@ What each recipe gives, on which data and hardware, stands in `records/`.
 """
 
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from itertools import pairwise
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from alexnet import paper, variants
 from alexnet.errors import RecipeError, VariantError, nearest
+from alexnet.fields import check_types
 from alexnet.variants import Kernels, Sees, Step, Variant, Weights
 
 MOST_NUMBERS = 10_000
@@ -116,7 +115,7 @@ class Recipe:
     """Epochs after which the weights are kept as epoch-NNNN.safetensors, such as 0,1,2,5 or 0..3,10; 0 is the random start."""
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self, RecipeError)
         rules = {
             "width": 0 < self.width <= WIDEST,
             "input_size": self.input_size is None or 1 <= self.input_size <= LARGEST_INPUT,
@@ -184,48 +183,6 @@ NETWORK_FIELDS = (
     "input_size", "init", "init_std", "pixels", "dropout", "activation", "pool_size", "kernels", "towers", "sees_both_towers",
     "block1", "block2", "removed",
 )  # fmt: skip
-
-
-@cache
-def _hints() -> dict[str, Any]:
-    return get_type_hints(Recipe)
-
-
-def _check_types(recipe: Recipe) -> None:
-    """Refuse a value of another type than its field's: it would fail far from here, or be recorded as what it is not."""
-    for name, kind in _hints().items():
-        value = getattr(recipe, name)
-        if not _is(value, kind):
-            raise RecipeError(f"{name} (={value!r}) must be {_words(kind)}.")
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether a value is of a field's type; whole numbers are floats too, truth values are no numbers."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in parts)
-    if origin in (Union, UnionType):
-        return any(_is(value, part) for part in parts)
-    if origin is tuple:
-        parts = parts[:1] * len(value) if parts[-1] is Ellipsis and isinstance(value, tuple) else parts
-        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_is, value, parts))
-    if kind is float and type(value) is int:
-        return abs(value) < 2**1023
-    return type(value) is kind
-
-
-def _words(kind: Any) -> str:
-    """A field's type for a message."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return " or ".join(map(repr, parts))
-    if origin in (Union, UnionType):
-        return " or ".join(map(_words, parts))
-    if origin is tuple and parts[-1] is not Ellipsis:
-        return f"a tuple of {len(parts)}, each {_words(parts[0])}"
-    if origin is tuple:
-        return f"a tuple, each entry {_words(parts[0])}"
-    return {int: "a whole number", float: "a number", bool: "True or False", str: "a text", NoneType: "None"}[kind]
 
 
 RULES = {
@@ -355,7 +312,7 @@ def get(name: str, **changes: Any) -> Recipe:
     Raises:
         RecipeError: an unknown name or field, or a value out of range.
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise RecipeError(f"there is no recipe {name!r}: {nearest(name, RECIPES)}")
     known = {field.name for field in fields(Recipe)}
     for field in changes:
