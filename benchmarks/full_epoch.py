@@ -25,9 +25,9 @@ from alexnet.data.loader import Loader
 from alexnet.data.store import Split, Store
 from alexnet.errors import RecipeError
 from alexnet.model import AlexNet
-from alexnet.train.fused_step import TYPES, FusedStep, build
 from alexnet.train.optim import SGD
-from alexnet.train.steps import set_precision
+from alexnet.train.steps.choose import set_precision
+from alexnet.train.steps.fused import TYPES, FusedStep, build
 from alexnet.variants import Variant
 
 IMAGENET = 1_281_167

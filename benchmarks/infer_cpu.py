@@ -29,9 +29,9 @@ from alexnet.engines import Network
 from alexnet.quantise import quantise
 from alexnet.train.run import environment
 from alexnet.variants import get
-from alexnet.weights import imagenet
 from alexnet.weights.importer import default_classes, published_preprocessing
 from alexnet.weights.native import Trained
+from alexnet.weights.published import imagenet
 
 PEER = "torchvision, eager"
 REST = 0.1  # seconds in which the threads of the engine before, which spin while they wait for work, fall asleep

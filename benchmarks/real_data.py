@@ -4,7 +4,7 @@
     python benchmarks/real_data.py --data STORE --epochs 30 --out RUNS --part accuracy
     python benchmarks/real_data.py --data STORE --device cpu --recipe laptop --part curves --width 0.5 --input-size 64
 
-Plain is float32, operation by operation, not compiled (`fused="off"`); fused is the step of `train/fused_step.py` in bfloat16,
+Plain is float32, operation by operation, not compiled (`fused="off"`); fused is the step of `train/steps/fused.py` in bfloat16,
 as it trains on a GPU. On a CPU its kernels are their reference, so that all of this runs there too, at small size.
 
 1. Curves. For each seed three runs of `--steps` steps, from the same weights, on the same batches:
@@ -49,15 +49,16 @@ from alexnet.data.augment import Augmentation
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, Interrupted
-from alexnet.train import fused_step, recipes
-from alexnet.train.family import train_family
+from alexnet.study.family import train_family
+from alexnet.study.paired import difference, t_quantile
+from alexnet.train import recipes
 from alexnet.train.loop import fitting, fresh
 from alexnet.train.optim import SGD, schedule, warmup
-from alexnet.train.paired import difference, t_quantile
-from alexnet.train.plain_step import PlainStep, loss_function
 from alexnet.train.recipes import Recipe
 from alexnet.train.run import environment
-from alexnet.train.steps import Step, pick_device, pick_precision, set_precision, wanted
+from alexnet.train.steps import fused as fused_step
+from alexnet.train.steps.choose import Step, pick_device, pick_precision, set_precision, wanted
+from alexnet.train.steps.plain import PlainStep, loss_function
 
 WINDOW = 20  # steps, as training logs them
 RECIPES = ["paper-2012", "modern"]

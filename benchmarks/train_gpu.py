@@ -47,11 +47,11 @@ from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool
 from alexnet.bench import Row, Scene, Steps, contest, noise, preprocessing_of, product_flops, seconds
 from alexnet.errors import AlexNetError, TrainingError
 from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups
-from alexnet.kernels import towers
-from alexnet.train.fused_step import FusedStep, choose_ways
+from alexnet.kernels import convolutions as towers
+from alexnet.train.health.watch import LOOK_STEPS, gradient_norms, update_ratios
+from alexnet.train.health.watch import look as look_at
 from alexnet.train.run import environment
-from alexnet.train.watch import LOOK_STEPS, gradient_norms, update_ratios
-from alexnet.train.watch import look as look_at
+from alexnet.train.steps.fused import FusedStep, choose_ways
 from alexnet.variants import Variant, get
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,10 +13,10 @@ import torch
 
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError, TrainingError
-from alexnet.train import fused_step
 from alexnet.train.loop import train
-from alexnet.train.plain_step import PlainStep
 from alexnet.train.recipes import Recipe
+from alexnet.train.steps import fused as fused_step
+from alexnet.train.steps.plain import PlainStep
 from alexnet.variants import get
 
 CPU = torch.device("cpu")

@@ -20,8 +20,8 @@ from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, outputs_of, probabilities
 from alexnet.variants import get
-from alexnet.weights import imagenet
 from alexnet.weights.native import Trained
+from alexnet.weights.published import imagenet
 from conftest import write_photos
 
 CLASSES = tuple("abcdefg")

@@ -11,7 +11,7 @@ from torch import Tensor
 from alexnet import kernels
 from alexnet.arithmetic import Dropout, Op
 from alexnet.fused import Fused, convolution_shapes, groups
-from alexnet.kernels import towers
+from alexnet.kernels import convolutions as towers
 from alexnet.model import AlexNet
 from alexnet.variants import get
 

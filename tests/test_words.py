@@ -16,7 +16,7 @@ from alexnet.cli import VERBS, main, overview
 from alexnet.cli.dispatch import ABLATE, RECIPE_VERBS
 from alexnet.cli.exchange import WEIGHTS
 from alexnet.cli.words import check_options, options
-from alexnet.train.ablations import ABLATIONS
+from alexnet.study.ablations import ABLATIONS
 from alexnet.train.recipes import RECIPES
 
 Said = Callable[..., tuple[int, str, str]]

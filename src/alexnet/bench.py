@@ -32,11 +32,11 @@ from alexnet.data.image import record_bytes
 from alexnet.data.loader import AUGMENT, Loader, stream
 from alexnet.data.store import Split
 from alexnet.model import AlexNet
-from alexnet.train.fused_step import TYPES, FusedStep, build, out_of_memory
 from alexnet.train.optim import SGD
-from alexnet.train.plain_step import PlainStep, loss_function
 from alexnet.train.run import environment
-from alexnet.train.steps import pays, pick_precision, set_precision
+from alexnet.train.steps.choose import pays, pick_precision, set_precision
+from alexnet.train.steps.fused import TYPES, FusedStep, build, out_of_memory
+from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.variants import Variant
 
 Run = Callable[[], object]

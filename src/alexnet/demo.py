@@ -31,7 +31,7 @@ from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import RESULT
 from alexnet.train.run import CONFIG
-from alexnet.weights.registry import cache_folder
+from alexnet.weights.published.registry import cache_folder
 
 DEBIAN_PACKAGE, DEBIAN_FOLDER = "dataset-fashion-mnist", Path("usr/share/datasets/fashion-mnist")
 CANONICAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

@@ -1,9 +1,10 @@
 """Who multiplies: PyTorch, OpenVINO or ONNX Runtime.
 
-An engine takes a batch of pictures and gives logits. PyTorch is always there. OpenVINO and ONNX Runtime come with the extra
-`serve` (`pip install 'alexnet[serve]'`) and run the network that `weights/onnx_graph.py` writes: the same layers, chosen and
-fused by a compiler that knows inference only. Where several are installed, the default is the fastest that was measured
-(records/), OpenVINO; on a GPU it is PyTorch.
+An engine takes a batch of pictures and gives logits. PyTorch is always there. OpenVINO and ONNX
+Runtime come with the extra `serve` (`pip install 'alexnet[serve]'`) and run the network that
+`weights/formats/onnx_graph.py` writes: the same layers, chosen and fused by a compiler that knows
+inference only. Where several are installed, the default is the fastest that was measured (records/),
+OpenVINO; on a GPU it is PyTorch.
 
 A `Classifier` is an engine with the class names and the preprocessing that belong to its weights. `load` makes one from a run,
 from our own file, or from a file that `alexnet export` wrote (.onnx, .xml), also in int8.
@@ -27,7 +28,8 @@ from alexnet.errors import CheckpointError
 from alexnet.files import as_path
 from alexnet.fused import Fused, unknown
 from alexnet.model import AlexNet
-from alexnet.weights import native, onnx_graph
+from alexnet.weights import native
+from alexnet.weights.formats import onnx_graph
 from alexnet.weights.native import Trained
 
 Engine = Literal["auto", "openvino", "onnxruntime", "torch"]

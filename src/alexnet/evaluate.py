@@ -23,7 +23,7 @@ from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier, Network
 from alexnet.errors import CheckpointError
-from alexnet.weights import imagenet
+from alexnet.weights.published import imagenet
 
 BATCH_SIZE = 128
 

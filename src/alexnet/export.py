@@ -19,7 +19,8 @@ from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, check_fits, evaluate_classifier
 from alexnet.files import as_path, expect_kind, make_ready, writing_weights
 from alexnet.quantise import has_vnni, quantise
-from alexnet.weights import caffe_write, native, npy, onnx_graph, torchvision
+from alexnet.weights import native
+from alexnet.weights.formats import caffe_write, npy, onnx_graph, torchvision
 from alexnet.weights.native import Trained
 
 if TYPE_CHECKING:

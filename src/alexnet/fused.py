@@ -20,7 +20,8 @@ from torch import Tensor
 
 from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
-from alexnet.kernels import blocks, towers
+from alexnet.kernels import blocks
+from alexnet.kernels import convolutions as towers
 from alexnet.model import AlexNet
 from alexnet.variants import Variant
 
@@ -74,7 +75,7 @@ class Fused:
 
     Args:
         model: its variant is walked; its parameters are the default weights.
-        ways: how to compute convolutions, by layer, as in `kernels/towers.py`; grouped where not named.
+        ways: how to compute convolutions, by layer, as in `kernels/convolutions.py`; grouped where not named.
     """
 
     def __init__(self, model: AlexNet, ways: Mapping[str, str] | None = None) -> None:

@@ -25,7 +25,7 @@ from alexnet.data.augment import Preprocessing
 from alexnet.data.loader import Loader
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
-from alexnet.weights import onnx_graph
+from alexnet.weights.formats import onnx_graph
 from alexnet.weights.native import Trained
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from alexnet.data.feed import GIB, Plan, choose, host_memory, open_feed
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError
-from alexnet.train.fused_step import step_bytes
+from alexnet.train.steps.fused import step_bytes
 from alexnet.variants import get
 
 CPU = torch.device("cpu")

@@ -16,7 +16,8 @@ from alexnet.errors import CheckpointError
 from alexnet.export import ENDINGS, export
 from alexnet.inspect.filters import first_layer, pictures, read
 from alexnet.variants import get
-from alexnet.weights import caffe_write, importer, native
+from alexnet.weights import importer, native
+from alexnet.weights.formats import caffe_write
 from alexnet.weights.native import Trained
 
 

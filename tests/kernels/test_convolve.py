@@ -11,8 +11,8 @@ from torch import Tensor
 
 from alexnet import kernels
 from alexnet.fused import Fused, convolution_shapes
-from alexnet.kernels import towers
-from alexnet.kernels.towers import Shape
+from alexnet.kernels import convolutions as towers
+from alexnet.kernels.convolutions import Shape
 from alexnet.model import AlexNet
 from alexnet.variants import get
 

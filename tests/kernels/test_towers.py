@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from alexnet.kernels import towers
-from alexnet.kernels.towers import Shape
+from alexnet.kernels import convolutions as towers
+from alexnet.kernels.convolutions import Shape
 
 
 def shape(device: str = "cpu", **changes: object) -> Shape:

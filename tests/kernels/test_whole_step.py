@@ -25,11 +25,11 @@ from alexnet.data.store import Store
 from alexnet.fused import Fused
 from alexnet.model import AlexNet
 from alexnet.train import recipes
-from alexnet.train.fused_step import FusedStep, Sample
 from alexnet.train.loop import train
 from alexnet.train.optim import SGD
-from alexnet.train.self_check import relative, values
-from alexnet.train.steps import set_precision
+from alexnet.train.steps.check import relative, values
+from alexnet.train.steps.choose import set_precision
+from alexnet.train.steps.fused import FusedStep, Sample
 from alexnet.variants import Variant, get
 
 SMALL: dict[str, Any] = {"width": 1 / 16, "input_size": 67, "num_classes": 5, "init": "he"}

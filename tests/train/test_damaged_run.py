@@ -16,7 +16,8 @@ from runs import log, recipe, same_weights
 
 from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, CheckpointError, RecipeError, StoreError, TrainingError
-from alexnet.train import family, loop, run
+from alexnet.study import family
+from alexnet.train import loop, run
 from alexnet.train.history import read_config, read_environment, read_log
 from alexnet.train.loop import train
 from alexnet.train.place import Place

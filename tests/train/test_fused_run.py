@@ -12,11 +12,12 @@ from stopping import stop_after
 from alexnet.data.store import Store
 from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.kernels import lacking
-from alexnet.train import recipes, steps
-from alexnet.train.fused_step import FusedStep
+from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.result import verify_run
-from alexnet.train.steps import pick_precision
+from alexnet.train.steps import choose as steps
+from alexnet.train.steps.choose import pick_precision
+from alexnet.train.steps.fused import FusedStep
 from alexnet.variants import get
 from alexnet.weights import native
 

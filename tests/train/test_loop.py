@@ -18,7 +18,7 @@ from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.train import loop, recipes
 from alexnet.train.loop import fresh, train
-from alexnet.train.plain_step import PlainStep, loss_function
+from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.weights import native
 
 SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}

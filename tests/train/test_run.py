@@ -18,7 +18,7 @@ from alexnet.ensemble import evaluate_average
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.train import loop, recipes, run
-from alexnet.train.doctor import examine
+from alexnet.train.health.doctor import examine
 from alexnet.train.history import read_config
 from alexnet.train.loop import fitting, train
 from alexnet.train.result import read_result, verify_run

@@ -25,8 +25,9 @@ from alexnet.cli.stores import prepare, verify
 from alexnet.cli.training import Ablating, Examination, Training, ablate, begun, demo, doctor, train
 from alexnet.cli.words import HELP, check_options
 from alexnet.errors import RecipeError, nearest
-from alexnet.train import ablations, recipes
-from alexnet.train.ablations import ABLATIONS
+from alexnet.study import ablations
+from alexnet.study.ablations import ABLATIONS
+from alexnet.train import recipes
 from alexnet.train.recipes import RECIPES
 
 USUAL_RECIPE = "small-photos"  # for one's own photos; and it has all that an ablation can take away

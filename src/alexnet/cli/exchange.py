@@ -50,7 +50,7 @@ def import_weights(
 
 def list_weights() -> None:
     """List the published weights that `alexnet weights pull` obtains: licence, size, expected accuracy."""
-    from alexnet.weights import registry
+    from alexnet.weights.published import registry
 
     rows = registry.rows()
     cells = [
@@ -77,7 +77,7 @@ def pull_weights(
         out: the file to write; NAME.safetensors if not given.
         url: a mirror's address; the file must be identical.
     """
-    from alexnet.weights import download, registry
+    from alexnet.weights.published import download, registry
 
     entry = registry.get(name)
     if out and entry.variant is None:
@@ -97,7 +97,8 @@ def verify_weights(file: Positional[Path]) -> None:
     Args:
         file: in any format that `alexnet weights import` reads; layers may be missing.
     """
-    from alexnet.weights import importer, native, registry
+    from alexnet.weights import importer, native
+    from alexnet.weights.published import registry
 
     file = native.find(file)
     found = registry.verify(file)

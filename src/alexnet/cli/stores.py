@@ -89,7 +89,7 @@ def verify(folder: Positional[Path], data: Path | None = None) -> None:
         folder: a store's, a run's or a family's folder.
         data: for a run, the store that it was trained on; the one named in its configuration if not given.
     """
-    from alexnet.train.family import members
+    from alexnet.study.family import members
     from alexnet.train.run import CONFIG
 
     runs = [folder] if (folder / CONFIG).exists() else members(folder)

@@ -18,14 +18,15 @@ from alexnet.cli.next_step import command_line, free_folder, next_step
 from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
 from alexnet.errors import RecipeError
-from alexnet.train import ablations, recipes
-from alexnet.train.ablations import ABLATIONS
+from alexnet.study import ablations
+from alexnet.study.ablations import ABLATIONS
+from alexnet.train import recipes
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from alexnet.data.store import Store
-    from alexnet.train.ablate import Plan
-    from alexnet.train.doctor import Diagnosis
+    from alexnet.study.ablate import Plan
+    from alexnet.train.health.doctor import Diagnosis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,7 @@ else:
 def doctor(command: ExaminationChoice) -> None:
     """Check before training whether a recipe can work on a store, and if not, why. The exit status is 1 if it cannot."""
     from alexnet.data.store import Store
-    from alexnet.train.doctor import examine
+    from alexnet.train.health.doctor import examine
     from alexnet.train.run import write_json
 
     diagnosis = examine(command.recipe, Store(command.data))
@@ -228,8 +229,8 @@ def _outcome(run: Path, errors: list[float], store: "Store") -> list[str]:
 
 def _train_family(command: Training, seeds: str) -> None:
     from alexnet.data.store import Store
-    from alexnet.train import record
-    from alexnet.train.family import parse_seeds, train_family
+    from alexnet.study import record
+    from alexnet.study.family import parse_seeds, train_family
     from alexnet.train.loop import fitting
 
     if command.recipe.seed:
@@ -260,9 +261,9 @@ def ablate(name: Positional[str], command: AblationChoice) -> None:
         name: what changes.
     """
     from alexnet.data.store import Store
-    from alexnet.train import record
-    from alexnet.train.ablate import Plan, checked
-    from alexnet.train.ablate import ablate as run
+    from alexnet.study import record
+    from alexnet.study.ablate import Plan, checked
+    from alexnet.study.ablate import ablate as run
 
     plan = Plan(
         ablation=ablations.get(name), recipe=command.recipe, seeds=command.seeds, other_lr=command.other_lr,

@@ -21,7 +21,7 @@ from alexnet.errors import CheckpointError, VariantError
 from alexnet.model import AlexNet
 from alexnet.variants import Variant, get
 from alexnet.weights import importer
-from alexnet.weights.foreign import check_shapes
+from alexnet.weights.match import check_shapes
 from alexnet.weights.native import Trained
 
 INPUT = "input"

@@ -16,7 +16,7 @@ from alexnet.errors import CheckpointError
 from alexnet.model import AlexNet
 from alexnet.variants import Variant, get
 from alexnet.weights import importer
-from alexnet.weights.foreign import Foreign
+from alexnet.weights.match import Foreign
 
 CONV1, CONV2 = "conv1.weight", "conv2.weight"
 ASSUMED = "the file does not say in which order the channels are: RGB is assumed. Caffe's networks are BGR: add --bgr"

@@ -32,20 +32,20 @@ from alexnet.data.store import Store
 from alexnet.errors import FULL_DISK, AlexNetError, CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
-from alexnet.train import steps
-from alexnet.train.fused_step import out_of_memory
+from alexnet.train.health.watch import Watch, too_large
 from alexnet.train.history import read_config, read_environment
 from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.place import REMEDY, Place, Window, changes
-from alexnet.train.plain_step import compile_pays
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import write_result
 from alexnet.train.run import CONFIG, RESULT, Run, environment, open_run
-from alexnet.train.steps import Step
-from alexnet.train.watch import Watch, too_large
+from alexnet.train.steps import choose as steps
+from alexnet.train.steps.choose import Step
+from alexnet.train.steps.fused import out_of_memory
+from alexnet.train.steps.plain import compile_pays
 from alexnet.train.whiten import whiten
 from alexnet.weights import native
-from alexnet.weights.foreign import shapes
+from alexnet.weights.match import shapes
 from alexnet.weights.native import BEST, KEPT, LATEST, Trained
 
 LOG_STEPS = 20

@@ -21,9 +21,11 @@ from alexnet.files import as_path, expect_kind
 from alexnet.model import AlexNet
 from alexnet.text import read_names
 from alexnet.variants import Variant, named
-from alexnet.weights import caffe_read, check, imagenet, native, npy, onnx_read, torchvision
-from alexnet.weights.foreign import PARAMETERS, Foreign, check_finite, fit
+from alexnet.weights import check, native
+from alexnet.weights.formats import caffe_read, npy, onnx_read, torchvision
+from alexnet.weights.match import PARAMETERS, Foreign, check_finite, fit
 from alexnet.weights.native import Trained
+from alexnet.weights.published import imagenet
 
 #: RGB, 0-255. Caffe's mean image averaged over its pixels; torchvision's transforms.Normalize times 255.
 CAFFE_MEAN = (122.67892, 116.66877, 104.00699)

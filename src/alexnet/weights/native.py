@@ -22,8 +22,8 @@ from alexnet.files import as_path, expect_kind, writing_weights
 from alexnet.model import AlexNet
 from alexnet.variants import Variant
 from alexnet.weights import header as described
-from alexnet.weights.foreign import check_finite, shapes
 from alexnet.weights.header import FORMAT
+from alexnet.weights.match import check_finite, shapes
 
 MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
 LATEST, BEST = "latest.safetensors", "best.safetensors"

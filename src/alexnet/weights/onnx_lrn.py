@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alexnet.arithmetic import LRN
-from alexnet.weights.onnx_tensors import Constants, Unlike, called, expect, ints
+from alexnet.weights.formats.onnx_tensors import Constants, Unlike, called, expect, ints
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto

@@ -11,9 +11,10 @@ Patches exist in no memory: a tile of them is gathered from the map when it is n
 tf32, sums float32. The gradient of the weights is small and its sums are long, 93,312 terms for conv2 and a batch of 128: each
 program takes a stretch of the positions, and the partial sums are added up afterwards in a fixed order, without atomics.
 
-Why write it: a library's kernels for towers can be slow, and elsewhere it may well be the better one; so `kernels/towers.py`
-times this against the library for every shape, and takes what wins. Floors per image of the forward pass, at 790 TFLOP/s and
-4.3 TB/s (bfloat16; each gradient has as much arithmetic):
+Why write it: a library's kernels for towers can be slow, and elsewhere it may well be the better one;
+so `kernels/convolutions.py` times this against the library for every shape, and takes what wins.
+Floors per image of the forward pass, at 790 TFLOP/s and 4.3 TB/s (bfloat16; each gradient has as
+much arithmetic):
 
     conv1 in blocks  0.251 GFLOP 0.32 us   893 kB 0.21 us      conv4  0.224 GFLOP 0.28 us   260 kB 0.06 us
     conv2            0.448 GFLOP 0.57 us   513 kB 0.12 us      conv5  0.150 GFLOP 0.19 us   216 kB 0.05 us

@@ -1,0 +1,1 @@
+"""What many networks teach: families, ablations, pairs, and the pages about them."""

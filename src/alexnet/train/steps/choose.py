@@ -1,0 +1,204 @@
+"""Which step a run trains by, where, and in which precision: `open_step`.
+
+`plain_step.py` runs everywhere. `fused_step.py` is for NVIDIA's GPUs from compute capability 8.0 on: there `auto` takes it,
+once `self_check.py` has held its gradients against float64. The loop sees a `Step` and does not ask which one.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from alexnet import kernels
+from alexnet.console import say
+from alexnet.data.augment import Augmentation
+from alexnet.data.loader import Batch, Loader
+from alexnet.data.store import Store
+from alexnet.engines import Network
+from alexnet.errors import RecipeError
+from alexnet.fused import unknown
+from alexnet.model import AlexNet
+from alexnet.train.optim import SGD
+from alexnet.train.recipes import Recipe
+from alexnet.train.steps import fused as fused_step
+from alexnet.train.steps.check import disagreement
+from alexnet.train.steps.plain import PlainStep, loss_function
+from alexnet.variants import Variant
+
+#: Where Linux shows that NVIDIA's driver is loaded.
+NVIDIA = Path("/proc/driver/nvidia/version")
+
+
+class Step(Protocol):
+    """From records to new weights, one step after the other.
+
+    Attributes:
+        at_once: whether `collect` costs nothing after each step.
+    """
+
+    @property
+    def at_once(self) -> bool: ...
+
+    def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
+        """One step: batch, forward, backward, update.
+
+        Args:
+            epoch, step: which; steps of an epoch follow one another, from any on.
+            lr, scale: as in `SGD.step`.
+            look: called with the batch's first pictures between gradients and update, while the parameters hold the gradients.
+        """
+
+    def collect(self) -> tuple[float, int, int]:
+        """Sum of losses, wrong first guesses and steps since the last call."""
+
+    def pictures(self, count: int) -> Tensor:
+        """(count, 3, K, K) float32: the first pictures of the last step."""
+
+    def for_testing(self) -> tuple[Network, list[Batch] | None]:
+        """The network as `evaluate` takes it, and the held-out pictures where they lie ready."""
+
+    def close(self) -> None:
+        """Let threads and memory go."""
+
+
+def open_step(
+    recipe: Recipe,
+    *,
+    fused: bool,
+    precision: str,
+    compiled: bool,
+    store: Store,
+    loader: Loader,
+    model: AlexNet,
+    augmentation: Augmentation,
+    optimiser: SGD,
+    at: tuple[int, int],
+) -> tuple[Step, str]:
+    """The step of a run, and a few words on it.
+
+    Args:
+        fused, precision: what `wanted` and `pick_precision` say.
+        compiled: whether the plain step is.
+        at: the epoch and step that come first.
+
+    Raises:
+        RecipeError: the fused step was asked for, and its gradients are wrong here.
+        TrainingError: the pictures do not fit where they were asked to be.
+    """
+    device = model.get_parameter("conv1.weight").device
+    if fused:
+        step = fused_step.open_step(recipe, loader, store.held_out, model, augmentation, optimiser, precision)
+        problem = _checked(step, device, at)
+        if not problem:
+            return step, f"the fused step, {precision}"
+        if recipe.fused == "on" or recipe.precision == "bf16":  # which no other step has
+            asked = "fused (=on)" if recipe.fused == "on" else "precision (=bf16)"
+            raise RecipeError(f"{asked} needs the fused step, which is wrong here: {problem}. Use auto, and please report it.")
+        say(f"The fused step is not used, as it is wrong here: {problem}. Please report it.")
+        precision = pick_precision(recipe.precision, device, False)
+        set_precision(precision, device)
+    plain = PlainStep(model, loss_function(model, compiled, recipe.label_smoothing), optimiser, loader, augmentation)
+    return plain, f"{precision}, compiled" if compiled else precision
+
+
+def _checked(step: fused_step.FusedStep, device: torch.device, at: tuple[int, int]) -> str | None:
+    """What is wrong with the step, which is closed then."""
+    problem = None
+    try:
+        problem = disagreement(step, *at) if must_be_checked(device) else None
+    except BaseException:
+        with suppress(RuntimeError):  # a GPU that no longer answers
+            step.close()
+        raise
+    if problem:
+        step.close()
+    return problem
+
+
+def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
+    """Whether a run takes the fused step. Where a GPU does not, the person is told why.
+
+    Raises:
+        RecipeError: it was asked for, and does not know this network or device.
+    """
+    if recipe.fused == "off":
+        return False
+    if recipe.fused == "on":
+        reason = unknown(variant) or (kernels.lacking(device) if device.type != "cpu" else None)
+        if reason:
+            raise RecipeError(f"fused (=on) cannot train this here ({reason}): use auto.")
+        return True
+    return pays(variant, device)
+
+
+def pays(variant: Variant, device: torch.device) -> bool:
+    """Whether the fused step is the fastest that a device has. Where a GPU has it not, the person is told why."""
+    if device.type == "cpu":  # compiled, the plain step is faster there
+        return False
+    reason = unknown(variant) or kernels.lacking(device)
+    if reason:
+        say(f"The fused step is not used ({reason}): the plain one runs on {device.type}, in float32 and more passes, slower.")
+    return reason is None
+
+
+def must_be_checked(device: torch.device) -> bool:
+    """Where kernels run; elsewhere their reference does."""
+    return device.type == "cuda"
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device asked for, or the best there is.
+
+    Raises:
+        RecipeError: it is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, available in there.items() if available)
+        if wanted != "cuda" and NVIDIA.exists():
+            say(f"PyTorch cannot use this machine's NVIDIA GPU ({_why_no_cuda()}): going on, many times slower, on {wanted}.")
+    if not there[wanted]:
+        known = ", ".join(name for name, available in there.items() if available)
+        reason = f" ({_why_no_cuda()})" if wanted == "cuda" else ""
+        raise RecipeError(f"device (={wanted!r}) is not available to PyTorch here{reason}; available: {known}.")
+    return torch.device(wanted)
+
+
+def _why_no_cuda() -> str:
+    """In PyTorch's words: built without CUDA, no driver, a driver too old."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).split("\n")[0].split(". ")[0]
+    return "it sees no device; is CUDA_VISIBLE_DEVICES empty?"
+
+
+def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
+    """What to compute in: bf16 where the GPU has it and the step is the fused one, tf32 on other GPUs, fp32 elsewhere.
+
+    Raises:
+        RecipeError: it is not to be had there.
+    """
+    cuda = device.type == "cuda"
+    bf16 = fused and (not cuda or torch.cuda.is_bf16_supported(including_emulation=False))
+    if wanted == "auto":
+        return "fp32" if not cuda else "bf16" if bf16 else "tf32"
+    if wanted == "bf16" and not bf16:
+        raise RecipeError(
+            "precision (=bf16) needs the fused step and a GPU of compute capability 8.0 or newer: use tf32 or fp32."
+        )
+    if wanted == "tf32" and not cuda:
+        raise RecipeError(f"precision (=tf32) is a type of NVIDIA's GPUs, and this runs on {device.type}: use fp32.")
+    return wanted
+
+
+def set_precision(precision: str, device: torch.device) -> None:
+    """Let float32 products on a GPU be tf32 unless fp32 was asked for: beside bf16 they are fc8's alone."""
+    if device.type == "cuda":
+        kind = "ieee" if precision == "fp32" else "tf32"
+        torch.backends.cuda.matmul.fp32_precision = kind
+        torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = True

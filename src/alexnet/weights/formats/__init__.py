@@ -1,0 +1,1 @@
+"""One translator for each foreign format, to and from."""

@@ -1,0 +1,1 @@
+"""Published files: which there are, and how they get here."""

@@ -1,0 +1,364 @@
+"""Obtaining a published file: downloaded once, resumed after a cut, compared to the bit before anything reads it.
+
+`pull` downloads into the user's cache. The bytes gather in `FILE.part`, beside it `FILE.part.version` with what the server
+calls this version of the file, so that an interrupted download goes on with HTTP's Range where it stopped, and begins anew if
+the file has changed meanwhile. Length and hashes are compared before the file gets its name and before anything reads it; a
+file that is another one is removed. One process at a time works in a cache; others wait for it.
+"""
+
+import errno
+import http.client
+import os
+import re
+import shutil
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from alexnet import lock
+from alexnet.console import Meter, say
+from alexnet.errors import FULL_DISK, CheckpointError
+from alexnet.files import replacing
+from alexnet.weights.published.registry import CHUNK, MB, Member, Published, cache_folder, digests, get, size
+
+KB = 1_000
+#: Seconds without a byte, or without an answer, after which a connection counts as dead.
+TIMEOUT = 30.0
+#: Seconds to wait before going on after a cut; counted from the beginning again whenever the file has grown.
+PAUSES = (1.0, 2.0, 4.0, 8.0)
+#: HTTP's codes that may pass: too slow, too many, and all of the server's own errors from 500 on.
+PASSING = (408, 429)
+LOCK = ".lock"
+
+
+def pull(what: str | Published, *, url: str | None = None, cache: Path | None = None) -> Path:
+    """Obtain a published file: from the cache if it is there and whole, else from its server. Run again, it goes on.
+
+    Args:
+        what: a name out of `names()`, or an entry.
+        url: of a mirror, in place of the publisher's; http or https. The file must be the same to the bit.
+        cache: folder in place of `cache_folder()`.
+
+    Returns:
+        The file; for a tar, the one member that is wanted, beside it.
+
+    Raises:
+        CheckpointError: unknown name, no way to the server, another file than the published one, no space. What was downloaded
+            of the right file stays for the next time.
+    """
+    entry = get(what) if isinstance(what, str) else what
+    url = _address(url or entry.url)
+    path = (cache or cache_folder()) / entry.file
+    if not _is_whole(entry, path):  # looked at without the lock first: a finished cache may be read-only
+        with _alone(path.parent):
+            if not _is_whole(entry, path):
+                _download(entry, url, path)
+    return _unpacked(entry.member, path) if entry.member else path
+
+
+def _address(url: str) -> str:
+    """The URL if it is one that may be asked."""
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # a port that is no number, a bracket without its partner
+        sound = False
+    if not sound or not url.isascii() or not url.isprintable() or " " in url:
+        raise CheckpointError(f"{url!r} is no address to download from: name a host and a file, http://... or https://...")
+    return url
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the cache's lock; wait for the process that has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    with _opened(folder / LOCK, "ab") as file:
+        if not lock.acquire(file):
+            say(f"Another process is downloading into {folder}; waiting for it.")
+            while not lock.acquire(file):
+                time.sleep(0.2)
+        yield
+
+
+def _is_whole(entry: Published, path: Path) -> bool:
+    """Whether `path` is the published file; hashing 244 MB twice over takes 0.7 s."""
+    try:
+        return path.stat().st_size == entry.bytes and _difference(entry, path) is None
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror}): remove it or set ALEXNET_CACHE.") from error
+
+
+def _difference(entry: Published, path: Path) -> str | None:
+    """In words, how the hashes differ from the published ones; None if they do not."""
+    sha256, sha1 = digests(path)
+    for algorithm, found, expected in (("SHA-256", sha256, entry.sha256), ("SHA-1", sha1, entry.sha1)):
+        if expected is not None and found != expected:
+            return f"its {algorithm} is {found}, the published one is {expected}"
+    return None
+
+
+# The download
+
+
+def _download(entry: Published, url: str, path: Path) -> None:
+    """`path`, whole and verified, by way of its part."""
+    part = path.with_name(f"{path.name}.part")
+    if path.exists():
+        say(f"{path} is not what was published and is obtained anew.")
+    if size(part) > entry.bytes:
+        _discard(part)
+    free = shutil.disk_usage(part.parent).free
+    if entry.bytes - size(part) > free:
+        raise _no_space(entry, part, free)
+    _fetch(entry, url, part)
+    if difference := _difference(entry, part):
+        _discard(part)
+        raise CheckpointError(
+            f"{url} gave another file than {entry.name}: {difference}. It was removed. Pull again; if that does not help, "
+            f"name another server with --url."
+        )
+    with _writing(entry, part):
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _version_file(part).unlink(missing_ok=True)
+
+
+def _fetch(entry: Published, url: str, part: Path) -> None:
+    """Bring the part to its full length, over as many connections as that takes."""
+    with Meter(f"pulling {entry.name}", entry.bytes // KB, "kB") as meter:
+        furthest, pauses = size(part), iter(PAUSES)
+        while (cut := _attempt(entry, url, part, meter)) is not None:
+            if size(part) > furthest:
+                furthest, pauses = size(part), iter(PAUSES)
+            pause = next(pauses, None)
+            if pause is None:
+                raise CheckpointError(
+                    f"{url} could not be downloaded: {cut}. {size(part) / MB:.1f} of {entry.bytes / MB:.1f} MB are kept, and "
+                    f"the same command goes on from there; another server can be named with --url."
+                )
+            say(f"{entry.file}: {cut} at {size(part) / MB:.1f} MB; trying again in {pause:.0f} s.")
+            time.sleep(pause)
+
+
+def _attempt(entry: Published, url: str, part: Path, meter: Meter) -> str | None:
+    """One connection: None if the part is complete after it, else why it ended before."""
+    if size(part) == entry.bytes:
+        return None
+    request = _request(url, part)
+    try:
+        with _OPENER.open(request, timeout=TIMEOUT) as answer:
+            _receive(answer, entry, part, meter, asked=request.has_header("Range"))
+    except urllib.error.HTTPError as error:
+        with error:
+            return _refused(error, url, part)
+    except TimeoutError:
+        return f"no byte came for {TIMEOUT:.0f} s"
+    except CheckpointError:  # ours, which is a ValueError too
+        raise
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a header that makes no sense
+        return str(getattr(error, "reason", None) or error) or type(error).__name__
+    return None if size(part) == entry.bytes else "the connection was cut"
+
+
+def _request(url: str, part: Path) -> urllib.request.Request:
+    """The whole file, or its rest if the server can tell that the file is still the one that the part is from."""
+    headers = {"User-Agent": "alexnet", "Accept-Encoding": "identity"}
+    have, version = size(part), _version_of_part(part)
+    if have and version:
+        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    return urllib.request.Request(url, headers=headers)
+
+
+def _refused(error: urllib.error.HTTPError, url: str, part: Path) -> str:
+    """Why to try again after an answer that is no file; raises if there is no point in it."""
+    said = f"the server answered {error.code} {' '.join(str(error.reason).split())}"
+    if error.code == 416:  # it has no bytes from there on: the part is not from this file
+        _discard(part)
+    elif error.code not in PASSING and error.code < 500:
+        raise CheckpointError(f"{url} could not be downloaded: {said}. Name another server with --url.")
+    return said
+
+
+def _receive(answer: http.client.HTTPResponse, entry: Published, part: Path, meter: Meter, asked: bool) -> None:
+    """Append an answer's bytes to the part; one that holds the file from its beginning replaces it."""
+    start, length = _extent(answer)
+    version = _version(answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
+    if length not in (None, entry.bytes):
+        raise CheckpointError(
+            f"{answer.url} is another file than {entry.name}: it has {length:,} bytes, the published one {entry.bytes:,}. "
+            f"Name another server with --url."
+        )
+    if start and (not asked or start != size(part) or version not in (None, _version_of_part(part))):
+        _discard(part)  # other bytes than asked for, or of another file: the next attempt asks for all
+        return
+    with _opened(part, "ab" if start else "wb") as file:
+        if not start:
+            _remember(entry, part, version)
+        meter.skip(start // KB - meter.done)
+        while (left := entry.bytes - file.tell()) and (chunk := answer.read1(min(CHUNK, left))):
+            with _writing(entry, part):
+                _write_all(file, chunk)
+            meter.add(file.tell() // KB - meter.done)
+
+
+def _extent(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """Where in the file an answer's bytes begin, and the file's length if the answer tells."""
+    if answer.status not in (200, 206):
+        raise http.client.HTTPException(f"the server answered {answer.status} {answer.reason}")
+    if answer.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
+        if not match:
+            raise http.client.HTTPException("the server sent a part of the file without saying which")
+        return int(match[1]), None if match[2] == "*" else int(match[2])
+    length = answer.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdecimal() else None
+
+
+def _write_all(file: IO[bytes], chunk: bytes) -> None:
+    """Unbuffered, so that on a full disk the part holds all that could be written of the chunk, and no error comes later."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _opened(path: Path, mode: str) -> IO[bytes]:
+    try:
+        return open(path, mode, buffering=0)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be written ({error.strerror}): set ALEXNET_CACHE to a folder that can.")
+
+
+@contextmanager
+def _writing(entry: Published, part: Path) -> Iterator[None]:
+    """Turn what the disk may refuse into one of our errors, which no retry catches."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise _no_space(entry, part, shutil.disk_usage(part.parent).free, error) from error
+        raise _unwritable(part, error) from error
+
+
+def _no_space(entry: Published, part: Path, free: int, error: OSError | None = None) -> CheckpointError:
+    """The error for a disk, a quota or a limit on one file that is too small; what was downloaded stays."""
+    left = entry.bytes - size(part)
+    kept = f"; the {size(part) / MB:.1f} MB already there are kept" if size(part) else ""
+    if error is not None and error.errno != errno.ENOSPC:  # a quota's rest is not the disk's
+        lack = f"{left / MB:.1f} MB more are needed ({error.strerror})"
+    else:
+        lack = f"{left / MB:.1f} MB more are needed, {free / MB:.1f} MB are free, {max(left - free, 0) / MB:.1f} MB are missing"
+    return CheckpointError(
+        f"{entry.file} does not fit into {part.parent}: {lack}{kept}. Free some space, or set ALEXNET_CACHE to another disk's "
+        f"folder, and pull again."
+    )
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _version_file(part).unlink(missing_ok=True)
+
+
+# Which version of a file a part is from
+
+
+def _version_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.version")
+
+
+def _version(etag: str | None, modified: str | None) -> str | None:
+    """What If-Range takes: a strong ETag, else the time of the last change; None if there is neither."""
+    for value in (etag, modified):
+        if value and not value.startswith("W/") and value.isascii() and value.isprintable():
+            return value
+    return None
+
+
+def _version_of_part(part: Path) -> str | None:
+    try:
+        return _version(_version_file(part).read_text(encoding="ascii", errors="replace"), None)
+    except OSError:
+        return None
+
+
+def _remember(entry: Published, part: Path, version: str | None) -> None:
+    """Note the version while the part is still empty: a part with bytes is never beside another's version."""
+    with _writing(entry, part):
+        if version:
+            _version_file(part).write_text(version, encoding="ascii")
+        else:
+            _version_file(part).unlink(missing_ok=True)
+
+
+# The connection
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows to http and https alone; urllib's own would follow to ftp as well."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        if urlsplit(newurl).scheme not in ("http", "https"):
+            raise urllib.error.HTTPError(newurl, code, f"and sends us to {newurl}, which is no http address", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """One that knows http and https alone, with the system's proxies: no file:, no ftp:, no data:."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler, _Redirects,
+        urllib.request.HTTPErrorProcessor, urllib.request.HTTPDefaultErrorHandler,
+    ):  # fmt: skip
+        opener.add_handler(handler())
+    return opener
+
+
+_OPENER = _opener()
+
+
+# The member of a tar
+
+
+def _unpacked(member: Member, archive: Path) -> Path:
+    """The wanted file beside its verified archive; nothing else of the archive reaches the disk."""
+    content = _content(member, archive)
+    path = archive.with_name(member.file)
+    try:
+        if not path.exists() or path.read_bytes() != content:
+            with _alone(path.parent), replacing(path) as temporary:
+                temporary.write_bytes(content)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
+def _content(member: Member, archive: Path) -> bytes:
+    """The member's bytes, at most `member.most` whatever the archive declares."""
+    try:
+        with tarfile.open(archive, "r:*") as tar:
+            wanted = (info for info in tar if info.name.removeprefix("./") == member.file and info.isreg())
+            if (info := next(wanted, None)) and info.size <= member.most and (file := tar.extractfile(info)):
+                return file.read(member.most)
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise CheckpointError(f"{archive} is no tar that can be read ({error}): it is not the published one.") from error
+    raise CheckpointError(
+        f"{archive} holds no file {member.file} of at most {member.most:,} bytes: it is not the published one."
+    )
