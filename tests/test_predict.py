@@ -94,6 +94,16 @@ def test_the_true_class_of_a_folder_in_another_spelling(classifier: Classifier, 
     assert {one.true for one in predict(spelled, expand([str(tmp_path)]))} == set(names[:2])
 
 
+def test_the_largest_picture_is_set_by_max_pixels(classifier: Classifier, tmp_path: Path) -> None:
+    draw((1, 2, 3), 0, (30, 20)).save(tmp_path / "a.png")
+    (read,) = predict(classifier, [str(tmp_path / "a.png")], max_pixels=600)
+    (refused,) = predict(classifier, [str(tmp_path / "a.png")], max_pixels=599)
+    assert read.top
+    assert refused.error == ("30 x 20 are more than 599 pixels: refused as a decompression bomb (--max-pixels sets the limit)")
+    with pytest.raises(SourceError, match=r"max_pixels \(=0\) must be a whole number, at least 1\.$"):
+        predict(classifier, ["a.png"], max_pixels=0)
+
+
 def test_top_is_at_most_the_classes(classifier: Classifier, tmp_path: Path) -> None:
     draw((1, 2, 3), 1).save(tmp_path / "x.png")
     assert [len(next(predict(classifier, [str(tmp_path / "x.png")], top=top)).top) for top in (1, 2, 9)] == [1, 2, 3]

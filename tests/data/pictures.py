@@ -89,7 +89,7 @@ def tiff(
     """A TIFF of one strip a page, or one strip a plane for (C, H, W) samples with tag 284 = 2.
 
     Tags that are not given: sides, 1 sample or as many as there are, 8 bits or as many as the samples have, black is zero or
-    RGB. Values are written as LONG, those of tags 258, 339 and 530 as SHORT.
+    RGB; an empty value leaves a tag out. Values are written as LONG, those of tags 258, 339 and 530 as SHORT.
     """
     short = order + "H"
     out = bytearray({"<": b"II", ">": b"MM"}[order] + struct.pack(short, 42) + bytes(4))
@@ -110,6 +110,7 @@ def tiff(
             262: 2 if channels > 2 else 1, 273: tuple(offsets), 277: channels, 278: height,
             279: tuple(map(len, contents)),
         } | given  # fmt: skip
+        tags = {tag: value for tag, value in tags.items() if value != ()}
         entries, beside = [], bytearray()
         start = len(out)
         for tag, value in sorted(tags.items()):

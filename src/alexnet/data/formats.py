@@ -256,7 +256,7 @@ def _subfile(image: TiffImageFile) -> int:
 def _plane(args: Any, prefix: bytes) -> tuple[Any, ...]:
     """Arguments of Pillow's raw decoder for a plane of 16 bits a sample, which it takes for 8."""
     band, stride, direction = args
-    return f"{band};16{'L' if prefix == b'II' else 'B'}", 2 * stride if stride else 0, direction
+    return f"{band};16{'L' if prefix == b'II' else 'B'}", stride, direction
 
 
 def _grey_tiff(image: TiffImageFile, bits: int) -> Image.Image:
@@ -329,6 +329,9 @@ def _read_heif(data: bytes, max_pixels: int) -> Picture:
     main = file[file.primary_index]
     width, height = main.size
     _check(width, height, max_pixels)
+    if main.mode not in ("RGB", "RGBA", "RGBa") and main.info["bit_depth"] > 8:
+        # Where its header is wrong by a bit, pi-heif 1.4 writes beyond its memory.
+        raise Unreadable("a grey HEIC picture of more than 8 bits, which is not decoded: save it as PNG")
     pixels = main.data  # decodes; only then are size and mode certain
     image = Image.frombytes(main.mode, main.size, pixels, "raw", main.mode, main.stride)
     return Picture(image, profile=_info(main, "icc_profile"))
