@@ -1,12 +1,14 @@
-"""A file's bytes to a picture whose pixels mean what they should: format by format, refused where that is not certain.
+"""A file's bytes to a picture whose pixels mean what they should, format by format.
 
-Pillow decodes (pi-heif decodes HEIC). It reads pixels of some kinds otherwise than their formats say, without a word: 16-bit
-TIFFs that are white at zero or have a plane for each colour, transparent colours of PNGs of other than 8 bits, BMPs whose alpha
-nobody filled in. Those are put right here; kinds without a defined white are refused. What a file says beside its pixels is in
-`metadata`.
+Pillow decodes, and pi-heif decodes HEIC. Pillow misreads some kinds without a word: 16-bit TIFFs
+that are white at zero or have a plane for each colour, transparent colours of PNGs of other than
+8 bits, BMPs whose alpha nobody filled in. Those are put right here. Kinds whose white is not
+defined, or that Pillow decodes wrongly for good, are refused. What a file says beside its pixels is
+in `metadata`.
 
-The limit of pixels counts what has to be in memory. A JPEG is decoded at 1/2, 1/4 or 1/8 of its sides straight from its
-coefficients, so one of 400 megapixels needs no more memory than another of 6, unless it comes in several scans.
+The limit of pixels counts what has to be in memory. A JPEG is decoded at 1/2, 1/4 or 1/8 of its
+sides straight from its coefficients, so one of 400 megapixels needs no more memory than another
+of 6, unless it comes in several scans.
 """
 
 import io
@@ -31,7 +33,7 @@ from alexnet.data import metadata
 from alexnet.data.limits import MAX_FRAMES, MAX_JPEG_PIXELS, MAX_PIXELS, MAX_SCANS
 
 Image.init()
-#: Pillow's formats that are decoded. Others that it knows would start programs (EPS) or are no photographs.
+#: Pillow's formats that are decoded. Others would start programs (EPS) or are not for photographs.
 BY_PILLOW = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM") if name in Image.OPEN)
 #: Formats that are read.
 FORMATS = (*BY_PILLOW, "HEIF")
@@ -70,12 +72,12 @@ def read(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
 
     Args:
         data: the file's bytes.
-        size: a JPEG is decoded at the smallest scale at which both of its sides have that many pixels.
+        size: a JPEG is decoded at the smallest scale at which both sides have that many pixels.
         max_pixels: a picture that takes more in memory is refused.
 
     Raises:
-        Unreadable: empty, not an image, damaged, too large, or of a kind whose pixels have no certain meaning. Pixels that
-            are damaged may raise Pillow's errors later, on decoding.
+        Unreadable: empty, not an image, damaged, too large, or of a kind whose pixels have no certain
+            meaning. Pixels that are damaged may raise Pillow's errors later, on decoding.
     """
     if not data:
         raise Unreadable("empty file")
@@ -182,8 +184,8 @@ def _transparent_level_of_16_bits(image: Image.Image, transparent: int) -> Image
 
 
 def _transparent_colour_of_48_bits(image: Image.Image, transparent: tuple[int, ...], data: bytes) -> Image.Image:
-    """Pillow keeps the high bytes. The low ones, which decide which pixels are transparent too, come by reading the pixels in
-    the other byte order."""
+    """Pillow keeps the high bytes. The low ones count too for what is transparent: they come by
+    reading the pixels in the other byte order."""
     low = PngImageFile(io.BytesIO(data))
     low.tile = [tile._replace(args="RGB;16L") for tile in low.tile]
     equal = [_equal(image, band, level >> 8) for band, level in enumerate(transparent)]
@@ -223,7 +225,7 @@ def _check_tiff(image: TiffImageFile) -> None:
     if image.mode == "YCbCr" and subsampling != (1, 1):
         raise Unreadable("an uncompressed TIFF with colour at lower resolution, which Pillow does not decode: save it as RGB")
     if _is_planar(image):
-        # Without compression Pillow has a raw mode for each plane, but not for those of CMYK with 16 bits.
+        # Without compression Pillow needs a raw mode for each plane; 16-bit CMYK has none.
         planes = set() if image.use_load_libtiff else {(tile.args or " ")[0] for tile in image.tile}
         bits = image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0]
         if image.mode not in ("RGB", "RGBA", "CMYK") or not planes <= set("RGBA" if bits == 16 else "RGBACMYK"):
@@ -282,7 +284,7 @@ def _read_ppm(data: bytes, max_pixels: int) -> Picture:
 
 
 def _read_bmp(data: bytes, max_pixels: int) -> Picture:
-    """An alpha of zero everywhere is one that nobody filled in: browsers and OpenCV show such a picture."""
+    """An alpha of zero everywhere is not meant: browsers and OpenCV show such a picture."""
     image: Image.Image = BmpImageFile(io.BytesIO(data))
     _check(*image.size, max_pixels)
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
@@ -319,8 +321,8 @@ def _read_avif(data: bytes, max_pixels: int) -> Picture:
 
 
 def _read_heif(data: bytes, max_pixels: int) -> Picture:
-    """The picture that the file names as its main one. The decoder turns it upright itself: EXIF's orientation says the same
-    once more."""
+    """The picture that the file names as its main one. The decoder turns it upright itself, so
+    EXIF's orientation, which says the same, is not applied again."""
     try:
         import pi_heif
     except ImportError:

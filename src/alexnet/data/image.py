@@ -21,7 +21,7 @@ from alexnet.data.limits import MAX_PIXELS
 __all__ = ["FORMATS", "MAX_PIXELS", "Resize", "Unreadable", "decode", "encode", "planes", "record_bytes"]
 
 Resize = Literal["short-side", "squash"]
-#: Pixels that are converted at a time, so that a large picture is in memory twice only: as Pillow's, and as the result.
+#: Pixels that are converted at a time: a large picture is in memory as Pillow's and as the result only.
 BAND = 1 << 22
 
 
@@ -39,8 +39,8 @@ def encode(
         picture: a file's bytes in one of `FORMATS`, or (H, W) grey levels.
         size: S, side of the stored square, even.
         resize: scale the short side to S and keep the centre square, or squash the whole picture.
-        max_pixels: a file that takes more pixels of memory is refused; a JPEG takes those that its decoder gives out, which
-            shrinks by up to 8.
+        max_pixels: a file that takes more pixels of memory is refused; a JPEG takes those that its
+            decoder gives out, which shrinks by up to 8.
 
     Returns:
         (S * S * 3 / 2,) uint8: planes Y (S, S), U and V (S / 2, S / 2).
@@ -84,7 +84,7 @@ def planes(records: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[A
 
 
 def _pixels(picture: formats.Picture, resize: Resize) -> NDArray[np.uint8]:
-    """(H, W, 3) YCbCr, or (H, W, 4) CMYK that comes with a profile: the part of a picture that becomes the square."""
+    """The part that becomes the square: (H, W, 3) YCbCr, or (H, W, 4) CMYK that has a profile."""
     image = picture.image
     image.load()
     (width, height), side = image.size, min(image.size)

@@ -27,7 +27,8 @@ _START_OF_SCAN, _APP0, _APP14, _APP15, _COMMENT = 0xDA, 0xE0, 0xEE, 0xEF, 0xFE
 _BARE = (0x00, 0x01, *range(0xD0, 0xD9))
 #: PNG chunks that decoding needs and that are not marked as critical.
 _PNG_PIXELS = (b"tRNS",)
-#: An item of an AVIF or HEIC file that is no picture or part of one: `infe`, version, flags, number, protection, then its type.
+#: An item of an AVIF or HEIC file that is not a picture or a part of one: `infe`, version, flags,
+#: number, protection, then its type.
 _NO_PICTURE = re.compile(
     rb"(infe(?:\x02.{3}.{2}|\x03.{3}.{4}).{2})(?!av01|hvc1|hev1|lhv1|avc1|jpeg|j2k1|vvc1|unci|mski|grid|iden|iovl|tmap).{4}",
     re.DOTALL,
@@ -43,8 +44,8 @@ class Parts:
         exif: a TIFF block, with or without the prefix `Exif`.
         xmp: an XML text.
         profile: an ICC profile.
-        multiscan: a JPEG in several scans (progressive, or one for each component), of which the decoder keeps all
-            coefficients in memory: 2 bytes for each sample of the whole picture.
+        multiscan: a JPEG in several scans (progressive, or one for each component). Its decoder keeps
+            all coefficients in memory: 2 bytes for each sample of the whole picture.
     """
 
     pixels: bytes
@@ -55,7 +56,7 @@ class Parts:
 
 
 def orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """EXIF orientation 1-8: how the stored picture has to be turned; 1 (upright) where neither block says it."""
+    """EXIF orientation 1-8, how the stored picture has to be turned; 1 (upright) if neither says."""
     found = _exif_orientation(exif)
     if found is None and (match := _XMP_ORIENTATION.search(xmp)):
         found = int(match[1])
@@ -84,10 +85,11 @@ def _exif_orientation(exif: bytes) -> int | None:
 
 
 def jpeg(data: bytes) -> Parts:
-    """Cut a JPEG: application data and comments out, but for JFIF's and Adobe's, which say what the colours are.
+    """Take application data and comments out of a JPEG.
 
-    So a second picture (MPO), a thumbnail and damaged blocks are out of the decoder's sight. A header that cannot be followed
-    to its end stays as it is, for the decoder to refuse.
+    JFIF's and Adobe's stay, which say what the colours are. A second picture (MPO), a thumbnail and
+    damaged blocks never reach the decoder. A header that cannot be followed to its end stays as it
+    is, for the decoder to refuse.
     """
     view, kept, dropped = memoryview(data), [memoryview(data)[:2]], False
     blocks: dict[bytes, list[bytes]] = {_EXIF_PREFIX: [], _XMP_PREFIX: [], _ICC_PREFIX: []}
@@ -140,10 +142,11 @@ def _joined_profile(blocks: list[bytes]) -> bytes:
 
 
 def png(data: bytes) -> Parts:
-    """Cut a PNG: its ancillary chunks out, but for transparency. What has no end stays, for the decoder to refuse.
+    """Take all ancillary chunks but transparency out of a PNG.
 
-    Texts (which unpack to a thousand times their size), wrong checksums of them and an animation's further pictures are so out
-    of the decoder's sight. Of a block that is there several times the last one counts.
+    Texts (which unpack to a thousand times their size), their wrong checksums and an animation's
+    further pictures never reach the decoder. Of a block that is there several times the last one
+    counts. A chunk that is cut off stays, for the decoder to refuse.
     """
     view, kept, position = memoryview(data), [memoryview(data)[:8]], 8
     found: dict[str, bytes] = {}
@@ -196,9 +199,10 @@ def _unpacked(data: bytes) -> bytes:
 
 
 def without_items(data: bytes) -> bytes:
-    """An AVIF or HEIC file without EXIF, XMP and items of unknown types: renamed to "free", so that nothing changes its place.
+    """An AVIF or HEIC file without EXIF, XMP and items of unknown types: their type becomes "free".
 
-    The orientation of such a file is the container's. EXIF says the same once more, and a damaged block costs the picture: in
-    AVIF by an error, in HEIC, where a type is not ASCII, by a crash of the decoder (seen with pi-heif 1.4).
+    The orientation of such a file is the container's. EXIF says the same once more, and a damaged
+    block costs the picture: in AVIF by an error, in HEIC, if a type is not ASCII, by a crash of the
+    decoder (seen with pi-heif 1.4).
     """
     return _NO_PICTURE.sub(rb"\1free", data)
