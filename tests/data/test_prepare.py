@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from alexnet.data.image import encode, planes, record_bytes
 from alexnet.data.prepare import prepare
 from alexnet.data.statistics import Sums
 from alexnet.data.store import Store
-from alexnet.data.workers import Workers
+from alexnet.data.workers import WorkerDied, Workers
 from alexnet.errors import SourceError, StoreError
 
 Photos = Callable[..., Path]
@@ -483,7 +482,7 @@ def test_a_process_that_dies_is_reported_and_what_is_written_kept(
 ) -> None:
     def dying(_: Workers, function: Any, jobs: Any) -> Iterator[writer.Encoded]:
         yield next(map(function, jobs))
-        raise BrokenProcessPool("A child process terminated abruptly")
+        raise WorkerDied("a process ended without an answer")
 
     with monkeypatch.context() as patch:
         patch.setattr(Workers, "each", dying)

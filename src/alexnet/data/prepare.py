@@ -6,7 +6,6 @@ that line; the same command cuts it off and goes on, and the store ends with the
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from numbers import Integral
@@ -24,7 +23,7 @@ from alexnet.data.image import MAX_PIXELS, Resize, Unreadable, encode, record_by
 from alexnet.data.sources import Item
 from alexnet.data.statistics import Sums
 from alexnet.data.store import BLOCK, Store, sha256
-from alexnet.data.workers import Workers, check_workers, open_workers, sigterm_as_ctrl_c
+from alexnet.data.workers import WorkerDied, Workers, check_workers, open_workers, sigterm_as_ctrl_c
 from alexnet.data.writer import Encoded, Writer, check_free
 from alexnet.errors import FULL_DISK, SourceError, StoreError
 
@@ -160,7 +159,7 @@ def _without_tracebacks(store: Path) -> Iterator[None]:
             f"no space left for {store} ({error.strerror}). What is written is kept: free some space and run the same "
             "command again."
         ) from error
-    except BrokenProcessPool as error:
+    except WorkerDied as error:
         raise StoreError(
             "a decoding process died, perhaps for lack of memory. What is written is kept: run the same command again, "
             "with fewer --workers."

@@ -1,7 +1,9 @@
 """Processes that read and decode ahead of the one that writes.
 
-Ctrl-C and SIGTERM are answered by the parent alone, which ends its workers. A parent that is killed ends them too: each waits
-for that in a thread.
+Each process has a pipe of its own, and a thread here that waits for its answers. So one that dies, for lack of memory say, is
+the end of its pipe and an error at once. (In `concurrent.futures.ProcessPoolExecutor` all share one pipe: half an answer of a
+dead process keeps the others, and the parent, waiting for ever.) Ctrl-C and SIGTERM are answered by the parent alone, which
+ends its processes; when it is killed, their pipes end.
 """
 
 import multiprocessing
@@ -9,12 +11,14 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 from types import FrameType
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from alexnet.errors import StoreError
 
@@ -24,10 +28,12 @@ Answer = TypeVar("Answer")
 CORES = os.cpu_count() or 1
 #: More processes than this wait for cores and take memory: 0.2 GB each.
 MOST = max(8, 4 * CORES)
-#: Seconds that a worker lives on after SIGTERM.
-PATIENCE = 10.0
 #: Below this many pictures, starting processes (they load PyTorch) takes longer than decoding.
 FEW = 500
+
+
+class WorkerDied(Exception):
+    """A process ended without an answer."""
 
 
 def check_workers(workers: int | None) -> None:
@@ -40,48 +46,111 @@ def check_workers(workers: int | None) -> None:
         raise StoreError(f"workers (={workers!r}) must be a whole number from 1 to {MOST}: this machine has {CORES} cores.")
 
 
-class Workers:
-    """Where jobs are done: in `count` processes, or in this one."""
+class Worker(NamedTuple):
+    """A process, and this side of its pipe."""
 
-    def __init__(self, executor: Executor | None, count: int) -> None:
-        self._executor, self._ahead = executor, 2 * count
+    process: BaseProcess
+    pipe: "Connection[Any, Any]"
+
+
+class Workers:
+    """Where jobs are done: in processes, or in this one if there are none."""
+
+    def __init__(self, workers: Sequence[Worker] = (), threads: ThreadPoolExecutor | None = None) -> None:
+        self._threads, self._ahead = threads, 2 * len(workers)
+        self._idle: SimpleQueue[Worker] = SimpleQueue()
+        for worker in workers:
+            self._idle.put(worker)
 
     def each(self, function: Callable[[Job], Answer], jobs: Iterable[Job]) -> Iterator[Answer]:
-        """`function` of each job, in order; a few are done ahead of the one that is asked for."""
-        if self._executor is None:
+        """`function` of each job, in order; a few are done ahead of the one that is asked for.
+
+        Raises:
+            WorkerDied: a process ended, killed by the system perhaps.
+        """
+        if self._threads is None:
             yield from map(function, jobs)
             return
         waiting: deque[Future[Answer]] = deque()
         for job in jobs:
-            waiting.append(self._executor.submit(function, job))
+            waiting.append(self._threads.submit(self._ask, function, job))
             if len(waiting) > self._ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
+    def _ask(self, function: Callable[[Job], Answer], job: Job) -> Answer:
+        worker = self._idle.get()  # there are as many threads as processes
+        try:
+            worker.pipe.send((function, job))
+            answer, error = worker.pipe.recv()
+        except (EOFError, OSError) as end:
+            raise WorkerDied(f"process {worker.process.pid} ended without an answer") from end
+        finally:
+            self._idle.put(worker)
+        if error is not None:
+            raise error
+        result: Answer = answer
+        return result
+
 
 @contextmanager
 def open_workers(workers: int | None, images: int) -> Iterator[Workers]:
     """As many processes as asked for; if None, one for each core, or this process where there are few images."""
-    workers = workers or (CORES if images >= FEW else 1)
-    if workers == 1:
-        yield Workers(None, 1)
+    count = workers or (CORES if images >= FEW else 1)
+    if count == 1:
+        yield Workers()
         return
-    # Forking from a process whose threads have started can hang; the fork server has none.
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    with _deaf():  # Ctrl-C reaches the whole group of processes; the parent alone shall answer, and not halfway through a start
-        if method == "forkserver":
-            from multiprocessing import forkserver  # not on every system
-
-            forkserver.ensure_running()
-        executor = ProcessPoolExecutor(workers, multiprocessing.get_context(method), initializer=_start)
-        for _ in range(workers):
-            executor.submit(os.getpid)  # each first task starts a worker
+    started: list[Worker] = []
+    threads = ThreadPoolExecutor(count)
     try:
-        yield Workers(executor, workers)
+        with _deaf():
+            _start(count, started)
+        yield Workers(started, threads)
     finally:
-        with _deaf():  # a second Ctrl-C must not leave the workers behind; they end with the blocks that they have in hand
-            executor.shutdown(wait=True, cancel_futures=True)
+        with _deaf():  # a second Ctrl-C must not leave processes behind
+            threads.shutdown(wait=False, cancel_futures=True)
+            for worker in started:
+                worker.process.kill()  # the threads that wait for them end with their pipes
+            for worker in started:
+                worker.process.join()
+            threads.shutdown(wait=True)
+            for worker in started:
+                worker.pipe.close()
+
+
+def _start(count: int, started: list[Worker]) -> None:
+    # Forking from a process whose threads have started can hang; the fork server has none.
+    methods = multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    for _ in range(count):
+        pipe, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        started.append(Worker(process, pipe))
+
+
+def _work(pipe: "Connection[Any, Any]") -> None:
+    """Answer jobs until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    torch.set_num_threads(1)
+    while True:
+        try:
+            function, job = pipe.recv()
+        except EOFError:
+            return
+        answer: tuple[Any, Exception | None]
+        try:
+            answer = function(job), None
+        except Exception as error:
+            answer = None, error
+        try:
+            pipe.send(answer)
+        except BrokenPipeError:  # the parent was killed
+            return
 
 
 @contextmanager
@@ -117,31 +186,3 @@ def _deaf() -> Iterator[None]:
         signal.signal(signal.SIGTERM, at_sigterm)
         if put_off:
             signal.raise_signal(signal.SIGTERM)
-
-
-def _start() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_late)
-    import torch
-
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_late(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
-    """A SIGTERM to the whole group: go on, as the parent has it too and will say when to end.
-
-    Ending here could leave half a result in the pipe that the parent reads, and it would wait for the rest for ever. Only if
-    the parent does not answer, as it lost another worker, this one ends by itself.
-    """
-    timer = threading.Timer(PATIENCE, os._exit, [1])
-    timer.daemon = True
-    timer.start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot say so; without this its workers would wait for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
