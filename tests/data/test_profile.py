@@ -26,9 +26,10 @@ from pictures import (
     textured,
 )
 from PIL import Image, ImageCms
+from PIL._util import DeferredError
 
 from alexnet.data import profile
-from alexnet.data.image import encode
+from alexnet.data.image import Unreadable, encode
 
 P3, ADOBE = rgb_profile(DISPLAY_P3, SRGB_CURVE), rgb_profile(ADOBE_RGB, 2.19921875)
 ITS_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -161,6 +162,16 @@ def test_a_profile_for_grey_does_not_reach_colour_without_any() -> None:
 def test_a_profile_for_rgb_does_not_reach_cmyk() -> None:
     picture = textured(40, 40).convert("CMYK")
     assert np.array_equal(encode(saved(picture, "JPEG", icc_profile=P3), 40), encode(saved(picture, "JPEG"), 40))
+
+
+def test_without_littlecms_a_profile_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageCms, "core", DeferredError(ImportError("no LittleCMS")))
+    profile.to_srgb.cache_clear()
+    with pytest.raises(
+        Unreadable, match=r"^a picture with a colour profile, for which this Pillow lacks LittleCMS: pip install"
+    ):
+        encode(saved(flat(RED), icc_profile=P3), 16)
+    assert encode(saved(flat(RED)), 16).any()
 
 
 def test_the_way_is_found_once() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from alexnet.data.formats import Unreadable
 from alexnet.data.limits import MAX_METADATA
 
 #: A profile that moves no colour by more levels is sRGB; each maker writes its curve a bit differently.
@@ -28,7 +29,11 @@ SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}
 
 @lru_cache(maxsize=16)
 def to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The way from pixels of a mode ("RGB", "L", "CMYK") to sRGB; None if nothing is to be done."""
+    """The way from pixels of a mode ("RGB", "L", "CMYK") to sRGB; None if nothing is to be done.
+
+    Raises:
+        Unreadable: this Pillow has no LittleCMS, so nobody can say what the colours are.
+    """
     if not 0 < len(profile) <= MAX_METADATA:
         return None
     try:
@@ -38,6 +43,10 @@ def to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         way = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
+    except ImportError:
+        raise Unreadable(
+            "a picture with a colour profile, for which this Pillow lacks LittleCMS: pip install --force-reinstall pillow"
+        ) from None
     return None if _changes_nothing(way, mode) else way
 
 
