@@ -118,11 +118,13 @@ def target(words: list[str]) -> Any:
     )
 
 
-def test_commands_of_the_readme_and_the_overview() -> None:
+def test_commands_of_the_docs_and_the_overview() -> None:
     """Their verbs, options, recipes and ablations exist."""
-    blocks = re.findall(r"```sh\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", root / "records/README.md", *(root / "docs").glob("*.md")]
+    blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)]
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("alexnet ")]
-    assert len(lines) > 20
+    assert len(lines) > 50
     shown = [line.example for group in (overview.BEGIN, *overview.GROUPS.values()) for line in group]
     for line in (*lines, *shown):
         words = shlex.split(line, comments=True)[1:]
