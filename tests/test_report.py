@@ -62,11 +62,11 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Six classes with odd names, five pictures each, two of them held out."""
     folder = tmp_path_factory.mktemp("odd")
     for number, name in enumerate(NAMES):
-        place = folder / "photos" / name
-        place.mkdir(parents=True)
         for index in range(5):
+            place = folder / "photos" / ("val" if index < 2 else "train") / name
+            place.mkdir(parents=True, exist_ok=True)
             draw((40 * number, 50, 200 - 30 * number), index + 10 * number).save(place / f"<b>{index}.png")
-    return prepare([folder / "photos"], folder / "store", size=72, hold_out=0.4)
+    return prepare([folder / "photos"], folder / "store", size=72)
 
 
 def trained(store: Store, variant: str = "paper") -> Trained:
