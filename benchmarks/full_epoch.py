@@ -20,8 +20,9 @@ from torch import Tensor
 from alexnet import paper
 from alexnet.bench import LR, STORED, noise, preprocessing_of
 from alexnet.data import feed as feeding
-from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.augment import Augmentation
 from alexnet.data.loader import Loader
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
 from alexnet.errors import RecipeError
 from alexnet.model import AlexNet

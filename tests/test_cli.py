@@ -16,7 +16,7 @@ from PIL import Image
 
 from alexnet import AlexNet, engines
 from alexnet.cli import main
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.variants import get
 from alexnet.weights import native

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from alexnet import AlexNet, engines
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import evaluate_classifier

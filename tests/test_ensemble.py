@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from alexnet import AlexNet, engines
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.engines import Classifier
 from alexnet.ensemble import evaluate_average, fit_coefficients

@@ -12,16 +12,16 @@ from torch import nn
 
 from alexnet import AlexNet, engines
 from alexnet.cli import main
-from alexnet.data.augment import Preprocessing
 from alexnet.data.feed import kept
 from alexnet.data.prepare import prepare
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, outputs_of, probabilities
+from alexnet.published import imagenet
 from alexnet.variants import get
 from alexnet.weights.native import Trained
-from alexnet.weights.published import imagenet
 from conftest import write_photos
 
 CLASSES = tuple("abcdefg")

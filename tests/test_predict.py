@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from alexnet import AlexNet, engines
-from alexnet.data.augment import Preprocessing
 from alexnet.data.prepare import prepare
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.engines import Classifier
 from alexnet.errors import SourceError

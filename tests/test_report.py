@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from alexnet import AlexNet, engines, report
-from alexnet.data.augment import Preprocessing
 from alexnet.data.prepare import prepare
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, evaluate_classifier

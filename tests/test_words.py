@@ -14,7 +14,7 @@ import pytest
 import alexnet
 from alexnet.cli import VERBS, main, overview
 from alexnet.cli.dispatch import ABLATE, RECIPE_VERBS
-from alexnet.cli.exchange import WEIGHTS
+from alexnet.cli.weights import WEIGHTS
 from alexnet.cli.words import check_options, options
 from alexnet.study.ablations import ABLATIONS
 from alexnet.train.recipes import RECIPES

@@ -27,9 +27,10 @@ from alexnet import arithmetic, engines
 from alexnet.arithmetic import LRN, Op
 from alexnet.console import say
 from alexnet.data import feed as feeding
-from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.augment import Augmentation
 from alexnet.data.image import record_bytes
 from alexnet.data.loader import AUGMENT, Loader, stream
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD

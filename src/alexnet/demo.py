@@ -26,12 +26,12 @@ from alexnet.errors import Interrupted, SourceError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.files import replacing
 from alexnet.model import AlexNet
+from alexnet.published.registry import cache_folder
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import RESULT
 from alexnet.train.run import CONFIG
-from alexnet.weights.published.registry import cache_folder
 
 DEBIAN_PACKAGE, DEBIAN_FOLDER = "dataset-fashion-mnist", Path("usr/share/datasets/fashion-mnist")
 CANONICAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from alexnet import kernels
 from alexnet.console import say
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.files import as_path
 from alexnet.fused import Fused, unknown

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.console import Meter
-from alexnet.data.augment import Views
 from alexnet.data.loader import in_order
+from alexnet.data.preprocessing import Views
 from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier

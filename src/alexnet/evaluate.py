@@ -17,13 +17,13 @@ from torch import Tensor
 
 from alexnet import intervals
 from alexnet.console import Meter
-from alexnet.data.augment import Preprocessing, Views
 from alexnet.data.loader import Batch, in_order
+from alexnet.data.preprocessing import Preprocessing, Views
 from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier, Network
 from alexnet.errors import CheckpointError
-from alexnet.weights.published import imagenet
+from alexnet.published import imagenet
 
 BATCH_SIZE = 128
 

@@ -16,8 +16,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from alexnet import engines
-from alexnet.data.augment import Views
 from alexnet.data.image import Unreadable, encode
+from alexnet.data.preprocessing import Views
 from alexnet.data.sources import read_picture
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError, SourceError

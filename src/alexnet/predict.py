@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from alexnet import engines
 from alexnet.console import say
-from alexnet.data.augment import Views
 from alexnet.data.image import MAX_PIXELS, Unreadable, encode
+from alexnet.data.preprocessing import Views
 from alexnet.data.sources import IMAGE_ENDINGS, LeftOut, class_name, read_picture, walk
 from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
 from alexnet.engines import Classifier

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet.data.augment import Preprocessing
 from alexnet.data.loader import Loader
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
 from alexnet.weights.formats import onnx_graph

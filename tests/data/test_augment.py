@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.augment import Augmentation
 from alexnet.data.image import decode
 from alexnet.data.loader import stream
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.variants import get
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from alexnet.data import feed as feeding
-from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.augment import Augmentation
 from alexnet.data.feed import GIB, Plan, choose, host_memory, open_feed
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError
 from alexnet.train.steps.fused import step_bytes

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alexnet.data import prepare as prepare_module
-from alexnet.data.augment import Preprocessing
 from alexnet.data.image import decode, planes, record_bytes
 from alexnet.data.prepare import prepare
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.statistics import BITS, Sums
 from alexnet.data.store import Store
 from alexnet.errors import StoreError

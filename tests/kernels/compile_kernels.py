@@ -19,7 +19,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from alexnet.kernels.gpu import augment, bias_relu, convolve, cross_entropy, dropout, relu_lrn_pool, sgd
+from alexnet.kernels.gpu import augment, bias_relu, convolve, cross_entropy_topk, relu_dropout, relu_lrn_pool, sgd_step
 
 CAPABILITIES = (80, 90)
 
@@ -69,17 +69,17 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     tile = {"CHANNELS": 384, "C": bias_relu.C}
     yield "bias_relu forward", bias_relu._forward, maps, tile
     yield "bias_relu backward", bias_relu._backward, maps, tile
-    units, scalars = {"UNITS": dropout.UNITS}, {"rate": "fp32", "scale": "fp32"}
-    yield "dropout forward", dropout._forward, {"x_ptr": "*bf16", "y_ptr": "*bf16", "seed_ptr": "*i64", **scalars}, units
-    yield "dropout backward", dropout._backward, dict.fromkeys(("g_ptr", "y_ptr", "dx_ptr"), "*bf16") | scalars, units
+    units, scalars = {"UNITS": relu_dropout.UNITS}, {"rate": "fp32", "scale": "fp32"}
+    yield "dropout forward", relu_dropout._forward, {"x_ptr": "*bf16", "y_ptr": "*bf16", "seed_ptr": "*i64", **scalars}, units
+    yield "dropout backward", relu_dropout._backward, dict.fromkeys(("g_ptr", "y_ptr", "dx_ptr"), "*bf16") | scalars, units
     rows = {"logits_ptr": "*fp32", "labels_ptr": "*i64", "rows_ptr": "*fp32", "gradient_ptr": "*fp32"}
     rows |= {"one_over_n": "fp32", "smoothing": "fp32"}
-    yield "cross_entropy", cross_entropy._cross_entropy, rows, {"CLASSES": 1024}
+    yield "cross_entropy", cross_entropy_topk._cross_entropy, rows, {"CLASSES": 1024}
     layers = 4
     tensors: dict[str, Any] = {"lr_ptr": "*fp32", "momentum": "fp32", "sizes": ("i32",) * layers, "decays": ("fp32",) * layers}
     tensors |= {"weights": ("*fp32",) * layers, "velocities": ("*fp32",) * layers}
     tensors |= {"gradients": ("*bf16",) * layers, "copies": ("*bf16",) * layers}
-    yield "sgd", sgd._step, tensors, {"T": layers, "COPY": True, "NESTEROV": True}
+    yield "sgd", sgd_step._step, tensors, {"T": layers, "COPY": True, "NESTEROV": True}
     yield from conv2()
 
 

@@ -63,7 +63,7 @@ def test_augment(padding: tuple[int, int] | None, device: torch.device, monkeypa
 
 
 def test_update(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alexnet.kernels.gpu import sgd as module
+    from alexnet.kernels.gpu import sgd_step as module
 
     for _ in each(module, monkeypatch, _step="CONFIGS"):
         test_sgd.test_kernel(True, True, torch.bfloat16, device)

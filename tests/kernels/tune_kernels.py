@@ -41,11 +41,11 @@ class Driver:
 
 
 tiles.measure = measure
-from alexnet.kernels.gpu import augment, bias_relu, relu_lrn_pool, sgd  # noqa: E402
+from alexnet.kernels.gpu import augment, bias_relu, relu_lrn_pool, sgd_step  # noqa: E402
 
 KERNELS = {
     "augment": augment._augment, "bias_relu": bias_relu._forward, "bias_relu backward": bias_relu._backward,
-    "relu_lrn_pool": relu_lrn_pool._forward, "relu_lrn_pool backward": relu_lrn_pool._backward, "sgd": sgd._step,
+    "relu_lrn_pool": relu_lrn_pool._forward, "relu_lrn_pool backward": relu_lrn_pool._backward, "sgd": sgd_step._step,
 }  # fmt: skip
 
 
@@ -56,13 +56,13 @@ def stand_in(kernel: Any) -> None:
 
 def watch(weights: torch.Tensor) -> None:
     """Count the updates of `weights`."""
-    run = sgd._step.fn.run
+    run = sgd_step._step.fn.run
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         updates.extend(w for w in args[0] if w is weights)
         return run(*args, **kwargs)
 
-    sgd._step.fn.run = counted
+    sgd_step._step.fn.run = counted
 
 
 def launch(weights: torch.Tensor) -> None:
@@ -76,7 +76,7 @@ def launch(weights: torch.Tensor) -> None:
         zeros, threes = torch.zeros(n, dtype=torch.int64, device=device), torch.zeros(3, device=device)
         colour, mean = torch.zeros(n, 3, device=device), torch.zeros(3, 1, 1, device=device)
         augment.augment(records, zeros, zeros, zeros.bool(), colour, mean, threes, 67, False)
-        sgd.sgd_step([weights], [weights.clone()], [weights.clone()], [], torch.zeros(1, device=device), [0.0], 0.9)
+        sgd_step.sgd_step([weights], [weights.clone()], [weights.clone()], [], torch.zeros(1, device=device), [0.0], 0.9)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import torch
 from stopping import stop_after
 
 from alexnet import AlexNet, engines, variants
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.ensemble import evaluate_average
 from alexnet.errors import Interrupted, RecipeError, TrainingError

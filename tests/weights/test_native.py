@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from alexnet import AlexNet, engines
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.export import export
 from alexnet.variants import get

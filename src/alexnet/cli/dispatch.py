@@ -14,15 +14,21 @@ from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes
 
 from alexnet import __version__
 from alexnet.cli import overview
+from alexnet.cli.ablate import Ablating, ablate
+from alexnet.cli.bench import bench
+from alexnet.cli.compare import compare
+from alexnet.cli.demo import demo
+from alexnet.cli.doctor import Examination, doctor
 from alexnet.cli.evaluate import evaluate
-from alexnet.cli.exchange import WEIGHTS, export, weights
+from alexnet.cli.export import export
 from alexnet.cli.filters import filters
-from alexnet.cli.network import compare, summary
 from alexnet.cli.predict import predict
+from alexnet.cli.prepare import prepare
 from alexnet.cli.report import report
-from alexnet.cli.speed import bench
-from alexnet.cli.stores import prepare, verify
-from alexnet.cli.training import Ablating, Examination, Training, ablate, begun, demo, doctor, train
+from alexnet.cli.summary import summary
+from alexnet.cli.train import Training, begun, train
+from alexnet.cli.verify import verify
+from alexnet.cli.weights import WEIGHTS, weights
 from alexnet.cli.words import HELP, check_options
 from alexnet.errors import RecipeError, nearest
 from alexnet.study import ablations

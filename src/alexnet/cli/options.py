@@ -1,6 +1,21 @@
 """What several verbs take: the types of their options, which name no module that loads PyTorch."""
 
-from typing import Literal
+from inspect import getdoc
+from typing import Annotated, Any, Literal, Union
+
+from tyro.conf import subcommand
+
+from alexnet.train.recipes import RECIPES
 
 #: As in `alexnet.engines`.
 Engine = Literal["auto", "openvino", "onnxruntime", "torch"]
+
+
+def for_each_recipe(command: Any, **values: Any) -> Any:
+    """One subcommand for each recipe, with that recipe's values as defaults."""
+    return Union[  # noqa: UP007 - built from a table
+        tuple(
+            Annotated[command, subcommand(name, default=command(recipe=make(), **values), description=getdoc(make))]
+            for name, make in RECIPES.items()
+        )
+    ]

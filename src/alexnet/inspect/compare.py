@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.augment import Preprocessing
 from alexnet.data.image import encode
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.model import AlexNet
 from alexnet.variants import Variant, get

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from alexnet.console import Meter, say
-from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.augment import Augmentation
 from alexnet.data.loader import INIT, Loader, stream
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.resample import resampled
 from alexnet.data.store import Store
 from alexnet.errors import FULL_DISK, AlexNetError, CheckpointError, Interrupted, RecipeError, TrainingError

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.arithmetic import Conv
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
 from alexnet.errors import RecipeError
 from alexnet.model import AlexNet

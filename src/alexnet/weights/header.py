@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 import torch
 
 from alexnet import schema
-from alexnet.data.augment import Preprocessing
 from alexnet.data.image import Resize
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.schema import Range
 from alexnet.variants import Variant, get

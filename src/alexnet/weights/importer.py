@@ -15,17 +15,17 @@ from typing import NamedTuple
 import torch
 
 from alexnet import paper
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.files import as_path, expect_kind
 from alexnet.model import AlexNet
+from alexnet.published import imagenet
 from alexnet.text import read_names
 from alexnet.variants import Variant, named
 from alexnet.weights import check, native
 from alexnet.weights.formats import caffe_read, npy, onnx_read, torchvision
 from alexnet.weights.match import PARAMETERS, Foreign, check_finite, fit
 from alexnet.weights.native import Trained
-from alexnet.weights.published import imagenet
 
 #: RGB, 0-255. Caffe's mean image averaged over its pixels; torchvision's transforms.Normalize times 255.
 CAFFE_MEAN = (122.67892, 116.66877, 104.00699)

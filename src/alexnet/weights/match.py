@@ -20,7 +20,7 @@ from torch import Tensor
 
 from alexnet import paper
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, SpatialNorm
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.files import open_regular
 from alexnet.variants import LAYER_NAMES, Step, Variant, get, named

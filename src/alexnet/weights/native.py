@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.files import as_path, expect_kind, writing_weights
 from alexnet.model import AlexNet

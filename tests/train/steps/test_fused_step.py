@@ -10,9 +10,10 @@ from torch import Tensor
 
 from alexnet.arithmetic import Dropout
 from alexnet.data import feed as feeding
-from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.augment import Augmentation
 from alexnet.data.feed import Plan
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD

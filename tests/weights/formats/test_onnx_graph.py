@@ -16,8 +16,8 @@ from torch import Tensor
 
 from alexnet import AlexNet, engines
 from alexnet.arithmetic import LRN, Dropout
-from alexnet.data.augment import Preprocessing
 from alexnet.data.image import encode
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.variants import get, named
 from alexnet.weights.formats import onnx_graph

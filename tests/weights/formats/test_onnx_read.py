@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from alexnet import AlexNet
 from alexnet.arithmetic import LRN, Dropout
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.variants import get, named
 from alexnet.weights import importer

@@ -23,8 +23,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.augment import Augmentation
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
 from alexnet.train.health.watch import (
     ALIKE,

@@ -24,9 +24,10 @@ from alexnet import kernels
 from alexnet.arithmetic import FLOAT_BYTES, Dropout, Layer
 from alexnet.console import say
 from alexnet.data import feed as feeding
-from alexnet.data.augment import Augmentation, Preprocessing
+from alexnet.data.augment import Augmentation
 from alexnet.data.feed import Plan, Resident, Row, Streamed
 from alexnet.data.loader import Batch, Loader
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
 from alexnet.engines import Network, eager, trusted
 from alexnet.errors import TrainingError

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.arithmetic import LRN, Conv, Linear, MaxPool, Op, ReLU, output_size
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.variants import LAYER_NAMES, POOL_NAMES
 from alexnet.weights.formats import wire

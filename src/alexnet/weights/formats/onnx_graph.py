@@ -36,7 +36,7 @@ from torch import Tensor
 
 from alexnet import __version__, schema
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, ReLU, SpatialNorm, Tanh
-from alexnet.data.augment import Preprocessing
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.schema import Range
 from alexnet.variants import Variant

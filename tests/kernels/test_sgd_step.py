@@ -50,7 +50,7 @@ def parameters(dtype: torch.dtype, device: torch.device) -> dict[str, list[Tenso
 @pytest.mark.parametrize("with_copies", [False, True])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_kernel(nesterov: bool, with_copies: bool, dtype: torch.dtype, device: torch.device) -> None:
-    from alexnet.kernels.gpu.sgd import sgd_step
+    from alexnet.kernels.gpu.sgd_step import sgd_step
 
     found = parameters(dtype, device)
     if not with_copies:
@@ -66,7 +66,7 @@ def test_kernel(nesterov: bool, with_copies: bool, dtype: torch.dtype, device: t
 
 def test_tensors_in_different_orders(device: torch.device) -> None:
     """A gradient that lies otherwise in memory than its weight is still the right one."""
-    from alexnet.kernels.gpu.sgd import sgd_step
+    from alexnet.kernels.gpu.sgd_step import sgd_step
 
     found = parameters(torch.float32, device)
     found["gradients"][0] = found["gradients"][0].contiguous()
@@ -79,7 +79,7 @@ def test_tensors_in_different_orders(device: torch.device) -> None:
 
 
 def test_kernel_at_full_size(gpu: torch.device) -> None:
-    from alexnet.kernels.gpu.sgd import sgd_step
+    from alexnet.kernels.gpu.sgd_step import sgd_step
 
     weights = [p.detach() for p in AlexNet("paper", torch.Generator().manual_seed(3)).to(gpu).parameters()]
     others = {name: [torch.randn_like(w) for w in weights] for name in ("velocities", "gradients")}

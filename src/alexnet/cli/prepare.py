@@ -1,17 +1,15 @@
-"""`alexnet prepare`, `alexnet verify`: photos to a store, and what is still as it was written."""
+"""`alexnet prepare`: photos to a store."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from alexnet import paper
-from alexnet.cli.next_step import PHOTO, next_step, train_on
+from alexnet.cli.next_step import train_on
 from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_line, print_table
-from alexnet.console import say
 from alexnet.data.limits import MAX_PIXELS
-from alexnet.errors import CheckpointError, SourceError
+from alexnet.errors import SourceError
 
 if TYPE_CHECKING:
     from alexnet.data.store import Store
@@ -77,69 +75,6 @@ def prepare(
             workers=workers, max_pixels=max_pixels,
         )
     )  # fmt: skip
-
-
-def verify(folder: Positional[Path], data: Path | None = None) -> None:
-    """Compare a store with its checksums, or a run with its result.json. The exit status is 1 if anything differs.
-
-    A store is read completely, its classes are counted and its mean is computed again. For a run, files and weights are
-    hashed and the held-out pictures are tested again; for a family, this is done for every member.
-
-    Args:
-        folder: a store's, a run's or a family's folder.
-        data: for a run, the store that it was trained on; the one named in its configuration if not given.
-    """
-    from alexnet.study.family import members
-    from alexnet.train.run import CONFIG
-
-    runs = [folder] if (folder / CONFIG).exists() else members(folder)
-    if runs:
-        _verify_runs(runs, data)
-    elif data:
-        raise CheckpointError(f"{folder} is not a run's folder (it has no {CONFIG}): --data is for runs.")
-    else:
-        _verify_store(folder)
-
-
-def _verify_runs(runs: list[Path], data: Path | None) -> None:
-    from alexnet.train.place import changes
-    from alexnet.train.result import read_result, verify_run
-
-    damaged = False
-    for run in runs:
-        differences = verify_run(run, data)
-        damaged |= bool(differences)
-        for line in differences:
-            print_line(f"{run}: {line}")
-        if not differences:
-            recorded = read_result(run)
-            evaluation = recorded["evaluation"]
-            print_line(
-                f"{run} is what it says: top-1 error {evaluation['top1_error']:.2%} on {evaluation['images']:,} pictures."
-            )
-            places = recorded.get("environments", [])
-            for earlier, later in pairwise(places):
-                print_line(f"{run} was resumed elsewhere ({changes(earlier, later)}): no single run would give the same bits.")
-    if damaged:
-        say("Next: put the files back from a copy, or train the run again into another folder.")
-        raise SystemExit(1)
-    next_step(*(["report", runs[0], "--data", data] if data else ["predict", runs[0], PHOTO]))
-
-
-def _verify_store(store: Path) -> None:
-    from alexnet.console import Meter
-    from alexnet.data.store import Store
-
-    opened = Store(store)
-    with Meter("verifying", sum(map(len, opened.splits.values())), "images") as meter:
-        damage = opened.verify(meter.add)
-    for line in damage:
-        print_line(line)
-    if damage:
-        say("Next: put the files back from a copy, or prepare the store again into another folder.")
-        raise SystemExit(1)
-    print_line(f"{store} is whole: {', '.join(f'{len(split):,} {name}' for name, split in opened.splits.items())} pictures.")
-    train_on(opened)
 
 
 def _describe(store: "Store") -> None:

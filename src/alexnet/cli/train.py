@@ -1,32 +1,24 @@
-"""`alexnet doctor`, `train`, `ablate`, `demo`: each recipe is a subcommand with its own values as defaults."""
+"""`alexnet train`: one run, a run again, or a family."""
 
-import json
-import shlex
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from inspect import getdoc
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union
+from typing import TYPE_CHECKING, NamedTuple
 
 import tyro
-from tyro.conf import Positional, arg, subcommand
 
-from alexnet import intervals, paper
-from alexnet.cli.next_step import command_line, free_folder, next_step
+from alexnet import intervals
+from alexnet.cli.next_step import free_folder, next_step
+from alexnet.cli.options import for_each_recipe
 from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
 from alexnet.errors import RecipeError
-from alexnet.study import ablations
-from alexnet.study.ablations import ABLATIONS
 from alexnet.train import recipes
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from alexnet.data.store import Store
-    from alexnet.study.ablate import Plan
-    from alexnet.train.health.doctor import Diagnosis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,89 +44,10 @@ class Training:
     """Networks of a family that share a GPU; on a CPU they are trained one after another."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ablating:
-    """What `alexnet ablate NAME RECIPE` takes."""
-
-    data: Path
-    """The store to train on, made by `alexnet prepare`."""
-    seeds: int
-    """Networks on each side: seeds 0, 1, 2 ..., or from --seed on."""
-    recipe: Recipe
-    out: Path = Path("ablations")
-    """Folder for all ablations with this recipe on this store; they share the standard side. An interrupted one continues."""
-    other_lr: float | None = None
-    """Learning rate of the changed side; the recipe's if not given."""
-    training_error: float = paper.TANH_TRAINING_ERROR
-    """Error to reach, where epochs are counted (tanh)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Examination:
-    """What `alexnet doctor RECIPE` takes."""
-
-    data: Path
-    """The store to train on, made by `alexnet prepare`."""
-    recipe: Recipe
-    json_file: Annotated[Path | None, arg(name="json")] = None
-    """Also write the diagnosis to this file."""
-
-
-def _for_each_recipe(command: Any, **values: Any) -> Any:
-    """One subcommand for each recipe, with that recipe's values as defaults."""
-    return Union[  # noqa: UP007 - built from a table
-        tuple(
-            Annotated[command, subcommand(name, default=command(recipe=make(), **values), description=getdoc(make))]
-            for name, make in RECIPES.items()
-        )
-    ]
-
-
 if TYPE_CHECKING:
     TrainingChoice = Training
-    AblationChoice = Ablating
-    ExaminationChoice = Examination
 else:
-    TrainingChoice = _for_each_recipe(Training, data=tyro.MISSING, out=tyro.MISSING)
-    AblationChoice = _for_each_recipe(Ablating, data=tyro.MISSING, seeds=tyro.MISSING)
-    ExaminationChoice = _for_each_recipe(Examination, data=tyro.MISSING)
-
-
-def doctor(command: ExaminationChoice) -> None:
-    """Check before training whether a recipe can work on a store, and if not, why. The exit status is 1 if it cannot."""
-    from alexnet.data.store import Store
-    from alexnet.train.health.doctor import examine
-    from alexnet.train.run import write_json
-
-    diagnosis = examine(command.recipe, Store(command.data))
-    _print_diagnosis(diagnosis)
-    if command.json_file:
-        write_json(command.json_file, diagnosis.as_json())
-    words = shlex.split(recipes.words(command.recipe))
-    if diagnosis.causes:
-        say(f"Next: change the recipe or the store as it says above, and run `alexnet doctor {words[0]}` again.")
-        raise SystemExit(1)
-    next_step("train", *words, "--data", command.data, "--out", free_folder("run"))
-
-
-def _print_diagnosis(diagnosis: "Diagnosis") -> None:
-    rows = []
-    for layer in diagnosis.layers:
-        dead = "" if layer.dead is None else f"{layer.dead:.0%}"
-        norms = [""] * 2 if layer.gradient is None else [f"{layer.gradient:.2g}", f"{layer.update:.1e}"]
-        rows.append([layer.name, f"{layer.spread:.4f}", dead, *norms, layer.verdict])
-    print_table(["stage", "spread", "dead", "gradient", "update", "verdict"], rows)
-    pictures, labels = diagnosis.pictures, diagnosis.labels
-    print(f"Input: mean {pictures.mean:.2f}, deviation {pictures.deviation:.2f}")
-    if labels.score is not None:
-        print(
-            f"Labels: thumbnails of {labels.pictures:,} pictures tell them {labels.score:.1f} standard deviations above chance"
-        )
-    print(f"First loss: {diagnosis.first_loss:.3f}, expected {diagnosis.expected_loss:.3f} and a little more")
-    print(f"Trial: {' '.join(f'{loss:.3g}' for loss in diagnosis.trial)}")
-    for cause in diagnosis.causes:
-        print_line(f"{cause.name} ({cause.field}): {cause}")
-    print(f"{'Not healthy' if diagnosis.causes else 'No known failure found'}, examined in {diagnosis.seconds:.1f} s.")
+    TrainingChoice = for_each_recipe(Training, data=tyro.MISSING, out=tyro.MISSING)
 
 
 class Begun(NamedTuple):
@@ -248,61 +161,3 @@ def _train_family(command: Training, seeds: str) -> None:
     print_table(["", "held-out top-1 error", "seconds a model"], [*rows, mean])
     print_path(command.out / record.README)
     next_step("evaluate", command.out, "--data", command.data, "--average")
-
-
-def ablate(name: Positional[str], command: AblationChoice) -> None:
-    """Train pairs of networks that differ in one thing, and compare the difference in error with the paper's.
-
-    Without a RECIPE it is small-photos. Any field of the recipe can be changed.
-
-    All ablations in one --out share the standard networks. If interrupted, the same command continues.
-
-    Args:
-        name: what changes.
-    """
-    from alexnet.data.store import Store
-    from alexnet.study import record
-    from alexnet.study.ablate import Plan, checked
-    from alexnet.study.ablate import ablate as run
-
-    plan = Plan(
-        ablation=ablations.get(name), recipe=command.recipe, seeds=command.seeds, other_lr=command.other_lr,
-        training_error=command.training_error,
-    )  # fmt: skip
-    store = checked(plan, Store(command.data), command.out)
-    outcome = run(plan, store, command.out)
-    for line in record.tell(outcome):
-        print_line(line)
-    print_path(record.write_ablation(outcome, store, command.out) / record.README)
-    _next_ablation(plan, command)
-
-
-def _next_ablation(plan: "Plan", command: Ablating) -> None:
-    """Another that this recipe allows and that has not been made: half of its networks are trained already."""
-    others = [one for one in ABLATIONS.values() if not (command.out / one.name / "record").exists()]
-    for other in others:
-        with suppress(RecipeError):
-            replace(plan, ablation=other)
-            words = shlex.split(recipes.words(command.recipe))
-            next_step("ablate", other.name, *words, "--data", command.data, "--seeds", command.seeds, "--out", command.out)
-            return
-    next_step("summary", command.recipe.variant, "--explain")
-
-
-def demo(out: Path = Path("demo"), epochs: int | None = None) -> None:
-    """Get Fashion-MNIST, train on it, test it and write a report. The last line is one JSON object.
-
-    Args:
-        out: folder for the store, the run and the report; run again, it continues where it was stopped.
-        epochs: passes over the pictures; the recipe laptop's own number if not given.
-    """
-    from alexnet.demo import demo as run
-    from alexnet.demo import ideas
-
-    result = run(out, epochs)
-    print(json.dumps(result))
-    first, *others = ideas(out)
-    say(f"Open {result['report']} in a browser. More to try on what is there now:")
-    for words in others:
-        say(f"  {command_line(words)}")
-    next_step(*first)

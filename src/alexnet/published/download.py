@@ -26,7 +26,7 @@ from alexnet import lock
 from alexnet.console import Meter, say
 from alexnet.errors import FULL_DISK, CheckpointError
 from alexnet.files import replacing
-from alexnet.weights.published.registry import CHUNK, MB, Member, Published, cache_folder, digests, get, size
+from alexnet.published.registry import CHUNK, MB, Member, Published, cache_folder, digests, get, size
 
 KB = 1_000
 #: Seconds without a byte, or without an answer, after which a connection counts as dead.

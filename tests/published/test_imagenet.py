@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet.weights.published.imagenet import classes, wordnet_ids
+from alexnet.published.imagenet import classes, wordnet_ids
 
 IMAGENETTE = {
     "n01440764": "tench",

@@ -1,7 +1,7 @@
-"""`alexnet weights`, `alexnet export`: in from other programs, and out to them."""
+"""`alexnet weights`: in from other programs and from their publishers, and checked."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from tyro.conf import Positional, arg, subcommand
 
@@ -50,7 +50,7 @@ def import_weights(
 
 def list_weights() -> None:
     """List the published weights that `alexnet weights pull` obtains: licence, size, expected accuracy."""
-    from alexnet.weights.published import registry
+    from alexnet.published import registry
 
     rows = registry.rows()
     cells = [
@@ -77,7 +77,7 @@ def pull_weights(
         out: the file to write; NAME.safetensors if not given.
         url: a mirror's address; the file must be identical.
     """
-    from alexnet.weights.published import download, registry
+    from alexnet.published import download, registry
 
     entry = registry.get(name)
     if out and entry.variant is None:
@@ -97,8 +97,8 @@ def verify_weights(file: Positional[Path]) -> None:
     Args:
         file: in any format that `alexnet weights import` reads; layers may be missing.
     """
+    from alexnet.published import registry
     from alexnet.weights import importer, native
-    from alexnet.weights.published import registry
 
     file = native.find(file)
     found = registry.verify(file)
@@ -139,43 +139,3 @@ else:
 
 def weights(action: WeightsChoice) -> None:
     """Bring weights in from other programs, obtain published ones, check files."""
-
-
-def export(
-    checkpoint: Positional[Path],
-    to: Literal["safetensors", "torchvision", "caffe", "npy", "onnx", "openvino"],
-    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
-    precision: Literal["fp32", "int8"] = "fp32",
-    with_preprocessing: bool = False,
-    data: Path | None = None,
-    allow_loss: bool = False,
-) -> None:
-    """Write a network in another program's format.
-
-    Args:
-        checkpoint: a run's folder (its latest checkpoint), or a .safetensors file.
-        to: the format.
-        out: the file; beside the checkpoint if not given.
-        precision: int8 is smaller and faster; it is calibrated and tested on --data.
-        with_preprocessing: put everything before and after the network into the graph: pixels in, probabilities out.
-        data: the store for int8.
-        allow_loss: write int8 even if it loses more than one point of top-1.
-    """
-    from alexnet import export as exporting
-    from alexnet.data.store import Store
-    from alexnet.weights import native
-
-    int8 = precision == "int8"
-    path = out or exporting.destination(checkpoint, to, int8, with_preprocessing)
-    exporting.check_destination(checkpoint, path)
-    trained = native.load(checkpoint)
-    store = Store(data) if data else None
-    lines = exporting.export(
-        trained, to, path, int8=int8, with_preprocessing=with_preprocessing, store=store, allow_loss=allow_loss
-    )
-    for line in lines:
-        print_line(line)
-    written = path.stat().st_size + (path.with_suffix(".bin").stat().st_size if to == "openvino" else 0)
-    print_line(f"{path}: {trained.model.variant.name}, {written / 1e6:,.1f} MB")
-    predicts = to in ("safetensors", "onnx", "openvino") and not with_preprocessing
-    next_step(*(["predict", path, PHOTO] if predicts else ["weights", "verify", path]))

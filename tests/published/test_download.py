@@ -24,9 +24,9 @@ from typing import Any
 import pytest
 
 from alexnet.errors import CheckpointError
-from alexnet.weights.published import download, registry
-from alexnet.weights.published.download import pull
-from alexnet.weights.published.registry import Member, Published
+from alexnet.published import download, registry
+from alexnet.published.download import pull
+from alexnet.published.registry import Member, Published
 
 CONTENT = random.Random(2012).randbytes(300_000)
 OTHER = random.Random(2013).randbytes(300_000)
@@ -506,8 +506,8 @@ def test_two_at_once(server: Server, capsys: pytest.CaptureFixture[str]) -> None
 
 PULL = """
 import sys
-from alexnet.weights.published.download import pull
-from alexnet.weights.published.registry import Published
+from alexnet.published.download import pull
+from alexnet.published.registry import Published
 url, size, sha256 = sys.argv[1:]
 pull(Published(name="test", file="test.bin", url=url, bytes=int(size), sha256=sha256, licence="none"))
 """

@@ -35,6 +35,6 @@ def wordnet_ids() -> tuple[str, ...]:
 
 @cache
 def _lines() -> tuple[tuple[str, str], ...]:
-    text = (files("alexnet.weights.published") / "imagenet_classes.txt").read_text(encoding="utf-8")
+    text = (files("alexnet.published") / "imagenet_classes.txt").read_text(encoding="utf-8")
     pairs = (line.partition(" ") for line in text.splitlines())
     return tuple((wordnet_id, name) for wordnet_id, _, name in pairs)

@@ -9,8 +9,8 @@ import pytest
 
 from alexnet import variants
 from alexnet.errors import CheckpointError
-from alexnet.weights.published import download, registry
-from alexnet.weights.published.registry import Member, Published
+from alexnet.published import download, registry
+from alexnet.published.registry import Member, Published
 
 CONTENT, OTHER = b"one file", b"another"
 

@@ -47,7 +47,7 @@ def test_gradient_of_the_reference() -> None:
 
 
 def compare(logits: Tensor, labels: Tensor, smoothing: float, device: torch.device) -> None:
-    from alexnet.kernels.gpu.cross_entropy import cross_entropy_topk
+    from alexnet.kernels.gpu.cross_entropy_topk import cross_entropy_topk
 
     logits, labels = logits.to(device).requires_grad_(), labels.to(device)
     exact = logits.detach().double().requires_grad_()
@@ -77,7 +77,7 @@ def test_kernel_at_full_size(gpu: torch.device) -> None:
 
 def test_equal_and_broken_logits(device: torch.device) -> None:
     """Of equals the first class leads; a picture whose logits are NaN counts as wrong."""
-    from alexnet.kernels.gpu.cross_entropy import cross_entropy_topk
+    from alexnet.kernels.gpu.cross_entropy_topk import cross_entropy_topk
 
     labels = torch.tensor([0, 1, 5, 3])
     logits = torch.zeros(4, 8)
@@ -92,7 +92,7 @@ def test_large_logits_do_not_overflow(device: torch.device) -> None:
 
 
 def test_operator_keeps_its_promises(device: torch.device) -> None:
-    from alexnet.kernels.gpu.cross_entropy import cross_entropy_rows
+    from alexnet.kernels.gpu.cross_entropy_topk import cross_entropy_rows
 
     logits, labels = guesses(3, 7)
     torch.library.opcheck(cross_entropy_rows, (logits.to(device).requires_grad_(), labels.to(device), 0.1))

@@ -43,7 +43,7 @@ def test_reference_is_what_the_network_does(inverted: bool, scale: float) -> Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("rate", "inverted"), [(0.5, False), (0.5, True), (0.2, True), (0.0, False)])
 def test_kernel(rate: float, inverted: bool, dtype: torch.dtype, device: torch.device) -> None:
-    from alexnet.kernels.gpu.dropout import relu_dropout
+    from alexnet.kernels.gpu.relu_dropout import relu_dropout
 
     x, g = (torch.randn(7, 311, device=device).to(dtype) for _ in range(2))
     stays = torch.from_numpy(philox(SEED, x.numel()) >= rate).view(x.shape).to(device)
@@ -58,16 +58,16 @@ def test_kernel(rate: float, inverted: bool, dtype: torch.dtype, device: torch.d
 
 
 def test_nan_stays(device: torch.device) -> None:
-    from alexnet.kernels.gpu.dropout import relu_dropout
+    from alexnet.kernels.gpu.relu_dropout import relu_dropout
 
     x = torch.full((3,), torch.nan, device=device)
     assert relu_dropout(x, 0.0, torch.tensor([1], device=device), False).isnan().all()
 
 
 def test_operators_keep_their_promises(device: torch.device) -> None:
-    from alexnet.kernels.gpu import dropout
+    from alexnet.kernels.gpu import relu_dropout
 
     x, seed = torch.randn(3, 5, device=device, requires_grad=True), torch.tensor([SEED], device=device)
-    torch.library.opcheck(dropout.relu_dropout_forward, (x, seed, 0.5, 2.0))
-    y = dropout.relu_dropout_forward(x.detach(), seed, 0.5, 2.0)
-    torch.library.opcheck(dropout.relu_dropout_backward, (torch.randn_like(y), y, 2.0))
+    torch.library.opcheck(relu_dropout.relu_dropout_forward, (x, seed, 0.5, 2.0))
+    y = relu_dropout.relu_dropout_forward(x.detach(), seed, 0.5, 2.0)
+    torch.library.opcheck(relu_dropout.relu_dropout_backward, (torch.randn_like(y), y, 2.0))

@@ -1,0 +1,34 @@
+"""`alexnet compare`: two variants on one picture."""
+
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from alexnet.cli.next_step import next_step
+from alexnet.cli.tables import print_line, print_table
+from alexnet.errors import SourceError
+
+
+def compare(first: Positional[str], second: Positional[str], weights: Path, image: Path) -> None:
+    """Show how far two variants are apart on one picture with the same weights, stage by stage, and which field is the cause.
+
+    Args:
+        first: a variant: paper, code-2012, caffe, caffenet, owt or torchvision.
+        second: another.
+        weights: of any format that `alexnet weights import` reads, or a run's folder.
+        image: the picture.
+    """
+    from alexnet.data.image import Unreadable
+    from alexnet.data.sources import read_picture
+    from alexnet.inspect import compare as comparing
+
+    try:
+        stages, causes = comparing.compare(comparing.load(weights, first), first, second, read_picture(image))
+    except Unreadable as reason:
+        raise SourceError(f"{image} cannot be read: {reason}.") from reason
+    rows = [[stage.name, stage.remark or f"{stage.distance:.3g}"] for stage in stages]
+    print_table(["stage", "relative L2 distance"], rows)
+    print()
+    for line in comparing.explain(causes, first, second):
+        print_line(line)
+    next_step("summary", second, "--explain")

@@ -1,0 +1,26 @@
+"""`alexnet demo`: everything once."""
+
+import json
+from pathlib import Path
+
+from alexnet.cli.next_step import command_line, next_step
+from alexnet.console import say
+
+
+def demo(out: Path = Path("demo"), epochs: int | None = None) -> None:
+    """Get Fashion-MNIST, train on it, test it and write a report. The last line is one JSON object.
+
+    Args:
+        out: folder for the store, the run and the report; run again, it continues where it was stopped.
+        epochs: passes over the pictures; the recipe laptop's own number if not given.
+    """
+    from alexnet.demo import demo as run
+    from alexnet.demo import ideas
+
+    result = run(out, epochs)
+    print(json.dumps(result))
+    first, *others = ideas(out)
+    say(f"Open {result['report']} in a browser. More to try on what is there now:")
+    for words in others:
+        say(f"  {command_line(words)}")
+    next_step(*first)

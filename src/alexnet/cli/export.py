@@ -1,0 +1,49 @@
+"""`alexnet export`: a network in another program's format."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from alexnet.cli.next_step import PHOTO, next_step
+from alexnet.cli.tables import print_line
+
+
+def export(
+    checkpoint: Positional[Path],
+    to: Literal["safetensors", "torchvision", "caffe", "npy", "onnx", "openvino"],
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    precision: Literal["fp32", "int8"] = "fp32",
+    with_preprocessing: bool = False,
+    data: Path | None = None,
+    allow_loss: bool = False,
+) -> None:
+    """Write a network in another program's format.
+
+    Args:
+        checkpoint: a run's folder (its latest checkpoint), or a .safetensors file.
+        to: the format.
+        out: the file; beside the checkpoint if not given.
+        precision: int8 is smaller and faster; it is calibrated and tested on --data.
+        with_preprocessing: put everything before and after the network into the graph: pixels in, probabilities out.
+        data: the store for int8.
+        allow_loss: write int8 even if it loses more than one point of top-1.
+    """
+    from alexnet import export as exporting
+    from alexnet.data.store import Store
+    from alexnet.weights import native
+
+    int8 = precision == "int8"
+    path = out or exporting.destination(checkpoint, to, int8, with_preprocessing)
+    exporting.check_destination(checkpoint, path)
+    trained = native.load(checkpoint)
+    store = Store(data) if data else None
+    lines = exporting.export(
+        trained, to, path, int8=int8, with_preprocessing=with_preprocessing, store=store, allow_loss=allow_loss
+    )
+    for line in lines:
+        print_line(line)
+    written = path.stat().st_size + (path.with_suffix(".bin").stat().st_size if to == "openvino" else 0)
+    print_line(f"{path}: {trained.model.variant.name}, {written / 1e6:,.1f} MB")
+    predicts = to in ("safetensors", "onnx", "openvino") and not with_preprocessing
+    next_step(*(["predict", path, PHOTO] if predicts else ["weights", "verify", path]))
