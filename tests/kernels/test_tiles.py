@@ -16,7 +16,7 @@ import pytest
 import test_augment_kernel
 import test_bias_relu
 import test_relu_lrn_pool
-import test_sgd
+import test_sgd_step
 import torch
 
 STEPS = "relu", "norm", "pool"
@@ -66,7 +66,7 @@ def test_update(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     from alexnet.kernels.gpu import sgd_step as module
 
     for _ in each(module, monkeypatch, _step="CONFIGS"):
-        test_sgd.test_kernel(True, True, torch.bfloat16, device)
+        test_sgd_step.test_kernel(True, True, torch.bfloat16, device)
 
 
 def test_smallest_tiles_are_the_smallest(device: torch.device) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stopping import stop_after
 
 from alexnet import AlexNet, engines, variants
 from alexnet.data.preprocessing import Preprocessing
@@ -26,6 +25,7 @@ from alexnet.train.history import read_log
 from alexnet.train.recipes import Recipe
 from alexnet.variants import Variant
 from alexnet.weights import native
+from stopping import stop_after
 
 SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 2, "batch_size": 10, "lr": 0.01, "compile": "off", "device": "cpu"}
 

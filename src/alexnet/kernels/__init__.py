@@ -83,8 +83,8 @@ def check_alive(device: torch.device, error: Exception, remedy: str) -> None:
             ) from error
 
 
-def _dispatched(file: str, specified: Callable[P, R]) -> Callable[P, R]:
-    """`specified`, or the function of its name in gpu/`file`.py: as its first argument, or the first tensor in it, lies."""
+def _dispatched(specified: Callable[P, R]) -> Callable[P, R]:
+    """`specified`, or the function of its name in gpu/: by the device of the first argument, or of the first tensor in it."""
 
     @wraps(specified)
     def chosen(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -92,17 +92,17 @@ def _dispatched(file: str, specified: Callable[P, R]) -> Callable[P, R]:
         first = first if isinstance(first, Tensor) else first[0]
         if not on_kernels(first):
             return specified(*args, **kwargs)
-        kernels = import_module(f"alexnet.kernels.gpu.{file}")  # not before it is needed: Triton takes a second to import
-        function: Callable[P, R] = getattr(kernels, specified.__name__)
+        kernel = import_module(f"alexnet.kernels.gpu.{specified.__name__}")  # now: Triton takes a second to import
+        function: Callable[P, R] = getattr(kernel, specified.__name__)
         with torch.cuda.device_of(first):
             return function(*args, **kwargs)
 
     return chosen
 
 
-augment = _dispatched("augment", reference.augment)
-relu_lrn_pool = _dispatched("relu_lrn_pool", reference.relu_lrn_pool)
-bias_relu = _dispatched("bias_relu", reference.bias_relu)
-relu_dropout = _dispatched("relu_dropout", reference.relu_dropout)
-cross_entropy_topk = _dispatched("cross_entropy_topk", reference.cross_entropy_topk)
-sgd_step = _dispatched("sgd_step", reference.sgd_step)
+augment = _dispatched(reference.augment)
+relu_lrn_pool = _dispatched(reference.relu_lrn_pool)
+bias_relu = _dispatched(reference.bias_relu)
+relu_dropout = _dispatched(reference.relu_dropout)
+cross_entropy_topk = _dispatched(reference.cross_entropy_topk)
+sgd_step = _dispatched(reference.sgd_step)
