@@ -24,10 +24,10 @@ from alexnet.data.augment import Augmentation
 from alexnet.data.loader import Loader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
+from alexnet.devices import set_precision
 from alexnet.errors import RecipeError
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD
-from alexnet.train.steps.choose import set_precision
 from alexnet.train.steps.fused import TYPES, FusedStep, build
 from alexnet.variants import Variant
 

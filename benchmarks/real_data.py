@@ -48,6 +48,7 @@ from alexnet.arithmetic import Dropout
 from alexnet.data.augment import Augmentation
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.store import Store
+from alexnet.devices import pick_device, pick_precision, set_precision
 from alexnet.errors import AlexNetError, Interrupted
 from alexnet.study.family import train_family
 from alexnet.study.paired import difference, t_quantile
@@ -57,7 +58,7 @@ from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.recipes import Recipe
 from alexnet.train.run import environment
 from alexnet.train.steps import fused as fused_step
-from alexnet.train.steps.choose import Step, pick_device, pick_precision, set_precision, wanted
+from alexnet.train.steps.choose import Step, wanted
 from alexnet.train.steps.plain import PlainStep, loss_function
 
 WINDOW = 20  # steps, as training logs them

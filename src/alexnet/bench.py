@@ -13,7 +13,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ from alexnet.data.image import record_bytes
 from alexnet.data.loader import AUGMENT, Loader, stream
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
+from alexnet.devices import pick_precision, room_for, set_precision
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD
 from alexnet.train.run import environment
-from alexnet.train.steps.choose import pays, pick_precision, set_precision
-from alexnet.train.steps.fused import TYPES, FusedStep, build, out_of_memory
+from alexnet.train.steps.choose import pays
+from alexnet.train.steps.fused import TYPES, FusedStep, build
 from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.variants import Variant
 
@@ -95,9 +96,10 @@ def bench(
     Raises:
         TrainingError: the batch does not fit into the GPU's memory.
     """
-    scene = None
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(room_for(f"batch (={batch})", device, f"--batch {max(1, batch // 2)}"))
         scene = Scene(variant, device, batch, compile and (device.type == "cuda" or bool(shutil.which("g++"))))
+        stack.callback(scene.close)
         say(f"Measuring on {scene.hardware}, batch {batch}, {scene.precision} ...")
         speed = product_flops(device, scene.precision)
         train_floor = speed / arithmetic.training_flop(variant.layers())
@@ -111,11 +113,6 @@ def bench(
         rows += contest({f"testing, one by one ({name})": lambda: network(pictures[:1])}, device, 1, test_floor, blocks, steps)
         gain = max(1.0, product_flops(device, scene.precision) / speed)  # where the machine was busy at first
         rows, speed = [row.with_floor(gain) for row in rows], speed * gain
-    except torch.cuda.OutOfMemoryError as error:
-        raise out_of_memory(f"batch (={batch})", device, f"--batch {max(1, batch // 2)}") from error
-    finally:
-        if scene:
-            scene.close()
     print_table(rows)
     return {
         "benchmark": "bench", "variant": variant.name, "hardware": scene.hardware, "batch": batch, "precision": scene.precision,

@@ -22,13 +22,13 @@ from alexnet.data.augment import Augmentation
 from alexnet.data.feed import Plan
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.store import Store
+from alexnet.devices import set_precision
 from alexnet.fused import Fused
 from alexnet.model import AlexNet
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.optim import SGD
 from alexnet.train.steps.check import relative, values
-from alexnet.train.steps.choose import set_precision
 from alexnet.train.steps.fused import FusedStep, Sample
 from alexnet.variants import Variant, get
 

@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from stopping import stop_after
 
+from alexnet import devices
 from alexnet.data.store import Store
+from alexnet.devices import pick_precision
 from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.kernels import lacking
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.result import verify_run
 from alexnet.train.steps import choose as steps
-from alexnet.train.steps.choose import pick_precision
 from alexnet.train.steps.fused import FusedStep
 from alexnet.variants import get
 from alexnet.weights import native
+from stopping import stop_after
 
 SMALL: dict[str, Any] = {
     "width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu", "fused": "on",
@@ -164,11 +165,11 @@ def test_an_old_driver_is_named(
     def init() -> None:
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver")
 
-    monkeypatch.setattr(steps, "NVIDIA", SimpleNamespace(exists=lambda: there))
+    monkeypatch.setattr(devices, "NVIDIA", SimpleNamespace(exists=lambda: there))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "init", init)
-    assert steps.pick_device("auto").type in ("cpu", "mps")
+    assert devices.pick_device("auto").type in ("cpu", "mps")
     told = capsys.readouterr().err
     assert expected in told and bool(told) == there
     with pytest.raises(RecipeError, match=r"device \(='cuda'\) is not available"):
-        steps.pick_device("cuda")
+        devices.pick_device("cuda")

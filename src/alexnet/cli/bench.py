@@ -26,7 +26,7 @@ def bench(
         compile: compile what training would compile; takes a minute.
     """
     from alexnet.bench import bench as run
-    from alexnet.train.steps.choose import pick_device
+    from alexnet.devices import pick_device
     from alexnet.variants import get
 
     where = pick_device(device)

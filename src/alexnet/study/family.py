@@ -31,6 +31,7 @@ from typing import Annotated, Any
 from alexnet import schema
 from alexnet.console import say
 from alexnet.data.store import Store
+from alexnet.devices import pick_device
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
 from alexnet.schema import Range
 from alexnet.train.loop import fitting, train
@@ -38,7 +39,6 @@ from alexnet.train.place import Count, Seconds, Share
 from alexnet.train.recipes import Recipe, numbers
 from alexnet.train.result import read_result
 from alexnet.train.run import CONFIG, RESULT, check_same, write_json
-from alexnet.train.steps.choose import pick_device
 from alexnet.weights.native import FAMILY
 
 

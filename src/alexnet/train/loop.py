@@ -30,6 +30,7 @@ from alexnet.data.loader import INIT, Loader, stream
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.resample import resampled
 from alexnet.data.store import Store
+from alexnet.devices import pick_device, pick_precision, room_for, set_precision
 from alexnet.errors import FULL_DISK, AlexNetError, CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
@@ -42,7 +43,6 @@ from alexnet.train.result import write_result
 from alexnet.train.run import CONFIG, RESULT, Run, environment, open_run
 from alexnet.train.steps import choose as steps
 from alexnet.train.steps.choose import Step
-from alexnet.train.steps.fused import out_of_memory
 from alexnet.train.steps.plain import compile_pays
 from alexnet.train.whiten import whiten
 from alexnet.weights import native
@@ -189,11 +189,11 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False, over
     """
     folder = _checked_arguments(recipe, store, folder, resume, overwrite)
     store = fitting(recipe, store, folder if resume else None)
-    device = steps.pick_device(recipe.device)
+    device = pick_device(recipe.device)
     loader = Loader(store.train, recipe.batch_size, recipe.seed, recipe.workers)
     fused = steps.wanted(recipe, recipe.network(len(store.classes)), device)
-    precision = steps.pick_precision(recipe.precision, device, fused)
-    steps.set_precision(precision, device)
+    precision = pick_precision(recipe.precision, device, fused)
+    set_precision(precision, device)
     with ExitStack() as stack:
         stack.enter_context(_in_words(folder, loader, device))
         run = open_run(folder, recipe, store, resume, compile_pays(recipe, store, loader, device), overwrite)
@@ -338,15 +338,14 @@ def _in_words(folder: Path, loader: Loader, device: torch.device) -> Iterator[No
     """What the system refuses (memory, disk, files) as an error of ours."""
     smaller = f"--batch-size {max(1, loader.batch_size // 2)}"
     try:
-        yield
+        with room_for(f"batch_size (={loader.batch_size})", device, smaller):
+            yield
     except CheckpointError as error:
         if isinstance(error.__cause__, OSError) and not folder.exists():
             raise TrainingError(_refused(folder, error.__cause__)) from error
         raise
     except AlexNetError:
         raise
-    except torch.cuda.OutOfMemoryError as error:
-        raise out_of_memory(f"batch_size (={loader.batch_size})", device, smaller) from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
             raise

@@ -27,6 +27,7 @@ from alexnet.data.augment import Augmentation
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
+from alexnet.devices import pick_device
 from alexnet.train.health.watch import (
     ALIKE,
     DEAD,
@@ -43,7 +44,6 @@ from alexnet.train.health.watch import (
 from alexnet.train.loop import fitting, fresh
 from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
-from alexnet.train.steps.choose import pick_device
 from alexnet.variants import Variant
 from alexnet.weights.native import Trained
 

@@ -27,8 +27,10 @@ from torch import Tensor
 from alexnet import kernels
 from alexnet.arithmetic import Conv, Dropout, Linear
 from alexnet.console import say
+from alexnet.devices import room_for
+from alexnet.errors import TrainingError
 from alexnet.model import AlexNet
-from alexnet.train.steps.fused import FusedStep, Launch, Sample, out_of_memory
+from alexnet.train.steps.fused import FusedStep, Launch, Sample
 
 PICTURES = 8
 FACTOR = 2.0
@@ -55,24 +57,31 @@ def disagreement(step: FusedStep, epoch: int, number: int) -> str | None:
     say("Checking the fused step against float64 ...")
     fresh = AlexNet(step.model.variant, torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = {name: weight.detach() for name, weight in fresh.named_parameters()}
+    smaller = f"--batch-size {max(1, step.batch_size // 2)}, --feed pinned, or --fused off"
     try:
-        with _exact_products():
-            problem = _wrong_value(step, weights, "float32", epoch, number)
-            problem = problem or _wrong_dropout(step, device) or _wrong_update(step)
-        tf32 = device.type == "cuda" and torch.backends.cudnn.conv.fp32_precision != "ieee"  # type: ignore[attr-defined]
-        if problem or (step.dtype == torch.float32 and not tf32):
-            return problem
-        kind = "tf32" if step.dtype == torch.float32 else "bfloat16"
-        problem = _wrong_value(step, weights, kind, epoch, number)
-        if problem and not _wrong_value(step, weights, kind, epoch + 1, 0):
-            say(f"On a first batch {problem}; on a second all was right.")
-            return None
-        return problem
-    except torch.cuda.OutOfMemoryError as error:
-        smaller = f"--batch-size {max(1, step.batch_size // 2)}, --feed pinned, or --fused off"
-        raise out_of_memory(f"checking the fused step (batch_size = {step.batch_size})", device, smaller) from error
+        with room_for(f"checking the fused step (batch_size = {step.batch_size})", device, smaller):
+            return _problem(step, weights, epoch, number)
+    except TrainingError:
+        raise
     except Exception as error:
         return kernels.failure(device, error, "start again with --fused off")
+
+
+def _problem(step: FusedStep, weights: Values, epoch: int, number: int) -> str | None:
+    """What is wrong with values, dropout or update, in float32 and then in the step's type."""
+    device = step.sums.device
+    with _exact_products():
+        problem = _wrong_value(step, weights, "float32", epoch, number)
+        problem = problem or _wrong_dropout(step, device) or _wrong_update(step)
+    tf32 = device.type == "cuda" and torch.backends.cudnn.conv.fp32_precision != "ieee"  # type: ignore[attr-defined]
+    if problem or (step.dtype == torch.float32 and not tf32):
+        return problem
+    kind = "tf32" if step.dtype == torch.float32 else "bfloat16"
+    problem = _wrong_value(step, weights, kind, epoch, number)
+    if problem and not _wrong_value(step, weights, kind, epoch + 1, 0):
+        say(f"On a first batch {problem}; on a second all was right.")
+        return None
+    return problem
 
 
 @contextmanager

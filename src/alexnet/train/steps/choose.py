@@ -6,7 +6,6 @@ once `self_check.py` has held its gradients against float64. The loop sees a `St
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -17,6 +16,7 @@ from alexnet.console import say
 from alexnet.data.augment import Augmentation
 from alexnet.data.loader import Batch, Loader
 from alexnet.data.store import Store
+from alexnet.devices import pick_precision, set_precision
 from alexnet.engines import Network
 from alexnet.errors import RecipeError
 from alexnet.fused import unknown
@@ -27,9 +27,6 @@ from alexnet.train.steps import fused as fused_step
 from alexnet.train.steps.check import disagreement
 from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.variants import Variant
-
-#: Where Linux shows that NVIDIA's driver is loaded.
-NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 class Step(Protocol):
@@ -147,58 +144,3 @@ def pays(variant: Variant, device: torch.device) -> bool:
 def must_be_checked(device: torch.device) -> bool:
     """Where kernels run; elsewhere their reference does."""
     return device.type == "cuda"
-
-
-def pick_device(wanted: str) -> torch.device:
-    """The device asked for, or the best there is.
-
-    Raises:
-        RecipeError: it is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        wanted = next(name for name, available in there.items() if available)
-        if wanted != "cuda" and NVIDIA.exists():
-            say(f"PyTorch cannot use this machine's NVIDIA GPU ({_why_no_cuda()}): going on, many times slower, on {wanted}.")
-    if not there[wanted]:
-        known = ", ".join(name for name, available in there.items() if available)
-        reason = f" ({_why_no_cuda()})" if wanted == "cuda" else ""
-        raise RecipeError(f"device (={wanted!r}) is not available to PyTorch here{reason}; available: {known}.")
-    return torch.device(wanted)
-
-
-def _why_no_cuda() -> str:
-    """In PyTorch's words: built without CUDA, no driver, a driver too old."""
-    try:
-        torch.cuda.init()
-    except (RuntimeError, AssertionError) as error:
-        return str(error).split("\n")[0].split(". ")[0]
-    return "it sees no device; is CUDA_VISIBLE_DEVICES empty?"
-
-
-def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
-    """What to compute in: bf16 where the GPU has it and the step is the fused one, tf32 on other GPUs, fp32 elsewhere.
-
-    Raises:
-        RecipeError: it is not to be had there.
-    """
-    cuda = device.type == "cuda"
-    bf16 = fused and (not cuda or torch.cuda.is_bf16_supported(including_emulation=False))
-    if wanted == "auto":
-        return "fp32" if not cuda else "bf16" if bf16 else "tf32"
-    if wanted == "bf16" and not bf16:
-        raise RecipeError(
-            "precision (=bf16) needs the fused step and a GPU of compute capability 8.0 or newer: use tf32 or fp32."
-        )
-    if wanted == "tf32" and not cuda:
-        raise RecipeError(f"precision (=tf32) is a type of NVIDIA's GPUs, and this runs on {device.type}: use fp32.")
-    return wanted
-
-
-def set_precision(precision: str, device: torch.device) -> None:
-    """Let float32 products on a GPU be tf32 unless fp32 was asked for: beside bf16 they are fc8's alone."""
-    if device.type == "cuda":
-        kind = "ieee" if precision == "fp32" else "tf32"
-        torch.backends.cuda.matmul.fp32_precision = kind
-        torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = True

@@ -29,8 +29,8 @@ from alexnet.data.feed import Plan, Resident, Row, Streamed
 from alexnet.data.loader import Batch, Loader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
+from alexnet.devices import room_for
 from alexnet.engines import Network, eager, trusted
-from alexnet.errors import TrainingError
 from alexnet.fused import Fused, convolution_shapes
 from alexnet.kernels import convolutions as towers
 from alexnet.model import AlexNet
@@ -140,6 +140,9 @@ class FusedStep:
         self.model, self.preprocessing, self.optimiser, self.feed, self.plan = model, preprocessing, optimiser, feed, plan
         self.dtype, self.smoothing = dtype, smoothing
         self.batch_size = feed.loader.batch_size
+        self._smaller = f"--batch-size {max(1, self.batch_size // 2)}" + (
+            " or --feed pinned" if isinstance(feed, Resident) else ""
+        )
         device = model.get_parameter("conv1.weight").device
         self.net = Fused(model, choose_ways(model.variant, self.batch_size, dtype, device))
         self._tested = trusted(Fused(model), eager(model))  # the ways above were chosen for another type and batch
@@ -250,13 +253,8 @@ class FusedStep:
             lr, scale: as in `SGD.step`.
             look: called with the batch's first pictures between gradients and update, while the parameters hold the gradients.
         """
-        try:
+        with room_for(f"batch_size (={self.batch_size})", self.sums.device, self._smaller):
             self._take(epoch, step, lr, scale, look)
-        except torch.cuda.OutOfMemoryError as error:
-            smaller = f"--batch-size {max(1, self.batch_size // 2)}" + (
-                " or --feed pinned" if isinstance(self.feed, Resident) else ""
-            )
-            raise out_of_memory(f"batch_size (={self.batch_size})", self.sums.device, smaller) from error
 
     def _take(self, epoch: int, step: int, lr: float, scale: float, look: Look | None) -> None:
         self._set_rates(lr, scale)
@@ -388,10 +386,8 @@ def open_step(
         free = torch.cuda.mem_get_info(device)[0] - step_bytes(model.variant.layers(), loader.batch_size, TYPES[precision])
         place, sentence = feeding.choose(recipe.feed, loader.split.records.nbytes, free, feeding.host_memory())
         say(sentence)
-    try:
+    with room_for(f"feed (={recipe.feed})", device, "--feed auto"):
         feed = feeding.open_feed(place, loader, device)
-    except torch.cuda.OutOfMemoryError as error:
-        raise out_of_memory(f"feed (={recipe.feed})", device, "--feed auto") from error
     fused = build(feed, model, augmentation, optimiser, TYPES[precision], recipe.label_smoothing)
     needed = held_out.records.nbytes + (loader.split.records.nbytes if place == "resident" else 0)
     if needed <= free:
@@ -415,15 +411,6 @@ def build(
     except BaseException:
         plan.close()
         raise
-
-
-def out_of_memory(what: str, device: torch.device, remedy: str) -> TrainingError:
-    """The GPU's memory is full."""
-    free, total = torch.cuda.mem_get_info(device)
-    return TrainingError(
-        f"{what} does not fit into the GPU's memory ({free / 2**30:.1f} of {total / 2**30:.1f} GiB are free, other programs "
-        f"included): try {remedy}."
-    )
 
 
 def _gradients(

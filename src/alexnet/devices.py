@@ -1,0 +1,89 @@
+"""Where to compute and in which precision, and what to say when a GPU's memory is full."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from alexnet.console import say
+from alexnet.errors import RecipeError, TrainingError
+
+#: Where Linux shows that NVIDIA's driver is loaded.
+NVIDIA = Path("/proc/driver/nvidia/version")
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device asked for, or the best there is.
+
+    Raises:
+        RecipeError: it is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(name for name, available in there.items() if available)
+        if wanted != "cuda" and NVIDIA.exists():
+            say(f"PyTorch cannot use this machine's NVIDIA GPU ({_why_no_cuda()}): going on, many times slower, on {wanted}.")
+    if not there[wanted]:
+        known = ", ".join(name for name, available in there.items() if available)
+        reason = f" ({_why_no_cuda()})" if wanted == "cuda" else ""
+        raise RecipeError(f"device (={wanted!r}) is not available to PyTorch here{reason}; available: {known}.")
+    return torch.device(wanted)
+
+
+def _why_no_cuda() -> str:
+    """In PyTorch's words: built without CUDA, no driver, a driver too old."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).split("\n")[0].split(". ")[0]
+    return "it sees no device; is CUDA_VISIBLE_DEVICES empty?"
+
+
+def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
+    """What to compute in: bf16 where the GPU has it and the step is the fused one, tf32 on other GPUs, fp32 elsewhere.
+
+    Raises:
+        RecipeError: it is not to be had there.
+    """
+    cuda = device.type == "cuda"
+    bf16 = fused and (not cuda or torch.cuda.is_bf16_supported(including_emulation=False))
+    if wanted == "auto":
+        return "fp32" if not cuda else "bf16" if bf16 else "tf32"
+    if wanted == "bf16" and not bf16:
+        raise RecipeError(
+            "precision (=bf16) needs the fused step and a GPU of compute capability 8.0 or newer: use tf32 or fp32."
+        )
+    if wanted == "tf32" and not cuda:
+        raise RecipeError(f"precision (=tf32) is a type of NVIDIA's GPUs, and this runs on {device.type}: use fp32.")
+    return wanted
+
+
+def set_precision(precision: str, device: torch.device) -> None:
+    """Let float32 products on a GPU be tf32 unless fp32 was asked for: beside bf16 they are fc8's alone."""
+    if device.type == "cuda":
+        kind = "ieee" if precision == "fp32" else "tf32"
+        torch.backends.cuda.matmul.fp32_precision = kind
+        torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = True
+
+
+@contextmanager
+def room_for(what: str, device: torch.device, remedy: str) -> Iterator[None]:
+    """Inside it, a GPU whose memory is full is an error that says what does not fit and what to try.
+
+    Args:
+        what: needs the memory, with its value, such as "batch_size (=128)".
+        remedy: the options to pass.
+
+    Raises:
+        TrainingError: the GPU's memory is full.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        free, total = torch.cuda.mem_get_info(device)
+        raise TrainingError(
+            f"{what} does not fit into the GPU's memory ({free / 2**30:.1f} of {total / 2**30:.1f} GiB are free, other "
+            f"programs included): try {remedy}."
+        ) from error
