@@ -1,9 +1,12 @@
-"""Obtaining a published file: downloaded once, resumed after a cut, compared to the bit before anything reads it.
+"""Obtaining a published file: downloaded once, resumed after a cut, compared to the bit
+before anything reads it.
 
-`pull` downloads into the user's cache. The bytes gather in `FILE.part`, beside it `FILE.part.version` with what the server
-calls this version of the file, so that an interrupted download goes on with HTTP's Range where it stopped, and begins anew if
-the file has changed meanwhile. Length and hashes are compared before the file gets its name and before anything reads it; a
-file that is another one is removed. One process at a time works in a cache; others wait for it.
+`pull` downloads into the user's cache. The bytes gather in `FILE.part`, beside it
+`FILE.part.version` with what the server calls this version of the file, so that an
+interrupted download goes on with HTTP's Range where it stopped, and begins anew if the file
+has changed meanwhile. Length and hashes are compared before the file gets its name and before
+anything reads it; a file that is another one is removed. One process at a time works in a
+cache; others wait for it.
 """
 
 import errno
@@ -31,7 +34,8 @@ from alexnet.published.registry import CHUNK, MB, Member, Published, cache_folde
 KB = 1_000
 #: Seconds without a byte, or without an answer, after which a connection counts as dead.
 TIMEOUT = 30.0
-#: Seconds to wait before going on after a cut; counted from the beginning again whenever the file has grown.
+#: Seconds to wait before going on after a cut; counted from the beginning again
+#: whenever the file has grown.
 PAUSES = (1.0, 2.0, 4.0, 8.0)
 #: HTTP's codes that may pass: too slow, too many, and all of the server's own errors from 500 on.
 PASSING = (408, 429)
@@ -39,19 +43,21 @@ LOCK = ".lock"
 
 
 def pull(what: str | Published, *, url: str | None = None, cache: Path | None = None) -> Path:
-    """Obtain a published file: from the cache if it is there and whole, else from its server. Run again, it goes on.
+    """Obtain a published file: from the cache if it is there and whole, else from its
+    server. Run again, it goes on.
 
     Args:
         what: a name out of `names()`, or an entry.
-        url: of a mirror, in place of the publisher's; http or https. The file must be the same to the bit.
+        url: of a mirror, in place of the publisher's; http or https. The file
+            must be the same to the bit.
         cache: folder in place of `cache_folder()`.
 
     Returns:
         The file; for a tar, the one member that is wanted, beside it.
 
     Raises:
-        CheckpointError: unknown name, no way to the server, another file than the published one, no space. What was downloaded
-            of the right file stays for the next time.
+        CheckpointError: unknown name, no way to the server, another file than the published one, no
+            space. What was downloaded of the right file stays for the next time.
     """
     entry = get(what) if isinstance(what, str) else what
     url = _address(url or entry.url)
@@ -174,7 +180,8 @@ def _attempt(entry: Published, url: str, part: Path, meter: Meter) -> str | None
 
 
 def _request(url: str, part: Path) -> urllib.request.Request:
-    """The whole file, or its rest if the server can tell that the file is still the one that the part is from."""
+    """The whole file, or its rest if the server can tell that the file is still the
+    one that the part is from."""
     headers = {"User-Agent": "alexnet", "Accept-Encoding": "identity"}
     have, version = size(part), _version_of_part(part)
     if have and version:
@@ -193,7 +200,8 @@ def _refused(error: urllib.error.HTTPError, url: str, part: Path) -> str:
 
 
 def _receive(answer: http.client.HTTPResponse, entry: Published, part: Path, meter: Meter, asked: bool) -> None:
-    """Append an answer's bytes to the part; one that holds the file from its beginning replaces it."""
+    """Append an answer's bytes to the part; one that holds the file from its beginning replaces
+    it."""
     start, length = _extent(answer)
     version = _version(answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
     if length not in (None, entry.bytes):
@@ -228,7 +236,8 @@ def _extent(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
 
 
 def _write_all(file: IO[bytes], chunk: bytes) -> None:
-    """Unbuffered, so that on a full disk the part holds all that could be written of the chunk, and no error comes later."""
+    """Unbuffered, so that on a full disk the part holds all that could be written of the chunk, and
+    no error comes later."""
     rest = memoryview(chunk)
     while rest:
         rest = rest[file.write(rest) :]
@@ -257,7 +266,8 @@ def _writing(entry: Published, part: Path) -> Iterator[None]:
 
 
 def _no_space(entry: Published, part: Path, free: int, error: OSError | None = None) -> CheckpointError:
-    """The error for a disk, a quota or a limit on one file that is too small; what was downloaded stays."""
+    """The error for a disk, a quota or a limit on one file that is too small;
+    what was downloaded stays."""
     left = entry.bytes - size(part)
     kept = f"; the {size(part) / MB:.1f} MB already there are kept" if size(part) else ""
     if error is not None and error.errno != errno.ENOSPC:  # a quota's rest is not the disk's
@@ -283,7 +293,8 @@ def _version_file(part: Path) -> Path:
 
 
 def _version(etag: str | None, modified: str | None) -> str | None:
-    """What If-Range takes: a strong ETag, else the time of the last change; None if there is neither."""
+    """What If-Range takes: a strong ETag, else the time of the last change;
+    None if there is neither."""
     for value in (etag, modified):
         if value and not value.startswith("W/") and value.isascii() and value.isprintable():
             return value
@@ -298,7 +309,8 @@ def _version_of_part(part: Path) -> str | None:
 
 
 def _remember(entry: Published, part: Path, version: str | None) -> None:
-    """Note the version while the part is still empty: a part with bytes is never beside another's version."""
+    """Note the version while the part is still empty: a part with bytes is never
+    beside another's version."""
     with _writing(entry, part):
         if version:
             _version_file(part).write_text(version, encoding="ascii")
@@ -321,7 +333,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """One that knows http and https alone, with the system's proxies: no file:, no ftp:, no data:."""
+    """One that knows http and https alone, with the system's proxies: no file:, no ftp:, no
+    data:."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler, urllib.request.HTTPHandler, urllib.request.HTTPSHandler, _Redirects,

@@ -1,14 +1,18 @@
-"""ImageNet's 1000 classes in the order that Caffe's and torchvision's networks number them: sorted WordNet ids.
+"""ImageNet's 1000 classes in the order that Caffe's and torchvision's networks number
+them: sorted WordNet ids.
 
-The ILSVRC kit numbers the same classes in another order, the one of the network of 2012: see `Variant.class_order`.
+The ILSVRC kit numbers the same classes in another order, the one of the network of 2012:
+see `Variant.class_order`.
 
-`imagenet_classes.txt` holds a line a class, "n01440764 tench": the WordNet id and the first of the synonyms that Caffe's
-`synset_words.txt` gives. Two first synonyms occur twice there, and the names are torchvision's, which tells them apart: "crane
-bird" (class 134) beside the machine "crane" (517), "maillot tank suit" (639) beside "maillot" (638). "Cardigan" (264) is the
-Welsh corgi, "cardigan" (474) the garment.
+`imagenet_classes.txt` holds a line a class, "n01440764 tench": the WordNet id and the first of the
+synonyms that Caffe's `synset_words.txt` gives. Two first synonyms occur twice there, and the names
+are torchvision's, which tells them apart: "crane bird" (class 134) beside the machine "crane"
+(517), "maillot tank suit" (639) beside "maillot" (638). "Cardigan" (264) is the Welsh corgi,
+"cardigan" (474) the garment.
 
-Sources: ids from timm (`imagenet_synsets.txt`), names from torchvision (`models/_meta.py`); timm's own names, taken from
-WordNet (`imagenet_synset_to_lemma.txt`), agree with torchvision's in all classes but the two above.
+Sources: ids from timm (`imagenet_synsets.txt`), names from torchvision (`models/_meta.py`); timm's
+own names, taken from WordNet (`imagenet_synset_to_lemma.txt`), agree with torchvision's in all
+classes but the two above.
 """
 
 from functools import cache

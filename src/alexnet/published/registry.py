@@ -1,4 +1,5 @@
-"""The trained AlexNets that others publish: where each file lies, and what it must be to the bit. `download.py` obtains them.
+"""The trained AlexNets that others publish: where each file lies, and what it must be to the bit.
+`download.py` obtains them.
 
 | name | file | top-1 / top-5 accuracy on ILSVRC2012's validation pictures, centre crop |
 | --- | --- | --- |
@@ -8,9 +9,10 @@
 | torchvision-2016 | alexnet-owt-4df8aa71.pth | 56.55 / 79.09 |
 | caffe-mean | imagenet_mean.binaryproto | the mean picture that both of Caffe's networks need |
 
-Where the facts come from (each is repeated at its entry): Caffe's `readme.md` of each model gives address, licence, SHA-1 and
-accuracy; torchvision's `AlexNet_Weights` gives the address and accuracy of its file. Neither states a SHA-256 or a length in
-bytes: these are from those who had downloaded the files and pinned them.
+Where the facts come from (each is repeated at its entry): Caffe's `readme.md` of each model gives
+address, licence, SHA-1 and accuracy; torchvision's `AlexNet_Weights` gives the address and accuracy
+of its file. Neither states a SHA-256 or a length in bytes: these are from those who had downloaded
+the files and pinned them.
 """
 
 import hashlib
@@ -51,7 +53,8 @@ class Published:
         sha256, sha1: hexadecimal; both must hold. `sha1` is None where the publisher gives none.
         licence: in the publisher's words.
         variant: name of the network in `alexnet.variants`; None for a file that is no network.
-        top1, top5: accuracy in percent as published, on ILSVRC2012's 50,000 validation pictures; None for no network.
+        top1, top5: accuracy in percent as published, on ILSVRC2012's 50,000 validation
+            pictures; None for no network.
         protocol: how that was measured.
         companion: name of another entry without which this one cannot be used.
         member: the file that is wanted if this one is a tar.
@@ -74,12 +77,13 @@ class Published:
 
 CAFFE_PROTOCOL = "one view: the picture squashed to 256 × 256, centre 227 × 227"
 TORCHVISION_PROTOCOL = "one view: short side 256, centre 224 × 224"
-#: torchvision's licence covers its code; its readme says of the weights only that the data they saw may bind the user.
+#: torchvision's licence covers its code; its readme says of the weights only that the data they
+#: saw may bind the user.
 TORCHVISION_LICENCE = "BSD-3-Clause (torchvision's; none is stated for the weights alone)"
 
 REGISTRY = (
-    # Address, licence, SHA-1, accuracy: Caffe's models/bvlc_alexnet/readme.md. Length and SHA-256: OpenVINO's
-    # open_model_zoo, models/public/alexnet/model.yml, for the same address.
+    # Address, licence, SHA-1, accuracy: Caffe's models/bvlc_alexnet/readme.md. Length and SHA-256:
+    # OpenVINO's open_model_zoo, models/public/alexnet/model.yml, for the same address.
     Published(
         name="caffe",
         file="bvlc_alexnet.caffemodel",
@@ -94,8 +98,9 @@ REGISTRY = (
         protocol=CAFFE_PROTOCOL,
         companion="caffe-mean",
     ),
-    # The same readme in models/bvlc_reference_caffenet; open_model_zoo's models/public/caffenet/model.yml. Homebrew's and
-    # Nixpkgs' recipes for Caffe pin the same SHA-256.
+    # The same readme in models/bvlc_reference_caffenet; open_model_zoo's
+    # models/public/caffenet/model.yml. Homebrew's and Nixpkgs' recipes for
+    # Caffe pin the same SHA-256.
     Published(
         name="caffenet",
         file="bvlc_reference_caffenet.caffemodel",
@@ -110,9 +115,10 @@ REGISTRY = (
         protocol=CAFFE_PROTOCOL,
         companion="caffe-mean",
     ),
-    # Address and length: tensorpack's dataflow/dataset/ilsvrc.py. SHA-256: a Yocto recipe for Caffe (one source; its SHA-256 of
-    # CaffeNet is that of the others). SHA-1 of the mean that Caffe's networks use: MXNet's tools/caffe_converter/model_zoo.py.
-    # No source states a licence. 3 × 256 × 256 float32 take 786,432 bytes and protobuf's few around them.
+    # Address and length: tensorpack's dataflow/dataset/ilsvrc.py. SHA-256: a Yocto recipe for Caffe
+    # (one source; its SHA-256 of CaffeNet is that of the others). SHA-1 of the mean that Caffe's
+    # networks use: MXNet's tools/caffe_converter/model_zoo.py. No source states a licence. 3 ×
+    # 256 × 256 float32 take 786,432 bytes and protobuf's few around them.
     Published(
         name="caffe-mean",
         file="caffe_ilsvrc12.tar.gz",
@@ -122,8 +128,9 @@ REGISTRY = (
         licence="none stated",
         member=Member(file="imagenet_mean.binaryproto", most=MB, sha1="63e4652e656abc1e87b7a8339a7e02fca63a2c0c"),
     ),
-    # Address, accuracy, 233.087 MiB: torchvision's models/alexnet.py. Length and SHA-256: a dozen projects that pin LPIPS's
-    # backbone agree on them; the file's name has the first eight digits, and the length is 233.087 MiB.
+    # Address, accuracy, 233.087 MiB: torchvision's models/alexnet.py. Length and SHA-256: a dozen
+    # projects that pin LPIPS's backbone agree on them; the file's name has the first eight digits,
+    # and the length is 233.087 MiB.
     Published(
         name="torchvision",
         file="alexnet-owt-7be5be79.pth",
@@ -136,9 +143,10 @@ REGISTRY = (
         top5=79.066,
         protocol=TORCHVISION_PROTOCOL,
     ),
-    # Address: torchvision's models/alexnet.py in earlier releases. SHA-256: a Yocto recipe (one source; the file's name has its
-    # first eight digits). Length: four logs of downloads agree. Accuracy: 100 minus the errors 43.45 and 20.91 of torchvision's
-    # table of that time; that table names no file.
+    # Address: torchvision's models/alexnet.py in earlier releases. SHA-256: a Yocto recipe
+    # (one source; the file's name has its first eight digits). Length: four logs of downloads
+    # agree. Accuracy: 100 minus the errors 43.45 and 20.91 of torchvision's table of that
+    # time; that table names no file.
     Published(
         name="torchvision-2016",
         file="alexnet-owt-4df8aa71.pth",
@@ -188,20 +196,23 @@ def get(name: str) -> Published:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: $ALEXNET_CACHE, else $XDG_CACHE_HOME/alexnet, else ~/.cache/alexnet."""
+    """Where downloads are kept: $ALEXNET_CACHE, else
+    $XDG_CACHE_HOME/alexnet, else ~/.cache/alexnet."""
     if own := os.environ.get("ALEXNET_CACHE"):
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet"
 
 
 def cached(entry: Published, cache: Path | None = None) -> Path | None:
-    """Where `entry` lies in the cache if a file of its name and length is there; its hashes are `pull`'s business."""
+    """Where `entry` lies in the cache if a file of its name and length is there; its
+    hashes are `pull`'s business."""
     path = (cache or cache_folder()) / entry.file
     return path if size(path) == entry.bytes else None
 
 
 def rows(cache: Path | None = None) -> list[dict[str, Any]]:
-    """A row for each published file: name, variant, mb, licence, top1, top5 (percent), protocol, cached (a path or None)."""
+    """A row for each published file: name, variant, mb, licence, top1, top5 (percent), protocol,
+    cached (a path or None)."""
     return [
         {
             "name": entry.name,

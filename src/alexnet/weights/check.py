@@ -1,14 +1,17 @@
-"""Are these weights what they claim to be? Layers, dead kernels, and whether anybody has trained them.
+"""Are these weights what they claim to be? Layers, dead kernels, and whether
+anybody has trained them.
 
-Weights get lost: files with untrained or zeroed layers have been published and cited. Two signs tell a trained network from a
-fresh one, and neither needs a photo:
+Weights get lost: files with untrained or zeroed layers have been published and cited. Two signs
+tell a trained network from a fresh one, and neither needs a photo:
 
-* conv1's kernels are smooth. The correlation of horizontally and vertically neighbouring weights, each kernel's mean taken
-  out, is 0.51 for the AlexNet trained on ImageNet and within 0.03 of 0 for every initialisation of ours at quarter width.
-* The logits know pictures apart. Their deviation over 16 built-in patterns, divided by that of an untrained net whose layers
-  have the same mean and deviation, is 0.6 to 1.3 for fresh networks of every variant and initialisation at quarter width, up
-  to 2.6 at a sixteenth. It was 29 to 97 for networks trained on small pictures, whose conv1 is hardly smoother than chance,
-  and 4 for one stopped at 82 % error of ten classes.
+* conv1's kernels are smooth. The correlation of horizontally and vertically neighbouring weights,
+  each kernel's mean taken out, is 0.51 for the AlexNet trained on ImageNet and within 0.03 of 0 for
+  every initialisation of ours at quarter width.
+* The logits know pictures apart. Their deviation over 16 built-in patterns, divided by that of an
+  untrained net whose layers have the same mean and deviation, is 0.6 to 1.3 for fresh networks of
+  every variant and initialisation at quarter width, up to 2.6 at a sixteenth. It was 29 to 97 for
+  networks trained on small pictures, whose conv1 is hardly smoother than chance, and 4 for one
+  stopped at 82 % error of ten classes.
 
 Either sign suffices.
 """
@@ -35,7 +38,8 @@ class Check:
     """What the self-check found.
 
     Attributes:
-        layers: (name, shape of the weight, share of its kernels or units that are zero or constant).
+        layers: (name, shape of the weight, share of its kernels or units
+            that are zero or constant).
         smoothness: of conv1's kernels, in [-1, 1].
         spread: of the logits against an untrained net's; None where layers are missing.
     """
@@ -99,7 +103,8 @@ def network(model: AlexNet) -> Check:
 
 
 def smoothness(kernels: Tensor) -> float:
-    """Correlation of neighbouring weights, each (height, width) plane's mean taken out: (K, C, H, W) to [-1, 1]."""
+    """Correlation of neighbouring weights, each (height, width) plane's mean taken out:
+    (K, C, H, W) to [-1, 1]."""
     planes = kernels.double()
     planes = planes - planes.mean((2, 3), keepdim=True)
     neighbours = (planes[..., 1:] * planes[..., :-1]).sum() + (planes[:, :, 1:] * planes[:, :, :-1]).sum()
@@ -112,7 +117,8 @@ def _dead_share(weight: Tensor) -> float:
 
 
 def patterns(model: AlexNet) -> Tensor:
-    """(16, 3, S, S): waves and a square in random colours, on the scale of pixels that the variant wants."""
+    """(16, 3, S, S): waves and a square in random colours, on the scale of
+    pixels that the variant wants."""
     size, generator = model.variant.input_size, torch.Generator().manual_seed(2012)
     places = torch.linspace(0, 2 * torch.pi, size)
     images = torch.empty(PATTERNS, 3, size, size)
@@ -136,7 +142,8 @@ def _spread(model: AlexNet) -> float:
 def _untrained_spread(model: AlexNet) -> float:
     """The same of a net whose tensors are random, with the mean and deviation of the model's.
 
-    Each layer is drawn when it is needed and dropped behind it: 151 MB at most beside the model's 244.
+    Each layer is drawn when it is needed and dropped behind it: 151 MB at
+    most beside the model's 244.
     """
     generator = torch.Generator().manual_seed(2012)
     twin = AlexNet.holding(model.variant, model.state_dict()).eval()

@@ -1,8 +1,9 @@
 """What accompanies the parameters in a file of ours, checked before anything is made of it.
 
-Our safetensors and our ONNX files both say, as JSON, which variant they hold, its classes and how its pictures are prepared.
-The text may come from anybody: a type that is not the field's would fail far from here with a traceback, and a picture of ten
-million pixels a side would ask for 300 TB. So both readers parse it by the schemas below and pass through `check`.
+Our safetensors and our ONNX files both say, as JSON, which variant they hold, its classes and how
+its pictures are prepared. The text may come from anybody: a type that is not the field's would fail
+far from here with a traceback, and a picture of ten million pixels a side would ask for 300 TB. So
+both readers parse it by the schemas below and pass through `check`.
 """
 
 from collections.abc import Mapping
@@ -47,8 +48,8 @@ def entry(texts: Mapping[str, str], name: str, kind: type[T], path: object) -> T
 
 
 def variant(fields: Mapping[str, Any], what: str) -> Variant:
-    """The variant whose fields were read from JSON; `what` names their place. Fields that an older file lacks are those of the
-    variant of its name.
+    """The variant whose fields were read from JSON; `what` names their place. Fields that an older
+    file lacks are those of the variant of its name.
 
     Raises:
         CheckpointError: they are not those of a variant.

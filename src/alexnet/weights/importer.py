@@ -1,8 +1,9 @@
 """Weights of any known format into our own file, with their preprocessing.
 
-The format is recognised by content, never by the file's name. What a foreign file does not say about its pictures is taken from
-the variant: the published networks were trained on 256 x 256 pictures, Caffe's squashed and BGR, torchvision's scaled by the
-short side and RGB, and the mean below was subtracted.
+The format is recognised by content, never by the file's name. What a foreign file does not say
+about its pictures is taken from the variant: the published networks were trained on 256 x 256
+pictures, Caffe's squashed and BGR, torchvision's scaled by the short side and RGB, and the
+mean below was subtracted.
 """
 
 import zipfile
@@ -27,7 +28,8 @@ from alexnet.weights.formats import caffe_read, npy, onnx_read, torchvision
 from alexnet.weights.match import PARAMETERS, Foreign, check_finite, fit
 from alexnet.weights.native import Trained
 
-#: RGB, 0-255. Caffe's mean image averaged over its pixels; torchvision's transforms.Normalize times 255.
+#: RGB, 0-255. Caffe's mean image averaged over its pixels; torchvision's
+#: transforms.Normalize times 255.
 CAFFE_MEAN = (122.67892, 116.66877, 104.00699)
 UNIT_MEAN, UNIT_DEVIATION = (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
@@ -37,7 +39,8 @@ HEAD_BYTES = 512
 class Format(NamedTuple):
     """A format, how its files begin or otherwise look, and who reads it.
 
-    `beginning` reads the first convolutions of a network that is not a whole AlexNet, in formats where `read` insists on one.
+    `beginning` reads the first convolutions of a network that is not a whole AlexNet, in formats
+    where `read` insists on one.
     """
 
     name: str
@@ -97,7 +100,8 @@ def read(path: str | Path) -> Foreign:
 
 
 def read_beginning(path: str | Path) -> Foreign:
-    """As `read`; of a network that is not a whole AlexNet, the first convolutions as conv1 and conv2.
+    """As `read`; of a network that is not a whole AlexNet, the first
+    convolutions as conv1 and conv2.
 
     Raises:
         CheckpointError: as `read`; or it has no convolution either.
@@ -138,7 +142,8 @@ def _recognised(path: str | Path) -> tuple[Path, Format]:
 
 
 def _checked(path: Path, foreign: Foreign) -> Foreign:
-    """Every parameter float32, finite, and in one piece. Other tensors are left as they are: `fit` says what they are."""
+    """Every parameter float32, finite, and in one piece. Other tensors are left as they are:
+    `fit` says what they are."""
     tensors, widened = dict(foreign.tensors), set()
     for name in PARAMETERS:
         if name not in tensors:
@@ -166,7 +171,8 @@ def import_weights(
     Args:
         path: the file, or a run's folder.
         variant, input_size: what the file does not tell; see `foreign.fit`.
-        mean: Caffe's mean.binaryproto; the mean of ImageNet's colours where none is given and the file has none.
+        mean: Caffe's mean.binaryproto; the mean of ImageNet's colours where none is
+            given and the file has none.
         classes: text file with a class name a line, in the order of the outputs.
         otherwise: the variant to take for a file that does not tell.
 
@@ -206,7 +212,8 @@ def _with_mean_image(preprocessing: Preprocessing, path: Path) -> Preprocessing:
 
 
 def check_file(path: Path) -> check.Check:
-    """Check a file's weights; where layers are missing or the variant is unknown, without running them."""
+    """Check a file's weights; where layers are missing or the variant is
+    unknown, without running them."""
     foreign = read(path)
     try:
         fitted = fit(foreign)
@@ -253,7 +260,8 @@ def published_preprocessing(variant: Variant) -> Preprocessing:
 
 
 def default_classes(variant: Variant) -> tuple[str, ...]:
-    """ImageNet's names where the outputs are its thousand classes in sorted order; numbers elsewhere."""
+    """ImageNet's names where the outputs are its thousand classes in sorted
+    order; numbers elsewhere."""
     if variant.num_classes == paper.CLASSES and variant.class_order == "wordnet":
         return imagenet.classes()
     return tuple(f"class {number}" for number in range(variant.num_classes))

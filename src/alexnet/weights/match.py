@@ -1,9 +1,11 @@
 """What a file of another program holds, in our terms, and which variant that is.
 
-A translator (`caffe_read.py`, `torchvision.py`, `npy.py`, `onnx_read.py`) turns a file into a `Foreign`: tensors under our
-names and in our layout, and as much as the format tells about the network. `fit` then says which `Variant` that is. A format
-with a graph (Caffe, ONNX) gives the operations, from which every structural field of the variant follows; a format with tensors
-alone gives widths, groups and classes, and the rest comes from the variant that it is known for or that the user names.
+A translator (`caffe_read.py`, `torchvision.py`, `npy.py`, `onnx_read.py`) turns a file into a
+`Foreign`: tensors under our names and in our layout, and as much as the format tells about the
+network. `fit` then says which `Variant` that is. A format with a graph (Caffe, ONNX) gives the
+operations, from which every structural field of the variant follows; a format with tensors
+alone gives widths, groups and classes, and the rest comes from the variant that it is known
+for or that the user names.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,14 +40,16 @@ class Foreign:
 
     Attributes:
         format: what it is, for people: "Caffe, layout of 2014".
-        tensors: parameters under our names: convolutions (out, in / groups, height, width), fully connected (out, in), the
-            inputs of fc6 in C, H, W order.
+        tensors: parameters under our names: convolutions (out, in / groups, height, width), fully
+            connected (out, in), the inputs of fc6 in C, H, W order.
         ops: the graph as operations without dropout, or None if the format holds tensors alone.
-        variant: name of the variant that the format is known for, or the file's own variant; None if it does not tell.
+        variant: name of the variant that the format is known for, or the file's own variant;
+            None if it does not tell.
         settled: fields of the variant that the format decides, such as Caffe's BGR.
         input_size: side of the input in pixels if the file tells.
         preprocessing, classes: if the file tells.
-        scale: where it tells of the preprocessing only this: what pixels minus their mean are multiplied by.
+        scale: where it tells of the preprocessing only this: what pixels minus
+            their mean are multiplied by.
         notes: what a user should know about it.
     """
 
@@ -63,7 +67,8 @@ class Foreign:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[BinaryIO]:
-    """The open file, for a translator; whatever is wrong with it ends in one error that begins with its path.
+    """The open file, for a translator; whatever is wrong with it ends in one error
+    that begins with its path.
 
     Raises:
         CheckpointError: what was raised inside without a path, with it; or the file cannot be read.
@@ -84,12 +89,13 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
 
     Args:
         foreign: the translated file.
-        variant: what the user says it is; for formats without a graph it decides all that tensors cannot show.
+        variant: what the user says it is; for formats without a graph it decides all
+            that tensors cannot show.
         input_size: what the user says about the input's side in pixels.
 
     Raises:
-        CheckpointError: layers are missing or superfluous, shapes do not fit each other, the graph contradicts the variant
-            named, or the file does not tell what it is.
+        CheckpointError: layers are missing or superfluous, shapes do not fit each other, the graph
+            contradicts the variant named, or the file does not tell what it is.
     """
     if isinstance(foreign.variant, Variant):
         return _own(foreign, foreign.variant, variant, input_size)
@@ -121,7 +127,8 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
 
 
 def _own(foreign: Foreign, own: Variant, variant: str | Variant | None, input_size: int | None) -> Variant:
-    """A file of ours knows what it is; another name would leave it with the preprocessing of the first."""
+    """A file of ours knows what it is; another name would leave it with the
+    preprocessing of the first."""
     if variant is not None and get(variant).name != own.name:
         raise CheckpointError(f"the {foreign.format} file is no {get(variant).name!r} but {own.name!r}: leave --variant out.")
     if input_size not in (None, own.input_size):
@@ -205,7 +212,8 @@ def _same(found: Any, known: Any) -> bool:
 
 
 def _base(foreign: Foreign, variant: str | Variant | None, structure: Mapping[str, Any]) -> Variant:
-    """The variant to start from: the user's, the file's, or the known one that agrees with the graph in most fields."""
+    """The variant to start from: the user's, the file's, or the known one that agrees with the
+    graph in most fields."""
     told = variant or foreign.variant
     if told is not None:
         return get(told)
@@ -264,7 +272,8 @@ def check_finite(path: Path, name: str, tensor: Tensor) -> None:
     Raises:
         CheckpointError: some are NaN or infinite.
     """
-    # isfinite would need four times the tensor's memory; extremes need none, and a NaN is both of them.
+    # isfinite would need four times the tensor's memory; extremes need none, and
+    # a NaN is both of them.
     if tensor.numel() and not all(map(isfinite, map(float, tensor.aminmax()))):
         count = int((~torch.isfinite(tensor)).sum())
         raise CheckpointError(
@@ -274,7 +283,8 @@ def check_finite(path: Path, name: str, tensor: Tensor) -> None:
 
 
 def plain_tensors(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The variant's parameters, conv1.weight to fc8.bias, as contiguous float32 tensors in main memory.
+    """The variant's parameters, conv1.weight to fc8.bias, as contiguous
+    float32 tensors in main memory.
 
     Raises:
         CheckpointError: one is missing or has another shape.

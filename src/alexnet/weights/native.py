@@ -1,9 +1,10 @@
 """Our own file: a trained network with all that it needs to be right.
 
-One safetensors file holds the parameters under their names (conv1.weight ... fc8.bias), the mean and scale of the pixels, and,
-as JSON in its header, the variant, the class names and the rest of the preprocessing. Whoever has the file can predict; there
-is no second file to lose, and nothing in it is executed. It is written beside its place and renamed, so a file under its name
-is always whole.
+One safetensors file holds the parameters under their names (conv1.weight ... fc8.bias), the
+mean and scale of the pixels, and, as JSON in its header, the variant, the class names and
+the rest of the preprocessing. Whoever has the file can predict; there is no second file to
+lose, and nothing in it is executed. It is written beside its place and renamed, so a file
+under its name is always whole.
 """
 
 import json
@@ -52,7 +53,8 @@ def save(path: str | Path, trained: Trained) -> None:
     """Write a file, atomically.
 
     Raises:
-        CheckpointError: no space, or the folder cannot be written, and a file that was there stays; arguments of other types.
+        CheckpointError: no space, or the folder cannot be written, and a file that was there stays;
+            arguments of other types.
     """
     path = as_path(path, "path")
     expect_kind(trained, "trained", Trained)
@@ -107,7 +109,8 @@ def is_ours(path: Path) -> bool:
 
 
 def goes_on(path: Path) -> bool:
-    """Whether training can go on from a file of ours: it holds the optimiser's state beside the parameters."""
+    """Whether training can go on from a file of ours: it holds the optimiser's
+    state beside the parameters."""
     with safe_open(path, framework="pt", device="cpu") as file:
         return any(name.startswith("velocity.") for name in file.keys())  # noqa: SIM118 - not a dict
 
@@ -157,5 +160,6 @@ def _network(path: Path, variant: Variant, tensors: dict[str, Tensor]) -> AlexNe
                 f"{path} is damaged: it {found}, and its header describes a network where that has shape {shape}. "
                 f"{described.REMEDY}"
             )
-    # Copies: what safetensors gives is the file itself, and if that is cut while the network computes, the process ends.
+    # Copies: what safetensors gives is the file itself, and if that is cut while the network
+    # computes, the process ends.
     return AlexNet.holding(variant, {name: tensors.pop(name).clone() for name in expected})

@@ -1,13 +1,15 @@
 """Local response normalisation as PyTorch's exporters write it: taken apart.
 
-`F.local_response_norm` has no operation of its own in PyTorch, and its exporters write what it computes:
-x / (k + alpha * mean over the window of x^2)^beta, the mean by a pool of `size` x 1 x 1 over maps that
-were given a dimension more, (N, 1, C, H, W), and padded along the channels. In the graph that is
+`F.local_response_norm` has no operation of its own in PyTorch, and its exporters write what
+it computes: x / (k + alpha * mean over the window of x^2)^beta, the mean by a pool of `size`
+x 1 x 1 over maps that were given a dimension more, (N, 1, C, H, W), and padded along the
+channels. In the graph that is
 
-    Mul(x, x) - Reshape - Pad - AveragePool - Squeeze - [Reshape] - Mul(alpha) - Add(k) - Pow(beta) - Div(x, .)
+    Mul(x, x) - Reshape - Pad - AveragePool - Squeeze - [Reshape]
+        - Mul(alpha) - Add(k) - Pow(beta) - Div(x, .)
 
-with an `If` in the place of Squeeze from the older exporter. Each node is checked, as one number more
-or less would be another norm.
+with an `If` in the place of Squeeze from the older exporter. Each node is checked, as one number
+more or less would be another norm.
 """
 
 from math import isfinite
@@ -106,8 +108,8 @@ class Chain:
     def _pads(self, name: str) -> list[int]:
         """A Pad's numbers, in ONNX's order: all beginnings, then all ends.
 
-        The older exporter has them in PyTorch's order, the last dimension first, beginning and end together, and turns them
-        round by Concat, Reshape, Slice, Transpose, Reshape and Cast.
+        The older exporter has them in PyTorch's order, the last dimension first, beginning and end
+        together, and turns them round by Concat, Reshape, Slice, Transpose, Reshape and Cast.
         """
         if name in self.constants:
             return self.constants.shape(name)
@@ -124,7 +126,8 @@ class Chain:
         raise Unlike(f"the pads {name!r} of a norm are not stored")
 
     def _mean(self, padded: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-        """The window's size, and the channels of zeros around: of the node before, or the pool's own where it counts them."""
+        """The window's size, and the channels of zeros around: of the node before, or the pool's
+        own where it counts them."""
         node = self._next("AveragePool")
         expect(node, strides=[1, 1, 1], dilations=[1, 1, 1], ceil_mode=[0])
         sides, pads = ints(node, "kernel_shape", []), ints(node, "pads", [0] * 6)
@@ -137,7 +140,8 @@ class Chain:
         return sides[0], padded
 
     def _lower(self, channels: int) -> None:
-        """Back to (N, C, H, W): a Squeeze, or an If around one, and a Reshape that may follow or stand alone."""
+        """Back to (N, C, H, W): a Squeeze, or an If around one, and a Reshape that
+        may follow or stand alone."""
         if self._peek() in ("Squeeze", "If"):
             node = self._next("Squeeze", "If")
             axes = [1] if node.op_type == "If" else ints(node, "axes", []) or self.constants.shape(node.input[1])
@@ -150,7 +154,8 @@ class Chain:
                 raise Unlike(f"{called(node)}, Reshape, does not make (N, {channels}, H, W) of a norm")
 
     def _number(self, kind: str) -> float:
-        """The number that a node multiplies by, adds, or raises to, as the decimal that was meant."""
+        """The number that a node multiplies by, adds, or raises to, as the decimal that was
+        meant."""
         value = self.value
         node = self._next(kind)
         other = [name for name in node.input if name != value]
@@ -168,7 +173,8 @@ class Chain:
 
 
 def squeezed(node: "NodeProto") -> str | None:
-    """What an `If` gives whichever way it goes: a value of the graph around it, at most squeezed; None for any other `If`."""
+    """What an `If` gives whichever way it goes: a value of the graph around it, at most squeezed;
+    None for any other `If`."""
     found: set[str] = set()
     for attribute in node.attribute:
         found |= {_squeezed_in(attribute.g)}

@@ -1,12 +1,13 @@
 """Reading Caffe's files: `.caffemodel` in both of its layouts, and `mean.binaryproto`.
 
-Two halves do the work. `wire.fields` finds the parameters without reading them; each blob then goes from the file straight into
-its tensor, and 244 MB cost 244 MB. What is left of a layer, a few dozen bytes, is parsed by the `protobuf` library with the
-descriptors in `caffe_schema.py`. Lengths and shapes are claims: a shape must have as many numbers as the data, and memory is
+Two halves do the work. `wire.fields` finds the parameters without reading them; each blob then
+goes from the file straight into its tensor, and 244 MB cost 244 MB. What is left of a layer, a
+few dozen bytes, is parsed by the `protobuf` library with the descriptors in `caffe_schema.py`.
+Lengths and shapes are claims: a shape must have as many numbers as the data, and memory is
 taken for data that is there.
 
-Caffe's pictures are BGR, 0-255. It rounds the size after pooling up where we round down, and its dropout is inverted; a network
-in which that would show is refused.
+Caffe's pictures are BGR, 0-255. It rounds the size after pooling up where we round down, and its
+dropout is inverted; a network in which that would show is refused.
 """
 
 from collections.abc import Sequence
@@ -51,7 +52,8 @@ _SINKS = (
     "MultinomialLogisticLoss", "SigmoidCrossEntropyLoss", "HDF5Output",
 )  # fmt: skip
 
-#: An AlexNet's settings of a layer take hundreds of bytes; this keeps a hostile file from costing memory.
+#: An AlexNet's settings of a layer take hundreds of bytes; this keeps a hostile
+#: file from costing memory.
 _MAX_SETTINGS = 1 << 20
 #: Caffe's data sets are squashed to 256 x 256; a caffemodel does not say.
 _STORED_SIZE = 256
@@ -86,9 +88,11 @@ def _parse(file: BinaryIO, kind: str, fields: Sequence[wire.Field]) -> Any:
 
 
 def looks_like(path: Path) -> bool:
-    """Whether a file begins as a caffemodel does; at most `wire.MAX_FIELDS` tags are read, and no parameter.
+    """Whether a file begins as a caffemodel does; at most `wire.MAX_FIELDS` tags
+    are read, and no parameter.
 
-    A file that is cut short looks like one all the same, so that `read` can say what is wrong with it.
+    A file that is cut short looks like one all the same, so that `read` can
+    say what is wrong with it.
     """
     try:
         with open(path, "rb") as file:
@@ -98,7 +102,8 @@ def looks_like(path: Path) -> bool:
                 if NET_WIRE.get(field.number) != field.wire:
                     return False
                 if field.number in BLOBS:
-                    # A layer begins with its name or, in the layout of 2014, with the blob it reads: words.
+                    # A layer begins with its name or, in the layout of 2014, with
+                    # the blob it reads: words.
                     return wire.next_field(file, field.value).wire == wire.BYTES
                 if field.end >= size:
                     return False
@@ -112,7 +117,8 @@ def read(path: Path) -> Foreign:
     """A caffemodel of either layout.
 
     Returns:
-        operations named by place (conv1 ... fc8), float32 tensors in memory of their own, the input's size if the file tells.
+        operations named by place (conv1 ... fc8), float32 tensors in memory of their own, the
+        input's size if the file tells.
 
     Raises:
         CheckpointError: missing, damaged, no caffemodel, or a network that is no AlexNet.
@@ -196,9 +202,10 @@ def _layer(file: BinaryIO, field: wire.Field) -> _Layer:
 def _follow(layers: Sequence[_Layer], inputs: tuple[str, ...]) -> tuple[list[_Layer], tuple[str, ...]]:
     """The layers that compute, in order, and notes on the others.
 
-    The blobs that hold the latest result are followed from the picture on: a network is a chain if every computing layer reads
-    one of them. Layers in place write the name they read; `Split` gives a blob further names; what a loss or a softmax writes
-    is not for a computing layer. Without an input the first layer's is taken on trust.
+    The blobs that hold the latest result are followed from the picture on: a network is a chain if
+    every computing layer reads one of them. Layers in place write the name they read; `Split` gives
+    a blob further names; what a loss or a softmax writes is not for a computing layer. Without an
+    input the first layer's is taken on trust.
     """
     newest = set(inputs[:1]) or None
     main, notes = [], []
@@ -251,7 +258,8 @@ def _translate(main: Sequence[_Layer]) -> tuple[tuple[Op, ...], list[_Layer]]:
 
 
 def _square(layer: _Layer, settings: Any, what: str, default: int) -> int:
-    """A size that Caffe lets one give once, once a side, or as `_h` and `_w`: one number or a refusal."""
+    """A size that Caffe lets one give once, once a side, or as `_h` and `_w`:
+    one number or a refusal."""
     height, width = (f"{what.removesuffix('_size')}_{side}" for side in "hw")
     listed = getattr(settings, what)
     if settings.HasField(height) or settings.HasField(width):
@@ -352,7 +360,8 @@ def last_side(ops: Sequence[Op], input_size: int | None) -> int | None:
     """Side of the maps that fc6 sees, if the input's is known.
 
     Raises:
-        CheckpointError: the input is too small, or Caffe's rounding up after a pooling gives another size than ours.
+        CheckpointError: the input is too small, or Caffe's rounding up after a pooling
+            gives another size than ours.
     """
     side = input_size
     for op in ops:
@@ -377,7 +386,8 @@ def _renamed(weighted: Sequence[_Layer]) -> tuple[str, ...]:
 
 
 def _preprocessing(layers: Sequence[_Layer], input_size: int | None) -> tuple[Preprocessing | None, float, tuple[str, ...]]:
-    """What the first data layer does to pixels: all of it if it subtracts a colour; beside a mean image, the scale."""
+    """What the first data layer does to pixels: all of it if it subtracts a colour; beside
+    a mean image, the scale."""
     transforms = [layer.settings.transform_param for layer in layers if layer.type in _SOURCES]
     transform = next((one for one in transforms if one.ByteSize()), MESSAGE["Transform"]())
     if len(transform.mean_value) in (1, 3) and input_size:
@@ -409,7 +419,8 @@ def _tensors(file: BinaryIO, ops: Sequence[Op], weighted: Sequence[_Layer], side
 
 
 def _shaped(layer: _Layer, what: str, numbers: NDArray[np.float32], dims: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-    """As the layer's settings say. The layout of 2014 pads shapes with ones in front: (1, 1, out, in), (1, 1, 1, out)."""
+    """As the layer's settings say. The layout of 2014 pads shapes with ones in front:
+    (1, 1, out, in), (1, 1, 1, out)."""
     if _without_ones(dims) != _without_ones(shape):
         found, wanted = (" x ".join(map(str, sizes)) for sizes in (dims, shape))
         raise CheckpointError(f"{layer.name} holds {found} {what}, where the network needs {wanted}")
@@ -421,7 +432,8 @@ def _without_ones(dims: Sequence[int]) -> list[int]:
 
 
 def _weight_shape(op: Conv | Linear, layer: _Layer, channels: int, side: int | None, count: int) -> tuple[int, ...]:
-    """Shape of a layer's weights. `channels` of `side` x `side` come in; `count` decides fc6 if the side is unknown."""
+    """Shape of a layer's weights. `channels` of `side` x `side` come in; `count` decides
+    fc6 if the side is unknown."""
     if isinstance(op, Conv):
         if channels % op.groups or op.kernels % op.groups:
             raise CheckpointError(

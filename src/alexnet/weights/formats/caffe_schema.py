@@ -1,10 +1,12 @@
-"""Caffe's messages: the excerpt of its `caffe.proto` that AlexNet needs, as classes of the `protobuf` library.
+"""Caffe's messages: the excerpt of its `caffe.proto` that AlexNet needs, as classes
+of the `protobuf` library.
 
-A caffemodel is one message, `NetParameter`: a list of layers, each with its settings, the names of the blobs it reads (bottoms)
-and writes (tops), and its parameters. The layout of 2014, in which the published AlexNet and CaffeNet came, keeps layers under
-field 2 with an enumeration for their type and four numbers for a blob's shape; later files keep them under field 100 with a
-word and a list. The numbers are the same in both: float32, convolutions as (out, in / groups, height, width), the inputs of fc6
-in C, H, W order. So nothing is turned round on the way in.
+A caffemodel is one message, `NetParameter`: a list of layers, each with its settings, the names of
+the blobs it reads (bottoms) and writes (tops), and its parameters. The layout of 2014, in which the
+published AlexNet and CaffeNet came, keeps layers under field 2 with an enumeration for their type
+and four numbers for a blob's shape; later files keep them under field 100 with a word and a list.
+The numbers are the same in both: float32, convolutions as (out, in / groups, height, width), the
+inputs of fc6 in C, H, W order. So nothing is turned round on the way in.
 """
 
 from typing import Any
@@ -16,7 +18,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from alexnet.weights.formats.wire import BYTES, VARINT
 
-#: Message -> fields as "name number type [default]"; `*` marks a repeated field, `+` one whose numbers are packed.
+#: Message -> fields as "name number type [default]"; `*` marks a repeated field, `+` one
+#: whose numbers are packed.
 _SCHEMA: dict[str, tuple[str, ...]] = {
     "Shape": ("dim 1 int64+",),
     "Blob": ("num 1 int32", "channels 2 int32", "height 3 int32", "width 4 int32", "shape 7 Shape"),
@@ -86,7 +89,8 @@ def _field(spec: str, package: str) -> FieldDescriptorProto:
 
 
 def _messages() -> dict[str, Any]:
-    """`_SCHEMA` as message classes, in a pool of their own: a `caffe_pb2` that is imported too does not collide."""
+    """`_SCHEMA` as message classes, in a pool of their own: a `caffe_pb2` that is
+    imported too does not collide."""
     file = FileDescriptorProto(name="alexnet/caffe.proto", package="caffe", syntax="proto2")
     for name, fields in _SCHEMA.items():
         file.message_type.add(name=name, field=[_field(spec, file.package) for spec in fields])

@@ -1,7 +1,8 @@
-"""Writing Caffe's files: a `.caffemodel` in today's layout, its `.prototxt`, and `mean.binaryproto`.
+"""Writing Caffe's files: a `.caffemodel` in today's layout, its `.prototxt`, and
+`mean.binaryproto`.
 
-The network goes out layer by layer as `variant.ops()` has it; what Caffe has no layer for is refused. The parameters go from
-their tensors straight into the file: no copy is made of 244 MB.
+The network goes out layer by layer as `variant.ops()` has it; what Caffe has no layer for is
+refused. The parameters go from their tensors straight into the file: no copy is made of 244 MB.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,18 +24,20 @@ from alexnet.weights.match import plain_tensors
 
 
 def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor], mean: Tensor, scale: Tensor | None = None) -> None:
-    """Write a caffemodel in today's layout and, beside it, `<stem>.prototxt` (the network, to deploy) and
-    `<stem>.mean.binaryproto` if the mean is an image. Each is written under another name and renamed, the caffemodel last.
+    """Write a caffemodel in today's layout and, beside it, `<stem>.prototxt`
+    (the network, to deploy) and `<stem>.mean.binaryproto` if the mean is an image. Each is written
+    under another name and renamed, the caffemodel last.
 
     Args:
         path: the `.caffemodel`.
-        tensors: the parameters, conv1.weight ... fc8.bias; written as float32. Of an RGB network, conv1's input channels are
-            turned round, which computes the same of a BGR picture.
+        tensors: the parameters, conv1.weight ... fc8.bias; written as float32. Of an RGB network,
+            conv1's input channels are turned round, which computes the same of a BGR picture.
         mean: (3, S, S) or (3, 1, 1) in [0, 255], RGB.
         scale: (3,), what pixels minus their mean are multiplied by; 1 if None.
 
     Raises:
-        CheckpointError: a network that Caffe cannot hold, tensors of another network, or a file that cannot be written.
+        CheckpointError: a network that Caffe cannot hold, tensors of another network, or a
+            file that cannot be written.
     """
     if path.suffix != ".caffemodel":
         raise CheckpointError(f"{path} must end in .caffemodel: a .prototxt and a mean image are written beside it.")
@@ -82,7 +85,8 @@ def _refuse_uncaffe(variant: Variant) -> None:
 
 
 def _factor(scale: Tensor | None) -> float:
-    """The one number that Caffe multiplies all channels by. A grey data set's three may differ in their last bit."""
+    """The one number that Caffe multiplies all channels by. A grey data set's three may
+    differ in their last bit."""
     if scale is None:
         return 1.0
     if not torch.allclose(scale, scale[0], rtol=1e-6, atol=0):

@@ -1,17 +1,19 @@
 """NumPy's files: `bvlc_alexnet.npy` of TensorFlow's early days, and plain `.npz` archives.
 
-`bvlc_alexnet.npy` is Caffe's AlexNet as Michael Guerzhoy published it in 2016, converted with ethereon's caffe-tensorflow: an
-array of one object, a dictionary {"conv1": [weights, biases], ...}, pickled by Python 2. Convolutions lie as (height, width,
-in / groups, out) and fully connected layers as (in, out). TensorFlow's maps have their channels last, so the converter
-(`DataReshaper`) also put the rows of fc6 into H, W, C order; we read and write them so. There is no graph in it: the network is
-Caffe's, its input BGR.
+`bvlc_alexnet.npy` is Caffe's AlexNet as Michael Guerzhoy published it in 2016, converted with
+ethereon's caffe-tensorflow: an array of one object, a dictionary {"conv1": [weights, biases], ...},
+pickled by Python 2. Convolutions lie as (height, width, in / groups, out) and fully connected
+layers as (in, out). TensorFlow's maps have their channels last, so the converter (`DataReshaper`)
+also put the rows of fc6 into H, W, C order; we read and write them so. There is no graph in it: the
+network is Caffe's, its input BGR.
 
 Its pickle is read by `pickled.py`, which executes nothing: of the functions that a pickle may name,
 `_Reader` knows the four that rebuild an array, which it does not call either but answers itself.
 Whatever else a file names, such as os.system, is an error that says so. An array must have as many
 bytes as its shape says.
 
-An `.npz` is a zip of `.npy` members under our names, conv1.weight ... fc8.bias, in our layout; it says nothing of a network.
+An `.npz` is a zip of `.npy` members under our names, conv1.weight ... fc8.bias, in our layout; it
+says nothing of a network.
 """
 
 import pickle
@@ -146,7 +148,8 @@ def _word(value: Any) -> str:
 
 
 def _rebuild(shape: tuple[Any, ...], kind: _Type, fortran: bool, data: Any) -> Any:
-    """An array over the bytes it was pickled with; the dictionary itself, if it is the array of one object around it."""
+    """An array over the bytes it was pickled with; the dictionary itself, if it is the array
+    of one object around it."""
     if kind.code in ("O", "O4", "O8"):
         if shape or not isinstance(data, list) or len(data) != 1:
             raise CheckpointError("its pickle holds an array of objects, where a dictionary of arrays was expected")
@@ -172,7 +175,8 @@ def read(path: Path) -> Foreign:
         float32 tensors in our layout; the network is Caffe's, groups and widths as the shapes say.
 
     Raises:
-        CheckpointError: missing, damaged, of other layers, or a pickle that wants to do anything but build arrays.
+        CheckpointError: missing, damaged, of other layers, or a pickle that wants to do
+            anything but build arrays.
     """
     with reading(path, "a .npy of weights") as file:
         layers = _dictionary(file, path.stat().st_size)
@@ -225,7 +229,8 @@ def _pair(name: str, entry: Any) -> list[NDArray[Any]]:
 
 
 def _ours(layers: dict[str, list[NDArray[Any]]]) -> dict[str, Tensor]:
-    """Under our names and in our layout. What has been turned round is dropped: the peak is one layer above the file's size."""
+    """Under our names and in our layout. What has been turned round is dropped: the peak is one
+    layer above the file's size."""
     tensors: dict[str, Tensor] = {}
     maps = layers["conv5"][0].shape[-1] if "conv5" in layers else 0
     for name in [name for name in LAYER_NAMES if name in layers]:
@@ -257,11 +262,13 @@ def _maps(weight: NDArray[Any], maps: int) -> NDArray[Any]:
 
 
 def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor]) -> None:
-    """Write a file like `bvlc_alexnet.npy`, atomically: `np.load(path, allow_pickle=True).item()` reads it with any `encoding`
-    that a program names, and with every version of NumPy. The layers' names are `str` in each.
+    """Write a file like `bvlc_alexnet.npy`, atomically: `np.load(path, allow_pickle=True).item()`
+    reads it with any `encoding` that a program names, and with every version of NumPy. The layers'
+    names are `str` in each.
 
     Raises:
-        CheckpointError: a network that is not built as Caffe's, tensors of another network, or a file that cannot be written.
+        CheckpointError: a network that is not built as Caffe's, tensors of another network, or a
+            file that cannot be written.
     """
     same_structure(variant, "caffe", ("kernels", "units", "width", "towers", *_unseen(variant)), "A .npy for TensorFlow")
     if variant.channel_order != "BGR":
@@ -274,8 +281,9 @@ def _unseen(variant: Variant) -> tuple[str, ...]:
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The file, piece by piece. Protocol 3 is the first to tell bytes from text: in protocol 2 the names
-    were bytes for programs that load with `encoding="bytes"`, and those that name no encoding failed."""
+    """The file, piece by piece. Protocol 3 is the first to tell bytes from text: in protocol
+    2 the names were bytes for programs that load with `encoding="bytes"`, and those that
+    name no encoding failed."""
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"
     header = header.ljust(-(-(len(MAGIC) + 5 + len(header)) // 64) * 64 - len(MAGIC) - 5) + b"\n"
     yield MAGIC + b"\x01\x00" + struct.pack("<H", len(header)) + header
@@ -340,14 +348,16 @@ def read_npz(path: Path) -> Foreign:
     """An `.npz` of arrays under our names, all of them or some.
 
     Raises:
-        CheckpointError: missing, damaged, other names, or members that claim far more than the file can hold.
+        CheckpointError: missing, damaged, other names, or members that claim far
+            more than the file can hold.
     """
     with reading(path, "a .npz of weights") as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 members = _members(archive, path.stat().st_size)
                 tensors = {name: _member(archive, members[name]) for name in PARAMETERS if name in members}
-        # zipfile's own errors; of a damaged member's decompression; of an encrypted one; of a method that it lacks
+        # zipfile's own errors; of a damaged member's decompression; of an encrypted one; of
+        # a method that it lacks
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, struct.error, UnicodeError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise

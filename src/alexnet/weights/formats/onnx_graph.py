@@ -1,26 +1,29 @@
 """Our networks as ONNX, for every program that runs ONNX.
 
-The graph is the variant's sequence of operations, node for node: a node's name and its output's are the stage's name in
-`alexnet summary` (conv1, relu1, norm1 ... fc8), the parameters are initialisers under their names (conv1.weight ... fc8.bias).
-No tracing exporter stands between, so what runs elsewhere is what `model.py` runs, and any stage can be taken out by name.
+The graph is the variant's sequence of operations, node for node: a node's name and its output's are
+the stage's name in `alexnet summary` (conv1, relu1, norm1 ... fc8), the parameters are initialisers
+under their names (conv1.weight ... fc8.bias). No tracing exporter stands between, so what runs
+elsewhere is what `model.py` runs, and any stage can be taken out by name.
 
-The file's metadata has one entry, `alexnet`, a JSON text with the variant, the classes and the preprocessing: whoever has the
-file can predict, and `onnx_read.py` makes the same `Trained` of it to the last bit. `header` and `from_header` are that text,
-for other formats that can carry one.
+The file's metadata has one entry, `alexnet`, a JSON text with the variant, the classes and the
+preprocessing: whoever has the file can predict, and `onnx_read.py` makes the same `Trained` of it
+to the last bit. `header` and `from_header` are that text, for other formats that can carry one.
 
-Opset 17 of 2022, in IR version 8: later ones add nothing that these networks need, and engines years old run it (tested with
-ONNX Runtime 1.32 and OpenVINO 2026.4). OpenVINO computes in bfloat16 on processors that have it unless it is given
-INFERENCE_PRECISION_HINT = f32.
+Opset 17 of 2022, in IR version 8: later ones add nothing that these networks need, and engines
+years old run it (tested with ONNX Runtime 1.32 and OpenVINO 2026.4). OpenVINO computes in bfloat16
+on processors that have it unless it is given INFERENCE_PRECISION_HINT = f32.
 
-With the preprocessing in the graph, the input is a photo's pixels and the output probabilities. ONNX's Resize knows
-antialiasing from opset 18 on only, and not in every engine; so the picture is shrunk by two matrix products. Entry (i, j) of
-each matrix is the triangle filter's weight of pixel j in output i, computed in whole numbers from the photo's size:
-max(0, 2 max(L, S) - |(2j + 1) S - (2i + 1) L|), each row then divided by its sum, for L pixels that become S. It is the filter
-of `data/image.py`. What that does besides is left out: rounding to whole grey levels, the JPEG decoder's shrinking, colour at
-half the resolution, and turning by the EXIF tag, which is the caller's to do. On the 200 test photos of Imagenette's miniature
-(paper at half width, 128 pixels, trained on the other 400) the largest difference of a photo's ten probabilities from
-`predict`'s was 0.005 in the median and 0.04 at most; 197 top classes were the same, 98 of `predict`'s and 100 of the graph's
-were right.
+With the preprocessing in the graph, the input is a photo's pixels and the output probabilities.
+ONNX's Resize knows antialiasing from opset 18 on only, and not in every engine; so the picture is
+shrunk by two matrix products. Entry (i, j) of each matrix is the triangle filter's weight of pixel
+j in output i, computed in whole numbers from the photo's size: max(0, 2 max(L, S) - |(2j + 1) S -
+(2i + 1) L|), each row then divided by its sum, for L pixels that become S. It is the filter of
+`data/image.py`. What that does besides is left out: rounding to whole grey levels, the JPEG
+decoder's shrinking, colour at half the resolution, and turning by the EXIF tag, which is the
+caller's to do. On the 200 test photos of Imagenette's miniature (paper at half width, 128 pixels,
+trained on the other 400) the largest difference of a photo's ten probabilities from `predict`'s
+was 0.005 in the median and 0.04 at most; 197 top classes were the same, 98 of `predict`'s and 100
+of the graph's were right.
 """
 
 import base64
@@ -49,7 +52,8 @@ if TYPE_CHECKING:
 
 OPSET, IR_VERSION = 17, 8
 KEY = "alexnet"
-#: How the picture is shrunk, for whoever prepares it outside the graph: a box filter in its place costs half a point of top-1.
+#: How the picture is shrunk, for whoever prepares it outside the graph: a box filter in its place
+#: costs half a point of top-1.
 FILTER: Final = "bilinear, antialiased"
 #: Names of the graph's ends: without preprocessing x -> fc8, with it image -> probabilities.
 X, IMAGE, PROBABILITIES = "x", "image", "probabilities"
@@ -73,9 +77,10 @@ def to_onnx(trained: Trained, with_preprocessing: bool = False) -> "onnx.ModelPr
     """A trained network as an ONNX model; full size is 244 MB.
 
     Args:
-        with_preprocessing: input `image` (N, H, W, 3) uint8 RGB, one size a batch, and output `probabilities` (N, classes)
-            float32; else input `x` (N, 3, K, K) float32, normalised and in the variant's channel order, and output `fc8`
-            (N, classes), the logits. N, H and W are free.
+        with_preprocessing: input `image` (N, H, W, 3) uint8 RGB, one size a batch, and output
+            `probabilities` (N, classes) float32; else input `x` (N, 3, K, K) float32,
+            normalised and in the variant's channel order, and output `fc8` (N, classes), the
+            logits. N, H and W are free.
 
     Raises:
         CheckpointError: `onnx` is not installed, or the network is larger than 2 GB.
@@ -93,7 +98,8 @@ def to_onnx(trained: Trained, with_preprocessing: bool = False) -> "onnx.ModelPr
 
 
 def entry(model: "onnx.ModelProto") -> str | None:
-    """The text that `header` wrote, if the model has it. The quantiser puts an entry of its own before it."""
+    """The text that `header` wrote, if the model has it. The quantiser puts an
+    entry of its own before it."""
     return next((one.value for one in model.metadata_props if one.key == KEY), None)
 
 
@@ -113,7 +119,8 @@ class Graph:
         return name
 
     def constant(self, name: str, values: Any) -> str:
-        """Append an initialiser: float32, or int64 where the values are whole numbers. Returns its name."""
+        """Append an initialiser: float32, or int64 where the values are whole
+        numbers. Returns its name."""
         array = np.asarray(values)
         whole = array.dtype.kind == "i"
         # In place: helper.make_graph would copy all weights once more.
@@ -133,7 +140,8 @@ def structure(variant: Variant, preprocessing: Preprocessing | None, pads: bool 
     """The model of a variant but for its parameters and metadata.
 
     Args:
-        pads: whether the zeros around a spatial norm's maps are a node; our first files left them to the average.
+        pads: whether the zeros around a spatial norm's maps are a node; our first files
+            left them to the average.
     """
     graph = Graph()
     graph.model.graph.name = variant.name
@@ -148,7 +156,8 @@ def structure(variant: Variant, preprocessing: Preprocessing | None, pads: bool 
 
 
 def between(network: "onnx.ModelProto", preprocessing: Preprocessing) -> Graph:
-    """A model from `x` to `fc8`, in float32 or int8, with the preprocessing before it and a softmax behind."""
+    """A model from `x` to `fc8`, in float32 or int8, with the preprocessing before
+    it and a softmax behind."""
     graph = Graph()
     _preprocess(graph, preprocessing)
     model, inner = graph.model, network.graph
@@ -203,7 +212,8 @@ def _stage(graph: Graph, layer: Layer, x: str, pads: bool) -> str:
 
 
 def _lrn(graph: Graph, op: LRN, shape: tuple[int, ...], x: str) -> str:
-    """ONNX divides alpha by the window's size. Towers become pictures of their own for the while: (N t, C / t, H, W)."""
+    """ONNX divides alpha by the window's size. Towers become pictures of their own for the
+    while: (N t, C / t, H, W)."""
     constants: dict[str, Any] = {"size": op.size, "alpha": op.coefficient * op.size, "beta": op.beta, "bias": op.k}
     if op.towers == 1:
         return graph.node("LRN", op.name, x, **constants)
@@ -216,7 +226,8 @@ def _lrn(graph: Graph, op: LRN, shape: tuple[int, ...], x: str) -> str:
 def _spatial_norm(graph: Graph, op: SpatialNorm, x: str, pads: bool) -> str:
     """x (k + coefficient sum)^-beta, the sum as size^2 times a mean that counts the border's zeros.
 
-    The zeros are a node of their own, because OpenCV 4 ignores `count_include_pad`: 2 to 3 % of the logits.
+    The zeros are a node of their own, because OpenCV 4 ignores
+    `count_include_pad`: 2 to 3 % of the logits.
     """
     name, reach = op.name, op.size // 2
     squares = graph.node("Mul", f"{name}.squares", x, x)
@@ -234,7 +245,8 @@ def _spatial_norm(graph: Graph, op: SpatialNorm, x: str, pads: bool) -> str:
 
 
 def _preprocess(graph: Graph, preprocessing: Preprocessing) -> None:
-    """From `image` (N, H, W, 3) uint8 to `x` (N, 3, K, K): crop or squash, shrink, take the centre, normalise."""
+    """From `image` (N, H, W, 3) uint8 to `x` (N, 3, K, K): crop or squash, shrink,
+    take the centre, normalise."""
     bgr, size = preprocessing.bgr, preprocessing.input_size
     sides = graph.node("Slice", "image.sides", graph.node("Shape", "image.shape", IMAGE), *_ints(graph, "sides", 1, 3))
     image = IMAGE
@@ -295,7 +307,8 @@ def _filter(graph: Graph, name: str, length: str, preprocessing: Preprocessing) 
 
 
 def header(trained: Trained) -> str:
-    """All but the parameters, as JSON. Its floats are float32's bytes in base64, little-endian, so nothing is rounded."""
+    """All but the parameters, as JSON. Its floats are float32's bytes in base64,
+    little-endian, so nothing is rounded."""
     preprocessing = trained.preprocessing
     plain = {name: getattr(preprocessing, name) for name in ("stored_size", "input_size", "resize", "bgr")}
     return json.dumps({
@@ -318,7 +331,8 @@ class _Packed:
 
 @dataclass(frozen=True)
 class _Pictures(described.Pictures):
-    """With the mean and the scale. The first files did not name the filter, which has always been the same."""
+    """With the mean and the scale. The first files did not name the filter, which
+    has always been the same."""
 
     mean: _Packed
     scale: _Packed

@@ -1,14 +1,15 @@
 """ONNX files whose graph is an AlexNet: ours, PyTorch's exports, the model zoo's `bvlcalexnet`.
 
 A file of ours says in its metadata what it is, and its graph must be the one that `onnx_graph.py`
-writes for that, node for node. Any other graph is walked from its input along the only path there is:
-names mean nothing, the order of layers everything. Exporters write the same network in different ways
-(Flatten or Reshape, Gemm or MatMul and Add, weights as initialisers or as constants, an average over
-1 x 1, dropout as nothing or as a node, LRN in parts, halves with casts around them), and those are all
-that is understood: a branch or another operation is refused by the node's name. Dropout multiplies in
-training in ONNX, so here it is nothing.
+writes for that, node for node. Any other graph is walked from its input along the only path there
+is: names mean nothing, the order of layers everything. Exporters write the same network in
+different ways (Flatten or Reshape, Gemm or MatMul and Add, weights as initialisers or as constants,
+an average over 1 x 1, dropout as nothing or as a node, LRN in parts, halves with casts around
+them), and those are all that is understood: a branch or another operation is refused by the node's
+name. Dropout multiplies in training in ONNX, so here it is nothing.
 
-A file may come from anywhere. Nothing in it is executed, and `onnx_tensors.py` believes no shape that bytes do not back.
+A file may come from anywhere. Nothing in it is executed, and `onnx_tensors.py` believes no
+shape that bytes do not back.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 CONVOLUTIONS = len(paper.KERNELS)
 ON_MAPS = ("Conv", "LRN", "MaxPool", "AveragePool")
 UNDERSTOOD = "Conv, Relu, LRN, MaxPool, Flatten, Gemm, Dropout or Softmax"
-#: Field numbers of ONNX's ModelProto: the version that a file begins with, the graph, and what may lie before it by wire type.
+#: Field numbers of ONNX's ModelProto: the version that a file begins with, the graph, and what may
+#: lie before it by wire type.
 VERSION, GRAPH = 1, 7
 BEFORE_GRAPH = {wire.VARINT: (1, 5), wire.BYTES: (2, 3, 4, 6, 8, 14, 20, 25, 26)}
 MOST_BEFORE_GRAPH = 32
@@ -53,7 +55,8 @@ ADAPTIVE = (
 
 
 def looks_like(path: Path) -> bool:
-    """Whether a file begins as an ONNX model: a version, then known fields up to the graph. Reads a few bytes."""
+    """Whether a file begins as an ONNX model: a version, then known fields up to the
+    graph. Reads a few bytes."""
     start = 0
     try:
         with open(path, "rb") as file:
@@ -90,10 +93,12 @@ def read(path: Path) -> Foreign:
 
 
 def beginning(path: Path) -> Foreign:
-    """The weights of the first two convolutions of an ONNX file of any network, in the order of its nodes.
+    """The weights of the first two convolutions of an ONNX file of any network,
+    in the order of its nodes.
 
     Raises:
-        CheckpointError: `onnx` is not installed, the file is damaged, or its graph has no convolution with stored weights.
+        CheckpointError: `onnx` is not installed, the file is damaged, or its graph has no
+            convolution with stored weights.
     """
     try:
         model = _parse(path)
@@ -209,7 +214,8 @@ class _Walk:
         return Foreign(format, self.tensors, tuple(self.ops), settled=settled, input_size=size, notes=tuple(self.notes))
 
     def _walk(self) -> int:
-        """Visit every node. Returns the side of the input in pixels, 0 if the file leaves it open."""
+        """Visit every node. Returns the side of the input in pixels, 0 if the file leaves it
+        open."""
         name, declared = self._input()
         left = len(self.constants.rest)
         node = None
@@ -235,7 +241,8 @@ class _Walk:
         return declared
 
     def _norm(self, name: str) -> tuple[str, int]:
-        """A local response normalisation in parts. Returns the name of its output, and how many nodes it takes."""
+        """A local response normalisation in parts. Returns the name of its output, and
+        how many nodes it takes."""
         maps = next((op for op in reversed(self.ops) if isinstance(op, Conv)), None)
         if maps is None or self.flat:
             raise Unlike(f"{name!r} is squared and divided where no convolution's maps are")
@@ -368,7 +375,8 @@ class _Walk:
         self.flat = True
 
     def _reshape(self, node: "NodeProto") -> None:
-        """To (N, inputs of fc6). A computed shape must be that: with fc6's width known, no other fits."""
+        """To (N, inputs of fc6). A computed shape must be that: with fc6's
+        width known, no other fits."""
         computed = len(node.input) > 1 and node.input[1] in self.constants.sizes
         shape = self.constants.shape(node.input[1]) if len(node.input) > 1 and not computed else []
         if len(shape) != 2 and not computed:
@@ -410,9 +418,11 @@ class _Walk:
         """Dropout and Identity."""
 
     def _size(self, declared: int) -> tuple[int, tuple[Layer, ...]]:
-        """The input's side at which fc6 has the inputs that it has, and the layers with their shapes there.
+        """The input's side at which fc6 has the inputs that it has, and the layers
+        with their shapes there.
 
-        The model zoo's bvlcalexnet declares 224 for weights trained at 227, and pads pool5 so that it runs.
+        The model zoo's bvlcalexnet declares 224 for weights trained at 227, and
+        pads pool5 so that it runs.
         """
         first = self.ops[0]
         bare = isinstance(first, Conv) and first.padding == (0, 0)

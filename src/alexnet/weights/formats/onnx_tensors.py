@@ -1,7 +1,9 @@
-"""What an ONNX graph stores: tensors by name, each checked before anything is made of it, and attributes of nodes.
+"""What an ONNX graph stores: tensors by name, each checked before anything is made of it,
+and attributes of nodes.
 
-A declared shape costs a file nothing, so it is compared with the bytes that are there before memory is asked for. Tensors in
-other files are read from the model's own folder only: a model that names `../../etc/passwd` is refused.
+A declared shape costs a file nothing, so it is compared with the bytes that are there before memory
+is asked for. Tensors in other files are read from the model's own folder only: a model that names
+`../../etc/passwd` is refused.
 """
 
 from math import isfinite, prod
@@ -15,7 +17,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
-#: Values that ConstantOfShape may make in one file. The largest AlexNet here, torchvision's, has 61,100,840 parameters.
+#: Values that ConstantOfShape may make in one file. The largest AlexNet here, torchvision's, has
+#: 61,100,840 parameters.
 MAX_MADE = 2**26
 MAX_DIMENSIONS = 4
 FLOATS = (1, 10, 11)  # ONNX's numbers for float32, float16 and float64
@@ -35,7 +38,8 @@ class Unlike(Exception):
 
 
 class Constants:
-    """Tensors that a graph holds, by name: initialisers, and what nodes make of nothing or of initialisers.
+    """Tensors that a graph holds, by name: initialisers, and what nodes make of
+    nothing or of initialisers.
 
     Attributes:
         sizes: names of values that follow from shapes alone; they are not computed.
@@ -96,7 +100,8 @@ class Constants:
         raise Unlike(f"{name!r} {self._origin(name)}; a shape is expected")
 
     def _known(self, name: str) -> list[int] | list[None]:
-        """One entry of a shape: its numbers if they are stored, under nodes that do not change them; else one None."""
+        """One entry of a shape: its numbers if they are stored, under nodes that do not
+        change them; else one None."""
         for _ in range(MAX_DIMENSIONS):
             if name in self:
                 return self.shape(name)
@@ -119,7 +124,8 @@ class Constants:
         return found
 
     def _fold(self, node: "NodeProto") -> bool:
-        """Keep the node's output if it is a constant. ONNX orders nodes, so its inputs were seen."""
+        """Keep the node's output if it is a constant. ONNX orders nodes, so its inputs were
+        seen."""
         if len(node.output) != 1 or len(node.input) > 1 or not all(name in self for name in node.input):
             return False
         name, sources = node.output[0], [self.alias.get(source, source) for source in node.input]
@@ -166,7 +172,8 @@ class Constants:
 
 
 def _same_kind(proto: "TensorProto", kind: int) -> bool:
-    """Whether a tensor's numbers and those of another of ONNX's types are both floats, or both whole."""
+    """Whether a tensor's numbers and those of another of ONNX's types are
+    both floats, or both whole."""
     return any(proto.data_type in kinds and kind in kinds for kinds in (FLOATS, WHOLE))
 
 
@@ -205,7 +212,8 @@ def _type_name(proto: "TensorProto") -> str:
 
 
 def _external(proto: "TensorProto", folder: Path, length: int) -> bytes:
-    """Bytes from a file beside the model, as PyTorch's exporter leaves them; nowhere else may a model point."""
+    """Bytes from a file beside the model, as PyTorch's exporter leaves them;
+    nowhere else may a model point."""
     entries = {entry.key: entry.value for entry in proto.external_data}
     location, offset = str(entries.get("location", "")), str(entries.get("offset", "0"))
     path = folder / Path(location).name

@@ -1,12 +1,13 @@
 """Pickles, read without executing anything.
 
-A pickle is a program for a small stack machine, and loading one may run anything. The machine here is Python's own, written in
-Python, with its dangerous instructions replaced: a name that a pickle mentions becomes a `Named`, never an import; a call is
-answered by `call`, which each format writes for the few functions that it knows, and is an error for all others; an object of
-any class becomes an `Opaque` that keeps its state.
+A pickle is a program for a small stack machine, and loading one may run anything. The machine here
+is Python's own, written in Python, with its dangerous instructions replaced: a name that a pickle
+mentions becomes a `Named`, never an import; a call is answered by `call`, which each format writes
+for the few functions that it knows, and is an error for all others; an object of any class becomes
+an `Opaque` that keeps its state.
 
-What a file claims costs nothing: a string is read if the file has as many bytes, instructions are counted, and a key that is
-hashed is a plain value.
+What a file claims costs nothing: a string is read if the file has as many bytes, instructions are
+counted, and a key that is hashed is a plain value.
 """
 
 import pickle
@@ -33,7 +34,8 @@ class Named:
 
 @dataclass
 class Opaque:
-    """An object of a class that is not looked into: its name and its state, as far as the pickle gives them."""
+    """An object of a class that is not looked into: its name and its state, as far
+    as the pickle gives them."""
 
     name: str
     state: Any = None
@@ -224,7 +226,8 @@ DATA = frozenset(
         ]
     )
 )  # fmt: skip
-#: And what else a checkpoint does: objects with their state, sets, recursion, floats, references into the file's other parts.
+#: And what else a checkpoint does: objects with their state, sets, recursion, floats, references
+#: into the file's other parts.
 OBJECTS = DATA | frozenset(
     b"".join(
         [

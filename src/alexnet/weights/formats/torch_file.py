@@ -1,10 +1,10 @@
 """The files that `torch.save` writes, read without PyTorch's unpickler.
 
-Since 2020 such a file is a zip of a pickle, `data.pkl`, and one record of raw numbers for each storage,
-uncompressed. Before, it was five pickles one after the other (a magic number, a version, the machine's
-sizes, the object, the storages' keys) and then the numbers. A tensor in the pickle is a call,
-`_rebuild_tensor_v2(storage, offset, size, stride, ...)`, and here it becomes a `Stored`: what it
-claims, checked against the bytes that back it, to be read when it is asked for.
+Since 2020 such a file is a zip of a pickle, `data.pkl`, and one record of raw numbers for each
+storage, uncompressed. Before, it was five pickles one after the other (a magic number, a version,
+the machine's sizes, the object, the storages' keys) and then the numbers. A tensor in the pickle is
+a call, `_rebuild_tensor_v2(storage, offset, size, stride, ...)`, and here it becomes a `Stored`:
+what it claims, checked against the bytes that back it, to be read when it is asked for.
 
 PyTorch's own safe mode refuses a file for any object beside the tensors, such as the
 `argparse.Namespace` in which training scripts keep their arguments, and pickles of protocol 4.
@@ -98,8 +98,8 @@ class TorchFile:
     """An open file.
 
     Attributes:
-        content: what was saved: dictionaries, lists and plain values, with a `Stored` for each tensor and an `Opaque` for each
-            object of another class.
+        content: what was saved: dictionaries, lists and plain values, with a `Stored` for each
+            tensor and an `Opaque` for each object of another class.
         size: bytes of the file.
     """
 
@@ -226,8 +226,9 @@ class _Reader(pickled.Reader):
         self.item_sizes: dict[str, int] = {}
 
     def persistent_load(self, reference: Any) -> Storage | Named:
-        """("storage", its class, key, device, count), before 2020 with a view of another storage as a sixth; and, before 2020,
-        ("module", its class, and the class's source code), which is not looked at."""
+        """("storage", its class, key, device, count), before 2020 with a view of another
+        storage as a sixth; and, before 2020, ("module", its class, and the class's source
+        code), which is not looked at."""
         match reference:
             case ("module", Named() as module, *_):
                 return module

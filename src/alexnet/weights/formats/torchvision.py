@@ -1,10 +1,13 @@
-"""torchvision's `state_dict` and its relatives: .pth files that PyTorch wrote, and safetensors without our header.
+"""torchvision's `state_dict` and its relatives: .pth files that PyTorch wrote, and
+safetensors without our header.
 
-torchvision numbers its layers by their places in two `nn.Sequential`s: features.0, .3, .6, .8, .10 and classifier.1, .4, .6.
-People's files have them, or our own names, in many wrappings, which are taken off: `module.` (`DataParallel`, which PyTorch's
-own examples wrap around `features`, and `AveragedModel`) and `_orig_mod.` (`torch.compile`) anywhere, one prefix before all
-layers (Lightning's `model.`, `net.`, `backbone.`), and any dictionary around them (`state_dict`, beside an optimiser's). What
-is left out for it is said in a note. `torch_file.py` reads the files; nothing in them is executed.
+torchvision numbers its layers by their places in two `nn.Sequential`s: features.0, .3, .6, .8, .10
+and classifier.1, .4, .6. People's files have them, or our own names, in many wrappings, which are
+taken off: `module.` (`DataParallel`, which PyTorch's own examples wrap around `features`, and
+`AveragedModel`) and `_orig_mod.` (`torch.compile`) anywhere, one prefix before all layers
+(Lightning's `model.`, `net.`, `backbone.`), and any dictionary around them (`state_dict`, beside
+an optimiser's). What is left out for it is said in a note. `torch_file.py` reads the files;
+nothing in them is executed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +32,8 @@ PLACES = (
 TO_OURS = dict(zip(PLACES, LAYER_NAMES, strict=True))
 TO_THEIRS = dict(zip(LAYER_NAMES, PLACES, strict=True))
 WRAPPERS = ("module", "_orig_mod")  # DataParallel, torch.compile
-#: Where a checkpoint has its network, the likeliest first; under any other name it is found as well.
+#: Where a checkpoint has its network, the likeliest first; under any other
+#: name it is found as well.
 NESTED = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 #: What one layer's weight is called, in torchvision's way and in ours.
 FIRST = (f"{PLACES[0]}.weight", f"{LAYER_NAMES[0]}.weight")
@@ -87,7 +91,8 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _state(content: Any) -> tuple[dict[str, Any], list[str]]:
-    """The names and tensors of the network in a checkpoint, and notes on where it was and what was left out."""
+    """The names and tensors of the network in a checkpoint, and notes on where it
+    was and what was left out."""
     found = list(_states(content, (), DEEPEST, set()))
     if not found:
         if isinstance(content, Opaque):
@@ -138,7 +143,8 @@ def _states(
 
 
 def _module(module: Opaque, prefix: str, seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """The names and tensors of a module that was saved whole, as its `state_dict` has them; a shared module has one name."""
+    """The names and tensors of a module that was saved whole, as its `state_dict` has them; a
+    shared module has one name."""
     if id(module) in seen or len(seen) > MOST_MODULES:
         return
     seen.add(id(module))

@@ -1,8 +1,9 @@
 """The wire format of protocol buffers, walked without reading what is in it.
 
-A message is a list of fields: a tag (the field's number and how it is encoded), for bytes a length, then the value. Caffe's and
-ONNX's files are such messages. `fields` finds where each lies, so that 244 MB of parameters go from the file straight into
-their tensors. A length is a claim, and must lie inside its parent.
+A message is a list of fields: a tag (the field's number and how it is encoded), for bytes a
+length, then the value. Caffe's and ONNX's files are such messages. `fields` finds where each lies,
+so that 244 MB of parameters go from the file straight into their tensors. A length is a claim, and
+must lie inside its parent.
 """
 
 import os
@@ -13,7 +14,8 @@ from typing import BinaryIO
 from alexnet.errors import CheckpointError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
-#: The published AlexNet has 24 layers of at most 20 fields; this keeps a hostile file from costing time.
+#: The published AlexNet has 24 layers of at most 20 fields; this keeps a hostile
+#: file from costing time.
 MAX_FIELDS = 1024
 
 
