@@ -52,9 +52,12 @@ class Format(NamedTuple):
 def _native(path: Path) -> Foreign:
     trained = native.load(path)
     return Foreign(
-        "alexnet", trained.model.state_dict(), variant=trained.model.variant, preprocessing=trained.preprocessing,
+        "alexnet",
+        trained.model.state_dict(),
+        variant=trained.model.variant,
+        preprocessing=trained.preprocessing,
         classes=trained.classes,
-    )  # fmt: skip
+    )
 
 
 def _is_npz(path: Path) -> bool:

@@ -60,8 +60,11 @@ def save(path: str | Path, trained: Trained) -> None:
     expect_kind(trained, "trained", Trained)
     preprocessing = trained.preprocessing
     tensors = {
-        **trained.model.state_dict(), MEAN: preprocessing.mean, SCALE: preprocessing.scale, **trained.extra,
-    }  # fmt: skip
+        **trained.model.state_dict(),
+        MEAN: preprocessing.mean,
+        SCALE: preprocessing.scale,
+        **trained.extra,
+    }
     header = {
         "format": FORMAT,
         "variant": json.dumps(asdict(trained.model.variant)),

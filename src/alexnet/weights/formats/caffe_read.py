@@ -48,9 +48,18 @@ _COMPUTING = ("Convolution", "ReLU", "LRN", "Pooling", "InnerProduct")
 _PASSING = ("Dropout", "Split", "Flatten")  # the identity at test
 _SOURCES = ("Data", "Input", "ImageData", "MemoryData", "HDF5Data", "DummyData", "WindowData")
 _SINKS = (
-    "Softmax", "SoftmaxWithLoss", "Accuracy", "ArgMax", "Silence", "EuclideanLoss", "HingeLoss", "InfogainLoss",
-    "MultinomialLogisticLoss", "SigmoidCrossEntropyLoss", "HDF5Output",
-)  # fmt: skip
+    "Softmax",
+    "SoftmaxWithLoss",
+    "Accuracy",
+    "ArgMax",
+    "Silence",
+    "EuclideanLoss",
+    "HingeLoss",
+    "InfogainLoss",
+    "MultinomialLogisticLoss",
+    "SigmoidCrossEntropyLoss",
+    "HDF5Output",
+)
 
 #: An AlexNet's settings of a layer take hundreds of bytes; this keeps a hostile
 #: file from costing memory.
@@ -292,9 +301,13 @@ def _convolution(layer: _Layer, number: int) -> Op:
             "each must be at least 1"
         )
     return Conv(
-        name=LAYER_NAMES[number - 1], kernels=settings.num_output, size=size, stride=stride, padding=(padding, padding),
+        name=LAYER_NAMES[number - 1],
+        kernels=settings.num_output,
+        size=size,
+        stride=stride,
+        padding=(padding, padding),
         groups=settings.group,
-    )  # fmt: skip
+    )
 
 
 def _inner_product(layer: _Layer, number: int) -> Op:
@@ -333,8 +346,12 @@ def _pooling(layer: _Layer, number: int) -> Op:
 
 
 _TRANSLATE = {
-    "Convolution": _convolution, "InnerProduct": _inner_product, "ReLU": _relu, "LRN": _lrn, "Pooling": _pooling,
-}  # fmt: skip
+    "Convolution": _convolution,
+    "InnerProduct": _inner_product,
+    "ReLU": _relu,
+    "LRN": _lrn,
+    "Pooling": _pooling,
+}
 
 
 def _input_size(net: Any, layers: Sequence[_Layer]) -> int | None:

@@ -87,7 +87,7 @@ _KNOWN = {
     "numpy.ndarray": "ndarray",
     "numpy.dtype": "dtype",
     "_codecs.encode": "encode",
-}  # fmt: skip
+}
 
 
 class _Reader(pickled.Reader):
@@ -313,9 +313,18 @@ def _theirs(name: str, tensors: Mapping[str, Tensor]) -> NDArray[np.float32]:
 
 
 _EMPTY_ARRAY = (
-    pickle.GLOBAL + b"numpy.core.multiarray\n_reconstruct\n" + pickle.GLOBAL + b"numpy\nndarray\n"
-    + pickle.BININT1 + b"\0" + pickle.TUPLE1 + pickle.SHORT_BINBYTES + b"\1b" + pickle.TUPLE3 + pickle.REDUCE
-)  # fmt: skip
+    pickle.GLOBAL
+    + b"numpy.core.multiarray\n_reconstruct\n"
+    + pickle.GLOBAL
+    + b"numpy\nndarray\n"
+    + pickle.BININT1
+    + b"\0"
+    + pickle.TUPLE1
+    + pickle.SHORT_BINBYTES
+    + b"\1b"
+    + pickle.TUPLE3
+    + pickle.REDUCE
+)
 
 
 def _array_parts(array: NDArray[np.float32]) -> Iterator[bytes | memoryview]:

@@ -109,9 +109,11 @@ class Graph:
     def __init__(self) -> None:
         self.onnx = library()
         self.model = self.onnx.ModelProto(
-            ir_version=IR_VERSION, producer_name="alexnet", producer_version=__version__,
+            ir_version=IR_VERSION,
+            producer_name="alexnet",
+            producer_version=__version__,
             opset_import=[self.onnx.helper.make_opsetid("", OPSET)],
-        )  # fmt: skip
+        )
 
     def node(self, kind: str, name: str, *inputs: str, **attributes: Any) -> str:
         """Append a node and return its name."""
@@ -125,9 +127,11 @@ class Graph:
         whole = array.dtype.kind == "i"
         # In place: helper.make_graph would copy all weights once more.
         self.model.graph.initializer.add(
-            name=name, dims=array.shape, data_type=self.onnx.TensorProto.INT64 if whole else self.onnx.TensorProto.FLOAT,
+            name=name,
+            dims=array.shape,
+            data_type=self.onnx.TensorProto.INT64 if whole else self.onnx.TensorProto.FLOAT,
             raw_data=array.astype("<i8" if whole else "<f4", copy=False).tobytes(),
-        )  # fmt: skip
+        )
         return name
 
     def ends(self, source: Any, target: Any) -> None:
@@ -187,9 +191,15 @@ def _stage(graph: Graph, layer: Layer, x: str, pads: bool) -> str:
     match op:
         case Conv(padding=(before, after)):
             return graph.node(
-                "Conv", name, x, *parameters, kernel_shape=[op.size] * 2, strides=[op.stride] * 2, group=op.groups,
+                "Conv",
+                name,
+                x,
+                *parameters,
+                kernel_shape=[op.size] * 2,
+                strides=[op.stride] * 2,
+                group=op.groups,
                 pads=[before, before, after, after],
-            )  # fmt: skip
+            )
         case Linear():
             if len(layer.input) > 1:
                 x = graph.node("Flatten", f"{name}.input", x, axis=1)
@@ -311,14 +321,19 @@ def header(trained: Trained) -> str:
     little-endian, so nothing is rounded."""
     preprocessing = trained.preprocessing
     plain = {name: getattr(preprocessing, name) for name in ("stored_size", "input_size", "resize", "bgr")}
-    return json.dumps({
-        "format": FORMAT,
-        "variant": asdict(trained.model.variant),
-        "classes": trained.classes,
-        "preprocessing": {
-            **plain, "filter": FILTER, "mean": _packed(preprocessing.mean), "scale": _packed(preprocessing.scale),
-        },
-    })  # fmt: skip
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "variant": asdict(trained.model.variant),
+            "classes": trained.classes,
+            "preprocessing": {
+                **plain,
+                "filter": FILTER,
+                "mean": _packed(preprocessing.mean),
+                "scale": _packed(preprocessing.scale),
+            },
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -360,9 +375,13 @@ def from_header(text: str) -> tuple[Variant, tuple[str, ...], Preprocessing]:
     variant = described.variant(read.variant, f"the variant in {what}")
     pictures = read.preprocessing
     preprocessing = Preprocessing(
-        pictures.stored_size, pictures.input_size, pictures.resize, pictures.bgr,
-        _unpacked(pictures.mean, what), _unpacked(pictures.scale, what),
-    )  # fmt: skip
+        pictures.stored_size,
+        pictures.input_size,
+        pictures.resize,
+        pictures.bgr,
+        _unpacked(pictures.mean, what),
+        _unpacked(pictures.scale, what),
+    )
     described.check(variant, read.classes, preprocessing, what)
     return variant, read.classes, preprocessing
 

@@ -150,9 +150,14 @@ def _ours(model: "ModelProto", text: str, folder: Path) -> Foreign:
     constants = {tensor.name for tensor in expected.graph.initializer}
     _compare((t for t in graph.initializer if t.name in constants), expected.graph.initializer, "constant")
     return Foreign(
-        "ONNX, written by alexnet", tensors, tuple(op for op in variant.ops() if not isinstance(op, Dropout)),
-        variant=variant, input_size=variant.input_size, preprocessing=preprocessing, classes=classes,
-    )  # fmt: skip
+        "ONNX, written by alexnet",
+        tensors,
+        tuple(op for op in variant.ops() if not isinstance(op, Dropout)),
+        variant=variant,
+        input_size=variant.input_size,
+        preprocessing=preprocessing,
+        classes=classes,
+    )
 
 
 def _compare(found: Iterable[Any], expected: Iterable[Any], what: str) -> None:
@@ -455,8 +460,18 @@ class _Walk:
 
 
 HANDLERS: dict[str, Callable[[_Walk, Any], None]] = {
-    "Conv": _Walk._conv, "Relu": _Walk._relu, "LRN": _Walk._lrn, "MaxPool": _Walk._max_pool, "Flatten": _Walk._flatten,
-    "Reshape": _Walk._reshape, "Gemm": _Walk._gemm, "MatMul": _Walk._mat_mul, "Add": _Walk._add, "Dropout": _Walk._nothing,
-    "Identity": _Walk._nothing, "Softmax": _Walk._softmax, "AveragePool": _Walk._average_pool,
+    "Conv": _Walk._conv,
+    "Relu": _Walk._relu,
+    "LRN": _Walk._lrn,
+    "MaxPool": _Walk._max_pool,
+    "Flatten": _Walk._flatten,
+    "Reshape": _Walk._reshape,
+    "Gemm": _Walk._gemm,
+    "MatMul": _Walk._mat_mul,
+    "Add": _Walk._add,
+    "Dropout": _Walk._nothing,
+    "Identity": _Walk._nothing,
+    "Softmax": _Walk._softmax,
+    "AveragePool": _Walk._average_pool,
     "Cast": _Walk._cast,
-}  # fmt: skip
+}

@@ -26,9 +26,19 @@ WHOLE = (6, 7)  # int32 and int64
 QUANTISED = ("uantize", "QLinear", "Integer")  # in the names of operations
 #: What exporters compute the shape for a Reshape with, where the batch's size is left open.
 OF_SIZES = (
-    "Gather", "Squeeze", "Unsqueeze", "Concat", "Reshape", "Cast", "Slice", "Transpose", "Equal", "Mul", "Sub",
+    "Gather",
+    "Squeeze",
+    "Unsqueeze",
+    "Concat",
+    "Reshape",
+    "Cast",
+    "Slice",
+    "Transpose",
+    "Equal",
+    "Mul",
+    "Sub",
     "ConstantOfShape",
-)  # fmt: skip
+)
 #: Entries of a list of whole numbers, such as a Pad's, which has two a dimension.
 MOST_ENTRIES = 10
 
@@ -180,9 +190,12 @@ def _same_kind(proto: "TensorProto", kind: int) -> bool:
 def _tensor(proto: "TensorProto", folder: Path) -> Tensor:
     """A stored tensor, after its bytes are found to be what its shape asks for."""
     kinds: dict[int, tuple[str, str | None]] = {
-        proto.FLOAT: ("<f4", "float_data"), proto.DOUBLE: ("<f8", "double_data"), proto.FLOAT16: ("<f2", None),
-        proto.INT64: ("<i8", "int64_data"), proto.INT32: ("<i4", "int32_data"),
-    }  # fmt: skip
+        proto.FLOAT: ("<f4", "float_data"),
+        proto.DOUBLE: ("<f8", "double_data"),
+        proto.FLOAT16: ("<f2", None),
+        proto.INT64: ("<i8", "int64_data"),
+        proto.INT32: ("<i4", "int32_data"),
+    }
     if proto.data_type not in kinds:
         raise Unlike(
             f"{proto.name!r} holds {_type_name(proto)}: quantised or of an unusual type; export the network in float32"

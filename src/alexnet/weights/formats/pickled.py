@@ -21,8 +21,16 @@ from alexnet.errors import CheckpointError
 LONGEST_NAME = 200
 _MACHINE: Any = pickle._Unpickler  # the one in Python; its parts have no types
 _DAMAGE = (
-    AttributeError, EOFError, IndexError, KeyError, OverflowError, TypeError, ValueError, pickle.UnpicklingError, struct.error,
-)  # fmt: skip
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)

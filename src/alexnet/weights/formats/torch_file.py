@@ -31,10 +31,18 @@ from alexnet.weights.formats.pickled import Named, Opaque
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 MAX_DIMENSIONS = 8
 STORAGES = {
-    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16,
-    "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool, "UntypedStorage": torch.uint8,
-}  # fmt: skip
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "UntypedStorage": torch.uint8,
+}
 #: Types that have no storage class of their own are named in the call.
 DTYPES = {str(dtype): dtype for dtype in (*STORAGES.values(), torch.float8_e4m3fn, torch.float8_e5m2)}
 #: Calls whose result is not looked into: plain values in Python's and NumPy's clothes.
@@ -50,11 +58,15 @@ VALUES = frozenset({
 })  # fmt: skip
 #: Tensors that are no plain numbers, by the function that builds them.
 ODD = {
-    "_rebuild_sparse_tensor": "that is sparse", "_rebuild_qtensor": "that is quantised",
-    "_rebuild_meta_tensor_no_storage": "without numbers (meta)", "_rebuild_nested_tensor": "that is nested",
-    "_rebuild_wrapper_subclass": "of another class", "_rebuild_from_type_v2": "of another class",
-    "_rebuild_device_tensor_from_numpy": "of another device", "_rebuild_xla_tensor": "of another device",
-}  # fmt: skip
+    "_rebuild_sparse_tensor": "that is sparse",
+    "_rebuild_qtensor": "that is quantised",
+    "_rebuild_meta_tensor_no_storage": "without numbers (meta)",
+    "_rebuild_nested_tensor": "that is nested",
+    "_rebuild_wrapper_subclass": "of another class",
+    "_rebuild_from_type_v2": "of another class",
+    "_rebuild_device_tensor_from_numpy": "of another device",
+    "_rebuild_xla_tensor": "of another device",
+}
 
 
 @dataclass(frozen=True)

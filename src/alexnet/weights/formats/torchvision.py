@@ -27,8 +27,15 @@ from alexnet.weights.formats.torch_file import Odd, Stored
 from alexnet.weights.match import Foreign, same_structure
 
 PLACES = (
-    "features.0", "features.3", "features.6", "features.8", "features.10", "classifier.1", "classifier.4", "classifier.6",
-)  # fmt: skip
+    "features.0",
+    "features.3",
+    "features.6",
+    "features.8",
+    "features.10",
+    "classifier.1",
+    "classifier.4",
+    "classifier.6",
+)
 TO_OURS = dict(zip(PLACES, LAYER_NAMES, strict=True))
 TO_THEIRS = dict(zip(LAYER_NAMES, PLACES, strict=True))
 WRAPPERS = ("module", "_orig_mod")  # DataParallel, torch.compile
