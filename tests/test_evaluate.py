@@ -4,6 +4,7 @@ import tarfile
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from alexnet.data.prepare import prepare
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
-from alexnet.errors import CheckpointError
+from alexnet.errors import CheckpointError, StoreError
 from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, outputs_of, probabilities
 from alexnet.published import imagenet
 from alexnet.variants import get
@@ -187,6 +188,19 @@ def test_other_records_are_refused(store: Store) -> None:
     other = replace(own, preprocessing=replace(own.preprocessing, stored_size=96))
     with pytest.raises(CheckpointError, match=r"stored size 72, the network was trained with 96.*--size 96"):
         evaluate_classifier(other, store)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"store": "store"}, r"store \(='store'\) must be a Store"), ({"store": None}, r"store \(=None\) must be a Store"),
+     ({"classifier": "run"}, r"classifier \(='run'\) must be a Classifier"), ({"views": 3}, r"views \(=3\) must be 1 or 10"),
+     ({"views": "10"}, r"views \(='10'\) must be 1 or 10"), ({"views": True}, r"views \(=True\) must be 1 or 10"),
+     ({"split": ["val"]}, r"has no split \['val'\]"), ({"split": 7}, r"has no split 7: it has train, val")],
+)  # fmt: skip
+def test_arguments_of_other_types(store: Store, changes: dict[str, Any], message: str) -> None:
+    given = {"classifier": classifier(store), "store": store, **changes}
+    with pytest.raises((CheckpointError, StoreError), match=message):
+        evaluate_classifier(**given)
 
 
 def test_named_split(store: Store) -> None:

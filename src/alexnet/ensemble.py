@@ -24,7 +24,7 @@ from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
-from alexnet.evaluate import BATCH_SIZE, Evaluation, check_fits, probabilities, same_form
+from alexnet.evaluate import BATCH_SIZE, Evaluation, check_asked, check_fits, probabilities, same_form
 
 FIT_STEPS = 1000
 FIT_CHANGE = 1e-7
@@ -69,6 +69,7 @@ def evaluate_average(
     Raises:
         CheckpointError: there are fewer than two networks, or one does not fit the store.
     """
+    check_asked(networks, store, views)
     if len(networks) < 2:
         raise CheckpointError(f"an average needs two networks or more, not {len(networks)}.")
     if len({same_form(one.classes) for one in networks}) > 1:

@@ -6,7 +6,7 @@ averaged.
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from alexnet.data.preprocessing import Preprocessing, Views
 from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier, Network
-from alexnet.errors import CheckpointError
+from alexnet.errors import CheckpointError, StoreError
 from alexnet.published import imagenet
 
 BATCH_SIZE = 128
@@ -156,13 +156,26 @@ def evaluate_classifier(classifier: Classifier, store: Store, split: str | None 
     A store of larger pictures than the network was trained on is resampled first (`data/resample.py`).
 
     Raises:
-        CheckpointError: the store has other classes, or records of another kind, than the network was trained on.
+        CheckpointError: the store has other classes, or records of another kind, than the network was trained on; or an
+            argument is of another type.
+        StoreError: `store` is not one, or has no such split.
     """
+    check_asked([classifier], store, views)
     store = resampled(store, classifier.preprocessing.stored_size)
     outputs = check_fits(classifier, store)
     chosen = store.split(split) if split else store.held_out
     with Meter(f"evaluating {chosen.name}", len(chosen), "images") as meter:
         return evaluate(classifier.network, classifier.preprocessing, chosen, classifier.classes, views, meter, outputs)
+
+
+def check_asked(networks: Sequence[Classifier], store: Store, views: Views) -> None:
+    """Refuse arguments of other types, at the functions that notebooks call."""
+    if wrong := [one for one in networks if not isinstance(one, Classifier)]:
+        raise CheckpointError(f"classifier (={wrong[0]!r}) must be a Classifier: engines.load(RUN) gives one.")
+    if not isinstance(store, Store):
+        raise StoreError(f"store (={store!r}) must be a Store: Store(PATH) opens one.")
+    if type(views) is not int or views not in (1, 10):
+        raise CheckpointError(f"views (={views!r}) must be 1 or 10.")
 
 
 def check_fits(classifier: Classifier, store: Store) -> Tensor:

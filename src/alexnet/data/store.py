@@ -269,7 +269,7 @@ class Store:
 
     def split(self, name: str) -> Split:
         """A split by name."""
-        if name not in self.splits:
+        if not isinstance(name, str) or name not in self.splits:
             raise StoreError(f"{self.folder} has no split {name!r}: it has {', '.join(self.splits)}.")
         return self.splits[name]
 
