@@ -28,10 +28,10 @@ from alexnet.data.store import Store
 from alexnet.engines import Network
 from alexnet.published import imagenet
 from alexnet.quantise import quantise
-from alexnet.train.run import environment
+from alexnet.run_folder import environment
+from alexnet.trained import Trained
 from alexnet.variants import get
 from alexnet.weights.importer import default_classes, published_preprocessing
-from alexnet.weights.native import Trained
 
 PEER = "torchvision, eager"
 REST = 0.1  # seconds in which the threads of the engine before, which spin while they wait for work, fall asleep

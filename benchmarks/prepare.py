@@ -20,7 +20,7 @@ from PIL import Image
 
 from alexnet.data.prepare import encode_block
 from alexnet.data.sources import Item
-from alexnet.train.run import environment
+from alexnet.run_folder import environment
 
 ORIGINALS = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-originals"
 

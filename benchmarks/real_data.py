@@ -50,13 +50,13 @@ from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.store import Store
 from alexnet.devices import pick_device, pick_precision, set_precision
 from alexnet.errors import AlexNetError, Interrupted
+from alexnet.run_folder import environment
 from alexnet.study.family import train_family
 from alexnet.study.paired import difference, t_quantile
 from alexnet.train import recipes
 from alexnet.train.loop import fitting, fresh
 from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.recipes import Recipe
-from alexnet.train.run import environment
 from alexnet.train.steps import fused as fused_step
 from alexnet.train.steps.choose import Step, wanted
 from alexnet.train.steps.plain import PlainStep, loss_function

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from alexnet import AlexNet, arithmetic
 from alexnet.bench import Naive
+from alexnet.run_folder import environment
 from alexnet.train.optim import SGD
-from alexnet.train.run import environment
 from alexnet.train.steps.plain import loss_function
 from alexnet.variants import get
 

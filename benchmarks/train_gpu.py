@@ -48,9 +48,9 @@ from alexnet.bench import Row, Scene, Steps, contest, noise, preprocessing_of, p
 from alexnet.errors import AlexNetError, TrainingError
 from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups
 from alexnet.kernels import convolutions as towers
+from alexnet.run_folder import environment
 from alexnet.train.health.watch import LOOK_STEPS, gradient_norms, update_ratios
 from alexnet.train.health.watch import look as look_at
-from alexnet.train.run import environment
 from alexnet.train.steps.fused import FusedStep, choose_ways
 from alexnet.variants import Variant, get
 

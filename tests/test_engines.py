@@ -19,9 +19,10 @@ from alexnet.evaluate import evaluate_classifier
 from alexnet.export import export
 from alexnet.fused import Fused
 from alexnet.predict import predict
+from alexnet.run_folder import LATEST
+from alexnet.trained import Trained
 from alexnet.variants import get
 from alexnet.weights import native
-from alexnet.weights.native import Trained
 from conftest import write_photos
 
 SERVING = [
@@ -94,9 +95,9 @@ def test_the_default_is_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_run_and_a_file_load_on_any_engine(trained: Trained, tmp_path: Path) -> None:
-    native.save(tmp_path / native.LATEST, trained)
+    native.save(tmp_path / LATEST, trained)
     x = torch.randn(2, 3, 64, 64) * 50
-    for path in (tmp_path, tmp_path / native.LATEST):
+    for path in (tmp_path, tmp_path / LATEST):
         for name in ("torch", *(name for name in engines.SERVING if engines.find_spec(name))):
             classifier = engines.load(path, name)
             assert (classifier.engine, classifier.classes) == (name, trained.classes)

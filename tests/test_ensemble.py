@@ -15,8 +15,8 @@ from alexnet.engines import Classifier
 from alexnet.ensemble import evaluate_average, fit_coefficients
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import evaluate_classifier
+from alexnet.trained import Trained
 from alexnet.variants import get
-from alexnet.weights.native import Trained
 
 
 def network(store: Store, seed: int, name: str = "paper", size: int = 64, sharp: float = 1.0) -> Classifier:

@@ -21,8 +21,8 @@ from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError, StoreError
 from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, outputs_of, probabilities
 from alexnet.published import imagenet
+from alexnet.trained import Trained
 from alexnet.variants import get
-from alexnet.weights.native import Trained
 from conftest import write_photos
 
 CLASSES = tuple("abcdefg")

@@ -16,10 +16,10 @@ from alexnet.export import check_destination, destination, export
 from alexnet.quantise import has_vnni, quantise
 from alexnet.train import recipes
 from alexnet.train.loop import train
+from alexnet.trained import Trained
 from alexnet.variants import get
 from alexnet.weights import native
 from alexnet.weights.importer import default_classes, import_weights, published_preprocessing
-from alexnet.weights.native import Trained
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

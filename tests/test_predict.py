@@ -24,8 +24,8 @@ from alexnet.engines import Classifier
 from alexnet.errors import SourceError
 from alexnet.evaluate import probabilities
 from alexnet.predict import BATCH_SIZE, Prediction, expand, predict
+from alexnet.trained import Trained
 from alexnet.variants import get
-from alexnet.weights.native import Trained
 from conftest import draw, write_photos
 
 

@@ -21,8 +21,8 @@ from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, evaluate_classifier
 from alexnet.train.recipes import get as recipe
+from alexnet.trained import Trained
 from alexnet.variants import get
-from alexnet.weights.native import Trained
 from conftest import draw
 
 NAMES = ("<script>alert(1)", "大熊猫", "قطة كبيرة", "$x^$ & co", "l" * 150, "tabby")

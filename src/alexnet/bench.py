@@ -34,8 +34,8 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
 from alexnet.devices import pick_precision, room_for, set_precision
 from alexnet.model import AlexNet
+from alexnet.run_folder import environment
 from alexnet.train.optim import SGD
-from alexnet.train.run import environment
 from alexnet.train.steps.choose import pays
 from alexnet.train.steps.fused import TYPES, FusedStep, build
 from alexnet.train.steps.plain import PlainStep, loss_function

@@ -27,11 +27,10 @@ from alexnet.evaluate import evaluate_classifier
 from alexnet.files import replacing
 from alexnet.model import AlexNet
 from alexnet.published.registry import cache_folder
+from alexnet.run_folder import REPORT, RESULT, is_run
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
-from alexnet.train.result import RESULT
-from alexnet.train.run import CONFIG
 
 DEBIAN_PACKAGE, DEBIAN_FOLDER = "dataset-fashion-mnist", Path("usr/share/datasets/fashion-mnist")
 CANONICAL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -66,11 +65,11 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
         prepare([fashion_mnist()], store_folder, size=STORE_SIZE)
     store = Store(store_folder)
     try:
-        trained = train(recipe, store, run_folder, resume=(run_folder / CONFIG).exists())
+        trained = train(recipe, store, run_folder, resume=is_run(run_folder))
     except Interrupted as stop:
         raise Interrupted("stopped and saved: the same command goes on from here.") from stop
     result = evaluate_classifier(engines.of(trained), store)
-    page = report.write(out / "report.html", "AlexNet on Fashion-MNIST", trained, store, result, run_folder)
+    page = report.write(out / REPORT, "AlexNet on Fashion-MNIST", trained, store, result, run_folder)
     return {
         "dataset": "Fashion-MNIST",
         "images": result.images,
@@ -98,7 +97,7 @@ def _what_comes(recipe: Recipe, run: Path) -> str:
     if (run / RESULT).exists():
         return f"{run} is trained: it is tested again, and its report is written."
     minutes = max(1, round(_seconds(recipe) / 60))
-    less = ", less what was done before" if (run / CONFIG).exists() else ""
+    less = ", less what was done before" if is_run(run) else ""
     return (
         "The demo gets Fashion-MNIST (70,000 small pictures of clothes), trains AlexNet on it, tests it and writes a report: "
         f"about {minutes} minute{'s' if minutes > 1 else ''} on this machine as it is now{less}. Ctrl-C stops it, and the same "

@@ -28,9 +28,9 @@ from alexnet.errors import CheckpointError
 from alexnet.files import as_path
 from alexnet.fused import Fused, unknown
 from alexnet.model import AlexNet
+from alexnet.trained import Trained
 from alexnet.weights import native
 from alexnet.weights.formats import onnx_graph
-from alexnet.weights.native import Trained
 
 Engine = Literal["auto", "openvino", "onnxruntime", "torch"]
 Network = Callable[[Tensor], Tensor]  # (N, 3, K, K) float32 to (N, classes) logits

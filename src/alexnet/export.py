@@ -19,9 +19,9 @@ from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, check_fits, evaluate_classifier
 from alexnet.files import as_path, expect_kind, make_ready, writing_weights
 from alexnet.quantise import has_vnni, quantise
+from alexnet.trained import Trained
 from alexnet.weights import native
 from alexnet.weights.formats import caffe_write, npy, onnx_graph, torchvision
-from alexnet.weights.native import Trained
 
 if TYPE_CHECKING:
     import onnx

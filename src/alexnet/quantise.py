@@ -25,8 +25,8 @@ from alexnet.data.loader import Loader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError
+from alexnet.trained import Trained
 from alexnet.weights.formats import onnx_graph
-from alexnet.weights.native import Trained
 
 if TYPE_CHECKING:
     import onnx

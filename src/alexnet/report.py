@@ -30,7 +30,7 @@ from alexnet.intervals import percent
 from alexnet.train import history, recipes
 from alexnet.train.history import History
 from alexnet.train.recipes import RECIPES, Recipe
-from alexnet.weights.native import Trained
+from alexnet.trained import Trained
 
 SAMPLE = 512  # test pictures among which mistakes are looked for
 SHOWN = 12  # pictures of each kind

@@ -9,9 +9,9 @@ import torch
 from alexnet import AlexNet
 from alexnet.errors import CheckpointError
 from alexnet.inspect import compare
+from alexnet.trained import Trained
 from alexnet.variants import get
 from alexnet.weights.importer import default_classes, published_preprocessing
-from alexnet.weights.native import Trained
 from conftest import draw
 
 

@@ -15,10 +15,10 @@ from alexnet.cli import main
 from alexnet.errors import CheckpointError
 from alexnet.export import ENDINGS, export
 from alexnet.inspect.filters import first_layer, pictures, read
+from alexnet.trained import Trained
 from alexnet.variants import get
 from alexnet.weights import importer, native
 from alexnet.weights.formats import caffe_write
-from alexnet.weights.native import Trained
 
 
 def network(variant: str) -> Trained:

@@ -15,13 +15,13 @@ from alexnet.data.store import Store
 from alexnet.ensemble import evaluate_average
 from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate_classifier
+from alexnet.run_folder import read_log
 from alexnet.study import ablate as ablating
 from alexnet.study import ablations
 from alexnet.study.ablate import Outcome, Plan, ablate, epochs_to
 from alexnet.study.ablations import ABLATIONS, sides, what_changes
 from alexnet.study.record import tell, write_ablation
 from alexnet.train import loop, recipes
-from alexnet.train.history import read_log
 from alexnet.train.recipes import Recipe
 from alexnet.variants import Variant
 from alexnet.weights import native

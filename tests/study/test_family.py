@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stopping import stop_after
 
 from alexnet import AlexNet
 from alexnet.data.augment import Augmentation
 from alexnet.data.loader import AUGMENT, INIT, Loader, stream
 from alexnet.data.store import Store
 from alexnet.errors import Interrupted, RecipeError, TrainingError
+from alexnet.run_folder import FAMILY, member, members
 from alexnet.study import family
-from alexnet.study.family import member, members, parse_seeds, train_family
+from alexnet.study.family import parse_seeds, train_family
 from alexnet.study.record import write_family
 from alexnet.train import loop, recipes
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
 from alexnet.weights import native
-from alexnet.weights.native import FAMILY
+from stopping import stop_after
 
 SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 2, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}
 STEPS = 6  # an epoch

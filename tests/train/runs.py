@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from alexnet.run_folder import read_log
 from alexnet.train import recipes
-from alexnet.train.history import read_log
 from alexnet.train.recipes import Recipe
 from alexnet.weights import native
 

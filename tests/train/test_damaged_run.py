@@ -16,9 +16,10 @@ from runs import log, recipe, same_weights
 
 from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, CheckpointError, RecipeError, StoreError, TrainingError
+from alexnet.run_folder import read_environment, read_log
 from alexnet.study import family
 from alexnet.train import loop, run
-from alexnet.train.history import read_config, read_environment, read_log
+from alexnet.train.history import read_config
 from alexnet.train.loop import train
 from alexnet.train.place import Place
 from alexnet.train.result import read_result, verify_run

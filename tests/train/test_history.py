@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from alexnet.errors import CheckpointError
+from alexnet.run_folder import read_log
 from alexnet.train import history
 from alexnet.train.recipes import RECIPES, get
 
@@ -23,9 +24,9 @@ def write(folder: Path, *lines: dict, end: str = "") -> Path:
 
 
 def test_half_a_last_line(tmp_path: Path) -> None:
-    assert history.read_log(write(tmp_path, *GOOD)) == list(GOOD)
-    assert history.read_log(write(tmp_path, *GOOD, end='{"kind": "train", "st')) == list(GOOD)
-    assert history.read_log(write(tmp_path)) == []
+    assert read_log(write(tmp_path, *GOOD)) == list(GOOD)
+    assert read_log(write(tmp_path, *GOOD, end='{"kind": "train", "st')) == list(GOOD)
+    assert read_log(write(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
@@ -41,15 +42,15 @@ def test_half_a_last_line(tmp_path: Path) -> None:
 )
 def test_a_damaged_line_is_named(tmp_path: Path, line: dict, says: str) -> None:
     with pytest.raises(CheckpointError, match=rf"line 2 of .*log\.jsonl is damaged: .*{says}"):
-        history.read_log(write(tmp_path, GOOD[0], line, GOOD[2]))
+        read_log(write(tmp_path, GOOD[0], line, GOOD[2]))
 
 
 def test_other_damage(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"log\.jsonl cannot be read: No such file"):
-        history.read_log(tmp_path)
+        read_log(tmp_path)
     write(tmp_path, *GOOD, end="{half\n")
     with pytest.raises(CheckpointError, match=r"line 4 of .* is not valid JSON"):
-        history.read_log(tmp_path)
+        read_log(tmp_path)
     (tmp_path / "config.json").write_text('{"recipe": {"epochs": "many"}, "store": {}, "compiled": true}')
     with pytest.raises(CheckpointError, match=r"config\.json is damaged: recipe\.epochs is 'many'"):
         history.read(tmp_path)

@@ -19,12 +19,12 @@ from alexnet import AlexNet
 from alexnet.errors import CheckpointError
 from alexnet.export import ENDINGS, export
 from alexnet.published import imagenet
+from alexnet.trained import Trained
 from alexnet.variants import get
 from alexnet.weights import importer
 from alexnet.weights.formats import caffe_write
 from alexnet.weights.importer import import_weights
 from alexnet.weights.match import shapes
-from alexnet.weights.native import Trained
 from test_golden import distance
 
 TINY = ("alexnet-v1.caffemodel", "alexnet-v2.caffemodel")

@@ -14,10 +14,10 @@ from alexnet import AlexNet, engines
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.export import export
+from alexnet.trained import Trained
 from alexnet.variants import get
 from alexnet.weights import importer, native
 from alexnet.weights.importer import import_weights
-from alexnet.weights.native import Trained
 
 
 @pytest.fixture

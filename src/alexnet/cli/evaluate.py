@@ -73,7 +73,7 @@ def evaluate(
 
 def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:
     """The runs named, a family's folder standing for its members."""
-    from alexnet.study.family import members
+    from alexnet.run_folder import members
 
     found = [one for run in runs for one in members(run) or [run]]
     if not found:

@@ -88,7 +88,7 @@ def predict(
 
 def _which(run: Path) -> str:
     """Which of a run's networks answers."""
-    from alexnet.weights.native import BEST, LATEST
+    from alexnet.run_folder import BEST, LATEST
 
     best = run / BEST
     other = f"; {best} is the one with the lowest held-out error of all epochs" if best.exists() else ""

@@ -26,11 +26,12 @@ def report(run: Positional[Path], data: Path, out: Annotated[Path | None, arg(al
     from alexnet.data.store import Store
     from alexnet.evaluate import evaluate_classifier
     from alexnet.files import make_ready
+    from alexnet.run_folder import REPORT
     from alexnet.weights import native
 
     if not run.is_dir():
         raise CheckpointError(f"report needs a run's folder, with its log and configuration: {run} is not a folder.")
-    out = out or run / "report.html"
+    out = out or run / REPORT
     if out.suffix.lower() not in (".html", ".htm"):
         raise CheckpointError(f"out (={out}) must end in .html: the report is one file.")
     make_ready(out)

@@ -14,6 +14,7 @@ from alexnet.cli.options import for_each_recipe
 from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
 from alexnet.errors import RecipeError
+from alexnet.run_folder import is_run
 from alexnet.train import recipes
 from alexnet.train.recipes import RECIPES, Recipe
 
@@ -69,7 +70,7 @@ def begun(words: list[str]) -> Begun | None:
     """
     named, rest = ([words[0]], words[1:]) if words and not words[0].startswith("-") else ([], words)
     given, out, family = (_value(rest, option) for option in ("--config", "--out", "--seeds"))
-    resumed = "--resume" in rest and out is not None and family is None and (Path(out) / "config.json").exists()
+    resumed = "--resume" in rest and out is not None and family is None and is_run(Path(out))
     if given is None and not resumed:
         return None
     from alexnet.train.history import read_config

@@ -21,10 +21,9 @@ def verify(folder: Positional[Path], data: Path | None = None) -> None:
         folder: a store's, a run's or a family's folder.
         data: for a run, the store that it was trained on; the one named in its configuration if not given.
     """
-    from alexnet.study.family import members
-    from alexnet.train.run import CONFIG
+    from alexnet.run_folder import CONFIG, is_run, members
 
-    runs = [folder] if (folder / CONFIG).exists() else members(folder)
+    runs = [folder] if is_run(folder) else members(folder)
     if runs:
         _verify_runs(runs, data)
     elif data:
@@ -34,7 +33,7 @@ def verify(folder: Positional[Path], data: Path | None = None) -> None:
 
 
 def _verify_runs(runs: list[Path], data: Path | None) -> None:
-    from alexnet.train.place import changes
+    from alexnet.run_folder import changes
     from alexnet.train.result import read_result, verify_run
 
     damaged = False

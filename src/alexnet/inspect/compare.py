@@ -19,10 +19,10 @@ from alexnet.data.image import encode
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.model import AlexNet
+from alexnet.trained import Trained
 from alexnet.variants import Variant, get
 from alexnet.weights import importer
 from alexnet.weights.match import check_shapes
-from alexnet.weights.native import Trained
 
 INPUT = "input"
 #: Fields that describe the file or its classes, not what is computed.

@@ -28,14 +28,13 @@ from alexnet.data.store import Store
 from alexnet.ensemble import evaluate_average
 from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate_classifier
+from alexnet.run_folder import Log, is_run, member, read_log
 from alexnet.study.ablations import Ablation, sides
-from alexnet.study.family import is_finished, member, train_member
+from alexnet.study.family import is_finished, train_member
 from alexnet.study.paired import Difference, difference
-from alexnet.train.history import Log, read_log
 from alexnet.train.loop import fitting
 from alexnet.train.recipes import MOST_NUMBERS, Recipe
 from alexnet.train.result import read_result
-from alexnet.train.run import CONFIG
 
 SMOOTHING = 3  # lines of the log; each is the mean of up to 20 steps
 Errors = tuple[float, float]  # top-1 and top-5, shares in [0, 1]
@@ -163,7 +162,7 @@ def checked(plan: Plan, store: Store, folder: Path) -> Store:
         RecipeError: plan and store do not fit.
         TrainingError: the folder is in the way.
     """
-    if (folder / CONFIG).exists():
+    if is_run(folder):
         raise TrainingError(f"{folder} holds a single run, not ablations: name another folder.")
     store = fitting(plan.recipe, store, next(iter(plan.runs(folder).values()))[0])
     size = plan.recipe.network(len(store.classes)).input_size

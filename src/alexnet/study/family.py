@@ -20,53 +20,23 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from statistics import mean, stdev
 from types import FrameType
-from typing import Annotated, Any
+from typing import Any
 
-from alexnet import schema
 from alexnet.console import say
 from alexnet.data.store import Store
 from alexnet.devices import pick_device
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
-from alexnet.schema import Range
+from alexnet.run_folder import FAMILY, RESULT, is_run, member, members
 from alexnet.train.loop import fitting, train
-from alexnet.train.place import Count, Seconds, Share
 from alexnet.train.recipes import Recipe, numbers
 from alexnet.train.result import read_result
-from alexnet.train.run import CONFIG, RESULT, check_same, write_json
-from alexnet.weights.native import FAMILY
-
-
-@dataclass(frozen=True)
-class Member:
-    """A finished network of a family; errors are shares in [0, 1]."""
-
-    seed: Count
-    top1_error: Share
-    top5_error: Share
-    seconds: Seconds
-    weights_sha256: Annotated[str, Range(64, 64)]
-
-
-@dataclass(frozen=True)
-class Family:
-    """What `family.json` holds; the deviation of one network alone is None."""
-
-    members: Annotated[tuple[Member, ...], Range(1)]
-    n: Annotated[int, Range(1)]
-    mean_top1_error: Share
-    deviation_top1_error: Share | None
-    seconds_per_model: Seconds
-    at_once: Annotated[int, Range(1)] = 1
-
-    def __post_init__(self) -> None:
-        if self.n != len(self.members):
-            raise ValueError(f"n is {self.n} for {len(self.members)} members.")
+from alexnet.train.run import check_same, write_json
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -118,24 +88,11 @@ def train_family(
     return summary(folder, seeds, at_once)
 
 
-def member(folder: Path, seed: int) -> Path:
-    """Where a seed's run lies."""
-    return folder / f"seed{seed}"
-
-
-def members(folder: Path) -> list[Path]:
-    """The runs of a family's folder that have ended, by seed; empty if it is no family's."""
-    if not (folder / FAMILY).exists():
-        return []
-    found = schema.read_json(folder / FAMILY, Family, TrainingError, "The same train command and --resume write it anew.")
-    return [member(folder, row.seed) for row in found.members]
-
-
 def train_member(recipe: Recipe, store: Store, folder: Path, label: str) -> None:
     """Train one run to its end, unless it has been."""
     if not is_finished(recipe, store, folder):
         say(f"{folder}: {label}")
-        train(recipe, store, folder, resume=(folder / CONFIG).exists())
+        train(recipe, store, folder, resume=is_run(folder))
 
 
 def is_finished(recipe: Recipe, store: Store, folder: Path) -> bool:
@@ -144,7 +101,7 @@ def is_finished(recipe: Recipe, store: Store, folder: Path) -> bool:
     Raises:
         TrainingError: it has, or had begun, with another recipe or store.
     """
-    if not (folder / CONFIG).exists():
+    if not is_run(folder):
         return False
     check_same(folder, recipe, store)
     return (folder / RESULT).exists()
@@ -174,7 +131,7 @@ def summary(folder: Path, seeds: Iterable[int], at_once: int = 1) -> dict[str, A
 
 
 def _check_folder(folder: Path, seeds: Sequence[int], resume: bool) -> None:
-    if (folder / CONFIG).exists():
+    if is_run(folder):
         raise TrainingError(f"{folder} holds a single run, not a family: name another folder.")
     if resume and not folder.exists():
         raise TrainingError(f"{folder} does not exist: nothing to resume. Leave out --resume to begin.")
@@ -242,7 +199,7 @@ def _job(job: Job) -> None:
         os.setpgrp()  # Ctrl-C reaches the family alone, which asks each run once: a second asking would stop it unsaved
     with open(f"{folder}.txt", "a", encoding="utf-8") as sys.stderr:
         try:
-            train(recipe, Store(store), folder, resume=(folder / CONFIG).exists())
+            train(recipe, Store(store), folder, resume=is_run(folder))
         except AlexNetError as error:
             say(f"alexnet: {error}")
             raise SystemExit(1) from None

@@ -13,14 +13,13 @@ from typing import Any
 
 from alexnet import figures, paper
 from alexnet.data.store import Store
+from alexnet.run_folder import CONFIG, ENVIRONMENT, LOG, RESULT, environment, members, read_log
 from alexnet.study.ablate import Outcome, Plan
 from alexnet.study.ablations import what_changes
-from alexnet.study.family import members
 from alexnet.study.paired import Difference
 from alexnet.train import recipes
-from alexnet.train.history import read_log
 from alexnet.train.recipes import Recipe
-from alexnet.train.run import CONFIG, ENVIRONMENT, LOG, RESULT, environment, write_json
+from alexnet.train.run import write_json
 
 CURVES, README = "curves.png", "README.md"
 

@@ -34,20 +34,21 @@ from alexnet.devices import pick_device, pick_precision, room_for, set_precision
 from alexnet.errors import FULL_DISK, AlexNetError, CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
+from alexnet.run_folder import BEST, KEPT, LATEST, RESULT, changes, environment, is_run, read_environment
 from alexnet.train.health.watch import Watch, too_large
-from alexnet.train.history import read_config, read_environment
+from alexnet.train.history import read_config
 from alexnet.train.optim import SGD, schedule, warmup
-from alexnet.train.place import REMEDY, Place, Window, changes
+from alexnet.train.place import REMEDY, Place, Window
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import write_result
-from alexnet.train.run import CONFIG, RESULT, Run, environment, open_run
+from alexnet.train.run import Run, open_run
 from alexnet.train.steps import choose as steps
 from alexnet.train.steps.choose import Step
 from alexnet.train.steps.plain import compile_pays
 from alexnet.train.whiten import whiten
+from alexnet.trained import Trained
 from alexnet.weights import native
 from alexnet.weights.match import shapes
-from alexnet.weights.native import BEST, KEPT, LATEST, Trained
 
 LOG_STEPS = 20
 #: Stored pictures may have this many times the side of a crop; ImageNet's 256 have 1.14 times the 224.
@@ -270,7 +271,7 @@ def fitting(recipe: Recipe, store: Store, run: Path | None = None) -> Store:
             f"input_size (={size}) is larger than the pictures of {store.folder} (={store.size}): prepare a store with "
             f"--size {size + size % 2} or more, or pass --input-size {store.size}."
         )
-    if run and (run / CONFIG).exists() and read_config(run).store.fingerprint == store.fingerprint:
+    if run and is_run(run) and read_config(run).store.fingerprint == store.fingerprint:
         return store
     return resampled(store, recipe.stored_size) if store.size > MOST_ROOM * size else store
 

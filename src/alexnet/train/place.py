@@ -2,23 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from alexnet import schema
 from alexnet.errors import CheckpointError
-from alexnet.schema import Range
-
-Count = Annotated[int, Range(0)]
-Share = Annotated[float, Range(0, 1)]
-Seconds = Annotated[float, Range(0)]
-Environment = dict[str, str | int | None]
-
-
-def changes(earlier: Environment, later: Environment) -> str:
-    """In what two environments differ: "threads 2, now 4"."""
-    names = [name for name in {**earlier, **later} if earlier.get(name) != later.get(name)]
-    return ", ".join(f"{name} {earlier.get(name)}, now {later.get(name)}" for name in names)
-
+from alexnet.run_folder import Count, Environment, Seconds, Share
 
 REMEDY = "Put the run's own checkpoint back, or begin anew with another --out."
 

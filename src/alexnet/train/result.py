@@ -23,12 +23,25 @@ from alexnet.data.resample import origin, resampled
 from alexnet.data.store import Store, sha256
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, evaluate_classifier
+from alexnet.run_folder import (
+    BEST,
+    CONFIG,
+    ENVIRONMENT,
+    KEPT_FILES,
+    LATEST,
+    LOG,
+    RESULT,
+    Count,
+    Environment,
+    Seconds,
+    Share,
+    environment,
+)
 from alexnet.schema import Range
 from alexnet.train.history import TrainedOn
-from alexnet.train.place import Count, Environment, Seconds, Share
-from alexnet.train.run import CONFIG, ENVIRONMENT, LOG, RESULT, environment, write_json
+from alexnet.train.run import write_json
+from alexnet.trained import Trained
 from alexnet.weights import native
-from alexnet.weights.native import BEST, KEPT_FILES, LATEST, Trained
 
 SEALED = (CONFIG, ENVIRONMENT, LOG)
 Hash = Annotated[str, Range(64, 64)]

@@ -1,16 +1,6 @@
 """A run's folder: what was asked, where it ran, what happened, and the weights.
 
-run/
-├── config.json           the recipe, the store and its fingerprint, whether the plain step is compiled
-├── environment.json      versions, processor, threads of the first start
-├── log.jsonl             one line every `LOG_STEPS` steps and after each epoch
-├── tensorboard/          the same for TensorBoard
-├── latest.safetensors    weights, velocity and place in the schedule: what --resume starts from
-├── best.safetensors      weights with the lowest held-out error so far
-├── epoch-0005.safetensors ...  weights after the epochs that --keep names
-└── result.json           when the run has ended: evaluation, hash of the weights, and what else proves it (result.py)
-
-`history.py` reads it back.
+`run_folder.py` lists its files; `history.py` reads them back.
 """
 
 import json
@@ -21,34 +11,27 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-import torch
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import scalar
 
-import alexnet
 from alexnet import lock
 from alexnet.console import say
 from alexnet.data.resample import origin
 from alexnet.data.store import Store
 from alexnet.errors import TrainingError
 from alexnet.files import is_temporary, replacing
-from alexnet.train.history import CONFIG as CONFIG
-from alexnet.train.history import ENVIRONMENT as ENVIRONMENT
-from alexnet.train.history import LOG as LOG
-from alexnet.train.history import RESULT as RESULT
+from alexnet.run_folder import BEST, LATEST, TENSORBOARD, environment, is_run
+from alexnet.run_folder import CONFIG as CONFIG
+from alexnet.run_folder import ENVIRONMENT as ENVIRONMENT
+from alexnet.run_folder import LOG as LOG
+from alexnet.run_folder import RESULT as RESULT
 from alexnet.train.history import Config, Extension, TrainedOn, read_config
-from alexnet.train.place import Environment
 from alexnet.train.recipes import Recipe, differences
-from alexnet.weights.native import BEST, LATEST
 
-TENSORBOARD = "tensorboard"
 #: Fields that may differ when a run is resumed, since they change no result.
 FREE_FIELDS = ("feed", "workers", "checkpoint_minutes")
 EVENTS = "events.out.tfevents.*"
@@ -149,7 +132,7 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
     Raises:
         TrainingError: the folder is in the way, is a run of another recipe or store, or another process trains in it.
     """
-    if resume and (folder / CONFIG).exists():
+    if resume and is_run(folder):
         config = check_same(folder, recipe, store, more_epochs=True)
         return Run(folder, (folder / LATEST).exists(), config, _locked(folder))
     if resume and not folder.exists():
@@ -174,7 +157,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise TrainingError(f"{folder} is a file, and a run needs a folder: name another.")
-    if not (folder / CONFIG).exists():
+    if not is_run(folder):
         if any(not _begun(entry) for entry in folder.iterdir()):
             raise TrainingError(f"{folder} is not empty and no run: name another folder.")
         return
@@ -260,25 +243,6 @@ def _plain(config: Config) -> dict[str, Any]:
     """For JSON; a run that was not extended has no word about it."""
     content = asdict(config)
     return content if config.extended else {name: value for name, value in content.items() if name != "extended"}
-
-
-def environment() -> Environment:
-    """Where a run computed, for its record."""
-    return {
-        "alexnet": alexnet.__version__, "python": platform.python_version(), "torch": torch.__version__,
-        "numpy": np.__version__, "platform": f"{platform.system()} {platform.machine()}", "processor": _processor(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "triton": version("triton") if torch.cuda.is_available() and find_spec("triton") else None,
-    }  # fmt: skip
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -22,11 +22,11 @@ from alexnet.files import as_path, expect_kind
 from alexnet.model import AlexNet
 from alexnet.published import imagenet
 from alexnet.text import read_names
+from alexnet.trained import Trained
 from alexnet.variants import Variant, named
 from alexnet.weights import check, native
 from alexnet.weights.formats import caffe_read, npy, onnx_read, torchvision
 from alexnet.weights.match import PARAMETERS, Foreign, check_finite, fit
-from alexnet.weights.native import Trained
 
 #: RGB, 0-255. Caffe's mean image averaged over its pixels; torchvision's
 #: transforms.Normalize times 255.

@@ -8,7 +8,7 @@ under its name is always whole.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +21,14 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.files import as_path, expect_kind, writing_weights
 from alexnet.model import AlexNet
+from alexnet.run_folder import find as find
+from alexnet.trained import Trained as Trained
 from alexnet.variants import Variant
 from alexnet.weights import header as described
 from alexnet.weights.header import FORMAT
 from alexnet.weights.match import check_finite, shapes
 
 MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
-LATEST, BEST = "latest.safetensors", "best.safetensors"
-KEPT, KEPT_FILES = "epoch-{epoch:04}.safetensors", "epoch-*.safetensors"
-FAMILY = "family.json"  # in a folder of networks
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network and what belongs to it.
-
-    Attributes:
-        classes: names in the order of the network's outputs.
-        extra: tensors that are not the network's, such as the optimiser's velocity.
-        state: whatever else the writer noted.
-    """
-
-    model: AlexNet
-    classes: tuple[str, ...]
-    preprocessing: Preprocessing
-    extra: dict[str, Tensor]
-    state: dict[str, Any]
 
 
 def save(path: str | Path, trained: Trained) -> None:
@@ -80,26 +62,6 @@ def save(path: str | Path, trained: Trained) -> None:
         except SafetensorError as error:  # its way to report a full disk
             raise OSError(str(error)) from error
         temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets the owner alone read it
-
-
-def find(path: str | Path, which: str = LATEST) -> Path:
-    """The file that a run's folder or a file's own path stands for.
-
-    Raises:
-        CheckpointError: there is none, or it is not named by a path.
-    """
-    path = as_path(path, "path")
-    if path.is_dir():
-        path = path / which
-        if not path.exists() and (path.parent / FAMILY).exists():
-            raise CheckpointError(f"{path.parent} is a family of networks: name one of them, such as {path.parent / 'seed0'}.")
-        if not path.exists():
-            raise CheckpointError(f"{path.parent} holds no {which}: it is no run, or training has not saved anything yet.")
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist: name a run's folder or a .safetensors file.")
-    if not path.is_file():
-        raise CheckpointError(f"{path} is a pipe, a socket or a device: save what it gives to a file, and name that.")
-    return path
 
 
 def is_ours(path: Path) -> bool:

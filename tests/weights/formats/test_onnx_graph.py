@@ -19,10 +19,10 @@ from alexnet.arithmetic import LRN, Dropout
 from alexnet.data.image import encode
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
+from alexnet.trained import Trained
 from alexnet.variants import get, named
 from alexnet.weights.formats import onnx_graph
 from alexnet.weights.formats.onnx_graph import from_header, header, to_onnx
-from alexnet.weights.native import Trained
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -17,13 +17,13 @@ from alexnet import AlexNet
 from alexnet.arithmetic import LRN, Dropout
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
+from alexnet.trained import Trained
 from alexnet.variants import get, named
 from alexnet.weights import importer
 from alexnet.weights.formats import onnx_graph
 from alexnet.weights.formats.onnx_graph import KEY, to_onnx
 from alexnet.weights.formats.onnx_read import looks_like, read
 from alexnet.weights.match import Foreign, fit
-from alexnet.weights.native import Trained
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

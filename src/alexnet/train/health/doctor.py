@@ -44,8 +44,8 @@ from alexnet.train.health.watch import (
 from alexnet.train.loop import fitting, fresh
 from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
+from alexnet.trained import Trained
 from alexnet.variants import Variant
-from alexnet.weights.native import Trained
 
 #: A step of 16 pictures takes 0.6 s at full size on a core.
 TRIAL_PICTURES, TRIAL_STEPS = 16, 8

@@ -42,10 +42,10 @@ from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, ReLU,
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.schema import Range
+from alexnet.trained import Trained
 from alexnet.variants import Variant
 from alexnet.weights import header as described
 from alexnet.weights.header import FORMAT
-from alexnet.weights.native import Trained
 
 if TYPE_CHECKING:
     import onnx

@@ -1,0 +1,215 @@
+"""A run's folder, and a family's of many: the names of their files, and what every part of the program reads in them.
+
+run/
+├── config.json           the recipe, the store and its fingerprint, whether the plain step is compiled
+├── environment.json      versions, processor, threads of the first start
+├── log.jsonl             one line every 20 steps and after each epoch
+├── tensorboard/          the same for TensorBoard
+├── latest.safetensors    weights, velocity and place in the schedule: what --resume starts from
+├── best.safetensors      weights with the lowest held-out error so far
+├── epoch-0005.safetensors ...  weights after the epochs that --keep names
+└── result.json           when the run has ended: evaluation, hash of the weights, and what else proves it
+
+family/
+├── family.json           one row for each finished network
+└── seed0/ ...            each a run
+"""
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import alexnet
+from alexnet import schema
+from alexnet.console import say
+from alexnet.errors import CheckpointError, TrainingError
+from alexnet.files import as_path
+from alexnet.schema import Range
+
+CONFIG, ENVIRONMENT, LOG, RESULT = "config.json", "environment.json", "log.jsonl", "result.json"
+LATEST, BEST = "latest.safetensors", "best.safetensors"
+KEPT, KEPT_FILES = "epoch-{epoch:04}.safetensors", "epoch-*.safetensors"
+TENSORBOARD, REPORT = "tensorboard", "report.html"
+FAMILY = "family.json"
+REMEDY = "Restore it from a copy, or train again into a new folder."
+
+Count = Annotated[int, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Seconds = Annotated[float, Range(0)]
+Environment = dict[str, str | int | None]
+Log = list[dict[str, Any]]
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a run, finished or not."""
+    return (folder / CONFIG).exists()
+
+
+def find(path: str | Path, which: str = LATEST) -> Path:
+    """The file that a run's folder or a file's own path stands for.
+
+    Raises:
+        CheckpointError: there is none, or it is not named by a path.
+    """
+    path = as_path(path, "path")
+    if path.is_dir():
+        path = path / which
+        if not path.exists() and (path.parent / FAMILY).exists():
+            raise CheckpointError(f"{path.parent} is a family of networks: name one of them, such as {path.parent / 'seed0'}.")
+        if not path.exists():
+            raise CheckpointError(f"{path.parent} holds no {which}: it is no run, or training has not saved anything yet.")
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: name a run's folder or a .safetensors file.")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is a pipe, a socket or a device: save what it gives to a file, and name that.")
+    return path
+
+
+# --- a family -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Member:
+    """A finished network of a family; errors are shares in [0, 1]."""
+
+    seed: Count
+    top1_error: Share
+    top5_error: Share
+    seconds: Seconds
+    weights_sha256: Annotated[str, Range(64, 64)]
+
+
+@dataclass(frozen=True)
+class Family:
+    """What `family.json` holds; the deviation of one network alone is None."""
+
+    members: Annotated[tuple[Member, ...], Range(1)]
+    n: Annotated[int, Range(1)]
+    mean_top1_error: Share
+    deviation_top1_error: Share | None
+    seconds_per_model: Seconds
+    at_once: Annotated[int, Range(1)] = 1
+
+    def __post_init__(self) -> None:
+        if self.n != len(self.members):
+            raise ValueError(f"n is {self.n} for {len(self.members)} members.")
+
+
+def member(folder: Path, seed: int) -> Path:
+    """Where a seed's run lies."""
+    return folder / f"seed{seed}"
+
+
+def members(folder: Path) -> list[Path]:
+    """The runs of a family's folder that have ended, by seed; empty if it is no family's."""
+    if not (folder / FAMILY).exists():
+        return []
+    found = schema.read_json(folder / FAMILY, Family, TrainingError, "The same train command and --resume write it anew.")
+    return [member(folder, row.seed) for row in found.members]
+
+
+# --- where a run computed -----------------------------------------------------------------------------------------------------
+
+
+def environment() -> Environment:
+    """Where a run computed, for its record."""
+    import numpy as np  # here, as the command line reads folders without them
+    import torch
+
+    return {
+        "alexnet": alexnet.__version__, "python": platform.python_version(), "torch": torch.__version__,
+        "numpy": np.__version__, "platform": f"{platform.system()} {platform.machine()}", "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "triton": version("triton") if torch.cuda.is_available() and find_spec("triton") else None,
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def read_environment(folder: Path) -> Environment:
+    """Where a run's first start computed.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    return schema.read_json(folder / ENVIRONMENT, Environment, CheckpointError, REMEDY)
+
+
+def changes(earlier: Environment, later: Environment) -> str:
+    """In what two environments differ: "threads 2, now 4"."""
+    names = [name for name in {**earlier, **later} if earlier.get(name) != later.get(name)]
+    return ", ".join(f"{name} {earlier.get(name)}, now {later.get(name)}" for name in names)
+
+
+# --- the log ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A line about the steps since the one before."""
+
+    kind: Literal["train"]
+    step: Count
+    loss: Annotated[float, Range(0)]
+    top1_error: Share
+    lr: Annotated[float, Range(0)]
+    images_per_second: Annotated[float, Range(0)]
+
+
+@dataclass(frozen=True)
+class _Test:
+    """A line about the test after an epoch; `kind` is the split's name."""
+
+    kind: str
+    step: Count
+    epoch: Annotated[int, Range(1)]
+    top1_error: Share
+    top5_error: Share
+
+
+@dataclass(frozen=True)
+class _Other:
+    """What every line has; the rest of it are numbers by name."""
+
+    kind: Literal["signals", "warning"]
+    step: Count
+
+
+def read_log(folder: Path) -> Log:
+    """A run's log, line by line. A run that was killed may have written half of a last line: it is left out, with a word.
+
+    Returns:
+        Objects with `kind` and `step`; numbers are finite, errors are shares in [0, 1].
+
+    Raises:
+        CheckpointError: the log is missing, or another line is damaged.
+    """
+    path = folder / LOG
+    try:
+        *lines, last = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}. {REMEDY}") from error
+    if last:
+        say(f"The last line of {path} is cut off, as in a run that was killed: it is left out.")
+    return [_line(text, f"line {number} of {path}") for number, text in enumerate(lines, 1)]
+
+
+def _line(text: bytes, what: str) -> dict[str, Any]:
+    line = schema.parse_json(text, dict[str, str | int | float], what, CheckpointError, REMEDY)
+    if line.get("kind") in ("signals", "warning"):
+        schema.parse({name: line[name] for name in ("kind", "step") if name in line}, _Other, what, CheckpointError, REMEDY)
+        numbers = {name: value for name, value in line.items() if name != "kind"}
+        schema.parse(numbers, dict[str, float], what, CheckpointError, REMEDY)
+    else:
+        schema.parse(line, _Training if line.get("kind") == "train" else _Test, what, CheckpointError, REMEDY)
+    return line
