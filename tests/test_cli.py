@@ -105,7 +105,7 @@ def test_prepare_and_verify(photos: Callable[..., Path], tmp_path: Path, capsys:
     assert word == "total" and int(train) + int(val) == 30 and int(val) >= 3
     assert "1 files skipped" in output.out and "red/broken.jpg': " in output.out
     main(["verify", str(store)])
-    assert f"is whole: {train} train, {val} val pictures" in capsys.readouterr().out
+    assert f"is undamaged: {train} train, {val} val pictures" in capsys.readouterr().out
     records = store / "train.records"
     records.write_bytes(records.read_bytes()[:-1] + b"\x00")
     with pytest.raises(SystemExit) as stop:
@@ -162,7 +162,7 @@ def test_train_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "--batch-size" in fails(capsys, 2, "train", "laptop", *out, "--batchsize", "3")  # the nearest key
     assert "no recipe 'laptob': did you mean 'laptop'" in fails(capsys, 2, "train", "laptob", *out)
     assert "train needs a recipe first" in fails(capsys, 2, "train", *out)
-    assert "no verb 'trian': did you mean 'train'" in fails(capsys, 2, "trian", *out)
+    assert "unknown verb 'trian': did you mean 'train'" in fails(capsys, 2, "trian", *out)
     assert "lr (=-1.0) must be above 0" in fails(capsys, 2, "train", "laptop", *out, "--lr", "-1")
     assert "is no store" in fails(
         capsys, 2, "train", "laptop", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")
@@ -181,7 +181,7 @@ def test_family(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "n = 3" in (tmp_path / "family" / "README.md").read_text()
     assert picture_width(tmp_path / "family" / "curves.png") > 200
     main(["verify", family])
-    assert capsys.readouterr().out.count("is what it says: top-1 error") == 3
+    assert capsys.readouterr().out.count("matches its result.json: top-1 error") == 3
     result = tmp_path / "result.json"
     main(["evaluate", family, *data, "--average", "--fit", "--json", str(result), "--out", str(tmp_path)])
     table = capsys.readouterr().out
@@ -195,7 +195,7 @@ def test_family(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     fails(capsys, 1, "verify", family)
     main(["evaluate", f"{runs[0]}/epoch-0002.safetensors", *data, "--out", str(tmp_path)])
     main(["verify", runs[0], *data])
-    assert "seed0 is what it says" in capsys.readouterr().out
+    assert "seed0 matches its result.json" in capsys.readouterr().out
 
 
 def test_family_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,14 +203,16 @@ def test_family_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytest.
     out = (*data, "--out", str(tmp_path / "family"), *FAST)
     assert "1 left out" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0,2")
     assert "must rise; 1 after 1" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0,1,1")
-    assert "name their --seeds" in fails(capsys, 2, "train", "laptop", *out, "--at-once", "2")
+    assert "add --seeds" in fails(capsys, 2, "train", "laptop", *out, "--at-once", "2")
     assert "is for a GPU" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--at-once", "2")
     assert "names epoch 9" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--keep", "0,9")
     assert "is larger than the pictures" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--input-size", "96")
     assert not (tmp_path / "family").exists()
-    assert "seed (=3) has no use beside seeds" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--seed", "3")
-    assert "with --average" in fails(capsys, 2, "evaluate", str(run), str(run), *data)
-    assert "a network twice" in fails(
+    assert "seed (=3) cannot be combined with seeds" in fails(
+        capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--seed", "3"
+    )
+    assert "add --average" in fails(capsys, 2, "evaluate", str(run), str(run), *data)
+    assert "the same network is named twice" in fails(
         capsys, 2, "evaluate", str(run), str(run / "latest.safetensors"), str(run), *data, "--average"
     )
     assert "add --average" in fails(capsys, 2, "evaluate", str(run), *data, "--fit")
@@ -379,7 +381,7 @@ def test_predict_goes_on_after_a_bad_file(run: Path, tmp_path: Path, capsys: pyt
 
 def test_predict_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "needs pictures" in fails(capsys, 2, "predict", str(run))
-    assert "no pictures in" in fails(capsys, 2, "predict", str(run), str(tmp_path))
+    assert "no pictures found in" in fails(capsys, 2, "predict", str(run), str(tmp_path))
     assert "top (=0)" in fails(capsys, 2, "predict", str(run), "x.jpg", "--top", "0")
     assert "does not exist" in fails(capsys, 2, "predict", str(tmp_path / "none"), "x.jpg")
 
@@ -587,13 +589,13 @@ def test_weights_verify(shared: Path, run: Path, tmp_path: Path, capsys: pytest.
     main(["weights", "verify", str(shared / "weights" / "imagenet-conv1-5.npz")])
     assert "looks trained" in capsys.readouterr().out
     main(["weights", "verify", str(shared / "weights" / "tiny" / "imagenet-mean.binaryproto")])
-    assert "is the published 'caffe-mean' to the bit" in capsys.readouterr().out
+    assert "is identical to the published 'caffe-mean'" in capsys.readouterr().out
     assert "do not look trained" in fails(capsys, 1, "weights", "verify", str(shared / "weights/tiny/alexnet-v2.caffemodel"))
 
 
 def test_weights_pull_an_unknown_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'caffenet'" in fails(capsys, 2, "weights", "pull", "cafenet")
-    assert "is not a network and is only downloaded" in fails(
+    assert "is not a network: it is downloaded but not imported" in fails(
         capsys, 2, "weights", "pull", "caffe-mean", "-o", "mean.binaryproto"
     )
 

@@ -193,11 +193,11 @@ class OutOfMemoryError(RuntimeError):
 @pytest.mark.parametrize(
     ("error", "status", "words"),
     [
-        (MemoryError(), 2, "the memory is full: end other programs"),
+        (MemoryError(), 2, "out of memory: end other programs"),
         (MemoryError("Unable to allocate 9.9 TiB"), 2, "(Unable to allocate 9.9 TiB)"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), 2, "the memory is full"),
-        (OutOfMemoryError("CUDA out of memory"), 2, "the GPU's memory is full"),
-        (RuntimeError("can't start new thread"), 2, "no more threads"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), 2, "out of memory"),
+        (OutOfMemoryError("CUDA out of memory"), 2, "the GPU is out of memory"),
+        (RuntimeError("can't start new thread"), 2, "limit on threads is reached"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device: make room"),
         (OSError(errno.EMFILE, "Too many open files"), 2, "ulimit -n"),
         (PermissionError(errno.EACCES, "Permission denied"), 2, "Permission denied: change"),

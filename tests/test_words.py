@@ -96,11 +96,11 @@ def test_a_misspelled_option(said: Said, words: tuple[str, ...]) -> None:
 
 
 def test_unknown_words(said: Said) -> None:
-    assert "there is no verb 'trian': did you mean 'train'?" in said("trian")[2]
-    assert "there is no verb 'trian'" in said("help", "trian")[2]
+    assert "unknown verb 'trian': did you mean 'train'?" in said("trian")[2]
+    assert "unknown verb 'trian'" in said("help", "trian")[2]
     assert "has no option --qqqqqq. `alexnet predict --help` lists" in said("predict", "run", "--qqqqqq")[2]
-    assert "needs a name first" in (error := said("ablate", "--wdith")[2]) and "`alexnet ablate --help` says what" in error
-    assert "`alexnet train --help` says what each is for" in said("train", "--data", "store")[2]
+    assert "needs a name first" in (error := said("ablate", "--wdith")[2]) and "`alexnet ablate --help` describes each" in error
+    assert "`alexnet train --help` describes each" in said("train", "--data", "store")[2]
     assert said("train", "laptop", "--batch_size=x", "--data", "a", "--out", "b")[0] == 2  # tyro takes _ for -
     assert "has no option" not in said("predict", "run", "--", "--x")[2]
 

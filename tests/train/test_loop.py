@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from stopping import stop_after
 
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
@@ -20,6 +19,7 @@ from alexnet.train import loop, recipes
 from alexnet.train.loop import fresh, train
 from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.weights import native
+from stopping import stop_after
 
 SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}
 

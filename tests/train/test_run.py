@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from runs import log, recipe, same_weights
-from stopping import stop_after
 
 from alexnet import engines
 from alexnet.data.prepare import prepare
@@ -24,6 +23,7 @@ from alexnet.train.loop import fitting, train
 from alexnet.train.result import read_result, verify_run
 from alexnet.weights import native
 from conftest import write_photos
+from stopping import stop_after
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,10 @@ def test_a_run_is_repeated_and_resumed_by_its_configuration(
         (["modern", "--config", "run"], "run is a run of laptop, not of modern: leave out the recipe."),
         (["--config", "nowhere"], "nowhere cannot be read: No such file or directory."),
         (["laptop", "--resume", "--out", "run", "--lr", "0.1"], "other settings (lr 0.005, now 0.1): resume with the same"),
-        (["laptop", "--data", store.folder, "--out", "f", "--seeds", "0..1", "--overwrite"], "overwrite is for a single run"),
+        (
+            ["laptop", "--data", store.folder, "--out", "f", "--seeds", "0..1", "--overwrite"],
+            "--overwrite works for a single run only",
+        ),
     ):
         with pytest.raises(SystemExit, match="2"):
             command("train", *words)

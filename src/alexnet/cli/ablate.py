@@ -25,19 +25,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablating:
-    """What `alexnet ablate NAME RECIPE` takes."""
+    """Options of `alexnet ablate NAME RECIPE`."""
 
     data: Path
     """The store to train on, made by `alexnet prepare`."""
     seeds: int
-    """Networks on each side: seeds 0, 1, 2 ..., or from --seed on."""
+    """Networks on each side of the comparison: seeds 0, 1, 2 ..., or counted from --seed."""
     recipe: Recipe
     out: Path = Path("ablations")
-    """Folder for all ablations with this recipe on this store; they share the standard side. An interrupted one continues."""
+    """Folder for all ablations with this recipe on this store; they share the unchanged networks.
+    An interrupted ablation continues.
+    """
     other_lr: float | None = None
     """Learning rate of the changed side; the recipe's if not given."""
     training_error: float = paper.TANH_TRAINING_ERROR
-    """Error to reach, where epochs are counted (tanh)."""
+    """Training stops at this error, if the ablation compares epochs (tanh)."""
 
 
 if TYPE_CHECKING:
@@ -49,12 +51,13 @@ else:
 def ablate(name: Positional[str], command: AblationChoice) -> None:
     """Train pairs of networks that differ in one thing, and compare the difference in error with the paper's.
 
-    Without a RECIPE it is small-photos. Any field of the recipe can be changed.
+    The default RECIPE is small-photos. Any field of the recipe can be changed.
 
-    All ablations in one --out share the standard networks. If interrupted, the same command continues.
+    All ablations in one --out share the unchanged networks. If interrupted, the same command
+    continues.
 
     Args:
-        name: what changes.
+        name: the change.
     """
     from alexnet.data.store import Store
     from alexnet.study import record
@@ -74,7 +77,9 @@ def ablate(name: Positional[str], command: AblationChoice) -> None:
 
 
 def _next_ablation(plan: "Plan", command: Ablating) -> None:
-    """Another that this recipe allows and that has not been made: half of its networks are trained already."""
+    """Another ablation that this recipe allows and that is not done yet; half of its networks are
+    already trained.
+    """
     others = [one for one in ABLATIONS.values() if not (command.out / one.name / "record").exists()]
     for other in others:
         with suppress(RecipeError):

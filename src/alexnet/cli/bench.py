@@ -1,4 +1,4 @@
-"""`alexnet bench`: how fast it is here."""
+"""`alexnet bench`: measure the speed of this machine."""
 
 import json
 from typing import Literal
@@ -16,14 +16,15 @@ def bench(
     peers: bool = False,
     compile: bool = True,
 ) -> None:
-    """Time training, its data path and testing on this machine. The last line is one JSON object.
+    """Time training, data loading and testing on this machine. The last line is one JSON object.
 
     Args:
-        device: where; auto takes a GPU if there is one.
-        batch: pictures in a batch; 128 on a GPU, 32 on a CPU if not given.
+        device: where to compute; auto takes a GPU if there is one.
+        batch: pictures in a batch; by default 128 on a GPU and 32 on a CPU.
         variant: paper, code-2012, caffe, caffenet, owt or torchvision.
-        peers: also time the naive network and torchvision's, uncompiled and compiled.
-        compile: compile what training would compile; takes a minute.
+        peers: also time a straightforward PyTorch version and torchvision's AlexNet, uncompiled and
+            compiled.
+        compile: compile the network as training does; takes a minute.
     """
     from alexnet.bench import bench as run
     from alexnet.devices import pick_device

@@ -10,12 +10,13 @@ from alexnet.errors import SourceError
 
 
 def compare(first: Positional[str], second: Positional[str], weights: Path, image: Path) -> None:
-    """Show how far two variants are apart on one picture with the same weights, stage by stage, and which field is the cause.
+    """Show how far the results of two variants differ, stage by stage, on one picture with the same
+    weights, and which field causes it.
 
     Args:
         first: a variant: paper, code-2012, caffe, caffenet, owt or torchvision.
-        second: another.
-        weights: of any format that `alexnet weights import` reads, or a run's folder.
+        second: another variant.
+        weights: in any format that `alexnet weights import` reads, or a run's folder.
         image: the picture.
     """
     from alexnet.data.image import Unreadable

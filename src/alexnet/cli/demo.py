@@ -8,11 +8,13 @@ from alexnet.console import say
 
 
 def demo(out: Path = Path("demo"), epochs: int | None = None) -> None:
-    """Get Fashion-MNIST, train on it, test it and write a report. The last line is one JSON object.
+    """Download Fashion-MNIST, train a network on it, test it and write a report. The last line is
+    one JSON object.
 
     Args:
-        out: folder for the store, the run and the report; run again, it continues where it was stopped.
-        epochs: passes over the pictures; the recipe laptop's own number if not given.
+        out: folder for the store, the run and the report; run again, the demo continues where it
+            stopped.
+        epochs: passes over the pictures; by default those of the recipe laptop.
     """
     from alexnet.demo import demo as run
     from alexnet.demo import ideas
@@ -20,7 +22,7 @@ def demo(out: Path = Path("demo"), epochs: int | None = None) -> None:
     result = run(out, epochs)
     print(json.dumps(result))
     first, *others = ideas(out)
-    say(f"Open {result['report']} in a browser. More to try on what is there now:")
+    say(f"Open {result['report']} in a browser. More to try with this store and run:")
     for words in others:
         say(f"  {command_line(words)}")
     next_step(*first)

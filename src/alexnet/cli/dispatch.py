@@ -1,7 +1,8 @@
 """From the words of a command line to the verb that they name.
 
-Only the parser of the one verb, of the one recipe, is made: it is there at once, and what it says of a mistake names no
-options of other verbs. The parser of all of them is made for shells, which complete words by it.
+Only the parser of the one verb, of the one recipe, is made: it starts at once, and its error
+messages list no options of other verbs. The parser for all verbs is built only for shell
+completion.
 """
 
 import textwrap
@@ -36,7 +37,7 @@ from alexnet.study.ablations import ABLATIONS
 from alexnet.train import recipes
 from alexnet.train.recipes import RECIPES
 
-USUAL_RECIPE = "small-photos"  # for one's own photos; and it has all that an ablation can take away
+USUAL_RECIPE = "small-photos"  # for users' own photos; it also has everything that an ablation can remove
 HELP_COLUMNS = 80
 CONFIG = (OmitArgPrefixes, OmitSubcommandPrefixes)
 
@@ -97,7 +98,7 @@ def run(words: list[str]) -> None:
     elif verb == "completion" and rest == ["--help"]:
         print(overview.COMPLETION)
     elif verb not in VERBS:
-        raise RecipeError(f"there is no verb {verb!r}: {nearest(verb, VERBS)} `alexnet help` shows an example of each.")
+        raise RecipeError(f"unknown verb {verb!r}: {nearest(verb, VERBS)} `alexnet help` shows an example of each.")
     elif verb == "weights":
         _weights(rest)
     elif verb == "ablate":
@@ -118,11 +119,11 @@ def _call(target: Any, words: list[str], prog: str, description: str | None = No
 def _weights(words: list[str]) -> None:
     if not words or words[0] in HELP:
         print(f"usage: alexnet weights ACTION ...\n\n{_wrapped(getdoc(weights))}\n\n{_listed(WEIGHTS, 'actions')}")
-        print("\n`alexnet help weights ACTION` shows the options of one.")
+        print("\n`alexnet help weights ACTION` shows the options of an action.")
         return
     action, *rest = words
     if action not in WEIGHTS:
-        raise RecipeError(f"there is no action {action!r} of weights: {nearest(action, WEIGHTS)}")
+        raise RecipeError(f"unknown action {action!r} of `alexnet weights`: {nearest(action, WEIGHTS)}")
     _call(WEIGHTS[action], rest, f"alexnet weights {action}")
 
 
@@ -138,22 +139,22 @@ def _with_recipe(verb: str, words: list[str]) -> None:
     if not words or words[0].startswith("-"):
         raise RecipeError(
             f"{verb} needs a recipe first, as in `{called.example}`. Known: {', '.join(RECIPES)}. "
-            f"`alexnet {verb} --help` says what each is for."
+            f"`alexnet {verb} --help` describes each one."
         )
-    recipes.get(words[0])  # says what is known
+    recipes.get(words[0])  # its error lists the known names
     called.run(_command(called, words[0], words[1:], f"alexnet {verb} {words[0]}"))
 
 
 def _ablate(words: list[str]) -> None:
-    """`ablate`: what changes, perhaps a recipe, then options."""
+    """`ablate`: the change, optionally a recipe, then options."""
     if words[:1] and words[0] in HELP:
         claims = "\n".join(_item(name, one.claim) for name, one in ABLATIONS.items())
-        names = f"names, and what the paper says:\n{claims}\n\n{_listed(RECIPES, 'recipes')}"
+        names = f"names, and what the paper claims:\n{claims}\n\n{_listed(RECIPES, 'recipes')}"
         _recipe_help(ABLATE, "alexnet ablate NAME [RECIPE]", getdoc(ablate), names, words)
     if not words or words[0].startswith("-"):
         raise RecipeError(
             f"ablate needs a name first, as in `{ABLATE.example}`. Known: {', '.join(ABLATIONS)}. "
-            "`alexnet ablate --help` says what each is."
+            "`alexnet ablate --help` describes each one."
         )
     name, *rest = words
     ablations.get(name)
@@ -164,13 +165,13 @@ def _ablate(words: list[str]) -> None:
 
 def _recipe_help(called: RecipeVerb, prog: str, doc: str | None, names: str, words: list[str]) -> None:
     """What the verb does, the names that it takes, and its options; ends the program as tyro's help does."""
-    note = f"The defaults below are those of {USUAL_RECIPE}; other recipes have others."
+    note = f"The defaults below are for {USUAL_RECIPE}; other recipes have their own."
     parts = (_wrapped(doc), f"For example: {called.example}", names, note)
     _command(called, USUAL_RECIPE, words, prog, "\n\n".join(parts))
 
 
 def _command(called: RecipeVerb, recipe: str, words: list[str], prog: str, description: str | None = None) -> Any:
-    """A verb's options, read."""
+    """Parse a verb's options."""
     default = called.command(recipe=RECIPES[recipe](), **dict.fromkeys(called.required, tyro.MISSING))
     description = description or _wrapped(getdoc(RECIPES[recipe]))
     return _call(called.command, words, prog, description, default=default)

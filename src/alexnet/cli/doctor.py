@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What `alexnet doctor RECIPE` takes."""
+    """Options of `alexnet doctor RECIPE`."""
 
     data: Path
     """The store to train on, made by `alexnet prepare`."""
@@ -37,7 +37,9 @@ else:
 
 
 def doctor(command: ExaminationChoice) -> None:
-    """Check before training whether a recipe can work on a store, and if not, why. The exit status is 1 if it cannot."""
+    """Check before training whether a recipe can work on a store and, if not, why. The exit status
+    is 1 if it cannot.
+    """
     from alexnet.data.store import Store
     from alexnet.train.health.doctor import examine
     from alexnet.train.run import write_json
@@ -48,7 +50,7 @@ def doctor(command: ExaminationChoice) -> None:
         write_json(command.json_file, diagnosis.as_json())
     words = shlex.split(recipes.words(command.recipe))
     if diagnosis.causes:
-        say(f"Next: change the recipe or the store as it says above, and run `alexnet doctor {words[0]}` again.")
+        say(f"Next: change the recipe or the store as described above, then run `alexnet doctor {words[0]}` again.")
         raise SystemExit(1)
     next_step("train", *words, "--data", command.data, "--out", free_folder("run"))
 
@@ -64,7 +66,8 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
     print(f"Input: mean {pictures.mean:.2f}, deviation {pictures.deviation:.2f}")
     if labels.score is not None:
         print(
-            f"Labels: thumbnails of {labels.pictures:,} pictures tell them {labels.score:.1f} standard deviations above chance"
+            f"Labels: predictable from thumbnails of {labels.pictures:,} pictures, "
+            f"{labels.score:.1f} standard deviations above chance"
         )
     print(f"First loss: {diagnosis.first_loss:.3f}, expected {diagnosis.expected_loss:.3f} and a little more")
     print(f"Trial: {' '.join(f'{loss:.3g}' for loss in diagnosis.trial)}")

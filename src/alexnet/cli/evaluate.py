@@ -1,4 +1,4 @@
-"""`alexnet evaluate`: how often a trained network is right."""
+"""`alexnet evaluate`: measure the error of a trained network."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -28,19 +28,21 @@ def evaluate(
     json_file: Annotated[Path | None, arg(name="json")] = None,
     out: Path | None = None,
 ) -> None:
-    """Test a network on the held-out pictures of a store: top-1 and top-5 error, per class, confusion matrix.
+    """Test a network on the held-out pictures of a store: top-1 and top-5 error, error per class,
+    confusion matrix.
 
-    Nothing is written but what --json and --out ask for.
+    Files are written only with --json and --out.
 
     Args:
-        runs: a run's folder (its latest checkpoint), a .safetensors file, or what `alexnet export` wrote (.onnx, .xml);
-            several, or a family's folder, to average.
+        runs: a run's folder (its latest checkpoint), a .safetensors file, or what `alexnet export`
+            wrote (.onnx, .xml); name several, or a family's folder, to average them.
         data: the store to test on.
-        split: which of its splits; the held-out one if not given.
+        split: the split to test on; the held-out one by default.
         views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
-        engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
+        engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster
+            on a CPU; auto takes the fastest available.
         average: average the probabilities of several networks, as the paper did.
-        fit: fit the coefficients of the average on every second picture, and test on the others.
+        fit: fit the weights of the average on every second picture and test on the others.
         json_file: also write the result to this file.
         out: write confusion.csv and confusion.png into this folder.
     """
@@ -72,18 +74,18 @@ def evaluate(
 
 
 def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:
-    """The runs named, a family's folder standing for its members."""
+    """The named runs, with a family's folder replaced by its members."""
     from alexnet.run_folder import members
 
     found = [one for run in runs for one in members(run) or [run]]
     if not found:
         raise CheckpointError("evaluate needs a run: alexnet evaluate RUN --data STORE")
     if len(found) > 1 and not average:
-        raise CheckpointError(f"evaluate takes one network, or several (={len(found)}) with --average.")
+        raise CheckpointError(f"evaluate takes one network, but got {len(found)}: add --average to average them.")
     if len({one.resolve() for one in found}) < len(found):
-        raise CheckpointError("evaluate was given a network twice, which would count twice in the average: name each once.")
+        raise CheckpointError("the same network is named twice and would count twice in the average: name each network once.")
     if fit and not average:
-        raise CheckpointError("fit finds the coefficients of an average: add --average and more runs.")
+        raise CheckpointError("--fit fits the weights of an average: add --average and name two or more runs.")
     return found
 
 
@@ -120,7 +122,7 @@ def _errors(result: "Evaluation") -> list[str]:
 
 
 def _chance(result: "Evaluation") -> list[str]:
-    """What naming the most frequent class for every picture gives."""
+    """The error of always predicting the most frequent class."""
     return [intervals.percent(result.chance), "", *([""] if result.has_top5 else [])]
 
 

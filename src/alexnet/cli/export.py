@@ -1,4 +1,4 @@
-"""`alexnet export`: a network in another program's format."""
+"""`alexnet export`: write a network in another program's format."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,10 +23,11 @@ def export(
     Args:
         checkpoint: a run's folder (its latest checkpoint), or a .safetensors file.
         to: the format.
-        out: the file; beside the checkpoint if not given.
+        out: the file to write; next to the checkpoint by default.
         precision: int8 is smaller and faster; it is calibrated and tested on --data.
-        with_preprocessing: put everything before and after the network into the graph: pixels in, probabilities out.
-        data: the store for int8.
+        with_preprocessing: include preprocessing and softmax in the graph: pixels in, probabilities
+            out.
+        data: the store that int8 is calibrated and tested on.
         allow_loss: write int8 even if it loses more than one point of top-1.
     """
     from alexnet import export as exporting

@@ -1,4 +1,4 @@
-"""`alexnet filters`: what the first layer has learned."""
+"""`alexnet filters`: draw what the first layer has learned."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,16 +16,17 @@ def filters(
     bgr: FlagCreatePairsOff[bool] = False,
     grey: FlagCreatePairsOff[bool] = False,
 ) -> None:
-    """Draw the kernels of the first layer, tower by tower, as in figure 3 of the paper.
+    """Draw the kernels of the first layer, grouped by tower, as in figure 3 of the paper.
 
-    On ImageNet one tower learns grey edges and the other one colours.
+    On ImageNet, one tower learns grey edges and the other learns colours.
 
     Args:
         weights: in any format that `alexnet weights import` reads, or a run's folder; layers after conv1 may be missing.
-        out: the picture: .png, .svg or .pdf.
-        variant: which AlexNet it is, where the file does not tell: paper, code-2012, caffe, caffenet, owt or torchvision.
-        bgr: the channels are blue, green, red, where the file does not tell.
-        grey: add the channels up: all that a network trained on grey pictures has learned.
+        out: the picture to write: .png, .svg or .pdf.
+        variant: which AlexNet it is, if the file does not say so: paper, code-2012, caffe,
+            caffenet, owt or torchvision.
+        bgr: the channels are in the order blue, green, red, if the file does not say so.
+        grey: draw the sum of the channels, for networks trained on grey pictures.
     """
     from alexnet import figures
     from alexnet.files import make_ready

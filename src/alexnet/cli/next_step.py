@@ -1,4 +1,4 @@
-"""The line that a verb ends with: what to do next, as a command to copy.
+"""The last line of a verb: the next step, as a command to copy.
 
 It goes to standard error, so that standard output stays what a program reads.
 """
@@ -17,11 +17,11 @@ from alexnet.console import say
 if TYPE_CHECKING:
     from alexnet.data.store import Store
 
-PHOTO = "photo.jpg"  # where a picture is meant that we do not know
+PHOTO = "photo.jpg"  # stands for a picture of the user's
 
 
 def next_step(*words: object) -> None:
-    """Name the next command.
+    """Print the next command.
 
     Args:
         words: what follows `alexnet`; each is quoted as the shell wants it.
@@ -31,13 +31,13 @@ def next_step(*words: object) -> None:
 
 
 def command_line(words: Iterable[object]) -> str:
-    """`alexnet` and these words, as one types them."""
+    """`alexnet` and these words, quoted for the shell."""
     texts = ["alexnet", *map(str, words)]
     return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
 
 
 def train_on(store: "Store") -> None:
-    """After `prepare` and where a store was found whole: the recipe whose crops fit its pictures."""
+    """Suggest the recipe whose crops fit a store's pictures."""
     from alexnet.train.recipes import RECIPES
 
     fitting = (name for name in ("small-photos", "laptop") if (RECIPES[name]().input_size or 0) <= store.size)

@@ -1,4 +1,6 @@
-"""What `alexnet` alone shows: every verb on one line, by what one wants, and the two commands to begin with."""
+"""What `alexnet` alone prints: the two commands to begin with, and one line for each verb, grouped
+by purpose.
+"""
 
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ BEGIN = (
 )
 GROUPS = {
     "Your photos": (
-        Line("shrink them once", "alexnet prepare photos store"),
+        Line("make a store, once", "alexnet prepare photos store"),
         Line("train on them", "alexnet train small-photos --data store --out run"),
         Line("test on held-out ones", "alexnet evaluate run --data store"),
         Line("classify pictures", "alexnet predict run cat.jpg"),
@@ -29,18 +31,18 @@ GROUPS = {
         Line("all layers in numbers", "alexnet summary caffe"),
         Line("will it train?", "alexnet doctor small-photos --data store"),
         Line("conv1's kernels", "alexnet filters run -o filters.png"),
-        Line("where variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
+        Line("how variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
     ),
     "Weights": (
-        Line("get published ones", "alexnet weights pull torchvision"),
+        Line("download published ones", "alexnet weights pull torchvision"),
         Line("for other programs", "alexnet export run --to onnx"),
     ),
     "Research and speed": (
-        Line("what was LRN worth?", "alexnet ablate no-lrn --data store --seeds 5"),
+        Line("what does LRN gain?", "alexnet ablate no-lrn --data store --seeds 5"),
         Line("how fast is it here?", "alexnet bench"),
     ),
 }
-END = "`alexnet help VERB` explains one; `alexnet help completion`: words by Tab."
+END = "`alexnet help VERB` explains a verb; `alexnet help completion`: set up Tab."
 COMPLETION = """\
 Tab completes verbs, recipes, options and files in new shells after these commands.
 

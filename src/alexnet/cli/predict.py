@@ -1,4 +1,4 @@
-"""`alexnet predict`: what is in these pictures?"""
+"""`alexnet predict`: classify pictures."""
 
 import csv
 import json
@@ -19,8 +19,8 @@ from alexnet.errors import SourceError
 if TYPE_CHECKING:
     from alexnet.predict import Prediction
 
-FEW = 3  # words that the next step repeats
-MANY = 200  # pictures from which on `predict` says how fast it was
+FEW = 3  # most file names that the next step repeats
+MANY = 200  # `predict` reports its speed for at least so many pictures
 CSV_HEADER = ("file", "rank", "class", "probability")
 
 
@@ -34,23 +34,27 @@ def predict(
     engine: Engine = "auto",
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Classify pictures. The exit status is 1 if any could not be read; the others are classified all the same.
+    """Classify pictures. The exit status is 1 if any could not be read; the others are still
+    classified.
 
-    In a folder, pictures are recognised by their content; what else it holds is left out and counted. A file that you name is
-    always tried. JSON and CSV hold the names of files exactly; the lines of text show control characters as \\x1b.
+    In a folder, pictures are recognised by their content, and other files are counted and left out.
+    A file that you name is always tried. JSON and CSV hold file names exactly; text shows control
+    characters as \\x1b.
 
     Args:
         run: a run's folder (its network after the latest epoch, latest.safetensors), a .safetensors file (such as
             run/best.safetensors, after the epoch with the lowest held-out error), or what `alexnet export` wrote (.onnx, .xml).
-        files: files, folders, globs, or - for a list on standard input, one a line.
-        top: how many classes to name.
+        files: files, folders, globs, or - for a list on standard input, one per line.
+        top: number of classes to list.
         views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
-        format: a line of text, of JSON or of CSV for each picture.
+        format: one line per picture, as text, JSON or CSV.
         sheet: draw the pictures with their five most likely classes into this .png, .svg or .pdf.
-        engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster on a CPU; the best if auto.
-        max_pixels: refuse pictures with more pixels, as decompression bombs. A thread needs up to 16
-            bytes of memory for each pixel (1.4 GB at the default), and the file. A JPEG that is not
-            progressive is shrunk on decoding: it may have 400 million pixels whatever the limit.
+        engine: torch, or openvino or onnxruntime (pip install 'alexnet[serve]'), which are faster
+            on a CPU; auto takes the fastest available.
+        max_pixels: refuse pictures with more pixels, as decompression bombs. Each thread needs up
+            to 16 bytes of memory per pixel (1.4 GB at the default) plus the file. A JPEG that is
+            not progressive is shrunk while it is decoded and may have 400 million pixels, whatever
+            the limit.
     """
     from alexnet import engines, figures
     from alexnet.predict import Pace, expand
@@ -77,21 +81,21 @@ def predict(
     if drawn and sheet:
         figures.save(figures.sheet(drawn), sheet)
         rest = total - unreadable - len(drawn)
-        full = f", all that a sheet holds; {rest} are not on it" if rest else ""
+        full = f", the most that a sheet holds; {rest} are left out" if rest else ""
         say(f"{sheet}: {len(drawn)} pictures{full}")
     if not total:
-        raise SourceError(f"no pictures in {', '.join(files)}.")
+        raise SourceError(f"no pictures found in {', '.join(files)}.")
     _next(run, files, sheet)
     if unreadable:
         raise SystemExit(1)
 
 
 def _which(run: Path) -> str:
-    """Which of a run's networks answers."""
+    """Say which of a run's networks is used."""
     from alexnet.run_folder import BEST, LATEST
 
     best = run / BEST
-    other = f"; {best} is the one with the lowest held-out error of all epochs" if best.exists() else ""
+    other = f"; {best} holds the one with the lowest held-out error" if best.exists() else ""
     return f"Using {run / LATEST}, the network after the latest epoch{other}."
 
 
@@ -120,7 +124,9 @@ def _check(files: tuple[str, ...], top: int, sheet: Path | None, max_pixels: int
 
 
 def _printer(format: str, top: int) -> "Callable[[Prediction], None]":
-    """What prints a prediction with its `top` most likely classes; an unreadable file has a line in JSON only."""
+    """The function that prints a prediction with its `top` most likely classes; only JSON has a
+    line for an unreadable file.
+    """
     if format == "jsonl":
         return lambda prediction: print(json.dumps(prediction.as_json(top)))
     if format == "csv":
@@ -135,7 +141,8 @@ def _printer(format: str, top: int) -> "Callable[[Prediction], None]":
 
 
 def _csv_printer(top: int) -> "Callable[[Prediction], None]":
-    # Python quotes the characters that end its lines, so these are both of them; a single one goes out.
+    # Python's csv quotes only the characters of its own line end: both are given here, and one is
+    # written.
     rows = csv.writer(_Lines(), lineterminator="\r\n")
     harmless = clean if sys.stdout.isatty() else str
     rows.writerow(CSV_HEADER)
@@ -148,7 +155,7 @@ def _csv_printer(top: int) -> "Callable[[Prediction], None]":
 
 
 class _Lines:
-    """Standard output as a file for `csv`: rows end as lines do on this system."""
+    """Standard output as a file for `csv`; rows end with this system's line end."""
 
     def write(self, row: str) -> None:
         print(row.removesuffix("\r\n"))

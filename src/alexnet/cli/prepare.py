@@ -1,4 +1,4 @@
-"""`alexnet prepare`: photos to a store."""
+"""`alexnet prepare`: make a store of photos."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -31,34 +31,42 @@ def prepare(
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Turn photos into a store that training reads: decoded, shrunk to squares, checked.
+    """Turn photos into a store for training: decoded, checked, and shrunk to squares.
 
-    A source is a folder with a folder for each class (which may be inside train/ and val/), the
-    ILSVRC2012 tars as downloaded, WebDataset shards, image parquet files, or IDX files; several files
-    may be named. Pictures are JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP, TIFF or PNM, recognised by their
-    content. Transparency is laid on white. Colours are converted to sRGB if the picture has another
-    colour profile. Files that are not usable pictures (empty, truncated, of an unknown format, too
-    large) are skipped and listed. If interrupted, the same command continues.
+    A source is a folder with one folder per class (which may be inside train/ and val/), the
+    ILSVRC2012 tars as downloaded, WebDataset shards, image parquet files, or IDX files; several
+    files may be named. Pictures are JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP, TIFF or PNM, recognised
+    by their content. Transparent areas become white. Pictures with another colour profile are
+    converted to sRGB. Files that cannot be used (empty, truncated, of an unknown format, too large)
+    are skipped and listed. If interrupted, the same command continues.
 
-    The parts for training and testing are recognised by their names: train, Training, training_set, seg_train and test, val,
-    dev, holdout ... If that fails, name them: alexnet prepare --train PATH --test PATH STORE
+    The parts for training and testing are recognised by their names: train, Training, training_set,
+    seg_train, and test, val, dev, holdout ... If that fails, name them yourself: alexnet prepare
+    --train PATH --test PATH STORE
 
     Args:
-        paths: the source (a folder, or files), then the store's folder. The store alone if --train names the source.
+        paths: the source (a folder, or files), then the store's folder; only the store if --train
+            names the source.
         train: the part to train on, whatever its name: a file, or a folder whose folders are the classes.
-        test: the part to test with; if not given, a share of the part to train on is held out.
-        image: ending of the picture to take where a key of WebDataset shards has several; jpg before others if not given.
-        size: side of the stored squares in pixels, even; 256 if not given. Training takes crops of at most this size.
-        resize: scale the short side and keep the centre square (the usual way), or squash the whole picture into the square.
-        for_recipe: take the size and the resize rule that this recipe trains on; `train` shrinks larger pictures itself.
-        hold_out: share of each class that is kept for testing if the source has no part for that. Which pictures depends on
-            their content alone: equal files go together, and a picture added later moves no other.
-        seed: chooses which ones those are.
+        test: the part to test with; without it, a share of the training part is held out.
+        image: extension of the picture to take if a key of WebDataset shards has several; by
+            default jpg is preferred.
+        size: side of the stored squares in pixels, an even number; 256 by default. Training crops
+            are at most this large.
+        resize: scale the short side and keep the centre square (the usual way), or squash the whole
+            picture to a square.
+        for_recipe: use the size and the resize rule that this recipe trains on; `train` shrinks
+            larger pictures itself.
+        hold_out: share of each class that is kept for testing if the source has no test part. The
+            choice depends only on the content of the files: identical files stay together, and
+            adding a picture later moves no other.
+        seed: changes which pictures are held out.
         strict: stop at the first file that is not a usable picture, instead of skipping it.
-        workers: processes that decode; one for each core if not given.
-        max_pixels: skip pictures with more pixels, as decompression bombs. A worker needs up to 16
-            bytes of memory for each pixel (1.4 GB at the default), and the file. A JPEG that is not
-            progressive is shrunk on decoding: it may have 400 million pixels whatever the limit.
+        workers: processes that decode; one per core by default.
+        max_pixels: skip pictures with more pixels, as decompression bombs. Each worker needs up to
+            16 bytes of memory per pixel (1.4 GB at the default) plus the file. A JPEG that is not
+            progressive is shrunk while it is decoded and may have 400 million pixels, whatever the
+            limit.
     """
     from alexnet.data.prepare import prepare as run
     from alexnet.train import recipes
@@ -78,7 +86,7 @@ def prepare(
 
 
 def _describe(store: "Store") -> None:
-    """What `prepare` made: counts for each class, and what was left out."""
+    """Print what `prepare` made: pictures per class, and what was left out."""
     from alexnet.data.store import SKIPPED
 
     names = list(store.splits)

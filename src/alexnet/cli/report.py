@@ -1,4 +1,4 @@
-"""`alexnet report`: a page about a finished run."""
+"""`alexnet report`: write a page about a finished run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,12 +13,12 @@ from alexnet.errors import CheckpointError
 def report(run: Positional[Path], data: Path, out: Annotated[Path | None, arg(aliases=["-o"])] = None) -> None:
     """Write a page about a run: error, settings, curves, filters, mistakes, confusion matrix.
 
-    The page is one file with its pictures inside: send it to a phone, and it opens without a network.
+    The page is one file that includes its pictures, so it can be sent on and opened offline.
 
     Args:
         run: the run's folder.
         data: the store it was trained on.
-        out: the page, ending in .html; RUN/report.html if not given.
+        out: the file to write, ending in .html; RUN/report.html by default.
     """
     from alexnet import engines
     from alexnet import report as page
@@ -30,10 +30,10 @@ def report(run: Positional[Path], data: Path, out: Annotated[Path | None, arg(al
     from alexnet.weights import native
 
     if not run.is_dir():
-        raise CheckpointError(f"report needs a run's folder, with its log and configuration: {run} is not a folder.")
+        raise CheckpointError(f"report needs a run's folder with its log and configuration, but {run} is not a folder.")
     out = out or run / REPORT
     if out.suffix.lower() not in (".html", ".htm"):
-        raise CheckpointError(f"out (={out}) must end in .html: the report is one file.")
+        raise CheckpointError(f"out (={out}) must end in .html.")
     make_ready(out)
     trained = native.load(run)
     store = resampled(Store(data), trained.preprocessing.stored_size)

@@ -1,7 +1,7 @@
-"""Standard input, output and error, however they come: closed, full, a pipe without a reader, not UTF-8.
+"""Standard input, output and error in any state: closed, full, a pipe without a reader, not UTF-8.
 
-Python leaves three traps here. What is printed is written when the interpreter ends, too late for an
-exit status of ours. A character that the stream's encoding lacks ends the program. And the number of a
+Python leaves three traps here. Output is written when the interpreter ends, too late to change our
+exit status. A character that the stream's encoding lacks ends the program. And the number of a
 closed stream goes to the next file that is opened, which then receives what is printed.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from alexnet.console import clean
 
 CLOSED = "closed; redirect it to /dev/null if you do not need it"
-#: What we print beyond ASCII, for streams that cannot show it.
+#: ASCII replacements for the characters that we print, for streams that cannot show them.
 ASCII = {"±": "+/-", "×": "x", "→": "->", "–": "-", "−": "-", "…": "...", "•": "*"}
 
 
@@ -44,7 +44,7 @@ class Output(io.FileIO):
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Within the block, standard output and error cannot end the program by surprise."""
+    """Within the block, a failing standard output or error cannot end the program unexpectedly."""
     earlier = sys.stdout, sys.stderr
     for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
         if stream is None:
@@ -60,7 +60,7 @@ def guarded() -> Iterator[None]:
 
 
 def _abandon(stream: Any) -> None:
-    """Send what could not be written nowhere: Python would try again when it ends, and complain again."""
+    """Discard what could not be written: Python would try again when it ends, and fail again."""
     try:
         stream.flush()
     except OSError:
@@ -81,7 +81,7 @@ def _occupy(number: int) -> None:
 
 
 def _guarded(stream: Any, number: int, title: str) -> Any:
-    """The stream as it should be; one that somebody else put in its place keeps its own ways."""
+    """The guarded stream; one that another program put in its place is left alone."""
     if stream is None:
         return io.TextIOWrapper(io.BufferedWriter(Output(number, title)), "utf-8", line_buffering=True)
     errors = "alexnet.terminal" if stream.isatty() else "alexnet.file"
@@ -98,7 +98,7 @@ def _guarded(stream: Any, number: int, title: str) -> Any:
 
 
 def _substitute(keep_bytes: bool) -> Callable[[UnicodeError], tuple[str | bytes, int]]:
-    """What stands for a character that the encoding lacks: a likeness, or its number.
+    """The replacement for a character that the encoding lacks: a similar one, or its number.
 
     Args:
         keep_bytes: a byte of a file's name that is not UTF-8 goes out as it is. Not to a terminal.

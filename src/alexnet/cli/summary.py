@@ -16,15 +16,16 @@ def summary(
     num_classes: int | None = None,
     explain: bool = False,
 ) -> None:
-    """Show a network layer by layer: shapes, parameters, multiply-adds, memory, receptive fields.
+    """Show a network layer by layer: shapes, parameters, multiply-adds, memory and receptive
+    fields.
 
     Args:
         variant: paper, code-2012, caffe, caffenet, owt or torchvision.
         format: a table for people, Markdown, or JSON for programs.
-        input_size: side of the input in pixels; the variant's own if not given.
-        width: factor on the kernels and units of every layer but the last.
-        num_classes: outputs of the last layer; the variant's own if not given.
-        explain: write out each layer's formula with its numbers, as on paper.
+        input_size: side of the input in pixels; the variant's own by default.
+        width: factor for the number of kernels and units in every layer but the last.
+        num_classes: outputs of the last layer; the variant's own by default.
+        explain: write out each layer's arithmetic with its numbers.
     """
     from alexnet import summary as view
     from alexnet.variants import get

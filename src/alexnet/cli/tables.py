@@ -1,4 +1,4 @@
-"""What several verbs print."""
+"""Tables and lines that several verbs print."""
 
 import shutil
 import sys
@@ -14,7 +14,8 @@ LEAST_WORDS = 12  # cells of a column of words
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Left-aligned words, right-aligned numbers, on standard output; foreign names do no harm to a terminal.
+    """Print a table to standard output: words left-aligned, numbers right-aligned, control
+    characters made visible.
 
     Columns are as wide as a terminal shows them: a Chinese character takes two cells, an accent of its
     own none. Words that do not fit the terminal are cut; elsewhere, as in a file, nothing is.
@@ -31,7 +32,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 
 def _fitted(widths: list[int], left: list[bool], columns: int) -> list[int]:
-    """The widths with the widest column of words as much smaller as the terminal asks for, down to `LEAST_WORDS`."""
+    """Column widths that fit the terminal: the widest column of words shrinks, down to
+    `LEAST_WORDS`.
+    """
     excess = sum(widths) + 2 * (len(widths) - 1) - columns
     if excess <= 0:
         return widths
@@ -48,10 +51,12 @@ def _cell(text: str, width: int, left: bool) -> str:
 
 
 def print_line(text: object) -> None:
-    """One line on standard output; foreign names in it do no harm to a terminal."""
+    """Print one line to standard output, with control characters made visible."""
     print(clean(str(text)))
 
 
 def print_path(path: str | Path) -> None:
-    """A path on a line of its own. What is no terminal gets it exactly: `$(alexnet weights pull caffenet)` is a file."""
+    """Print a path on a line of its own, exactly as it is unless standard output is a terminal:
+    `$(alexnet weights pull caffenet)` is a file.
+    """
     print(clean(str(path)) if sys.stdout.isatty() else path)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What `alexnet train RECIPE` takes."""
+    """Options of `alexnet train RECIPE`."""
 
     data: Path
     """The store to train on, made by `alexnet prepare`."""
@@ -32,17 +32,26 @@ class Training:
     """Folder for the run: configuration, log, checkpoints."""
     recipe: Recipe
     resume: bool = False
-    """Go on from the last checkpoint in --out, with the settings that it has. More --epochs than before continue a finished
-    run: from there on its learning rate follows the schedule of that many epochs."""
+    """Continue from the last checkpoint in --out, with its settings. A larger --epochs continues a
+    finished run; the learning rate then follows the schedule for that many epochs.
+    """
     overwrite: bool = False
-    """Delete the run in --out and begin anew. Files that are not a run's stay, and a folder that holds no run is refused."""
+    """Delete the run in --out and start again. Other files in the folder are kept, and a folder
+    without a run is refused.
+    """
     config: Path | None = None
-    """Repeat a run: its folder or its config.json. Settings, store and recipe are taken from there, except for those given;
-    without --out the new run's folder is named after the old one's, as in run2."""
+    """Repeat a run, given its folder or its config.json, with the same settings, store and recipe,
+    except for those given here. Without --out the new folder is named after the old one, such as
+    run2.
+    """
     seeds: str | None = None
-    """Train a family, one network for each of these seeds, consecutive numbers such as 0..9, into seed0, seed1 ... of --out."""
+    """Train a family: one network for each of these seeds (consecutive, such as 0..9), in seed0,
+    seed1 ... inside --out.
+    """
     at_once: int = 1
-    """Networks of a family that share a GPU; on a CPU they are trained one after another."""
+    """Number of a family's networks to train at once on a GPU; on a CPU they are trained one after
+    another.
+    """
 
 
 if TYPE_CHECKING:
@@ -52,7 +61,9 @@ else:
 
 
 class Begun(NamedTuple):
-    """A run whose settings a command takes: the words that are left, and what stands in for those that are not given."""
+    """A command that takes its settings from a run: the remaining words, and the defaults from that
+    run.
+    """
 
     words: list[str]
     default: Training
@@ -80,12 +91,17 @@ def begun(words: list[str]) -> Begun | None:
     differing = {name: len(recipes.differences(make(), config.recipe)) for name, make in RECIPES.items()}
     if named and differing.get(named[0], inf) > min(differing.values()):
         if given is None:
-            return None  # begun with so many changes that its recipe cannot be told: the flags must be given again
-        raise RecipeError(f"{source} is a run of {recipes.closest(config.recipe)}, not of {named[0]}: leave out the recipe.")
+            return None  # too many changes to recognise its recipe: the options must be given again
+        raise RecipeError(
+            f"{source} is a run of recipe {recipes.closest(config.recipe)}, not {named[0]}: leave out the recipe."
+        )
     folder = source if source.is_dir() else source.parent
     if given and config.extended:
         steps = " and ".join(str(one.epochs) for one in config.extended)
-        say(f"{source} was begun with {steps} epochs and continued to {config.recipe.epochs}; this run trains them in one go.")
+        say(
+            f"{source} was started with {steps} epochs and continued to {config.recipe.epochs}; "
+            f"this run trains for {config.recipe.epochs} epochs without a break."
+        )
     recipe = replace(config.recipe, seed=0) if family else config.recipe
     own = folder if "--resume" in rest else Path(free_folder(str(folder if folder.name else folder.absolute())))
     default = Training(recipe=recipe, data=Path(config.store.folder), out=own, config=Path(given) if given else None)
@@ -104,7 +120,9 @@ def _value(words: list[str], option: str) -> str | None:
 
 
 def train(command: TrainingChoice) -> None:
-    """Train a network by a recipe. Any field of the recipe can be changed, as with --epochs 100 --lr 0.02."""
+    """Train a network with a recipe. Any field of the recipe can be changed, as in --epochs 100
+    --lr 0.02.
+    """
     from alexnet.data.store import Store
     from alexnet.train.loop import train as run
 
@@ -112,7 +130,7 @@ def train(command: TrainingChoice) -> None:
         _train_family(command, command.seeds)
         return
     if command.at_once != 1:
-        raise RecipeError(f"at_once (={command.at_once}) is for several networks: name their --seeds.")
+        raise RecipeError(f"at_once (={command.at_once}) needs several networks: add --seeds, such as --seeds 0..9.")
     store = Store(command.data)
     if command.config and not command.resume:
         say(f"Repeating {command.config} in {command.out}: alexnet train {recipes.words(command.recipe)}")
@@ -123,7 +141,9 @@ def train(command: TrainingChoice) -> None:
 
 
 def _outcome(run: Path, errors: list[float], store: "Store") -> list[str]:
-    """What a run gave: its held-out error with interval and chance, and how far to trust it."""
+    """Print a run's held-out error with its interval, the error of chance, and a warning if it is
+    uncertain.
+    """
     import numpy as np
 
     from alexnet.train.result import read_result
@@ -136,7 +156,9 @@ def _outcome(run: Path, errors: list[float], store: "Store") -> list[str]:
     best = errors.index(min(errors))
     if errors[best] < errors[-1]:
         lowest = intervals.percent(errors[best])
-        lines.append(f"It was lowest after epoch {best + 1}, {lowest}: best.safetensors. The other verbs use the last network.")
+        lines.append(
+            f"The lowest error was {lowest}, after epoch {best + 1} (best.safetensors). Other commands use the last network."
+        )
     few = intervals.warning(evaluation["images"])
     return [*lines, *([f"warning: {few}"] if few else [])]
 
@@ -148,10 +170,12 @@ def _train_family(command: Training, seeds: str) -> None:
     from alexnet.train.loop import fitting
 
     if command.recipe.seed:
-        raise RecipeError(f"seed (={command.recipe.seed}) has no use beside seeds (={seeds}): leave one of them out.")
+        raise RecipeError(f"seed (={command.recipe.seed}) cannot be combined with seeds (={seeds}): leave one of them out.")
     wanted = parse_seeds(seeds)
     if command.overwrite:
-        raise RecipeError("overwrite is for a single run: delete the family's folder yourself, or name another.")
+        raise RecipeError(
+            "--overwrite works for a single run only: delete the family's folder yourself, or choose another --out."
+        )
     store = fitting(command.recipe, Store(command.data), command.out / f"seed{wanted[0]}")
     summary = train_family(command.recipe, store, command.out, wanted, command.resume, command.at_once)
     record.write_family(command.out, command.recipe, store, summary)
@@ -159,6 +183,6 @@ def _train_family(command: Training, seeds: str) -> None:
     deviation = summary["deviation_top1_error"]
     spread = f"{summary['mean_top1_error']:.2%}" + ("" if deviation is None else f" ± {deviation:.2%}")
     mean = [f"mean, n = {summary['n']}", spread, f"{summary['seconds_per_model']:,.1f}"]
-    print_table(["", "held-out top-1 error", "seconds a model"], [*rows, mean])
+    print_table(["", "held-out top-1 error", "seconds per model"], [*rows, mean])
     print_path(command.out / record.README)
     next_step("evaluate", command.out, "--data", command.data, "--average")

@@ -1,4 +1,4 @@
-"""`alexnet verify`: whether a store or a run is still as it was written."""
+"""`alexnet verify`: check a store or a run for damage."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -12,14 +12,17 @@ from alexnet.errors import CheckpointError
 
 
 def verify(folder: Positional[Path], data: Path | None = None) -> None:
-    """Compare a store with its checksums, or a run with its result.json. The exit status is 1 if anything differs.
+    """Check a store against its checksums, or a run against its result.json. The exit status is 1
+    if anything differs.
 
-    A store is read completely, its classes are counted and its mean is computed again. For a run, files and weights are
-    hashed and the held-out pictures are tested again; for a family, this is done for every member.
+    For a store, every file is read, its classes are counted and its mean is computed again. For a
+    run, files and weights are hashed and the held-out pictures are tested again; for a family,
+    every member is checked.
 
     Args:
         folder: a store's, a run's or a family's folder.
-        data: for a run, the store that it was trained on; the one named in its configuration if not given.
+        data: for a run, the store that it was trained on; by default the one named in its
+            configuration.
     """
     from alexnet.run_folder import CONFIG, is_run, members
 
@@ -27,7 +30,7 @@ def verify(folder: Positional[Path], data: Path | None = None) -> None:
     if runs:
         _verify_runs(runs, data)
     elif data:
-        raise CheckpointError(f"{folder} is not a run's folder (it has no {CONFIG}): --data is for runs.")
+        raise CheckpointError(f"--data is for runs only, and {folder} is not a run's folder (it has no {CONFIG}): drop --data.")
     else:
         _verify_store(folder)
 
@@ -46,13 +49,17 @@ def _verify_runs(runs: list[Path], data: Path | None) -> None:
             recorded = read_result(run)
             evaluation = recorded["evaluation"]
             print_line(
-                f"{run} is what it says: top-1 error {evaluation['top1_error']:.2%} on {evaluation['images']:,} pictures."
+                f"{run} matches its result.json: top-1 error {evaluation['top1_error']:.2%} on "
+                f"{evaluation['images']:,} pictures."
             )
             places = recorded.get("environments", [])
             for earlier, later in pairwise(places):
-                print_line(f"{run} was resumed elsewhere ({changes(earlier, later)}): no single run would give the same bits.")
+                print_line(
+                    f"{run} was resumed in another environment ({changes(earlier, later)}): a "
+                    "single run would not give identical weights."
+                )
     if damaged:
-        say("Next: put the files back from a copy, or train the run again into another folder.")
+        say("Next: restore the files from a backup, or train again into another folder.")
         raise SystemExit(1)
     next_step(*(["report", runs[0], "--data", data] if data else ["predict", runs[0], PHOTO]))
 
@@ -67,7 +74,9 @@ def _verify_store(store: Path) -> None:
     for line in damage:
         print_line(line)
     if damage:
-        say("Next: put the files back from a copy, or prepare the store again into another folder.")
+        say("Next: restore the files from a backup, or prepare the store again in another folder.")
         raise SystemExit(1)
-    print_line(f"{store} is whole: {', '.join(f'{len(split):,} {name}' for name, split in opened.splits.items())} pictures.")
+    print_line(
+        f"{store} is undamaged: {', '.join(f'{len(split):,} {name}' for name, split in opened.splits.items())} pictures."
+    )
     train_on(opened)

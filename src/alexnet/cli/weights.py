@@ -1,4 +1,4 @@
-"""`alexnet weights`: in from other programs and from their publishers, and checked."""
+"""`alexnet weights`: import weights of other programs, download published ones, check files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Union
@@ -19,15 +19,19 @@ def import_weights(
     mean: Path | None = None,
     classes: Path | None = None,
 ) -> None:
-    """Bring weights in from Caffe, torchvision, NumPy, ONNX or safetensors, with their preprocessing and class names.
+    """Import weights from Caffe, torchvision, NumPy, ONNX or safetensors, with preprocessing and
+    classes.
 
-    The format is recognised by content. A self-check follows: layers, dead kernels, and whether the weights look trained.
+    The format is recognised from the file's content. The weights are then checked: layers, dead
+    kernels, and whether they look trained.
 
     Args:
         file: .caffemodel, .pth, .npy, .npz, .onnx, .safetensors, or a run's folder.
         out: the file to write.
-        variant: which AlexNet it is, if the file does not say: paper, code-2012, caffe, caffenet, owt or torchvision.
-        input_size: side of the input in pixels, if the file does not say; the variant's own if not given.
+        variant: which AlexNet it is, if the file does not say so: paper, code-2012, caffe,
+            caffenet, owt or torchvision.
+        input_size: side of the input in pixels, if the file does not say so; the variant's own by
+            default.
         mean: Caffe's mean.binaryproto.
         classes: text file with one class name per line, in the order of the outputs.
     """
@@ -35,7 +39,9 @@ def import_weights(
     from alexnet.weights import check, importer, native
 
     if out.suffix != ".safetensors":
-        raise CheckpointError(f"out (={out}) must end in .safetensors, the only format that holds all of it.")
+        raise CheckpointError(
+            f"out (={out}) must end in .safetensors, the only format that holds weights, preprocessing and class names."
+        )
     check_destination(file, out)
     trained, foreign = importer.import_weights(file, variant, input_size, mean, classes)
     result = check.network(trained.model)
@@ -49,7 +55,7 @@ def import_weights(
 
 
 def list_weights() -> None:
-    """List the published weights that `alexnet weights pull` obtains: licence, size, expected accuracy."""
+    """List the published weights that `weights pull` can download: licence, size and accuracy."""
     from alexnet.published import registry
 
     rows = registry.rows()
@@ -61,7 +67,7 @@ def list_weights() -> None:
         for row in rows
     ]  # fmt: skip
     print_table(["name", "variant", "MB", "top-1", "top-5", "here", "licence"], cells)
-    print("Accuracy in percent as published: ILSVRC2012's validation pictures, centre crop.")
+    print("Accuracy in percent, as published: ILSVRC2012 validation pictures, centre crop.")
     next_step("weights", "pull", next((row["name"] for row in rows if row["variant"] and not row["cached"]), rows[0]["name"]))
 
 
@@ -70,18 +76,19 @@ def pull_weights(
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     url: str | None = None,
 ) -> None:
-    """Download published weights, compare their hash, and import them. An interrupted download continues when run again.
+    """Download published weights, verify their hash, and import them. The same command continues
+    after an interruption.
 
     Args:
-        name: as `alexnet weights list` says.
-        out: the file to write; NAME.safetensors if not given.
-        url: a mirror's address; the file must be identical.
+        name: one of those that `alexnet weights list` shows.
+        out: the file to write; NAME.safetensors by default.
+        url: address of a mirror; the file there must be identical.
     """
     from alexnet.published import download, registry
 
     entry = registry.get(name)
     if out and entry.variant is None:
-        raise CheckpointError(f"{name} is not a network and is only downloaded, not imported: leave out -o.")
+        raise CheckpointError(f"{name} is not a network: it is downloaded but not imported, so drop -o.")
     file = download.pull(entry, url=url)
     if entry.variant is None:
         print_path(file)
@@ -92,7 +99,9 @@ def pull_weights(
 
 
 def verify_weights(file: Positional[Path]) -> None:
-    """Say which published file this is, and check its weights. The exit status is 1 if they do not look trained.
+    """Say whether a file is one of the published ones, and check its weights.
+
+    The exit status is 1 if they do not look trained.
 
     Args:
         file: in any format that `alexnet weights import` reads; layers may be missing.
@@ -103,7 +112,7 @@ def verify_weights(file: Positional[Path]) -> None:
     file = native.find(file)
     found = registry.verify(file)
     if found.entry:
-        print_line(f"{file} is the published {found.entry.name!r} to the bit ({found.entry.licence}).")
+        print_line(f"{file} is identical to the published {found.entry.name!r} (licence: {found.entry.licence}).")
     else:
         print_line(f"{file} is not one of the published files: {found.bytes:,} bytes, SHA-256 {found.sha256}.")
     if found.entry and not found.entry.variant:
@@ -138,4 +147,4 @@ else:
 
 
 def weights(action: WeightsChoice) -> None:
-    """Bring weights in from other programs, obtain published ones, check files."""
+    """Import weights of other programs, download published ones, check files."""

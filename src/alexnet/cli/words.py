@@ -1,7 +1,8 @@
-"""The words of a command line, checked before tyro reads them: each wrong one is refused in one line that names the right one.
+"""Check the options on a command line before tyro does: a misspelled one is refused in one line
+that suggests the nearest option.
 
-tyro knows the options of a verb only after it has a parser for it, and of a misspelled option it says nothing where another
-is missing, and too much where other verbs have one of that name.
+tyro itself says nothing about a misspelled option if a required one is missing, and too much if
+other verbs have an option of that name.
 """
 
 import difflib
@@ -19,7 +20,7 @@ _POSITIONAL = Positional[int].__metadata__[0]  # type: ignore[attr-defined]
 
 
 def check_options(target: Any, words: Iterable[str], prog: str) -> None:
-    """Refuse the first option that `target` does not have, and name the nearest that it has.
+    """Refuse the first option that `target` does not have, and suggest the nearest one.
 
     Args:
         target: a verb's function, or the dataclass that it takes.
