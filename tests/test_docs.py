@@ -57,19 +57,23 @@ def test_links(page: str) -> None:
 def test_the_drawing_of_the_house() -> None:
     """Every branch and every file beside it exists, and every package is drawn."""
     drawing = re.findall(r"```text\n(src/alexnet/\n.*?)```", PAGES["docs/contributing.md"], re.DOTALL)[0]
-    drawn: set[Path] = set()
+    drawn: list[Path] = []
     trail: list[str] = []
     for bars, name, text in BRANCH.findall(drawing):
         trail = [*trail[: len(bars) // 4], name]
         path = SRC.joinpath(*trail)
         assert path.exists(), f"{'/'.join(trail)} does not exist"
-        drawn.add(path)
+        drawn.append(path)
         folder = path if path.is_dir() else path.parent
         for file in re.findall(r"\w+\.py", text):
             assert (folder / file).is_file(), f"{file} is not in {folder}"
     assert len(drawn) > 20
+    contract = (ROOT / "pyproject.toml").read_text().split("layers = [")[1].split("]")[0]
+    places = [contract.index(f"alexnet.{path.stem}") for path in drawn if path.parent == SRC]
+    layers = [contract.count("\n", 0, place) for place in places]
+    assert layers == sorted(layers), "the drawing has another order than the contract in pyproject.toml"
     rooms = {path.parent for path in SRC.rglob("__init__.py")}
-    assert rooms - {SRC, SRC / "kernels/gpu", SRC / "data/sources"} <= drawn
+    assert rooms - {SRC, SRC / "kernels/gpu", SRC / "data/sources"} <= set(drawn)
 
 
 @pytest.mark.parametrize("page", PAGES)

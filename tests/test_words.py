@@ -14,10 +14,11 @@ import pytest
 import alexnet
 from alexnet.cli import VERBS, main, overview
 from alexnet.cli.dispatch import ABLATE, RECIPE_VERBS
+from alexnet.cli.help_text import unwrap
 from alexnet.cli.weights import WEIGHTS
 from alexnet.cli.words import check_options, options
 from alexnet.study.ablations import ABLATIONS
-from alexnet.train.recipes import RECIPES
+from alexnet.train.recipes import RECIPES, Recipe
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -152,3 +153,17 @@ def test_completion(said: Said, tmp_path: Any) -> None:
     assert result.stdout.splitlines() == [
         "complete -o default -F _tyro_alexnet alexnet", "train", "small-photos", "--width", "pull",
     ], result.stderr  # fmt: skip
+
+
+def test_help_has_no_line_breaks_of_the_source() -> None:
+    """A function's options, a dataclass's, and those of a dataclass in it: one line each, as the terminal breaks it."""
+    for target, name, text in (
+        (VERBS["predict"], "max_pixels", "Each thread needs up to 16 bytes of memory per pixel"),
+        (RECIPE_VERBS["train"].command, "resume", "More --epochs than before continue a finished run"),
+        (RECIPE_VERBS["train"].command, "feed", "or in the store; auto is the first that fits"),
+    ):
+        unwrap(target)
+        unwrap(target)  # and is so a second time
+        kinds = (target, Recipe)
+        lines = [line for kind in kinds for line in (kind.__doc__ or "").splitlines() if line.startswith(f"    {name}: ")]
+        assert len(lines) == 1 and text in lines[0]

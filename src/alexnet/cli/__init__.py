@@ -1,6 +1,8 @@
-"""The command line: `alexnet VERB`. Each function in these modules is a verb; its arguments and docstring are its `--help`.
+"""The command line: `alexnet VERB`. Each function in these modules is a verb; its arguments and
+docstring are its `--help`.
 
-PyTorch takes a second to import, so the verbs import what they need when they run, and `--help` and `summary` answer at once.
+PyTorch takes a second to import, so the verbs import what they need when they run, and `--help` and
+`summary` answer at once.
 """
 
 import os
@@ -16,8 +18,9 @@ __all__ = ["VERBS", "main"]
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `alexnet`."""
-    # PyTorch's CPU threads spin while they wait for each other. Where another program wants one of the two cores, that makes
-    # training 30 times slower (26 against 794 images/s); sleeping costs 12 % where none does (docs/log.md).
+    # PyTorch's CPU threads spin while they wait for each other. Where another program wants one of
+    # the two cores, that makes training 30 times slower (26 against 794 images/s); sleeping costs
+    # 12 % where none does (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with streams.guarded():
         try:

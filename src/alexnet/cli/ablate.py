@@ -49,7 +49,8 @@ else:
 
 
 def ablate(name: Positional[str], command: AblationChoice) -> None:
-    """Train pairs of networks that differ in one thing, and compare the difference in error with the paper's.
+    """Train pairs of networks that differ in one thing, and compare the difference
+    in error with the paper's.
 
     The default RECIPE is small-photos. Any field of the recipe can be changed.
 

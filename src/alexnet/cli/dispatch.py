@@ -23,6 +23,7 @@ from alexnet.cli.doctor import Examination, doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
 from alexnet.cli.filters import filters
+from alexnet.cli.help_text import unwrap
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
 from alexnet.cli.report import report
@@ -113,6 +114,7 @@ def _call(target: Any, words: list[str], prog: str, description: str | None = No
     check_options(target, words, prog)
     if not set(HELP).isdisjoint(words):
         print(description or _wrapped(getdoc(target)), end="\n\n")  # tyro would join its lines
+        unwrap(target)
     return tyro.cli(target, prog=prog, description=" ", args=words, config=CONFIG, **settings)
 
 
@@ -164,7 +166,9 @@ def _ablate(words: list[str]) -> None:
 
 
 def _recipe_help(called: RecipeVerb, prog: str, doc: str | None, names: str, words: list[str]) -> None:
-    """What the verb does, the names that it takes, and its options; ends the program as tyro's help does."""
+    """What the verb does, the names that it takes, and its options; ends the
+    program as tyro's help does.
+    """
     note = f"The defaults below are for {USUAL_RECIPE}; other recipes have their own."
     parts = (_wrapped(doc), f"For example: {called.example}", names, note)
     _command(called, USUAL_RECIPE, words, prog, "\n\n".join(parts))
@@ -178,8 +182,8 @@ def _command(called: RecipeVerb, recipe: str, words: list[str], prog: str, descr
 
 
 def _listed(table: dict[str, Any], title: str) -> str:
-    """Names with the first line of their docstrings."""
-    return "\n".join([f"{title}:", *(_item(name, (getdoc(one) or "").splitlines()[0]) for name, one in table.items())])
+    """Names with the first paragraph of their docstrings."""
+    return "\n".join([f"{title}:", *(_item(name, (getdoc(one) or "").partition("\n\n")[0]) for name, one in table.items())])
 
 
 def _item(name: str, text: str) -> str:

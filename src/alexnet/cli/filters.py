@@ -21,7 +21,8 @@ def filters(
     On ImageNet, one tower learns grey edges and the other learns colours.
 
     Args:
-        weights: in any format that `alexnet weights import` reads, or a run's folder; layers after conv1 may be missing.
+        weights: in any format that `alexnet weights import` reads, or a run's folder; layers
+            after conv1 may be missing.
         out: the picture to write: .png, .svg or .pdf.
         variant: which AlexNet it is, if the file does not say so: paper, code-2012, caffe,
             caffenet, owt or torchvision.

@@ -42,8 +42,9 @@ def predict(
     characters as \\x1b.
 
     Args:
-        run: a run's folder (its network after the latest epoch, latest.safetensors), a .safetensors file (such as
-            run/best.safetensors, after the epoch with the lowest held-out error), or what `alexnet export` wrote (.onnx, .xml).
+        run: a run's folder (its network after the latest epoch, latest.safetensors), a .safetensors
+            file (such as run/best.safetensors, after the epoch with the lowest held-out error), or
+            what `alexnet export` wrote (.onnx, .xml).
         files: files, folders, globs, or - for a list on standard input, one per line.
         top: number of classes to list.
         views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.

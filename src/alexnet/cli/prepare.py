@@ -47,7 +47,8 @@ def prepare(
     Args:
         paths: the source (a folder, or files), then the store's folder; only the store if --train
             names the source.
-        train: the part to train on, whatever its name: a file, or a folder whose folders are the classes.
+        train: the part to train on, whatever its name: a file, or a folder whose
+            folders are the classes.
         test: the part to test with; without it, a share of the training part is held out.
         image: extension of the picture to take if a key of WebDataset shards has several; by
             default jpg is preferred.

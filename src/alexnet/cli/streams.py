@@ -69,7 +69,8 @@ def _abandon(stream: Any) -> None:
 
 
 def _occupy(number: int) -> None:
-    """Give a closed stream's number to the null device, opened so that writing to it is still an error."""
+    """Give a closed stream's number to the null device, opened so that writing
+    to it is still an error."""
     try:
         os.fstat(number)
     except OSError:

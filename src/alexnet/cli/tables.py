@@ -17,8 +17,8 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     """Print a table to standard output: words left-aligned, numbers right-aligned, control
     characters made visible.
 
-    Columns are as wide as a terminal shows them: a Chinese character takes two cells, an accent of its
-    own none. Words that do not fit the terminal are cut; elsewhere, as in a file, nothing is.
+    Columns are as wide as a terminal shows them: a Chinese character takes two cells, an accent of
+    its own none. Words that do not fit the terminal are cut; elsewhere, as in a file, nothing is.
     """
     texts = [[f"{cell:,}" if isinstance(cell, int) else clean(str(cell)) for cell in row] for row in [header, *rows]]
     columns = list(zip(*texts, strict=True))

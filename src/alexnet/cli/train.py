@@ -70,7 +70,8 @@ class Begun(NamedTuple):
 
 
 def begun(words: list[str]) -> Begun | None:
-    """What `train --config RUN` and `train --resume --out RUN` take from the run; None if the command names no such run.
+    """What `train --config RUN` and `train --resume --out RUN` take from the run; None if the
+    command names no such run.
 
     Args:
         words: what follows `alexnet train`.
@@ -109,7 +110,8 @@ def begun(words: list[str]) -> Begun | None:
 
 
 def _value(words: list[str], option: str) -> str | None:
-    """The value of an option, given as `--option value` or `--option=value`; the last one counts."""
+    """The value of an option, given as `--option value` or `--option=value`; the last one
+    counts."""
     found = None
     for word, following in pairwise([*words, ""]):
         if word == option:

@@ -42,7 +42,8 @@ def check_options(target: Any, words: Iterable[str], prog: str) -> None:
 
 
 def options(target: Any) -> Iterator[str]:
-    """The long options of a verb's function or of a dataclass, those of nested dataclasses included."""
+    """The long options of a verb's function or of a dataclass, those of
+    nested dataclasses included."""
     hints = get_type_hints(target, include_extras=True)
     names = [field.name for field in fields(target)] if is_dataclass(target) else list(inspect.signature(target).parameters)
     for name in names:

@@ -1,8 +1,9 @@
 """What training does to a record by chance (section 4.1 of the paper).
 
-A random crop, mirrored half of the time, and one colour shift for the whole picture, along the principal components of the
-training pictures' colours: sum over i of axis_i * deviation_i * a_i with a_i ~ N(0, 0.1). (The paper writes eigenvalue where
-the code of 2012 has its square root.) Then what every record undergoes: `Preprocessing`.
+A random crop, mirrored half of the time, and one colour shift for the whole picture, along the
+principal components of the training pictures' colours: sum over i of axis_i * deviation_i * a_i
+with a_i ~ N(0, 0.1). (The paper writes eigenvalue where the code of 2012 has its square root.) Then
+what every record undergoes: `Preprocessing`.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from alexnet.data.store import Store
 
 
 class Draw(NamedTuple):
-    """top, left: (N,) int64, the crop's corner; mirror: (N,) bool; colour: (N, 3) float32, added to R, G, B."""
+    """top, left: (N,) int64, the crop's corner; mirror: (N,) bool; colour: (N, 3)
+    float32, added to R, G, B."""
 
     top: NDArray[np.int64]
     left: NDArray[np.int64]
@@ -31,7 +33,8 @@ class Augmentation:
     """Random crops, mirrors and colours.
 
     Attributes:
-        preprocessing: what follows; its S - K is the room in which the crop's corner is drawn, in both directions.
+        preprocessing: what follows; its S - K is the room in which the crop's corner is
+            drawn, in both directions.
         crop: whether the crop is random; the centre otherwise.
         mirror: whether half of the pictures are mirrored.
         colour: (3, 3), columns axis_i * deviation_i * strength in RGB; zeros for none.
@@ -56,7 +59,8 @@ class Augmentation:
         return Draw(corners[0], corners[1], mirror, colour)
 
     def __call__(self, records: Tensor, rng: np.random.Generator) -> Tensor:
-        """(N, bytes) uint8 to (N, 3, K, K) float32; the same generator state gives the same batch."""
+        """(N, bytes) uint8 to (N, 3, K, K) float32; the same generator state gives the same
+        batch."""
         drawn = self.draw(len(records), rng)
         top, left, mirror, colour = (torch.from_numpy(array).to(records.device) for array in drawn)
         return self.preprocessing.apply(records, top, left, mirror, colour)

@@ -1,15 +1,19 @@
 """How records reach the step that trains on a GPU, with nothing for the host to wait for.
 
-A step needs a batch's records and what chance decided for them: which records, crops, mirrors, colours, the seeds of dropout.
-All of it is the same function of (seed, epoch, step) as in `Loader` and `Augmentation`, computed by the same code, so every
-path trains on the same bits, from any step of any epoch.
+A step needs a batch's records and what chance decided for them: which records, crops, mirrors,
+colours, the seeds of dropout. All of it is the same function of (seed, epoch, step) as in
+`Loader` and `Augmentation`, computed by the same code, so every path trains on the same bits,
+from any step of any epoch.
 
-* What chance decides is a few kB a step. `Plan` computes it for `ROWS` steps at once in a thread and copies the table to the
-  device; a counter there says which row is the next step's, so the host sends nothing between two copies.
+* What chance decides is a few kB a step. `Plan` computes it for `ROWS` steps at once in a thread
+  and copies the table to the device; a counter there says which row is the next step's, so the host
+  sends nothing between two copies.
 * The records are large, and lie in one of three places:
 
-    resident    all in the GPU's memory, 98,304 bytes a picture of 256 x 256: ImageNet takes 117 of an H200's 139 GiB.
-    pinned      all in page-locked memory of the host; batches are copied ahead of use, at the speed of the bus.
+    resident    all in the GPU's memory, 98,304 bytes a picture of 256 x 256: ImageNet takes 117 of
+                an H200's 139 GiB.
+    pinned      all in page-locked memory of the host; batches are copied ahead of use, at the speed
+                of the bus.
     disk        in the store's files; threads read ahead into page-locked memory, then as above.
 
 `choose` takes the first that fits.
@@ -71,7 +75,7 @@ def host_memory() -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
 
 
-# --- the records --------------------------------------------------------------------------------------------------------
+# --- the records ----------------------------------------------------------------------------------
 
 
 class Resident:
@@ -106,7 +110,8 @@ def _copied(split: Split, device: torch.device) -> Tensor:
 
 
 def kept(split: Split, device: torch.device) -> list[Batch]:
-    """A split on the device, in the order of the store: what `evaluate` takes in place of the store's files."""
+    """A split on the device, in the order of the store: what `evaluate` takes in
+    place of the store's files."""
     records = _copied(split, device)
     labels = torch.from_numpy(split.labels.astype(np.int64)).to(device)
     return [Batch(*batch) for batch in zip(records.split(TESTED), labels.split(TESTED), strict=True)]
@@ -120,7 +125,8 @@ class Streamed:
     """
 
     def __init__(self, loader: Loader, device: torch.device, batches: Callable[[int, int], Iterator[list[Tensor]]]) -> None:
-        """`batches(epoch, start)` yields each batch as tensors of consecutive records on the host."""
+        """`batches(epoch, start)` yields each batch as tensors of consecutive records on the
+        host."""
         self.loader, self._batches = loader, batches
         self.records = torch.empty((SLOTS * loader.batch_size, loader.split.records.shape[1]), dtype=torch.uint8, device=device)
         self._cuda = device.type == "cuda"
@@ -136,7 +142,8 @@ class Streamed:
         return np.arange(size) + step % SLOTS * size
 
     def ready(self, epoch: int, step: int) -> None:
-        """Queue the copies of this step's batch and of the next; the current stream waits for the first."""
+        """Queue the copies of this step's batch and of the next; the current
+        stream waits for the first."""
         if self._next is None or self._next[0] != epoch or not step <= self._next[1] <= step + 1:
             self._next, self._ahead = (epoch, step), self._batches(epoch, step)
         while self._next[1] < min(step + 2, self.loader.steps_per_epoch):
@@ -203,7 +210,7 @@ def open_feed(place: Place, loader: Loader, device: torch.device) -> Resident | 
     return Streamed(loader, device, lambda epoch, start: ([batch.records] for batch in reader.batches(epoch, start)))
 
 
-# --- what chance decides ------------------------------------------------------------------------------------------------
+# --- what chance decides --------------------------------------------------------------------------
 
 
 class Row(NamedTuple):
@@ -211,7 +218,8 @@ class Row(NamedTuple):
 
     Attributes:
         which: (N,) int64, of the feed's records.
-        top, left: (N,) int64; mirror: (N,) bool; colour: (N, 3) float32: as `kernels.augment` takes them.
+        top, left: (N,) int64; mirror: (N,) bool; colour: (N, 3) float32: as
+            `kernels.augment` takes them.
         labels: (N,) int64.
         seeds: (dropout layers,) int64.
     """

@@ -76,8 +76,8 @@ def read(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
         max_pixels: a picture that takes more in memory is refused.
 
     Raises:
-        Unreadable: empty, not an image, damaged, too large, or of a kind whose pixels have no certain
-            meaning. Pixels that are damaged may raise Pillow's errors later, on decoding.
+        Unreadable: empty, not an image, damaged, too large, or of a kind whose pixels have no
+            certain meaning. Pixels that are damaged may raise Pillow's errors later, on decoding.
     """
     if not data:
         raise Unreadable("empty file")
@@ -132,12 +132,13 @@ def _too_large(sides: tuple[int, int] | None, max_pixels: int) -> Unreadable:
 
 
 def _info(image: Image.Image, name: str) -> bytes:
-    """A block of metadata that a plugin found; empty if there is none, or if it is of a wrong type."""
+    """A block of metadata that a plugin found; empty if there is none, or if it is of a wrong
+    type."""
     block = image.info.get(name)
     return block if isinstance(block, bytes) else b""
 
 
-# --- JPEG ---------------------------------------------------------------------------------------------------------------
+# --- JPEG -----------------------------------------------------------------------------------------
 
 
 def _read_jpeg(data: bytes, size: int, max_pixels: int) -> Picture:
@@ -159,7 +160,7 @@ def _stores_rgb(image: JpegImageFile) -> bool:
     return "jfif" not in image.info and (image.info.get("adobe_transform") == 0 or bytes(identifiers) == b"RGB")
 
 
-# --- PNG ----------------------------------------------------------------------------------------------------------------
+# --- PNG ------------------------------------------------------------------------------------------
 
 
 def _read_png(data: bytes, max_pixels: int) -> Picture:
@@ -200,7 +201,7 @@ def _equal(image: Image.Image, band: int, level: int) -> Image.Image:
     return image.getchannel(band).point([255 * (value == level) for value in range(256)])
 
 
-# --- TIFF ---------------------------------------------------------------------------------------------------------------
+# --- TIFF -----------------------------------------------------------------------------------------
 
 
 def _read_tiff(data: bytes, max_pixels: int) -> Picture:
@@ -268,7 +269,7 @@ def _grey_tiff(image: TiffImageFile, bits: int) -> Image.Image:
     return Image.fromarray(255 - levels if inverted else levels)
 
 
-# --- the others ---------------------------------------------------------------------------------------------------------
+# --- the others -----------------------------------------------------------------------------------
 
 
 def _read_gif(data: bytes, max_pixels: int) -> Picture:

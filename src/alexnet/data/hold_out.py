@@ -1,13 +1,15 @@
 """Which pictures are held out for testing where a source has no second split.
 
-Every picture is drawn by itself. Its key is the SHA-256 of the seed and of the SHA-256 of its file; as a fraction of all keys
-it is even between 0 and 1, and the picture is held out if it is below the share. So equal files are on one side, whatever they
-are called and in whichever class, and a picture that is added later moves no other.
+Every picture is drawn by itself. Its key is the SHA-256 of the seed and of the SHA-256 of its file;
+as a fraction of all keys it is even between 0 and 1, and the picture is held out if it is below the
+share. So equal files are on one side, whatever they are called and in whichever class, and a
+picture that is added later moves no other.
 
-Small classes need two more rules, as no key of theirs may be below the share, or all: of a class with two different readable
-pictures one is held out, the one with the smallest key, and one trains, the one with the largest. Such a forced choice may
-change when pictures are added. No rule without memory avoids that: a class {a} trains on a and a class {b} on b, so whichever
-of the two is held out in {a, b} has moved when the other one came.
+Small classes need two more rules, as no key of theirs may be below the share, or all: of a class
+with two different readable pictures one is held out, the one with the smallest key, and one trains,
+the one with the largest. Such a forced choice may change when pictures are added. No rule without
+memory avoids that: a class {a} trains on a and a class {b} on b, so whichever of the two is held
+out in {a, b} has moved when the other one came.
 
 A file that is not a picture counts for nothing here.
 """
@@ -44,7 +46,8 @@ def check_share(share: float) -> None:
 
 
 def hold_out(source: Source, share: float, seed: int, readable: Callable[[Item], bool], each: Each = map) -> Source:
-    """Split a source that has only one split: about `share` of each class, drawn by `seed`, becomes `val`.
+    """Split a source that has only one split: about `share` of each class, drawn
+    by `seed`, becomes `val`.
 
     Args:
         readable: whether a picture can be decoded; asked of few.
@@ -71,7 +74,7 @@ def hold_out(source: Source, share: float, seed: int, readable: Callable[[Item],
     return replace(source, splits={TRAIN: train, "val": val})
 
 
-# --- keys ---------------------------------------------------------------------------------------------------------------
+# --- keys -----------------------------------------------------------------------------------------
 
 
 def _keys(items: Sequence[Item], seed: int, each: Each) -> list[bytes | None]:
@@ -108,7 +111,7 @@ def readable_block(items: Sequence[Item], readable: Callable[[Item], bool]) -> l
     return [readable(item) for item in items]
 
 
-# --- the draw -----------------------------------------------------------------------------------------------------------
+# --- the draw -------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -184,10 +187,12 @@ class _Draw:
         return len(list(islice(filter(self.can, ascending), 2)))
 
     def force(self) -> None:
-        """See to it that every class has a picture to test on, as far as it has two, and one to train on.
+        """See to it that every class has a picture to test on, as far as it has
+        two, and one to train on.
 
-        A class moves a picture of its own if it has one, which changes no other class. So classes that have only files that
-        are in other classes too come first. Two of those may want one file on different sides: training goes first.
+        A class moves a picture of its own if it has one, which changes no other class. So classes
+        that have only files that are in other classes too come first. Two of those may want one
+        file on different sides: training goes first.
         """
         own = {label: any(self._is_own(key) for key in ascending) for label, ascending in self.classes.items()}
         for has_own in (False, True):

@@ -1,9 +1,10 @@
 """One picture to one record: decode, shrink, crop to a square, keep as YUV 4:2:0.
 
-A record is what a photograph's JPEG holds too: full-range YCbCr (JFIF, ITU-R BT.601), brightness at every pixel and colour at
-every second one. 256 x 256 pixels are 98,304 bytes, half of RGB. Two things make it fast: the JPEG decoder is asked for YCbCr
-at the smallest scale (1, 1/2, 1/4, 1/8) that is large enough, so no colour conversion happens at all, and the picture is
-shrunk by PyTorch's vectorised antialiased bilinear filter (same results as Pillow's to one grey level).
+A record is what a photograph's JPEG holds too: full-range YCbCr (JFIF, ITU-R BT.601), brightness at
+every pixel and colour at every second one. 256 x 256 pixels are 98,304 bytes, half of RGB. Two
+things make it fast: the JPEG decoder is asked for YCbCr at the smallest scale (1, 1/2, 1/4, 1/8)
+that is large enough, so no colour conversion happens at all, and the picture is shrunk by PyTorch's
+vectorised antialiased bilinear filter (same results as Pillow's to one grey level).
 """
 
 import warnings
@@ -21,7 +22,8 @@ from alexnet.data.limits import MAX_PIXELS
 __all__ = ["FORMATS", "MAX_PIXELS", "Resize", "Unreadable", "decode", "encode", "planes", "record_bytes"]
 
 Resize = Literal["short-side", "squash"]
-#: Pixels that are converted at a time: a large picture is in memory as Pillow's and as the result only.
+#: Pixels that are converted at a time: a large picture is in memory as Pillow's
+#: and as the result only.
 BAND = 1 << 22
 
 
@@ -64,7 +66,8 @@ def encode(
 
 
 def decode(record: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A record as a picture: (S, S, 3) uint8, RGB. For looking at; training reads records with `kernels.augment`."""
+    """A record as a picture: (S, S, 3) uint8, RGB. For looking at; training reads
+    records with `kernels.augment`."""
     y, u, v = planes(record)
     chroma = [plane.repeat(2, axis=0).repeat(2, axis=1) for plane in (u, v)]
     ycbcr = np.stack([y, *chroma], axis=-1)
@@ -127,9 +130,11 @@ def _shrink(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 @cache
 def _torch() -> tuple[Any, Any]:
-    """`F.interpolate` and `torch.from_numpy`, imported at first use: reading a store needs no PyTorch.
+    """`F.interpolate` and `torch.from_numpy`, imported at first use: reading
+    a store needs no PyTorch.
 
-    Pillow's buffers are read-only, of which PyTorch warns once in a process; they are only read here, so that is done at once.
+    Pillow's buffers are read-only, of which PyTorch warns once in a process; they are only read
+    here, so that is done at once.
     """
     import torch
     import torch.nn.functional as F

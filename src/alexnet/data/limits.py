@@ -11,7 +11,8 @@ MAX_PIXELS = 89_478_485
 #: Pixels of a JPEG that the decoder shrinks, whatever `MAX_PIXELS` is. One of 20,000 x 20,000 took
 #: 57 MB beside the file.
 MAX_JPEG_PIXELS = 400_000_000
-#: Scans of a JPEG. Programs write 10, optimisers up to about 20. Each one costs time for all pixels.
+#: Scans of a JPEG. Programs write 10, optimisers up to about 20. Each one
+#: costs time for all pixels.
 MAX_SCANS = 100
 #: Pictures of a TIFF that are looked at to find one that is not a preview.
 MAX_FRAMES = 100

@@ -1,8 +1,9 @@
 """Which records make a batch: a pure function of (seed, epoch, step).
 
-An epoch is a permutation of the split, and step i takes its i-th run of `batch_size` records. Nothing is remembered between
-batches, so training can start at any step and sees what it would have seen: resuming inside an epoch repeats and skips nothing.
-The pictures left over after the last whole batch are others in each epoch.
+An epoch is a permutation of the split, and step i takes its i-th run of `batch_size` records.
+Nothing is remembered between batches, so training can start at any step and sees what it would have
+seen: resuming inside an epoch repeats and skips nothing. The pictures left over after the last
+whole batch are others in each epoch.
 
 `batches` reads ahead in threads; their number changes when a batch is ready, never what is in it.
 """
@@ -44,7 +45,8 @@ class Loader:
         batch_size: records in each batch; a smaller split gives batches of its own size.
         seed: of the order.
         workers: threads that read ahead.
-        pinned: whether records come in page-locked memory, from which a GPU copies while the program goes on.
+        pinned: whether records come in page-locked memory, from which a GPU copies
+            while the program goes on.
     """
 
     def __init__(self, split: Split, batch_size: int, seed: int, workers: int = 1, pinned: bool = False) -> None:
@@ -71,7 +73,8 @@ class Loader:
         """
         indices = self.indices(epoch, step)
         self.split.check()
-        # Reading in the order of the file is kinder to a disk; the batch keeps the order of the permutation.
+        # Reading in the order of the file is kinder to a disk; the batch keeps the
+        # order of the permutation.
         order = np.argsort(indices)
         records = torch.empty((len(indices), self.split.records.shape[1]), dtype=torch.uint8, pin_memory=self.pinned)
         records.numpy()[order] = self.split.records[indices[order]]

@@ -1,10 +1,10 @@
 """What a picture's file says beside its pixels, read without trusting it.
 
 Orientation and colour profile decide how a picture looks. The rest of the metadata does not matter
-here, and any of it may be damaged, huge when unpacked, or hold a second picture. So a file is cut in
-two before it is decoded: the decoder gets the pixels and what they need, and this module reads the
-orientation and the profile. Both come back empty if they are damaged: that never costs a picture.
-Nothing is unpacked beyond `MAX_METADATA` bytes.
+here, and any of it may be damaged, huge when unpacked, or hold a second picture. So a file is cut
+in two before it is decoded: the decoder gets the pixels and what they need, and this module reads
+the orientation and the profile. Both come back empty if they are damaged: that never costs a
+picture. Nothing is unpacked beyond `MAX_METADATA` bytes.
 """
 
 import re
@@ -44,8 +44,8 @@ class Parts:
         exif: a TIFF block, with or without the prefix `Exif`.
         xmp: an XML text.
         profile: an ICC profile.
-        multiscan: a JPEG in several scans (progressive, or one for each component). Its decoder keeps
-            all coefficients in memory: 2 bytes for each sample of the whole picture.
+        multiscan: a JPEG in several scans (progressive, or one for each component). Its decoder
+            keeps all coefficients in memory: 2 bytes for each sample of the whole picture.
     """
 
     pixels: bytes
@@ -56,7 +56,8 @@ class Parts:
 
 
 def orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """EXIF orientation 1-8, how the stored picture has to be turned; 1 (upright) if neither says."""
+    """EXIF orientation 1-8, how the stored picture has to be turned; 1 (upright) if neither
+    says."""
     found = _exif_orientation(exif)
     if found is None and (match := _XMP_ORIENTATION.search(xmp)):
         found = int(match[1])
@@ -81,7 +82,7 @@ def _exif_orientation(exif: bytes) -> int | None:
     return None
 
 
-# --- JPEG ---------------------------------------------------------------------------------------------------------------
+# --- JPEG -----------------------------------------------------------------------------------------
 
 
 def jpeg(data: bytes) -> Parts:
@@ -138,7 +139,7 @@ def _joined_profile(blocks: list[bytes]) -> bytes:
     return b"".join(block[2:] for block in blocks)
 
 
-# --- PNG ----------------------------------------------------------------------------------------------------------------
+# --- PNG ------------------------------------------------------------------------------------------
 
 
 def png(data: bytes) -> Parts:
@@ -167,7 +168,8 @@ def png(data: bytes) -> Parts:
 
 
 def _png_block(kind: bytes, body: bytes) -> tuple[str, bytes]:
-    """The name that we know an ancillary chunk by, and its content; an empty name if it does not matter."""
+    """The name that we know an ancillary chunk by, and its content; an empty
+    name if it does not matter."""
     keyword, _, rest = body.partition(b"\0")
     if kind == b"eXIf":
         return "exif", body
@@ -195,7 +197,7 @@ def _unpacked(data: bytes) -> bytes:
     return b"" if machine.unconsumed_tail or not machine.eof else content
 
 
-# --- AVIF and HEIC ------------------------------------------------------------------------------------------------------
+# --- AVIF and HEIC --------------------------------------------------------------------------------
 
 
 def without_items(data: bytes) -> bytes:

@@ -1,8 +1,9 @@
 """Photos to a store: `alexnet prepare photos/ store/`.
 
-The items of a source are taken in order, 256 at a time; all cores decode, one process writes. After each block one line goes
-to `progress.jsonl`: how many records are good up to here. A process that is killed leaves at most an unfinished block behind
-that line; the same command cuts it off and goes on, and the store ends with the same bytes. The manifest comes last.
+The items of a source are taken in order, 256 at a time; all cores decode, one process writes. After
+each block one line goes to `progress.jsonl`: how many records are good up to here. A process that
+is killed leaves at most an unfinished block behind that line; the same command cuts it off and goes
+on, and the store ends with the same bytes. The manifest comes last.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,10 +54,12 @@ def prepare(
         paths: the source, see `sources.find`: one path, or several; empty if its parts are named.
         train, test: the parts of the source by hand, see `sources.find`.
         image: which picture of a key of a WebDataset shard to take, see `sources.find`.
-        store: folder to write; it must be new, empty, or an unfinished store of the same source and settings.
+        store: folder to write; it must be new, empty, or an unfinished store of the
+            same source and settings.
         size: side of the stored squares in pixels, even.
         resize: how a picture becomes a square.
-        hold_out: share of each class that becomes `val` if the source has no second split, see `hold_out`.
+        hold_out: share of each class that becomes `val` if the source has no
+            second split, see `hold_out`.
         seed: of that draw.
         strict: stop at the first file that is no usable picture.
         workers: processes that decode; all cores if None.
@@ -136,7 +139,7 @@ def _blocks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
         yield items[start : start + BLOCK]
 
 
-# --- what may go wrong ----------------------------------------------------------------------------------------------------
+# --- what may go wrong ----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -166,7 +169,7 @@ def _without_tracebacks(store: Path) -> Iterator[None]:
         ) from error
 
 
-# --- decoding -----------------------------------------------------------------------------------------------------------
+# --- decoding -------------------------------------------------------------------------------------
 
 
 def encode_block(items: Sequence[Item], size: int, resize: Resize, max_pixels: int = MAX_PIXELS) -> Encoded:

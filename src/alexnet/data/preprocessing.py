@@ -1,7 +1,8 @@
-"""From a record to the network's input, without chance: the centre crop or ten views, the mean subtracted.
+"""From a record to the network's input, without chance: the centre crop or ten
+views, the mean subtracted.
 
-A trained network needs it for ever after, so it travels in the checkpoint. What only training needs is `augment.Augmentation`.
-Both end in `kernels.augment`.
+A trained network needs it for ever after, so it travels in the checkpoint. What only training needs
+is `augment.Augmentation`. Both end in `kernels.augment`.
 """
 
 from dataclasses import dataclass

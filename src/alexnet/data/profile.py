@@ -1,11 +1,11 @@
 """Colour profiles: what a picture's numbers mean, and the same colours in sRGB.
 
-A picture without a profile is taken for sRGB, and one whose profile says sRGB stays as it is, to the
-bit. Another one (Display P3 of phones, Adobe RGB of cameras, CMYK of print) is converted by
+A picture without a profile is taken for sRGB, and one whose profile says sRGB stays as it is, to
+the bit. Another one (Display P3 of phones, Adobe RGB of cameras, CMYK of print) is converted by
 LittleCMS after it has been shrunk. That takes 2 ms and leaves the fast way of decoding alone. A
-profile that is damaged, or for another kind of pixels, is left out, as browsers do. Colours that are
-described in other ways (PNG's gAMA and cHRM, EXIF's colour space, the numbers in AVIF and HEIC) are
-taken for sRGB.
+profile that is damaged, or for another kind of pixels, is left out, as browsers do. Colours that
+are described in other ways (PNG's gAMA and cHRM, EXIF's colour space, the numbers in AVIF and
+HEIC) are taken for sRGB.
 
 Of the 32 profiles in 96 photos of ImageNet, those that call themselves sRGB move no colour by more
 than 1 of 255 levels. The 12 others move some by 64 and more, and the photos by 2 to 16 on average.
@@ -21,7 +21,8 @@ from PIL import Image, ImageCms
 from alexnet.data.formats import Unreadable
 from alexnet.data.limits import MAX_METADATA
 
-#: A profile that moves no colour by more levels is sRGB; each maker writes its curve a bit differently.
+#: A profile that moves no colour by more levels is sRGB; each maker writes its
+#: curve a bit differently.
 SAME = 2
 #: The colour space that a profile is for, by Pillow's mode.
 SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}

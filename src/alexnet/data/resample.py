@@ -81,7 +81,8 @@ def resampled(store: Store, size: int) -> Store:
 
 
 def origin(store: Store) -> Path:
-    """The folder that a store's owner knows: for a resampled copy the store that it was made from."""
+    """The folder that a store's owner knows: for a resampled copy the store that it was made
+    from."""
     return store.folder.parent if (store.folder / ORIGIN).exists() else store.folder
 
 
@@ -166,7 +167,8 @@ def _write(store: Store, size: int, folder: Path) -> None:
 
 
 def _blocks(store: Store, name: str, manifest: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
-    """A split's records by the blocks that have a checksum, which is compared: a copy must not make damage whole."""
+    """A split's records by the blocks that have a checksum, which is compared: a copy
+    must not make damage whole."""
     start = 0
     for count, expected in manifest["splits"][name]["blocks"]:
         store.splits[name].check()

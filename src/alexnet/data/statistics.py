@@ -1,11 +1,13 @@
 """Mean image, mean colour and principal components of colour, of the pixels that a network sees.
 
-A network sees RGB clipped to [0, 255] (`kernels.yuv_to_rgb`); saturated colours leave that range between YCbCr and RGB. The
-conversion is linear but for the clipping, so records are summed as they are, in YUV, and converted once. What clipping adds to
-a pixel is summed beside it, for the few pixels that it changes: 1.6 % in 96 photos of ImageNet.
+A network sees RGB clipped to [0, 255] (`kernels.yuv_to_rgb`); saturated colours leave that range
+between YCbCr and RGB. The conversion is linear but for the clipping, so records are summed as they
+are, in YUV, and converted once. What clipping adds to a pixel is summed beside it, for the few
+pixels that it changes: 1.6 % in 96 photos of ImageNet.
 
-All sums are integers, so any order and any interruption gives the same. Colour uses one pixel in 16, the top left one of each
-4 x 4 square (one in 4 would cost 6 % of the work of `prepare`). A record takes 0.12 ms, 7 % of decoding and shrinking a photo.
+All sums are integers, so any order and any interruption gives the same. Colour uses one pixel in
+16, the top left one of each 4 x 4 square (one in 4 would cost 6 % of the work of `prepare`). A
+record takes 0.12 ms, 7 % of decoding and shrinking a photo.
 """
 
 import zipfile
@@ -22,7 +24,8 @@ from alexnet.errors import StoreError
 
 #: YCbCr minus (0, 128, 128) to RGB, as in `kernels.yuv_to_rgb`.
 TO_RGB = np.array([[1.0, 0.0, 1.402], [1.0, -0.344136286, -0.714136286], [1.0, 1.772, 0.0]])
-#: Bits behind the point: of what clipping adds to a pixel, and of the same in products, which must not overflow.
+#: Bits behind the point: of what clipping adds to a pixel, and of the same in products,
+#: which must not overflow.
 BITS, PRODUCT_BITS = 16, 4
 WHITE = 255 << BITS
 #: Pictures whose clipped pixels are looked at together: those of 32 stay in the processor's cache.
@@ -43,7 +46,8 @@ class Sums:
         pixels: sampled pixels.
         clipped_image: (3, S, S) sum of what clipping adds to R, G, B, times 2^BITS.
         clipped_colour: (3,) the same over the sampled pixels.
-        clipped_products: (3, 3) what clipping adds to the products of R, G, B there, times 4^PRODUCT_BITS.
+        clipped_products: (3, 3) what clipping adds to the products of R, G, B
+            there, times 4^PRODUCT_BITS.
     """
 
     count: int
@@ -86,7 +90,8 @@ class Sums:
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
     def mean_image(self, clipped: bool = True) -> NDArray[np.float32]:
-        """(3, S, S) float32, RGB in [0, 255]; without `clipped` as in stores of earlier versions, where it may leave that."""
+        """(3, S, S) float32, RGB in [0, 255]; without `clipped` as in stores of earlier versions,
+        where it may leave that."""
         y, u, v = planes(self.image / self.count)
         yuv = np.stack([y, *(plane.repeat(2, axis=0).repeat(2, axis=1) - 128 for plane in (u, v))])
         mean = np.tensordot(TO_RGB, yuv, 1)
@@ -170,7 +175,7 @@ def _read(path: Path, size: int, count: int) -> dict[str, Any]:
     return values
 
 
-# --- what clipping adds ---------------------------------------------------------------------------------------------------
+# --- what clipping adds ---------------------------------------------------------------------------
 
 
 class _Tables(NamedTuple):
@@ -178,8 +183,8 @@ class _Tables(NamedTuple):
 
     Attributes:
         red, green_u, green_v, blue: (256,) int32, what V, U, V, U add to Y.
-        high, low: (65536,) uint16 by 256 U + V: Y above `high` or below `low` makes some channel leave [0, 255]. Each holds
-            the byte twice, for two pixels that share a chroma.
+        high, low: (65536,) uint16 by 256 U + V: Y above `high` or below `low` makes some channel
+            leave [0, 255]. Each holds the byte twice, for two pixels that share a chroma.
     """
 
     red: NDArray[np.int32]
@@ -202,7 +207,8 @@ def _tables() -> _Tables:
 
 
 def _clipping(records: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """What clipping adds to (N, record bytes): `clipped_image`, `clipped_colour`, `clipped_products`."""
+    """What clipping adds to (N, record bytes): `clipped_image`,
+    `clipped_colour`, `clipped_products`."""
     size = planes(records)[0].shape[-1]
     tables = _tables()
     place, y, u, v = (np.concatenate(parts) for parts in zip(*map(_suspects, records), strict=True))
@@ -240,7 +246,8 @@ def _coarse(values: NDArray[np.int32]) -> NDArray[np.float64]:
 
 
 def _suspects(record: NDArray[np.uint8]) -> tuple[NDArray[Any], ...]:
-    """Pixels that clipping may change, as two rows are looked at together: place in the picture, Y, U and V of each."""
+    """Pixels that clipping may change, as two rows are looked at together: place in the
+    picture, Y, U and V of each."""
     tables = _tables()
     y, u, v = planes(record)
     size = len(y)

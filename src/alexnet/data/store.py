@@ -1,7 +1,8 @@
-"""The store: every picture of a data set as a record of one size, so that record i lies at byte i * size.
+"""The store: every picture of a data set as a record of one size, so that record
+i lies at byte i * size.
 
     store/
-    ├── manifest.json     sizes, class names, statistics, checksums; written last, so a store that has one is complete
+    ├── manifest.json     sizes, class names, statistics, checksums; written last, it completes all
     ├── mean.npy          (3, S, S) float32 mean image of the training pictures, RGB in [0, 255]
     ├── train.records     N records of S * S * 3 / 2 bytes (YUV 4:2:0, see image.py)
     ├── train.labels      N int32, little-endian
@@ -9,9 +10,10 @@
     ├── val.records ...   the same for the other splits
     └── skipped.jsonl     files that were no usable pictures, with the reason
 
-Records are memory-mapped: opening costs nothing, memory grows by four bytes a picture, its label, and a store that fits into
-the page cache is read at the speed of memory. A mapped file that shrinks kills whoever reads it, so its length is looked at
-before each batch. Other damage is looked for on demand (`alexnet verify store`).
+Records are memory-mapped: opening costs nothing, memory grows by four bytes a picture, its label,
+and a store that fits into the page cache is read at the speed of memory. A mapped file that shrinks
+kills whoever reads it, so its length is looked at before each batch. Other damage is looked for on
+demand (`alexnet verify store`).
 """
 
 import hashlib
@@ -39,7 +41,8 @@ HELD_OUT = ("val", "test")  # the first that is there is evaluated on
 BLOCK = 256  # pictures under one checksum
 LABEL = np.dtype("<i4")
 AGAIN = "Prepare the store again."
-#: How far statistics may be from those of the records, in grey levels: they are sums of integers, divided in float64.
+#: How far statistics may be from those of the records, in grey levels: they are sums of
+#: integers, divided in float64.
 CLOSE = 1e-3
 
 Whole = Annotated[int, Range(0)]
@@ -48,7 +51,7 @@ Finite = Annotated[float, Range(-1024, 1024)]  # a colour or its deviation
 Colour = tuple[Finite, Finite, Finite]
 
 
-# --- the manifest ---------------------------------------------------------------------------------------------------------
+# --- the manifest ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class Manifest:
 
     Attributes:
         source: the kind of source, in words.
-        clipped: whether mean and statistics are of clipped pixels; they are not in stores of earlier versions.
+        clipped: whether mean and statistics are of clipped pixels; they are not in
+            stores of earlier versions.
         skipped: files that were no usable pictures.
         files: SHA-256 of each file without one in a block.
         seal: SHA-256 of all the rest; stores of earlier versions have none.
@@ -133,7 +137,7 @@ def _seal(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-# --- the store ------------------------------------------------------------------------------------------------------------
+# --- the store ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -156,10 +160,12 @@ class Split:
         return len(self.labels)
 
     def check(self) -> None:
-        """See that the mapped file is as long as it was. Call it before each pass or batch; it takes microseconds.
+        """See that the mapped file is as long as it was. Call it before each pass or
+        batch; it takes microseconds.
 
         Raises:
-            StoreError: it is gone or has shrunk; reading on would kill the process with a bus error.
+            StoreError: it is gone or has shrunk; reading on would kill the
+                process with a bus error.
         """
         if not self.length:
             return
@@ -309,15 +315,18 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for stores of equal content: it covers every checksum, the classes and the sizes."""
+        """Equal for stores of equal content: it covers every checksum, the classes and the
+        sizes."""
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:16]
 
-    # --- damage -----------------------------------------------------------------------------------------------------------
+    # --- damage -----------------------------------------------------------------------------------
 
     def verify(self, progress: Callable[[int], None] = lambda _: None) -> list[str]:
-        """Read everything and compare it with the manifest; the damage found, in words. Empty: the store is whole.
+        """Read everything and compare it with the manifest; the damage found, in words.
+        Empty: the store is whole.
 
-        Checksums are compared, and what the manifest counts and averages is counted and averaged again.
+        Checksums are compared, and what the manifest counts and averages is
+        counted and averaged again.
         """
         manifest = self.folder / MANIFEST
         damage = list(self._wrong_files())

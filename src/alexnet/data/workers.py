@@ -1,9 +1,10 @@
 """Processes that read and decode ahead of the one that writes.
 
-Each process has a pipe of its own, and a thread here that waits for its answers. So one that dies, for lack of memory say, is
-the end of its pipe and an error at once. (In `concurrent.futures.ProcessPoolExecutor` all share one pipe: half an answer of a
-dead process keeps the others, and the parent, waiting for ever.) Ctrl-C and SIGTERM are answered by the parent alone, which
-ends its processes; when it is killed, their pipes end.
+Each process has a pipe of its own, and a thread here that waits for its answers. So one that dies,
+for lack of memory say, is the end of its pipe and an error at once. (In
+`concurrent.futures.ProcessPoolExecutor` all share one pipe: half an answer of a dead process keeps
+the others, and the parent, waiting for ever.) Ctrl-C and SIGTERM are answered by the parent alone,
+which ends its processes; when it is killed, their pipes end.
 """
 
 import multiprocessing
@@ -96,7 +97,8 @@ class Workers:
 
 @contextmanager
 def open_workers(workers: int | None, images: int) -> Iterator[Workers]:
-    """As many processes as asked for; if None, one for each core, or this process where there are few images."""
+    """As many processes as asked for; if None, one for each core, or this process
+    where there are few images."""
     count = workers or (CORES if images >= FEW else 1)
     if count == 1:
         yield Workers()
@@ -155,7 +157,8 @@ def _work(pipe: "Connection[Any, Any]") -> None:
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, so that it ends workers and says how to go on, as Ctrl-C does."""
+    """SIGTERM raises KeyboardInterrupt, so that it ends workers and says how
+    to go on, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -172,7 +175,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """For a moment ignore Ctrl-C, which processes started in it ignore for ever, and put off SIGTERM."""
+    """For a moment ignore Ctrl-C, which processes started in it ignore for
+    ever, and put off SIGTERM."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

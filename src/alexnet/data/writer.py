@@ -1,4 +1,5 @@
-"""A store under construction. What `progress.jsonl` says is done is done; the rest is cut off on the next start."""
+"""A store under construction. What `progress.jsonl` says is done is done; the rest is
+cut off on the next start."""
 
 import hashlib
 import io
@@ -121,7 +122,8 @@ class Writer:
         return len(done)
 
     def _lock(self) -> None:
-        """Keep the progress file locked while this process lives: two that wrote one store would mix their pictures."""
+        """Keep the progress file locked while this process lives: two that wrote one store
+        would mix their pictures."""
         self.lock = open(self.folder / PROGRESS, "a")  # noqa: SIM115 - closed in `__exit__`
         if not lock.acquire(self.lock):
             raise StoreError(f"another process is preparing {self.folder}: wait for it, or name another folder.")
@@ -134,7 +136,8 @@ class Writer:
         return digest.hexdigest()
 
     def _earlier(self, settings: dict[str, Any]) -> tuple[int, list[Done]]:
-        """Bytes of an unfinished store's progress, without half a line at its end, and its blocks; nothing if there is none."""
+        """Bytes of an unfinished store's progress, without half a line at its end, and its blocks;
+        nothing if there is none."""
         check_free(self.folder)
         progress = self.folder / PROGRESS
         if not progress.exists():
@@ -228,7 +231,8 @@ class Writer:
         self.written.setdefault(line.split, []).append((line.records, line.sha256))
 
     def finish(self) -> None:
-        """Check that every class has a picture, write the statistics and the manifest, remove the progress."""
+        """Check that every class has a picture, write the statistics and the
+        manifest, remove the progress."""
         per_class = {split: self._per_class(split) for split in self.source.splits}
         empty = [name for name, count in zip(self.source.classes, per_class[TRAIN], strict=True) if not count]
         empty += [split for split in self.source.splits if not self.counts[split]]

@@ -1,8 +1,8 @@
 """The operations that AlexNet needs and that frameworks lack or do slowly.
 
-`reference.py` is the executable specification and the CPU's path. `gpu/` has kernels of the same names, signatures and meaning,
-one file each. Callers import from here, where the choice is made, call by call, by the place of the data: the kernels where
-they run, the reference everywhere else.
+`reference.py` is the executable specification and the CPU's path. `gpu/` has kernels of the same
+names, signatures and meaning, one file each. Callers import from here, where the choice is made,
+call by call, by the place of the data: the kernels where they run, the reference everywhere else.
 """
 
 from collections.abc import Callable
@@ -41,12 +41,14 @@ R = TypeVar("R")
 
 
 def on_kernels(x: Tensor) -> bool:
-    """Whether the kernels run where x lies. float64 is left to the reference, because all their arithmetic is float32."""
+    """Whether the kernels run where x lies. float64 is left to the reference, because all their
+    arithmetic is float32."""
     return x.is_cuda and x.dtype != torch.float64 and lacking(x.device) is None
 
 
 def lacking(device: torch.device) -> str | None:
-    """Why a device cannot run the kernels, in a few words; None for an NVIDIA GPU of compute capability 8.0 or newer."""
+    """Why a device cannot run the kernels, in a few words; None for an NVIDIA GPU of compute
+    capability 8.0 or newer."""
     if torch.device(device).type != "cuda":
         return f"they are for NVIDIA's GPUs, and this is {torch.device(device).type}"
     if torch.version.hip:
@@ -58,7 +60,8 @@ def lacking(device: torch.device) -> str | None:
 
 
 def failure(device: torch.device, error: Exception, remedy: str) -> str:
-    """An error from a kernel in a few words, for whoever goes on without it. A kernel that does not compile fails in many ways.
+    """An error from a kernel in a few words, for whoever goes on without it. A kernel that does not
+    compile fails in many ways.
 
     Raises:
         TrainingError: as `check_alive`.
@@ -68,7 +71,8 @@ def failure(device: torch.device, error: Exception, remedy: str) -> str:
 
 
 def check_alive(device: torch.device, error: Exception, remedy: str) -> None:
-    """After an error from a kernel: whether the GPU still answers. After an illegal access it does not, in this process.
+    """After an error from a kernel: whether the GPU still answers. After an illegal access it
+    does not, in this process.
 
     Raises:
         TrainingError: it does not.
@@ -84,7 +88,8 @@ def check_alive(device: torch.device, error: Exception, remedy: str) -> None:
 
 
 def _dispatched(specified: Callable[P, R]) -> Callable[P, R]:
-    """`specified`, or the function of its name in gpu/: by the device of the first argument, or of the first tensor in it."""
+    """`specified`, or the function of its name in gpu/: by the device of the first argument, or of
+    the first tensor in it."""
 
     @wraps(specified)
     def chosen(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,13 +1,15 @@
 """conv1 without its stride: 11 x 11 / 4 over 3 colours is 3 x 3 / 1 over 48.
 
-Matrix units want many input channels, and conv1 has three: padded to the eight that they take, 37 % of the work is useful. So
-cut the padded picture into blocks of 4 x 4 pixels and call a block's 48 numbers channels. A kernel of 11 x 11 pixels, widened
-to 12 x 12 by a row and a column of zeros, then covers 3 x 3 blocks and moves by one block: the same sums over 48 x 9 = 432
-terms, 84 % of them useful. Both sides are one `pixel_unshuffle`; channel (c * 4 + row) * 4 + column is colour c of that
-pixel.
+Matrix units want many input channels, and conv1 has three: padded to the eight that they take,
+37 % of the work is useful. So cut the padded picture into blocks of 4 x 4 pixels and call a
+block's 48 numbers channels. A kernel of 11 x 11 pixels, widened to 12 x 12 by a row and a
+column of zeros, then covers 3 x 3 blocks and moves by one block: the same sums over 48 x 9 =
+432 terms, 84 % of them useful. Both sides are one `pixel_unshuffle`; channel (c * 4 + row) *
+4 + column is colour c of that pixel.
 
-Apply `weight_blocks` to conv1's own weight in every step (35,000 numbers) and autograd drops the gradient at the 69 of 432 taps
-that do not exist. Whoever trains the (96, 48, 3, 3) weight itself multiplies its gradient by `tap_mask`.
+Apply `weight_blocks` to conv1's own weight in every step (35,000 numbers) and autograd drops the
+gradient at the 69 of 432 taps that do not exist. Whoever trains the (96, 48, 3, 3) weight itself
+multiplies its gradient by `tap_mask`.
 """
 
 import torch
@@ -23,7 +25,8 @@ CHANNELS = 3 * CELL * CELL
 
 
 def blocks_per_side(size: int, padding: tuple[int, int]) -> int:
-    """Blocks along one side of a picture of `size` pixels: two more than conv1 has positions (224 with [1, 2]: 57)."""
+    """Blocks along one side of a picture of `size` pixels: two more than conv1 has
+    positions (224 with [1, 2]: 57)."""
     return output_size(size, SIZE, CELL, padding) + SPAN - 1
 
 
@@ -35,7 +38,8 @@ def picture_blocks(x: Tensor, padding: tuple[int, int]) -> Tensor:
         padding: conv1's zeros above and left, below and right.
 
     Returns:
-        (N, 48, B, B) with B = `blocks_per_side`; for `F.conv2d(..., weight_blocks(weight))` without stride or padding.
+        (N, 48, B, B) with B = `blocks_per_side`; for `F.conv2d(..., weight_blocks(weight))`
+        without stride or padding.
     """
     before, size = padding[0], x.shape[-1]
     after = CELL * blocks_per_side(size, padding) - before - size  # negative where conv1 leaves out the last pixels

@@ -1,13 +1,15 @@
 """Convolution, four ways: the same sums, and no telling beforehand which is fastest.
 
 * grouped: the library's convolution, whose kernels for towers can be slow.
-* split: a dense convolution for each tower, and the results side by side. Two launches, and each half is copied once.
-* dense: one convolution with zeros where a kernel does not look. Twice the arithmetic, no special kernel.
+* split: a dense convolution for each tower, and the results side by side. Two launches, and
+  each half is copied once.
+* dense: one convolution with zeros where a kernel does not look. Twice the
+  arithmetic, no special kernel.
 * own: the kernels of `gpu/convolve.py`, where they run.
 
-On a CPU the library's is taken. On a GPU `fastest` times forward and backward of every way, once for each shape, and before
-that asks whether it gives what `grouped` gives; a way that does not, or fails, is out. Without towers the library's and our own
-are left.
+On a CPU the library's is taken. On a GPU `fastest` times forward and backward of every way, once
+for each shape, and before that asks whether it gives what `grouped` gives; a way that does not, or
+fails, is out. Without towers the library's and our own are left.
 """
 
 import math
@@ -66,7 +68,8 @@ WAYS: dict[str, Way] = {"grouped": grouped, "split": split, "dense": dense, "own
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A convolution of maps of side x side positions, as it will be called; `first`: nothing wants its input's gradient."""
+    """A convolution of maps of side x side positions, as it will be called; `first`: nothing wants
+    its input's gradient."""
 
     batch: int
     channels: int
@@ -80,7 +83,8 @@ class Shape:
     first: bool = False
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Input, weight and output's gradient, standard normal, channels-last; the first two are leaves."""
+        """Input, weight and output's gradient, standard normal, channels-last;
+        the first two are leaves."""
         out = self.side + 2 * self.padding - self.size + 1
         shapes = [
             (self.batch, self.channels, self.side, self.side),
@@ -103,7 +107,8 @@ def fastest(shape: Shape) -> str:
 
 
 def _seconds_if_right(name: str, shape: Shape) -> float:
-    """Infinite for a way that fails or errs, and the person is told. Of equals `fastest` takes the first, the library's."""
+    """Infinite for a way that fails or errs, and the person is told. Of equals `fastest` takes the
+    first, the library's."""
     try:
         if wrong := _wrong(WAYS[name], shape):
             raise ArithmeticError(f"{wrong} is not the library's")
@@ -116,7 +121,8 @@ def _seconds_if_right(name: str, shape: Shape) -> float:
 
 
 def _wrong(way: Way, shape: Shape) -> str | None:
-    """Which of a way's results differs anywhere from what `grouped` gives by more than rounding; None if none does."""
+    """Which of a way's results differs anywhere from what `grouped` gives by more than
+    rounding; None if none does."""
     drawn = shape.draw()
     for what, found, right in zip(RESULTS, _once(way, shape, *drawn), _once(grouped, shape, *drawn), strict=False):
         mean_square = torch.linalg.vector_norm(right, dtype=torch.float32).square() / right.numel()
@@ -132,14 +138,16 @@ def _once(way: Way, shape: Shape, x: Tensor, weight: Tensor, g: Tensor) -> list[
 
 
 def _seconds(way: Way, shape: Shape) -> float:
-    """Of forward and backward, in a graph, as training launches them: launched one by one, small ones wait for the host."""
+    """Of forward and backward, in a graph, as training launches them: launched one by one, small
+    ones wait for the host."""
     stream = torch.cuda.Stream(shape.device)  # graphs are recorded on no default stream
     with torch.cuda.stream(stream):
         drawn = shape.draw()
         for _ in range(3):  # the library chooses its algorithms
             _once(way, shape, *drawn)
         graph = torch.cuda.CUDAGraph()
-        # Threads that read ahead allocate page-locked memory meanwhile, which the default mode forbids.
+        # Threads that read ahead allocate page-locked memory meanwhile, which
+        # the default mode forbids.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             for _ in range(PASSES):
                 _once(way, shape, *drawn)

@@ -1,18 +1,22 @@
-"""Normalisation, the 2012 code's spatial norm, pooling, augmentation, dropout, loss and update, in PyTorch.
+"""Normalisation, the 2012 code's spatial norm, pooling, augmentation, dropout,
+loss and update, in PyTorch.
 
 The specification of each is its formula; the way it is computed here is for a CPU's speed:
 
-* `lrn` sums five shifted copies of the squares and takes d^-0.75 as r * sqrt(r) with r = 1 / sqrt(d), where
-  `F.local_response_norm` runs a 3-d average pool and `pow`. Its backward is written out, works in place and keeps r. So it is
-  fast uncompiled (conv1's maps, batch 64: 0.19 + 0.19 s, the framework's 0.39 + 0.66 s), and the compiler fuses each direction
-  into one loop: training at full size then runs at 50 images/s on two cores; 40 with autograd's backward of the same sum, 52
+* `lrn` sums five shifted copies of the squares and takes d^-0.75 as r * sqrt(r) with r = 1 /
+  sqrt(d), where `F.local_response_norm` runs a 3-d average pool and `pow`. Its backward is written
+  out, works in place and keeps r. So it is fast uncompiled (conv1's maps, batch 64: 0.19 + 0.19 s,
+  the framework's 0.39 + 0.66 s), and the compiler fuses each direction into one loop: training at
+  full size then runs at 50 images/s on two cores; 40 with autograd's backward of the same sum, 52
   with no normalisation at all (docs/log.md).
-* `augment` gathers the crop, mirrored or not, from the three planes of a record and does all arithmetic on the crop only.
+* `augment` gathers the crop, mirrored or not, from the three planes of a record and does all
+  arithmetic on the crop only.
 
-`relu_lrn_pool`, `bias_relu`, `relu_dropout`, `cross_entropy_topk` and `sgd_step` say in a few lines what the GPU does in one
-pass each.
+`relu_lrn_pool`, `bias_relu`, `relu_dropout`, `cross_entropy_topk` and `sgd_step` say in a few lines
+what the GPU does in one pass each.
 
-N images, C channels, H x W positions, T tensors; S the side of a stored square, K of the crop, B of the map of its blocks.
+N images, C channels, H x W positions, T tensors; S the side of a stored square, K of the crop, B
+of the map of its blocks.
 """
 
 from collections.abc import Sequence
@@ -26,11 +30,13 @@ from alexnet.kernels.blocks import picture_blocks
 
 
 def lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int = 1) -> Tensor:
-    """Local response normalisation: x / (k + coefficient * sum of x^2 over `size` neighbouring channels)^beta.
+    """Local response normalisation: x / (k + coefficient * sum of x^2 over `size`
+    neighbouring channels)^beta.
 
     Args:
         x: (N, C, H, W), float.
-        size: channels in the window, odd; at the first and last channels of a tower the window is cut off.
+        size: channels in the window, odd; at the first and last channels of a
+            tower the window is cut off.
         coefficient: factor on the plain sum (alpha / size in programs that divide).
         beta: exponent; 0.75 takes the fast path.
         k: constant added.
@@ -47,7 +53,8 @@ def lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers:
 
 
 def _window_sum(q: Tensor, size: int, towers: int) -> Tensor:
-    """Sum over `size` neighbouring channels of the same tower; (N, C, H, W) to a new tensor of the same shape."""
+    """Sum over `size` neighbouring channels of the same tower; (N, C, H, W) to a new
+    tensor of the same shape."""
     n, c, h, w = q.shape
     each, reach = c // towers, size // 2
     if towers > 1:
@@ -65,10 +72,12 @@ def _power(r: Tensor, beta: float) -> Tensor:
 
 
 class _LRN(torch.autograd.Function):
-    """x to x p and r = d^-1/2, with d = k + coefficient window_sum(x^2) and p = d^-beta. r is for the backward only.
+    """x to x p and r = d^-1/2, with d = k + coefficient window_sum(x^2) and p = d^-beta. r
+    is for the backward only.
 
-    dx = g p - 2 coefficient beta x window_sum(g x p / d); the window is its own transpose. Where the derivative of this is
-    wanted in turn, r is computed from x once more, by operations that autograd follows.
+    dx = g p - 2 coefficient beta x window_sum(g x p / d); the window is its own transpose.
+    Where the derivative of this is wanted in turn, r is computed from x once more, by
+    operations that autograd follows.
     """
 
     @staticmethod
@@ -100,7 +109,8 @@ class _LRN(torch.autograd.Function):
 
 
 class _TransformableLRN(_LRN):
-    """With what `torch.func` and forward mode ask for, and the compiler does not take (PyTorch 2.13)."""
+    """With what `torch.func` and forward mode ask for, and the compiler does
+    not take (PyTorch 2.13)."""
 
     @staticmethod
     def jvp(ctx: Any, t: Tensor, *_: None) -> tuple[Tensor, None]:
@@ -127,7 +137,8 @@ def _lrn_gradient(x: Tensor, g: Tensor, size: int, coefficient: float, beta: flo
 
 
 def spatial_norm(x: Tensor, size: int, coefficient: float, beta: float, k: float) -> Tensor:
-    """The 2012 code's `rnorm`: as `lrn`, with the sum over a size x size square of the same map, cut off at the border.
+    """The 2012 code's `rnorm`: as `lrn`, with the sum over a size x size square of the same
+    map, cut off at the border.
 
     Args and returns as in `lrn`. Only `code-2012` has it, after conv2.
     """
@@ -138,7 +149,8 @@ def spatial_norm(x: Tensor, size: int, coefficient: float, beta: float, k: float
 
 
 def max_pool(x: Tensor, size: int, stride: int) -> Tensor:
-    """Largest value of each size x size window, one every `stride` positions, no padding: (N, C, H, W) to (N, C, H', W')."""
+    """Largest value of each size x size window, one every `stride` positions, no padding:
+    (N, C, H, W) to (N, C, H', W')."""
     return F.max_pool2d(x, size, stride)
 
 
@@ -152,12 +164,15 @@ def relu_lrn_pool(
     k: float,
     towers: int = 1,
 ) -> Tensor:
-    """What follows a convolution: its bias, and then ReLU, LRN and 3 x 3 / 2 max pooling in the variant's order.
+    """What follows a convolution: its bias, and then ReLU, LRN and 3 x 3 / 2 max
+    pooling in the variant's order.
 
     Args:
-        x: (N, C, H, W), a convolution's output without bias; at least float32 arithmetic is done on it.
+        x: (N, C, H, W), a convolution's output without bias; at least float32
+            arithmetic is done on it.
         bias: (C,), float32.
-        steps: "relu", "norm" and "pool", each at most once, as in a variant's block after its "conv".
+        steps: "relu", "norm" and "pool", each at most once, as in a
+            variant's block after its "conv".
         size, coefficient, beta, k, towers: as in `lrn`.
 
     Returns:
@@ -178,7 +193,8 @@ def bias_relu(x: Tensor, bias: Tensor) -> Tensor:
     """What follows a convolution that only a ReLU follows.
 
     Args:
-        x: (N, C, H, W), the convolution's output without bias; at least float32 arithmetic is done on it.
+        x: (N, C, H, W), the convolution's output without bias; at least float32
+            arithmetic is done on it.
         bias: (C,), float32.
 
     Returns:
@@ -193,7 +209,8 @@ def relu_dropout(x: Tensor, rate: float, seed: Tensor, inverted: bool) -> Tensor
     Args:
         x: float, any shape.
         rate: in [0, 1).
-        seed: (1,) int64; the same seed drops the same units (on one kind of device). A new one for every layer and step.
+        seed: (1,) int64; the same seed drops the same units (on one kind of device). A new one
+            for every layer and step.
         inverted: whether what stays is divided by 1 - rate.
 
     Returns:
@@ -213,8 +230,9 @@ def cross_entropy_topk(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -
         smoothing: share of the target that is spread evenly over all classes.
 
     Returns:
-        The mean softmax cross-entropy, a scalar of float32 at least; (2,) float32, in how many pictures the right class has the
-        largest logit, and in how many one of the five largest. Of equal logits the first counts as larger.
+        The mean softmax cross-entropy, a scalar of float32 at least; (2,) float32, in how many
+        pictures the right class has the largest logit, and in how many one of the five largest. Of
+        equal logits the first counts as larger.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
@@ -238,12 +256,14 @@ def sgd_step(
 ) -> None:
     """The paper's update, in place: v <- momentum * v - decay * lr * w - lr * g; w <- w + v.
 
-    With Nesterov's momentum, w <- w + momentum * v - decay * lr * w - lr * g, by the new v and the old w.
+    With Nesterov's momentum, w <- w + momentum * v - decay * lr * w - lr * g, by
+    the new v and the old w.
 
     Args:
         weights, velocities: T tensors each, float32.
         gradients: T tensors, float32 or bfloat16.
-        copies: T tensors, bfloat16, that receive the new weights for the next forward pass; or none.
+        copies: T tensors, bfloat16, that receive the new weights for the
+            next forward pass; or none.
         lr: (T,) float32, the learning rate of each tensor, on their device.
         decays: T weight decays.
         momentum, nesterov: for all.
@@ -283,13 +303,16 @@ def augment(
     padding: tuple[int, int] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Crop, mirror, shift the colour of and normalise a batch of stored pictures (section 4.1 of the paper).
+    """Crop, mirror, shift the colour of and normalise a batch of stored pictures
+    (section 4.1 of the paper).
 
-    out[n, c, i, j] = (rgb[n, c, top + i, left + j'] + colour[n, c] - mean[c, top + i, left + j']) * scale[c]
-    with j' = j, or size - 1 - j where the picture is mirrored. Chroma is at half resolution and taken as it is.
+    out[n, c, i, j] = scale[c] * (rgb[n, c, y, x] + colour[n, c] - mean[c, y, x]) at y = top + i and
+    x = left + j, or left + size - 1 - j where the picture is mirrored. Chroma is at half resolution
+    and taken without interpolation.
 
     Args:
-        records: (M, S * S * 3 / 2) uint8: planes Y (S, S), U and V (S / 2, S / 2) of full-range YCbCr.
+        records: (M, S * S * 3 / 2) uint8: planes Y (S, S), U and V
+            (S / 2, S / 2) of full-range YCbCr.
         top, left: (N,) int64, the crop's corner.
         mirror: (N,) bool.
         colour: (N, 3) float32, added to R, G, B in [0, 255] after clipping.

@@ -1,19 +1,22 @@
 """Where photos come from: folders, tars, parquet, IDX.
 
-`find` looks at what it is given and returns a `Source`: class names, and for each split a list of `Item`s. An item says where
-its bytes are (a file, a span of a tar, a row of a parquet file, a row of an IDX array), so that any process can read any item
-without the others: `prepare` decodes on all cores and resumes in the middle.
+`find` looks at what it is given and returns a `Source`: class names, and for each split a list of
+`Item`s. An item says where its bytes are (a file, a span of a tar, a row of a parquet file, a row
+of an IDX array), so that any process can read any item without the others: `prepare` decodes on all
+cores and resumes in the middle.
 
 | source | recognised by | splits | classes |
 |---|---|---|---|
-| a folder per class | folders of files | `train` and `val` or `test` folders, or none | folder names, sorted |
-| ILSVRC2012 as downloaded | a tar of tars | the tars | WordNet ids, sorted |
-| WebDataset shards | tars of `KEY.jpg`, `KEY.cls` | `train`, `val` in the names | numbers, or `classnames.txt` |
-| image parquet (Hugging Face) | `.parquet` | `train`, `validation` in the names | the schema's names |
-| IDX (the MNIST family) | `*-images-idx3-ubyte[.gz]` | `train-`, `t10k-` | numbers, or `classnames.txt` |
+| a folder per class | folders of files | `train` and `val` or `test`, or none | folder names |
+| ILSVRC2012 as downloaded | a tar of tars | the tars | WordNet ids |
+| WebDataset shards | tars of `KEY.jpg`, `KEY.cls` | `train`, `val` in names | numbers, or names |
+| parquet (Hugging Face) | `.parquet` | `train`, `validation` in names | the schema's names |
+| IDX (MNIST) | `*-images-idx3-ubyte[.gz]` | `train-`, `t10k-` | numbers, or names |
 
-Splits have other names too (`splits.WORDS`: Training, seg_test, holdout ...); `train=` and `test=` name them whatever they are
-called. What is left out or guessed is said in one line for each reason.
+Classes are sorted; names of numbered ones come from `classnames.txt`.
+
+Splits have other names too (`splits.WORDS`: Training, seg_test, holdout ...); `train=` and `test=`
+name them whatever they are called. What is left out or guessed is said in one line for each reason.
 """
 
 import os
@@ -47,10 +50,12 @@ def find(
         paths: a folder, or files.
         train: instead of `paths`: the training part, whatever its name. Folders in it are classes.
         test: the part to test with.
-        image: ending of the picture to take where a key of a WebDataset shard has several, such as "png".
+        image: ending of the picture to take where a key of a WebDataset shard
+            has several, such as "png".
 
     Raises:
-        SourceError: nothing there, nothing known, several kinds at once, or it is unclear which part is which.
+        SourceError: nothing there, nothing known, several kinds at once, or it is
+            unclear which part is which.
     """
     left_out = LeftOut()
     if train or test:
@@ -120,7 +125,7 @@ def _of_files(kind: str, splits: dict[str, list[Path]], paths: Sequence[Path], i
     return webdataset(splits, contents, image, left_out)
 
 
-# --- which kind -----------------------------------------------------------------------------------------------------------
+# --- which kind -----------------------------------------------------------------------------------
 
 
 def _one_kind(paths: Sequence[Path], left_out: LeftOut) -> tuple[str, list[Path]]:
@@ -160,12 +165,14 @@ def _kinds(paths: Sequence[Path], left_out: LeftOut) -> Kinds:
 def _shards_in_splits(folders: Sequence[Path]) -> Kinds:
     """Tars and parquet files that lie in folders `train`, `val` ... instead of side by side."""
     inside = _kinds([folder for folder in folders if folder_split(folder.name)], LeftOut())
-    # A folder train/ of class tars is no shard list: their members are pictures without labels, told apart in `_of_files`.
+    # A folder train/ of class tars is no shard list: their members are pictures without labels,
+    # told apart in `_of_files`.
     return {kind: found for kind, found in inside.items() if kind in ("tar", "parquet")}
 
 
 def _wrapped(folders: Sequence[Path]) -> Path | None:
-    """The one of `folders` that is the source, where they lie in a repository or an archive's outermost folder."""
+    """The one of `folders` that is the source, where they lie in a repository or an
+    archive's outermost folder."""
     named = [folder for folder in folders if folder.name.lower() in WRAPPERS]
     if len(named) == 1 and not any(holds_picture(folder) for folder in folders if folder not in named):
         (inner,) = named

@@ -59,15 +59,16 @@ def nothing_found(folder: Path) -> str:
 
 
 def class_name(folder: str) -> str:
-    """The class that a folder's name stands for: composed letters (NFC), and a byte that is not UTF-8 as `\\xe9`."""
+    """The class that a folder's name stands for: composed letters (NFC), and a byte that
+    is not UTF-8 as `\\xe9`."""
     return unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "backslashreplace"))
 
 
 def _by_class(folders: list[Path], left_out: LeftOut) -> dict[str | bytes, list[Path]]:
     """Folders by their class, in the order of names.
 
-    Systems write é in two ways, composed (NFC) and decomposed (NFD): both are one class. A name that is not UTF-8 is its
-    bytes.
+    Systems write é in two ways, composed (NFC) and decomposed (NFD): both are one class. A name
+    that is not UTF-8 is its bytes.
     """
     classes: dict[str | bytes, list[Path]] = {}
     for folder in folders:

@@ -1,4 +1,5 @@
-"""IDX files of bytes, the format of MNIST and its family: NAME-images-idx3-ubyte[.gz] and NAME-labels-idx1-ubyte[.gz]."""
+"""IDX files of bytes, the format of MNIST and its family: NAME-images-idx3-ubyte[.gz] and
+NAME-labels-idx1-ubyte[.gz]."""
 
 import errno
 import gzip
@@ -141,7 +142,8 @@ def _array(file: BinaryIO, path: str, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _read(file: BinaryIO, length: int) -> bytes:
-    """Up to `length` bytes; a file that claims more than it has takes no more memory than it has."""
+    """Up to `length` bytes; a file that claims more than it has takes no more memory than it
+    has."""
     pieces = []
     while length and (piece := file.read(min(length, 2**24))):
         pieces.append(piece)

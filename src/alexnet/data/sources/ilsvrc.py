@@ -19,7 +19,8 @@ MAX_KIT_BYTES = 2**26
 
 
 def ilsvrc(contents: dict[Path, list[tarfile.TarInfo]], paths: Sequence[Path], left_out: LeftOut) -> Source:
-    """ILSVRC2012: a training tar of one tar a class, and a validation tar whose labels are in a list beside it."""
+    """ILSVRC2012: a training tar of one tar a class, and a validation tar whose labels
+    are in a list beside it."""
     nested = [path for path, members in contents.items() if members[0].name.endswith(".tar")]
     if len(nested) > 1:
         raise SourceError(f"{list_of(nested)}: more than one tar of tars; name one training tar.")
@@ -47,8 +48,8 @@ def ilsvrc(contents: dict[Path, list[tarfile.TarInfo]], paths: Sequence[Path], l
 def _ground_truth(tar: Path, paths: Sequence[Path], labels: dict[str, int], pictures: Sequence[str]) -> list[int]:
     """Labels of the validation pictures in the order of their names.
 
-    Three lists are in use: the kit's (one devkit id a line, which needs the kit's table of ids), Caffe's `val.txt`
-    ("NAME index" with indices of sorted WordNet ids) and "NAME wordnet-id".
+    Three lists are in use: the kit's (one devkit id a line, which needs the kit's table of ids),
+    Caffe's `val.txt` ("NAME index" with indices of sorted WordNet ids) and "NAME wordnet-id".
     """
     folders = {path if path.is_dir() else path.parent: None for path in (*paths, tar)}
     beside = [entry for folder in folders for entry in (*files_in(folder), *folders_in(folder, LeftOut()))]

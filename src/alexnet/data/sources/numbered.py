@@ -26,8 +26,8 @@ def numbered(
 ) -> Source:
     """A source whose items have numbers for classes; what cannot be used is left out, and noted.
 
-    Left out are pictures without a label, classes that no training picture belongs to, and test pictures of those. The
-    classes that stay are numbered from 0.
+    Left out are pictures without a label, classes that no training picture belongs to, and test
+    pictures of those. The classes that stay are numbered from 0.
 
     Args:
         kind: the kind of source in words.

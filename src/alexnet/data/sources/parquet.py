@@ -100,7 +100,8 @@ def _holds_bytes(kind: Any) -> bool:
 
 
 def _names(metadata: Mapping[bytes, bytes] | None, path: Path) -> tuple[str, ...]:
-    """The names of a Hugging Face ClassLabel, from the schema's metadata; empty if there are none."""
+    """The names of a Hugging Face ClassLabel, from the schema's metadata; empty if there are
+    none."""
     try:
         value: Any = json.loads((metadata or {}).get(b"huggingface", b"{}"))
         for key in ("info", "features", "label", "names"):
@@ -114,7 +115,8 @@ def _names(metadata: Mapping[bytes, bytes] | None, path: Path) -> tuple[str, ...
 
 @dataclass(frozen=True)
 class _Open:
-    """A file that pictures are read from: its reader, the column of their bytes, and the first row of each group."""
+    """A file that pictures are read from: its reader, the column of their bytes, and the
+    first row of each group."""
 
     reader: Any
     column: str
@@ -128,7 +130,8 @@ def _file(path: str) -> _Open:
     opened = open_regular(path)
     footer = pq.ParquetFile(opened).metadata
     column = "image.bytes" if "image.bytes" in [footer.schema.column(i).path for i in range(footer.num_columns)] else "image"
-    # Equal pictures may be stored once: as a dictionary they take no more memory than they have bytes.
+    # Equal pictures may be stored once: as a dictionary they take no more
+    # memory than they have bytes.
     reader = pq.ParquetFile(opened, metadata=footer, read_dictionary=[column])
     finalize(reader, opened.close)
     rows = (footer.row_group(group).num_rows for group in range(footer.num_row_groups))

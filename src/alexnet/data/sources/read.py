@@ -1,4 +1,5 @@
-"""The bytes of an item. What is read may have changed since it was found, so each file is looked at before it is read."""
+"""The bytes of an item. What is read may have changed since it was found, so each file is
+looked at before it is read."""
 
 import os
 from pathlib import Path

@@ -15,18 +15,21 @@ WORDS = {
     **dict.fromkeys(("val", "valid", "validation", "valset", "dev", "development"), "val"),
     **dict.fromkeys(("test", "testing", "testset", "eval", "evaluation", "holdout", "t10k"), "test"),
 }
-#: Words that a split's folder may have in its name as well; with any other it is a class, such as "test tube".
+#: Words that a split's folder may have in its name as well; with any other it is a
+#: class, such as "test tube".
 FILLERS = {"set", "data", "dataset", "images", "image", "imgs", "img", "photos", "pictures", "seg", "split", "folder"}
 
 
 def split_of(name: str) -> str | None:
-    """The split that a file's name speaks of: a whole word of it is train, testing, val ..., and no other word disagrees."""
+    """The split that a file's name speaks of: a whole word of it is train, testing, val ..., and no
+    other word disagrees."""
     splits = {WORDS[word] for word in _words(name) if word in WORDS}
     return splits.pop() if len(splits) == 1 else None
 
 
 def folder_split(name: str) -> str | None:
-    """As `split_of` for a folder, whose name must say that and nothing else: `seg_train` is a split, `test tube` a class."""
+    """As `split_of` for a folder, whose name must say that and nothing else: `seg_train` is a
+    split, `test tube` a class."""
     return split_of(name) if all(word in WORDS or word in FILLERS for word in _words(name)) else None
 
 
@@ -44,7 +47,8 @@ def _words(name: str) -> list[str]:
 
 
 def by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Group files by the split in their own or their folder's name; all under `train` if none speaks of one.
+    """Group files by the split in their own or their folder's name; all under
+    `train` if none speaks of one.
 
     Raises:
         SourceError: some files name a split and others do not.
@@ -75,7 +79,8 @@ def split_folders(root: Path, folders: Sequence[Path], left_out: LeftOut) -> dic
         left_out: counts folders without pictures beside the splits.
 
     Raises:
-        SourceError: it is unclear which are splits and which classes; the message has both commands.
+        SourceError: it is unclear which are splits and which classes; the
+            message has both commands.
     """
     named: dict[str, Path] = {}
     for folder in folders:
@@ -108,7 +113,8 @@ def _names(folders: Iterable[Path]) -> list[str]:
 
 
 def _refuse_alike(root: Path, folders: Sequence[Path]) -> None:
-    """Folders that all hold the same folders may be splits of other names, or classes that are alike."""
+    """Folders that all hold the same folders may be splits of other names,
+    or classes that are alike."""
     if len(folders) < 2:
         return
     inside = None

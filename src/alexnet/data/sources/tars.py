@@ -13,7 +13,8 @@ COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\
 
 
 def members_of(path: Path, left_out: LeftOut, offset: int = 0, length: int | None = None) -> list[tarfile.TarInfo]:
-    """The files of an uncompressed tar, or of one that is a member of another; offsets count from the outer start.
+    """The files of an uncompressed tar, or of one that is a member of another; offsets
+    count from the outer start.
 
     Raises:
         SourceError: it is compressed, damaged or cut short.
@@ -57,7 +58,8 @@ def _taken(member: tarfile.TarInfo, name: str, left_out: LeftOut) -> bool:
 
 
 def _check_end(tar: "_Span", end: int, start: int) -> None:
-    """A tar ends with blocks of zeros. tarfile takes a header that it cannot read, and the end of the file, for that too."""
+    """A tar ends with blocks of zeros. tarfile takes a header that it cannot read, and the end of
+    the file, for that too."""
     tar.seek(end)
     block = tar.read(tarfile.BLOCKSIZE)
     if block.strip(b"\0"):

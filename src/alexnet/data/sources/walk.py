@@ -1,7 +1,8 @@
 """All files below a folder, safely: in order, each once, and what was left out is counted.
 
-Folders of photos hold more than photos: thumbnails that a NAS keeps, links that lead back up, pipes. `walk` opens nothing
-and follows no link that leads to a folder it takes anyway, so it always ends. `prepare` and `predict` both walk with it.
+Folders of photos hold more than photos: thumbnails that a NAS keeps, links that lead back up,
+pipes. `walk` opens nothing and follows no link that leads to a folder it takes anyway, so it always
+ends. `prepare` and `predict` both walk with it.
 """
 
 import os
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from alexnet.data.sources.source import IMAGE_ENDINGS
 
-#: Folders that file servers and systems fill by themselves, in lower case; their pictures are thumbnails or deleted ones.
+#: Folders that file servers and systems fill by themselves, in lower case; their pictures are
+#: thumbnails or deleted ones.
 SYSTEM_FOLDERS = {
     "@eadir", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "__macosx", "$recycle.bin", "recycler",
     "lost+found", "system volume information", "network trash folder", "temporary items",
@@ -24,7 +26,8 @@ class LeftOut:
     """What was left out, counted by reason.
 
     Attributes:
-        counts: how many, by reason. A reason has the form "hidden folder{s}", where {s} is the ending of the plural.
+        counts: how many, by reason. A reason has the form "hidden folder{s}", where {s} is
+            the ending of the plural.
         examples: the first of each reason.
         notes: whole sentences about what was guessed or left out.
         listed: folders that `folders_in` has listed: what is listed again is not counted again.
@@ -59,7 +62,8 @@ def passed_over(name: str) -> bool:
 
 
 def folders_in(folder: str | Path, left_out: LeftOut, source: Iterable[str | Path] = ()) -> list[Path]:
-    """The folders directly in `folder`, sorted by name; links to the source's own folders are left out as in `walk`."""
+    """The folders directly in `folder`, sorted by name; links to the source's own folders
+    are left out as in `walk`."""
     if str(folder) in left_out.listed:
         left_out = LeftOut()
     left_out.listed.add(str(folder))
@@ -68,21 +72,25 @@ def folders_in(folder: str | Path, left_out: LeftOut, source: Iterable[str | Pat
 
 
 def files_in(folder: str | Path) -> list[Path]:
-    """The regular files directly in `folder`, sorted by name, without hidden ones and a system's own."""
+    """The regular files directly in `folder`, sorted by name, without hidden
+    ones and a system's own."""
     return [Path(entry.path) for entry in _entries(str(folder), LeftOut()) if not _is_folder(entry) and _is_regular(entry)]
 
 
 def walk(folder: str | Path, left_out: LeftOut, *, source: Iterable[str | Path] = ()) -> Iterator[str]:
     """Every file below a folder, as `folder` joined with its place in it.
 
-    A folder's entries come sorted by name, files and folders mixed, so a file's place is the same on every machine. A link
-    to a file is yielded unless its target is below `folder` too. A link to a folder is followed unless it leads to a folder
-    that is taken anyway, or above one. A link that leads nowhere is yielded: whoever reads it reports why that fails.
+    A folder's entries come sorted by name, files and folders mixed, so a file's place is the same
+    on every machine. A link to a file is yielded unless its target is below `folder` too. A link to
+    a folder is followed unless it leads to a folder that is taken anyway, or above one. A link that
+    leads nowhere is yielded: whoever reads it reports why that fails.
 
     Args:
         folder: where to start.
-        left_out: counts what is passed over: thumbnails, links, pipes, sockets, devices, folders that cannot be opened.
-        source: all folders of the source that `folder` belongs to; links into them are not followed.
+        left_out: counts what is passed over: thumbnails, links, pipes, sockets, devices,
+            folders that cannot be opened.
+        source: all folders of the source that `folder` belongs to; links
+            into them are not followed.
     """
     walker = _Walker.of(folder, left_out, source)
     waiting = [iter(_entries(str(folder), left_out))]
@@ -156,7 +164,8 @@ class _Walker:
 
 
 def _reaches(folder: str, target: str) -> bool:
-    """Whether a walk from `folder` gets to `target`: no part between them is hidden or a system's own."""
+    """Whether a walk from `folder` gets to `target`: no part between them is
+    hidden or a system's own."""
     return _below(target, folder) and not any(map(passed_over, Path(target).relative_to(folder).parts))
 
 

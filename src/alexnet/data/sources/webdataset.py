@@ -107,7 +107,8 @@ def _items(shard: Path, members: Members, choice: _Choice, left_out: LeftOut) ->
 def _pictures(members: Members, labels: Mapping[str, object]) -> dict[str, dict[str, Members]]:
     """The pictures of each key by their ending, in order.
 
-    A key ends at the last dot; where no class has that key, at the first one: 0.seg.png belongs to 0.cls.
+    A key ends at the last dot; where no class has that key, at the first one:
+    0.seg.png belongs to 0.cls.
     """
     samples: dict[str, dict[str, Members]] = {}
     for member in members:

@@ -1,11 +1,13 @@
-"""From resident records to the input of conv1 in one launch: gather, crop, mirror, YUV to RGB, colour, mean, scale, layout.
+"""From resident records to the input of conv1 in one launch: gather, crop, mirror, YUV to RGB,
+colour, mean, scale, layout.
 
-Pixels are made in the order of the output: where does it stand in the crop, and from there, where are its luma and chroma in
-the record? Pictures (N, 3, K, K) are blocks of one pixel, so both layouts are one kernel with the side of a block as
-parameter.
+Pixels are made in the order of the output: where does it stand in the crop, and from there, where
+are its luma and chroma in the record? Pictures (N, 3, K, K) are blocks of one pixel, so both
+layouts are one kernel with the side of a block as parameter.
 
-Bytes per image for 224 x 224 in blocks and bfloat16: reads 75,264 of a record, writes 57 * 57 * 48 * 2 = 311,904. The mean
-image, 602,112 bytes of it, is the same for all pictures and stays in the GPU's cache.
+Bytes per image for 224 x 224 in blocks and bfloat16: reads 75,264 of a record, writes 57 *
+57 * 48 * 2 = 311,904. The mean image, 602,112 bytes of it, is the same for all pictures and
+stays in the GPU's cache.
 """
 
 import torch
@@ -17,7 +19,8 @@ from alexnet.kernels import blocks
 from alexnet.kernels.gpu.tiles import octave, tuned
 from alexnet.kernels.reference import stored_side
 
-# Eight, four or two pixels a thread: more share the offsets' arithmetic, fewer leave more loads of single bytes in flight.
+# Eight, four or two pixels a thread: more share the offsets' arithmetic, fewer leave more loads of
+# single bytes in flight.
 CONFIGS = [triton.Config({"PIXELS": pixels}, num_warps=warps) for pixels, warps in ((1024, 4), (512, 4), (256, 4), (1024, 8))]
 
 

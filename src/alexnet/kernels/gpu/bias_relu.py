@@ -1,10 +1,13 @@
-"""A convolution's bias and ReLU in one pass, and backward the ReLU's mask and the bias's gradient in one.
+"""A convolution's bias and ReLU in one pass, and backward the ReLU's mask and
+the bias's gradient in one.
 
-For conv3 and conv4, which nothing but a ReLU follows. What is saved for the way back is the output: a unit passes its gradient
-where it is positive. The bias's gradient is one partial sum per program, added up afterwards in a fixed order. The number of
-programs does not depend on the tile's size: each takes every so many tiles, and writes its sum, if only of nothing.
+For conv3 and conv4, which nothing but a ReLU follows. What is saved for the way back is the output:
+a unit passes its gradient where it is positive. The bias's gradient is one partial sum per program,
+added up afterwards in a fixed order. The number of programs does not depend on the tile's size:
+each takes every so many tiles, and writes its sum, if only of nothing.
 
-Bytes per number in bfloat16: forward reads 2 and writes 2, backward reads 4 and writes 2. conv3 and conv4 have 64,896 an image.
+Bytes per number in bfloat16: forward reads 2 and writes 2, backward reads 4 and writes 2. conv3 and
+conv4 have 64,896 an image.
 """
 
 import torch
@@ -19,8 +22,8 @@ C = 128  # channels in a program's tile: 256 bytes a row in bfloat16
 # P positions in a tile: 16, 8 or 32 numbers a thread.
 CONFIGS = [triton.Config({"P": p}, num_warps=warps) for p, warps in ((16, 4), (8, 4), (32, 4), (32, 8))]
 SMALLEST_P = 8
-# Programs of the backward kernel for each block of channels, at most: conv3 and conv4 have three blocks, which makes twelve for
-# each of an H200's 132 multiprocessors.
+# Programs of the backward kernel for each block of channels, at most: conv3 and conv4 have three
+# blocks, which makes twelve for each of an H200's 132 multiprocessors.
 PROGRAMS = 512
 
 

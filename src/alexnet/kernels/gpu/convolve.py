@@ -1,31 +1,38 @@
-"""Convolution without stride, in towers, as matrix products on the tensor cores: implicit GEMM, the tower an axis of the grid.
+"""Convolution without stride, in towers, as matrix products on the tensor cores: implicit GEMM, the
+tower an axis of the grid.
 
-A kernel of S x S over a tower's C channels sums `terms` = S * S * C products. Flattened in the order (row, column, channel), in
-which weights lie in memory as channels-last, every pass is one product of matrices:
+A kernel of S x S over a tower's C channels sums `terms` = S * S * C products. Flattened in the
+order (row, column, channel), in which weights lie in memory as channels-last, every pass is
+one product of matrices:
 
-    forward             y (positions, kernels)  = patches (positions, terms) @ weights (terms, kernels)
-    gradient of x       the same, of g: the taps in reverse order, kernels for channels; the weights are read where they lie
-    gradient of weight  (kernels, terms)        = g (positions, kernels)^T   @ patches (positions, terms)
+    forward         y (positions, kernels)  = patches (positions, terms) @ weights (terms, kernels)
+    grad of x       the same, of g: the taps in reverse order, kernels for channels; the weights are
+                    read where they are
+    grad of weight  (kernels, terms)        = g (positions, kernels)^T  @ patches (positions, terms)
 
-Patches exist in no memory: a tile of them is gathered from the map when it is needed (`_patches`). Products are of bfloat16 or
-tf32, sums float32. The gradient of the weights is small and its sums are long, 93,312 terms for conv2 and a batch of 128: each
-program takes a stretch of the positions, and the partial sums are added up afterwards in a fixed order, without atomics.
+Patches exist in no memory: a tile of them is gathered from the map when it is needed (`_patches`).
+Products are of bfloat16 or tf32, sums float32. The gradient of the weights is small and its sums
+are long, 93,312 terms for conv2 and a batch of 128: each program takes a stretch of the positions,
+and the partial sums are added up afterwards in a fixed order, without atomics.
 
-Why write it: a library's kernels for towers can be slow, and elsewhere it may well be the better one;
-so `kernels/convolutions.py` times this against the library for every shape, and takes what wins.
-Floors per image of the forward pass, at 790 TFLOP/s and 4.3 TB/s (bfloat16; each gradient has as
-much arithmetic):
+Why write it: a library's kernels for towers can be slow, and elsewhere it may well be the better
+one; so `kernels/convolutions.py` times this against the library for every shape, and takes what
+wins. Floors per image of the forward pass, at 790 TFLOP/s and 4.3 TB/s (bfloat16; each gradient
+has as much arithmetic):
 
-    conv1 in blocks  0.251 GFLOP 0.32 us   893 kB 0.21 us      conv4  0.224 GFLOP 0.28 us   260 kB 0.06 us
-    conv2            0.448 GFLOP 0.57 us   513 kB 0.12 us      conv5  0.150 GFLOP 0.19 us   216 kB 0.05 us
+    conv1 in blocks  0.251 GFLOP 0.32 us   893 kB 0.21 us
+    conv2            0.448 GFLOP 0.57 us   513 kB 0.12 us
     conv3            0.299 GFLOP 0.38 us   216 kB 0.05 us
+    conv4            0.224 GFLOP 0.28 us   260 kB 0.06 us
+    conv5            0.150 GFLOP 0.19 us   216 kB 0.05 us
 
-Tiles cost more than that: 96 of 128 kernels (conv1), 192 of 256 (conv4, unless in tiles of 64), and 1200 of 1216 terms (conv2)
-are real. Gathering costs instructions: compiled for compute capability 9.0, the forward loop of 128 x 256 x 64 issues 178 a
-warp (conv2), 356 a scheduler, while the tensor cores need 1024 clocks; the one of the weights' gradient 714. Both run at once.
-Which tile is best is measured at the first launch on each shape (`tiles.py`). None of this has run on a GPU yet: it is right
-in Triton's interpreter, it compiles without spilling (for 8.0 the largest tiles spill 24 bytes at some shapes), and how fast
-it is nobody knows.
+Tiles cost more than that: 96 of 128 kernels (conv1), 192 of 256 (conv4, unless in tiles of 64), and
+1200 of 1216 terms (conv2) are real. Gathering costs instructions: compiled for compute capability
+9.0, the forward loop of 128 x 256 x 64 issues 178 a warp (conv2), 356 a scheduler, while the tensor
+cores need 1024 clocks; the one of the weights' gradient 714. Both run at once. Which tile is best
+is measured at the first launch on each shape (`tiles.py`). None of this has run on a GPU yet: it is
+right in Triton's interpreter, it compiles without spilling (for 8.0 the largest tiles spill 24
+bytes at some shapes), and how fast it is nobody knows.
 """
 
 import torch
@@ -65,7 +72,8 @@ WEIGHT_TILES = [  # whose sums run over the positions
 
 @triton.jit
 def _product(a, b, sums):
-    """a @ b + sums. Triton's interpreter (3.9) would multiply bfloat16's bits as integers; float32 holds all its numbers."""
+    """a @ b + sums. Triton's interpreter (3.9) would multiply bfloat16's bits as integers; float32
+    holds all its numbers."""
     if INTERPRETED:
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, sums)
@@ -76,7 +84,8 @@ def _patches(
     x_ptr, p, t, positions, group, H: tl.constexpr, W: tl.constexpr, EACH: tl.constexpr, GROUPS: tl.constexpr,
     SIZE: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
-    """What a tower's kernels see of (N, H, W, GROUPS * EACH) at positions p, their terms t; 0 beyond the map; (P, T)."""
+    """What a tower's kernels see of (N, H, W, GROUPS * EACH) at positions p, their terms t; 0
+    beyond the map; (P, T)."""
     OH: tl.constexpr = H + 2 * PAD - SIZE + 1
     OW: tl.constexpr = W + 2 * PAD - SIZE + 1
     top, left = p // OW % OH - PAD, p % OW - PAD
@@ -100,7 +109,8 @@ def _convolve(
     H: tl.constexpr, W: tl.constexpr, EACH: tl.constexpr, KERNELS: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr,
     PAD: tl.constexpr, BACKWARD: tl.constexpr, P: tl.constexpr, K: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    """A program: P positions by K kernels of one tower. Neighbours share positions, which memory is asked for once."""
+    """A program: P positions by K kernels of one tower. Neighbours share positions, which
+    memory is asked for once."""
     BLOCKS: tl.constexpr = (KERNELS + K - 1) // K
     TAPS: tl.constexpr = SIZE * SIZE
     p = tl.program_id(0) // BLOCKS * P + tl.arange(0, P)
@@ -148,7 +158,7 @@ def _weight_gradient(
     tl.store(sums_ptr + at, sums, mask=(k < KERNELS)[:, None] & (t < TERMS)[None, :])
 
 
-# --- the operators ----------------------------------------------------------------------------------------------------------
+# --- the operators --------------------------------------------------------------------------------
 
 
 def _channels_last(*tensors: Tensor) -> list[Tensor]:
@@ -185,7 +195,8 @@ def _(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
 
 @torch.library.custom_op("alexnet::convolve_input_gradient", mutates_args=())
 def convolve_input_gradient(g: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
-    """Gradient of x from the gradient g of y: g, widened by what the padding left of a kernel's reach, convolved backwards."""
+    """Gradient of x from the gradient g of y: g, widened by what the padding left of a kernel's
+    reach, convolved backwards."""
     g, weight = _channels_last(g, weight)
     size = weight.shape[-1]
     rest = size - 1 - padding

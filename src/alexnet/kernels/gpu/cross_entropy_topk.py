@@ -1,8 +1,10 @@
-"""Softmax cross-entropy, its gradient, and whether the guesses were right, in one pass over the logits.
+"""Softmax cross-entropy, its gradient, and whether the guesses were right, in
+one pass over the logits.
 
-A program holds one picture's logits in registers, so the loss, the gradient (softmax - target) / N and the rank of the right
-class cost one read of the logits and one write of the gradient: 8 kB per image of 1000 classes in float32. The pictures' losses
-and hits are added up afterwards, in a fixed order, by one reduction. The tile is the row: there is no size to tune.
+A program holds one picture's logits in registers, so the loss, the gradient (softmax - target) / N
+and the rank of the right class cost one read of the logits and one write of the gradient: 8 kB per
+image of 1000 classes in float32. The pictures' losses and hits are added up afterwards, in a fixed
+order, by one reduction. The tile is the row: there is no size to tune.
 """
 
 import torch
@@ -43,7 +45,8 @@ def _cross_entropy(
 
 @torch.library.custom_op("alexnet::cross_entropy_topk", mutates_args=())
 def cross_entropy_rows(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """(N, 3) float32 of each picture's share in the mean loss, top-1 and top-5 hits; (N, K) gradient of the mean loss."""
+    """(N, 3) float32 of each picture's share in the mean loss, top-1 and top-5 hits; (N, K)
+    gradient of the mean loss."""
     logits = logits.contiguous()
     (n, k), device = logits.shape, logits.device
     rows, gradient = torch.empty(n, 3, dtype=torch.float32, device=device), torch.empty_like(logits)

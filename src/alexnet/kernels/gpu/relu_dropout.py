@@ -1,12 +1,13 @@
 """ReLU and dropout in one pass, with no mask kept.
 
-Which units are dropped is a function of (seed, position): Philox, a random number generator without state. The seed lies on
-the device, so that a captured step draws anew at every replay. The way back does not draw again: a unit with y > 0 was
-neither closed by the ReLU nor dropped, and any other has no gradient. That holds for ReLU and dropout together, not for
-dropout of numbers that can be negative, so the two are one function. Behind pool5, where nothing is negative, it is plain
-dropout.
+Which units are dropped is a function of (seed, position): Philox, a random number generator without
+state. The seed lies on the device, so that a captured step draws anew at every replay. The way back
+does not draw again: a unit with y > 0 was neither closed by the ReLU nor dropped, and any other has
+no gradient. That holds for ReLU and dropout together, not for dropout of numbers that can be
+negative, so the two are one function. Behind pool5, where nothing is negative, it is plain dropout.
 
-Bytes per unit in bfloat16: forward reads 2 and writes 2, backward reads 4 and writes 2; fc6 and fc7 have 8,192 units per image.
+Bytes per unit in bfloat16: forward reads 2 and writes 2, backward reads 4 and writes 2; fc6 and fc7
+have 8,192 units per image.
 """
 
 import torch
@@ -14,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# A program's. Not tuned: whatever the tile, a unit costs 70 instructions, nearly all of them Philox's, which makes 0.02 us per
-# image on an H200 (a prediction).
+# A program's. Not tuned: whatever the tile, a unit costs 70 instructions, nearly all of them
+# Philox's, which makes 0.02 us per image on an H200 (a prediction).
 UNITS = 1024
 
 

@@ -1,31 +1,38 @@
-"""Bias, ReLU, local response normalisation and overlapping 3 x 3 / 2 max pooling in one pass over a convolution's output.
+"""Bias, ReLU, local response normalisation and overlapping 3 x 3 / 2 max pooling in one pass
+over a convolution's output.
 
-With a = max(0, x + bias), d = k + coefficient * (sum of a^2 over five channels) and r = 1 / sqrt(d):
+With a = max(0, x + bias), d = k + coefficient * (sum of a^2 over five
+channels) and r = 1 / sqrt(d):
 
     z = a * d^-0.75 = a * r * sqrt(r)       y = max of z over each window
     dx = d^-0.75 dz - 1.5 coefficient a * (sum over five channels of dz a d^-1.75)
 
-What is saved for the way back is x, which the convolution wrote anyhow, and for each output one byte: which of the nine taps
-won, or 9 for none. A window has no winner if its largest value is not positive, whichever side of the pool the ReLU stands
-on; so the byte is the ReLU's mask as well. The ReLU's place shows only in a, which without a ReLU before it is x + bias. d is
-cheaper to compute again than to read.
+What is saved for the way back is x, which the convolution wrote anyhow, and for each output one
+byte: which of the nine taps won, or 9 for none. A window has no winner if its largest value is not
+positive, whichever side of the pool the ReLU stands on; so the byte is the ReLU's mask as well.
+The ReLU's place shows only in a, which without a ReLU before it is x + bias. d is cheaper to
+compute again than to read.
 
-* Windows share inputs: nine taps an output are 2.25 an input. The forward kernel walks down the map and keeps the best of the
-  last row for the next window, which leaves 1.5.
-* It compares sign(a) a^2 r^3, the square of z, which needs one special-function call where z needs two, and takes the root of
-  the winner. (Below |z| = 1e-19 the square is 0.)
-* The backward kernel takes inputs in cells of 2 x 2, which touch four windows: nine comparisons for four inputs, no atomics.
-* A thread holds eight neighbouring channels, 16 bytes, and gets the two beyond each end from the threads beside it by shuffles,
-  without shared memory (`_window_sum`). A tower is a program of its own, so no window crosses the seam.
+* Windows share inputs: nine taps an output are 2.25 an input. The forward kernel walks down the map
+  and keeps the best of the last row for the next window, which leaves 1.5.
+* It compares sign(a) a^2 r^3, the square of z, which needs one special-function call where z needs
+  two, and takes the root of the winner. (Below |z| = 1e-19 the square is 0.)
+* The backward kernel takes inputs in cells of 2 x 2, which touch four windows: nine comparisons for
+  four inputs, no atomics.
+* A thread holds eight neighbouring channels, 16 bytes, and gets the two beyond each end from the
+  threads beside it by shuffles, without shared memory (`_window_sum`). A tower is a program of its
+  own, so no window crosses the seam.
 
-Bytes per image, bfloat16, block 1 (55 x 55 x 96 to 27 x 27 x 96): forward reads 580,800 and writes 139,968 + 69,984; backward
-reads as much and writes 580,800. The bias's gradient falls out of the same pass as one partial sum per program, added up
-afterwards in a fixed order. The number of programs does not depend on the tile's size: each takes every so many tiles, and
-writes its sum, if only of nothing.
+Bytes per image, bfloat16, block 1 (55 x 55 x 96 to 27 x 27 x 96): forward reads 580,800 and
+writes 139,968 + 69,984; backward reads as much and writes 580,800. The bias's gradient falls out
+of the same pass as one partial sum per program, added up afterwards in a fixed order. The number
+of programs does not depend on the tile's size: each takes every so many tiles, and writes its
+sum, if only of nothing.
 
-Compiled for compute capability 9.0 the kernels issue 40 and 49 instructions per input of block 1 (a quarter of them for the 32
-of 128 channels in a tile that do not exist) and 30 and 37 of block 2, so that there instructions weigh more than bytes: at 132
-multiprocessors, 128 a clock and 1.98 GHz, 0.35 and 0.42 us for block 1, 0.17 and 0.20 for block 2 (predictions).
+Compiled for compute capability 9.0 the kernels issue 40 and 49 instructions per input of block 1 (a
+quarter of them for the 32 of 128 channels in a tile that do not exist) and 30 and 37 of block 2, so
+that there instructions weigh more than bytes: at 132 multiprocessors, 128 a clock and 1.98 GHz,
+0.35 and 0.42 us for block 1, 0.17 and 0.20 for block 2 (predictions).
 """
 
 import torch
@@ -37,17 +44,17 @@ from alexnet.kernels import reference
 from alexnet.kernels.gpu.tiles import octave, tuned
 
 RELU_FIRST = {("relu", "norm", "pool"): True, ("norm", "pool", "relu"): False, ("relu", "pool"): True, ("pool", "relu"): False}
-# Tiles of eight channels a thread, with which the backward kernel already takes 128 registers a thread. Output rows that a
-# program of the forward kernel walks down: 27 = 7 + 7 + 7 + 6, 13 = 7 + 6; more rows make it read fewer inputs twice, fewer
-# make more programs.
+# Tiles of eight channels a thread, with which the backward kernel already takes 128 registers a
+# thread. Output rows that a program of the forward kernel walks down: 27 = 7 + 7 + 7 + 6, 13 = 7 +
+# 6; more rows make it read fewer inputs twice, fewer make more programs.
 FORWARD = [
     triton.Config({"ELEMENTS": 256 * warps, "ROWS": rows}, num_warps=warps)
     for warps, rows in ((4, 7), (4, 4), (4, 14), (2, 7), (2, 14), (8, 7))
 ]
 BACKWARD = [triton.Config({"ELEMENTS": 256 * warps}, num_warps=warps) for warps in (4, 2, 1, 8)]
 SMALLEST_ELEMENTS = 256
-# Programs of the backward kernel for each tower, at most: fifteen for each of an H200's 132 multiprocessors, whose registers
-# are enough for four of four warps at a time.
+# Programs of the backward kernel for each tower, at most: fifteen for each of an H200's 132
+# multiprocessors, whose registers are enough for four of four warps at a time.
 PROGRAMS = 2048
 
 
@@ -57,21 +64,24 @@ def _positions(elements, c):
     return max(1, elements // c)
 
 
-# --- the sum over five channels ---------------------------------------------------------------------------------------------
+# --- the sum over five channels -------------------------------------------------------------------
 
 
 @triton.jit
 def _beside(t, P: tl.constexpr, G: tl.constexpr, STEP: tl.constexpr):
-    """What the thread `STEP` groups of channels further holds: t[:, g + STEP], and 0 beyond the ends; (P, G)."""
+    """What the thread `STEP` groups of channels further holds: t[:, g + STEP], and 0
+    beyond the ends; (P, G)."""
     g = tl.arange(0, G)[None, :] + tl.zeros((P, 1), tl.int32) + STEP
     return tl.where((g >= 0) & (g < G), tl.gather(t, g & (G - 1), 1), 0.0)
 
 
 @triton.jit
 def _window_sum(t, P: tl.constexpr, C: tl.constexpr):
-    """Sum over each channel and the two on either side, for groups of eight channels in a thread; (P, C).
+    """Sum over each channel and the two on either side, for groups of eight
+    channels in a thread; (P, C).
 
-    `split` takes the last axis apart, the lowest bit of the channel first: t04 holds channels 0 and 4 of each group.
+    `split` takes the last axis apart, the lowest bit of the channel first: t04 holds
+    channels 0 and 4 of each group.
     """
     G: tl.constexpr = C // 8
     even, odd = tl.split(tl.reshape(t, (P, G, 2, 2, 2)))
@@ -97,7 +107,7 @@ def _activation(x_ptr, at, mask, bias, RELU_FIRST: tl.constexpr):
     return tl.maximum(a, 0.0, propagate_nan=tl.PropagateNan.ALL) if RELU_FIRST else a
 
 
-# --- forward ----------------------------------------------------------------------------------------------------------------
+# --- forward --------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -110,7 +120,8 @@ def _better(best, tap, value, at):
 def _key(
     x_ptr, at, mask, bias, coefficient, k, P: tl.constexpr, C: tl.constexpr, RELU_FIRST: tl.constexpr, NORM: tl.constexpr
 ):  # fmt: skip
-    """What is pooled: the activation, or the square of its normalised value, with its sign; (P, C)."""
+    """What is pooled: the activation, or the square of its normalised value, with its sign;
+    (P, C)."""
     a = _activation(x_ptr, at, mask, bias, RELU_FIRST)
     if NORM:
         square = a * a
@@ -145,7 +156,8 @@ def _forward(
     EACH: tl.constexpr, TOWERS: tl.constexpr, C: tl.constexpr, RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
     ELEMENTS: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """A program: P columns of the output (over all images), one tower's channels, ROWS rows downwards."""
+    """A program: P columns of the output (over all images), one tower's
+    channels, ROWS rows downwards."""
     P: tl.constexpr = _positions(ELEMENTS, C)
     column = tl.program_id(0) * P + tl.arange(0, P)
     n, j = (column // OW)[:, None], (column % OW)[:, None]
@@ -174,7 +186,7 @@ def _forward(
         y_at += OW * ALL
 
 
-# --- backward ---------------------------------------------------------------------------------------------------------------
+# --- backward -------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -188,7 +200,8 @@ def _through_norm(
     dz, x_ptr, dx_ptr, at, mask, bias, coefficient, k, P: tl.constexpr, C: tl.constexpr,
     RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of x at one position of each cell, stored and returned; 0, as dz is, where mask is False."""
+    """Gradient of x at one position of each cell, stored and returned; 0, as dz
+    is, where mask is False."""
     dx = dz
     if NORM:
         a = _activation(x_ptr, at, mask, bias, RELU_FIRST)
@@ -213,10 +226,12 @@ def _backward(
     EACH: tl.constexpr, TOWERS: tl.constexpr, C: tl.constexpr, RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
     ELEMENTS: tl.constexpr,
 ):  # fmt: skip
-    """A program: every so many tiles of P cells, one tower's channels; it may be that there is none for it.
+    """A program: every so many tiles of P cells, one tower's channels; it may be
+    that there is none for it.
 
-    Cell (i, j) is rows 2i and 2i + 1, columns 2j and 2j + 1. Window (i, j) has them as taps 0, 1, 3, 4; the window above, with
-    row 2i as its last, as taps 6, 7; the one to the left as 2, 5; the one above that as 8.
+    Cell (i, j) is rows 2i and 2i + 1, columns 2j and 2j + 1. Window (i, j) has them as taps 0, 1,
+    3, 4; the window above, with row 2i as its last, as taps 6, 7; the one to the left as 2, 5;
+    the one above that as 8.
     """
     P: tl.constexpr = _positions(ELEMENTS, C)
     c = tl.arange(0, C)[None, :]
@@ -251,7 +266,7 @@ def _backward(
     tl.store(dbias_ptr + tl.program_id(0) * ALL + channel, tl.sum(dbias, 0)[None, :], mask=c < EACH)
 
 
-# --- the operators ----------------------------------------------------------------------------------------------------------
+# --- the operators --------------------------------------------------------------------------------
 
 
 def _padded(channels: int) -> int:
@@ -269,7 +284,8 @@ def _pooled(x: Tensor, dtype: torch.dtype) -> Tensor:
 def relu_lrn_pool_forward(
     x: Tensor, bias: Tensor, relu_first: bool, norm: bool, coefficient: float, k: float, towers: int
 ) -> tuple[Tensor, Tensor]:
-    """(y, winner), both (N, C, H', W') channels-last; winner is uint8: the tap 0 ... 8, or 9 for none."""
+    """(y, winner), both (N, C, H', W') channels-last; winner is uint8: the
+    tap 0 ... 8, or 9 for none."""
     x = x.contiguous(memory_format=torch.channels_last)
     y, winner = _pooled(x, x.dtype), _pooled(x, torch.uint8)
     (n, channels, h, w), (oh, ow) = x.shape, y.shape[2:]

@@ -1,14 +1,16 @@
 """The paper's update of all parameters in one launch.
 
-It moves 22 bytes per parameter, each once: float32 weight and velocity in and out, the gradient in (2 less where it is
-bfloat16), the bfloat16 weight for the next step out. The tensors' addresses travel as arguments of the launch, so a captured
-graph needs no table that could go stale, and the compiler sees which are aligned. The learning rates are read from the
-device, so that a replayed graph follows the schedule.
+It moves 22 bytes per parameter, each once: float32 weight and velocity in and out, the gradient in
+(2 less where it is bfloat16), the bfloat16 weight for the next step out. The tensors' addresses
+travel as arguments of the launch, so a captured graph needs no table that could go stale, and the
+compiler sees which are aligned. The learning rates are read from the device, so that a replayed
+graph follows the schedule.
 
-Two launches, fully connected layers first, hide most of it: their gradients come first, hold 96 % of the parameters, and can
-be applied on another stream while the convolutions still run backward.
+Two launches, fully connected layers first, hide most of it: their gradients come first, hold 96 %
+of the parameters, and can be applied on another stream while the convolutions still run backward.
 
-The tile size is measured on scratch, once in a process: measuring repeats the update, which real weights would suffer from.
+The tile size is measured on scratch, once in a process: measuring repeats the update, which real
+weights would suffer from.
 """
 
 from collections.abc import Sequence
@@ -95,7 +97,8 @@ def sgd_step(
 
 @cache
 def _measured(device: torch.device, with_copies: bool) -> triton.Config:
-    """The fastest configuration on one tensor, whose gradient is bfloat16 if it has a copy in it."""
+    """The fastest configuration on one tensor, whose gradient is bfloat16 if it has a copy in
+    it."""
     kinds = torch.float32, torch.float32, *[torch.bfloat16 if with_copies else torch.float32] * 2
     *tensors, copies = [(torch.zeros(SCRATCH, dtype=kind, device=device),) for kind in kinds]
     _step[lambda meta: (triton.cdiv(SCRATCH, meta["NUMBERS"]),)](

@@ -1,0 +1,31 @@
+"""The help of options without the line breaks of the source, which tyro would print as they are."""
+
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from inspect import getdoc
+from typing import Any, get_type_hints
+
+SECTIONS = ("\n\nArgs:", "\n\nAttributes:")
+
+
+def unwrap(target: Any) -> None:
+    """Give a verb's function, or the dataclass that it takes, a docstring with one line an option.
+
+    The docstring is what tyro reads; that of a dataclass comes before those of its fields.
+    """
+    from docstring_parser import parse_from_object  # tyro's; not for commands that print no help
+
+    for one in (target, *_parts(target)):
+        head = getdoc(one) or ""
+        for section in SECTIONS:
+            head = head.partition(section)[0]
+        lines = [f"    {each.arg_name}: {' '.join((each.description or '').split())}" for each in parse_from_object(one).params]
+        one.__doc__ = "\n".join([f"{head}{SECTIONS[0]}", *lines])
+
+
+def _parts(target: Any) -> Iterator[Any]:
+    """The dataclasses that are fields of a dataclass."""
+    for kind in get_type_hints(target).values() if isinstance(target, type) else ():
+        if isinstance(kind, type) and is_dataclass(kind):
+            yield kind
+            yield from _parts(kind)
