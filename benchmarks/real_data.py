@@ -58,8 +58,9 @@ from alexnet.train.loop import fitting, fresh
 from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.recipes import Recipe
 from alexnet.train.steps import fused as fused_step
-from alexnet.train.steps.choose import Step, wanted
+from alexnet.train.steps.choose import wanted
 from alexnet.train.steps.plain import PlainStep, loss_function
+from alexnet.train.steps.step import Step
 
 WINDOW = 20  # steps, as training logs them
 RECIPES = ["paper-2012", "modern"]

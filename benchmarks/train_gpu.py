@@ -49,8 +49,9 @@ from alexnet.errors import AlexNetError, TrainingError
 from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups
 from alexnet.kernels import convolutions as towers
 from alexnet.run_folder import environment
-from alexnet.train.health.watch import LOOK_STEPS, gradient_norms, update_ratios
-from alexnet.train.health.watch import look as look_at
+from alexnet.train.health.signals import gradient_norms, update_ratios
+from alexnet.train.health.signals import look as look_at
+from alexnet.train.health.watch import LOOK_STEPS
 from alexnet.train.steps.fused import FusedStep, choose_ways
 from alexnet.variants import Variant, get
 

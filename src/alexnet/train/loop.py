@@ -35,7 +35,8 @@ from alexnet.errors import FULL_DISK, AlexNetError, CheckpointError, Interrupted
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.model import AlexNet
 from alexnet.run_folder import BEST, KEPT, LATEST, RESULT, changes, environment, is_run, read_environment
-from alexnet.train.health.watch import Watch, too_large
+from alexnet.train.health.causes import too_large
+from alexnet.train.health.watch import Watch
 from alexnet.train.history import read_config
 from alexnet.train.optim import SGD, schedule, warmup
 from alexnet.train.place import REMEDY, Place, Window
@@ -43,8 +44,8 @@ from alexnet.train.recipes import Recipe
 from alexnet.train.result import write_result
 from alexnet.train.run import Run, open_run
 from alexnet.train.steps import choose as steps
-from alexnet.train.steps.choose import Step
 from alexnet.train.steps.plain import compile_pays
+from alexnet.train.steps.step import Step
 from alexnet.train.whiten import whiten
 from alexnet.trained import Trained
 from alexnet.weights import native

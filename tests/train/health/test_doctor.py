@@ -21,7 +21,8 @@ from alexnet.errors import Interrupted, TrainingError
 from alexnet.model import AlexNet
 from alexnet.train import recipes
 from alexnet.train.health import doctor, watch
-from alexnet.train.health.doctor import Diagnosis, examine, relation
+from alexnet.train.health.doctor import Diagnosis, examine
+from alexnet.train.health.probe import relation
 from alexnet.train.loop import train
 from conftest import write_photos
 

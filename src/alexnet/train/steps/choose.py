@@ -1,23 +1,19 @@
 """Which step a run trains by, where, and in which precision: `open_step`.
 
-`plain_step.py` runs everywhere. `fused_step.py` is for NVIDIA's GPUs from compute capability 8.0 on: there `auto` takes it,
-once `self_check.py` has held its gradients against float64. The loop sees a `Step` and does not ask which one.
+`plain.py` runs everywhere. `fused.py` is for NVIDIA's GPUs from compute capability 8.0 on: there `auto` takes it, once
+`check.py` has held its gradients against float64. The loop sees a `Step` (`step.py`) and does not ask which one.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from alexnet import kernels
 from alexnet.console import say
 from alexnet.data.augment import Augmentation
-from alexnet.data.loader import Batch, Loader
+from alexnet.data.loader import Loader
 from alexnet.data.store import Store
 from alexnet.devices import pick_precision, set_precision
-from alexnet.engines import Network
 from alexnet.errors import RecipeError
 from alexnet.fused import unknown
 from alexnet.model import AlexNet
@@ -26,39 +22,8 @@ from alexnet.train.recipes import Recipe
 from alexnet.train.steps import fused as fused_step
 from alexnet.train.steps.check import disagreement
 from alexnet.train.steps.plain import PlainStep, loss_function
+from alexnet.train.steps.step import Step
 from alexnet.variants import Variant
-
-
-class Step(Protocol):
-    """From records to new weights, one step after the other.
-
-    Attributes:
-        at_once: whether `collect` costs nothing after each step.
-    """
-
-    @property
-    def at_once(self) -> bool: ...
-
-    def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
-        """One step: batch, forward, backward, update.
-
-        Args:
-            epoch, step: which; steps of an epoch follow one another, from any on.
-            lr, scale: as in `SGD.step`.
-            look: called with the batch's first pictures between gradients and update, while the parameters hold the gradients.
-        """
-
-    def collect(self) -> tuple[float, int, int]:
-        """Sum of losses, wrong first guesses and steps since the last call."""
-
-    def pictures(self, count: int) -> Tensor:
-        """(count, 3, K, K) float32: the first pictures of the last step."""
-
-    def for_testing(self) -> tuple[Network, list[Batch] | None]:
-        """The network as `evaluate` takes it, and the held-out pictures where they lie ready."""
-
-    def close(self) -> None:
-        """Let threads and memory go."""
 
 
 def open_step(

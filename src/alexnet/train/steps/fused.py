@@ -34,7 +34,7 @@ from alexnet.engines import Network, eager, trusted
 from alexnet.fused import Fused, convolution_shapes
 from alexnet.kernels import convolutions as towers
 from alexnet.model import AlexNet
-from alexnet.train.health.watch import LOOK_PICTURES
+from alexnet.train.health.signals import LOOK_PICTURES
 from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
 from alexnet.variants import Variant

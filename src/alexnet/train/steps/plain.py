@@ -1,5 +1,5 @@
 """One step of training as one writes it down: batch, forward, backward, update. It runs everywhere, and is what defines the
-training; `fused_step.py` is the same step in an order that keeps a GPU busy.
+training; `fused.py` is the same step in an order that keeps a GPU busy.
 """
 
 import os
@@ -52,7 +52,7 @@ class PlainStep:
         self._sums = 0.0, 0, 0
 
     def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
-        """As `steps.Step.take`. A loss that is not finite is counted, and moves no weight."""
+        """As `Step.take`. A loss that is not finite is counted, and moves no weight."""
         records, labels = self._batch(epoch, step)
         rng, seed = self.chance(epoch, step)
         torch.manual_seed(seed)
@@ -84,16 +84,16 @@ class PlainStep:
         self._sums = losses + loss, wrongs + wrong, steps + 1
 
     def collect(self) -> tuple[float, int, int]:
-        """As `steps.Step.collect`."""
+        """As `Step.collect`."""
         sums, self._sums = self._sums, (0.0, 0, 0)
         return sums
 
     def pictures(self, count: int) -> Tensor:
-        """As `steps.Step.pictures`."""
+        """As `Step.pictures`."""
         return self._images[:count]
 
     def for_testing(self) -> tuple[Network, None]:
-        """As `steps.Step.for_testing`."""
+        """As `Step.for_testing`."""
         return eager(self.model), None
 
     def close(self) -> None:

@@ -1,0 +1,41 @@
+"""What the loop asks of a step, whichever it is: `plain.py` or `fused.py`."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from alexnet.data.loader import Batch
+from alexnet.engines import Network
+
+
+class Step(Protocol):
+    """From records to new weights, one step after the other.
+
+    Attributes:
+        at_once: whether `collect` costs nothing after each step.
+    """
+
+    @property
+    def at_once(self) -> bool: ...
+
+    def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
+        """One step: batch, forward, backward, update.
+
+        Args:
+            epoch, step: which; steps of an epoch follow one another, from any on.
+            lr, scale: as in `SGD.step`.
+            look: called with the batch's first pictures between gradients and update, while the parameters hold the gradients.
+        """
+
+    def collect(self) -> tuple[float, int, int]:
+        """Sum of losses, wrong first guesses and steps since the last call."""
+
+    def pictures(self, count: int) -> Tensor:
+        """(count, 3, K, K) float32: the first pictures of the last step."""
+
+    def for_testing(self) -> tuple[Network, list[Batch] | None]:
+        """The network as `evaluate` takes it, and the held-out pictures where they lie ready."""
+
+    def close(self) -> None:
+        """Let threads and memory go."""
