@@ -21,6 +21,7 @@ from alexnet.errors import Interrupted, TrainingError
 from alexnet.model import AlexNet
 from alexnet.train import recipes
 from alexnet.train.health import doctor, watch
+from alexnet.train.health.causes import ALIKE
 from alexnet.train.health.doctor import Diagnosis, examine
 from alexnet.train.health.probe import relation
 from alexnet.train.loop import train
@@ -261,7 +262,7 @@ def test_a_healthy_run_is_not_warned(store: Store, tmp_path: Path, monkeypatch: 
     assert warned == [] and "Warning" not in said
     (line,) = lines(tmp_path / "run", "signals")
     assert line["step"] == watch.FIRST_LOOK
-    assert line["spread/pool5"] > watch.ALIKE and line["dead/relu5"] < 0.5
+    assert line["spread/pool5"] > ALIKE and line["dead/relu5"] < 0.5
     assert line["gradient/conv1"] > 0 and 0 < line["update/fc8"] < 1
 
 
