@@ -376,7 +376,9 @@ def test_predict_goes_on_after_a_bad_file(run: Path, tmp_path: Path, capsys: pyt
     (tmp_path / "bad.png").write_bytes(b"\x89PNG")
     said = fails(capsys, 1, "predict", str(run), str(tmp_path), "none.jpg", "--sheet", str(tmp_path / "sheet.png"))
     assert "bad.png: " in said and "none.jpg: No such file" in said
+    assert f"{tmp_path / 'sheet.png'}: 1 picture\nNext: " in said
     assert picture_width(tmp_path / "sheet.png") > 100
+    assert "Next" not in fails(capsys, 1, "predict", str(run), "none.jpg")  # nothing was classified
 
 
 def test_predict_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from alexnet import console
-from alexnet.cli.tables import print_table
+from alexnet.cli.tables import print_parts, print_table
 from alexnet.console import Meter, clean, fitting, say
 
 #: A name, and what is shown of it.
@@ -42,6 +42,32 @@ def test_say_and_tables_are_clean(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr()
     assert said.err == "a\\x1b[2J\\nb\n"
     assert [line.split() for line in said.out.splitlines()[1:]] == [["x\\x1b[2Jy\\n", "1"], ["猫", "1,000"]]
+
+
+def test_lines_end_between_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal, where a command stays whole; a log has one line."""
+    text = "two  猫猫 words, then `a command that is long`, and the end."
+    say(text)
+    assert capsys.readouterr().err == f"{text}\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "16")
+    say(text)
+    assert capsys.readouterr().err.splitlines() == ["two  猫猫 words,", "then", "`a command that is long`,", "and the end."]
+    say("Next: alexnet predict run photo.jpg", whole=True)
+    assert capsys.readouterr().err == "Next: alexnet predict run photo.jpg\n"
+    say("  of a list")
+    say("")
+    assert capsys.readouterr().err == "  of a list\n\n"
+
+
+def test_parts_of_a_result_stay_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = ("cat\x1b.jpg", "French horn 12.5%", "猫 7.5%", "dog 1.0%")
+    print_parts(*parts)
+    assert capsys.readouterr().out == "cat\\x1b.jpg  French horn 12.5%  猫 7.5%  dog 1.0%\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "35")
+    print_parts(*parts)
+    assert capsys.readouterr().out.splitlines() == ["cat\\x1b.jpg  French horn 12.5%", "    猫 7.5%  dog 1.0%"]
 
 
 def test_a_moving_bar_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

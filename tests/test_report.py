@@ -168,8 +168,8 @@ def test_names(page: tuple[Page, str, Evaluation]) -> None:
 
 def test_mistakes_come_first(page: tuple[Page, str, Evaluation]) -> None:
     parsed, _, result = page
-    verdicts = re.findall(r"\((wrong|right)\)", parsed.text)
-    assert verdicts == ["wrong"] * 2 * result.wrong + ["right"] * (12 - result.wrong)
+    verdicts = re.findall(r", (taken for|right)\b", parsed.text)
+    assert verdicts == ["taken for"] * 2 * result.wrong + ["right"] * (12 - result.wrong)
     assert 0 < result.wrong < 12
 
 

@@ -4,9 +4,10 @@ On a terminal: one line that moves, as wide as the terminal allows. Elsewhere: a
 and the last one. Both go to standard error, so that standard output holds results alone.
 """
 
+import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from types import TracebackType
 from typing import Self
@@ -29,15 +30,49 @@ CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 JOINERS = "\u200c\u200d"  # of the kind, but words of Persian and Hindi and most emoji need them
 
 
-def say(text: str) -> None:
-    """One line for the person, on standard error. A full disk under it stops no work."""
+#: A word of a message, with the space before it. A command between backquotes is one, so that it is copied whole.
+WORD = re.compile(r"\s*(?:\S*`[^`]*`\S*|\S+)")
+
+
+def say(text: str, *, whole: bool = False) -> None:
+    """One line for the person, on standard error. A full disk under it stops no work.
+
+    On a terminal, lines break between words; in a log, the text stays one line.
+
+    Args:
+        text: what to say.
+        whole: break it nowhere, as for a command to copy.
+    """
     try:
         if sys.stderr is not None:  # as in a program without a terminal
-            print(clean(text), file=sys.stderr, flush=True)
+            shown = clean(text)
+            if sys.stderr.isatty() and not whole:
+                shown = wrapped(WORD.findall(shown), Console(stderr=True).width)
+            print(shown, file=sys.stderr, flush=True)
     except BrokenPipeError:  # `alexnet train ... 2>&1 | head` ends with its reader
         raise
     except OSError:
         pass  # there is nowhere left to say it
+
+
+def wrapped(words: Iterable[str], width: int, indent: str = "") -> str:
+    """Words in lines of at most `width` cells; one that is longer gets a line of its own.
+
+    Args:
+        words: each with the space before it, which goes where a line begins.
+        width: in cells of a terminal.
+        indent: what lines after the first begin with.
+
+    >>> wrapped(["a", " 猫", " cat"], 4)
+    'a 猫\\ncat'
+    """
+    lines = [""]
+    for word in words:
+        if not lines[-1] or cell_len(lines[-1] + word) <= width:
+            lines[-1] += word
+        else:
+            lines.append(indent + word.lstrip())
+    return "\n".join(lines)
 
 
 def clean(text: str) -> str:

@@ -278,11 +278,11 @@ def _card(example: Example, classes: Sequence[str]) -> str:
         picture = _data(file.getvalue(), "image/jpeg")
     true = classes[example.true]
     lines = "".join(_line(classes[label], share, label == example.true) for label, share in example.top)
-    verdict = "wrong" if example.wrong else "right"
+    verdict = f", taken for {_name(classes[example.top[0][0]])}" if example.wrong else ", right"
     return (
         f'<figure class=card><img src="{picture}" alt="{_text(true)}"><figcaption>'
         f'<span class=file title="{_text(example.file)}">{_name(Path(example.file).name)}</span>'
-        f"<b>{_name(true)}</b> ({verdict}){lines}</figcaption></figure>\n"
+        f"<b>{_name(true)}</b>{verdict}{lines}</figcaption></figure>\n"
     )
 
 

@@ -55,7 +55,7 @@ def test_the_default_way(large: Store, tmp_path: Path, capfd: pytest.CaptureFixt
     folder = tmp_path / "run"
     train(recipe(epochs=1), large, folder)
     small = large.folder / "72px"
-    assert f"The pictures of {large.folder} (=256 pixels) are resampled to 72 pixels, once: {small}" in capfd.readouterr().err
+    assert f"The pictures of {large.folder} are resampled from 256 to 72 pixels, once: {small}" in capfd.readouterr().err
     config = json.loads((folder / "config.json").read_text())
     assert config["store"] == {"folder": str(large.folder), "fingerprint": Store(small).fingerprint}
     assert native.load(folder).preprocessing.stored_size == 72

@@ -24,5 +24,5 @@ def demo(out: Path = Path("demo"), epochs: int | None = None) -> None:
     first, *others = ideas(out)
     say(f"Open {result['report']} in a browser. More to try with this store and run:")
     for words in others:
-        say(f"  {command_line(words)}")
+        say(f"  {command_line(words)}", whole=True)
     next_step(*first)

@@ -27,7 +27,7 @@ def next_step(*words: object) -> None:
         words: what follows `alexnet`; each is quoted as the shell wants it.
     """
     sys.stdout.flush()  # what was printed comes first, also where both go to one file
-    say(f"Next: {command_line(words)}")
+    say(f"Next: {command_line(words)}", whole=True)
 
 
 def command_line(words: Iterable[object]) -> str:

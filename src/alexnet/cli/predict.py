@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from alexnet.cli.next_step import next_step
 from alexnet.cli.options import Engine
-from alexnet.cli.tables import print_line
+from alexnet.cli.tables import print_parts
 from alexnet.console import clean, say
 from alexnet.data.limits import MAX_PIXELS
 from alexnet.errors import SourceError
@@ -83,10 +83,11 @@ def predict(
         figures.save(figures.sheet(drawn), sheet)
         rest = total - unreadable - len(drawn)
         full = f", the most that a sheet holds; {rest} are left out" if rest else ""
-        say(f"{sheet}: {len(drawn)} pictures{full}")
+        say(f"{sheet}: {len(drawn)} picture{'s' if len(drawn) > 1 else ''}{full}")
     if not total:
         raise SourceError(f"no pictures found in {', '.join(files)}.")
-    _next(run, files, sheet)
+    if total > unreadable:
+        _next(run, files, sheet)
     if unreadable:
         raise SystemExit(1)
 
@@ -135,8 +136,7 @@ def _printer(format: str, top: int) -> "Callable[[Prediction], None]":
 
     def show(prediction: "Prediction") -> None:
         if prediction.top:
-            named = "  ".join(f"{name} {share:.1%}" for name, share in prediction.top[:top])
-            print_line(f"{prediction.path}  {named}")
+            print_parts(prediction.path, *(f"{name} {share:.1%}" for name, share in prediction.top[:top]))
 
     return show
 

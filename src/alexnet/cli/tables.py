@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 
-from alexnet.console import clean
+from alexnet.console import clean, wrapped
 
 MOST_CLASSES_SHOWN = 30
 LEAST_WORDS = 12  # cells of a column of words
@@ -53,6 +53,13 @@ def _cell(text: str, width: int, left: bool) -> str:
 def print_line(text: object) -> None:
     """Print one line to standard output, with control characters made visible."""
     print(clean(str(text)))
+
+
+def print_parts(*parts: object) -> None:
+    """Parts on one line of standard output, two spaces apart; where a terminal is too narrow, on several."""
+    first, *others = (clean(str(part)) for part in parts)
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    print(wrapped([first, *(f"  {part}" for part in others)], columns, indent="    "))
 
 
 def print_path(path: str | Path) -> None:

@@ -110,7 +110,7 @@ def _open(folder: Path, store: Store) -> Store | None:
 def _make(store: Store, size: int, folder: Path) -> Store:
     """Write the copy beside its place and rename it: it is whole or not there."""
     say(
-        f"The pictures of {store.folder} (={store.size} pixels) are resampled to {size} pixels, once: {folder}, "
+        f"The pictures of {store.folder} are resampled from {store.size} to {size} pixels, once: {folder}, "
         f"{_megabytes(store, size)}."
     )
     temporary = folder.with_name(f".{folder.name}.tmp")
