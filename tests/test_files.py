@@ -1,13 +1,15 @@
 """Files that are whole or not there."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from alexnet.files import LEFT_BEHIND, is_temporary, replacing
+from alexnet.files import LEFT_BEHIND, LOCK, alone, is_temporary, lock, replacing, unlock
 
 
 def test_two_writers_to_one_path(tmp_path: Path) -> None:
@@ -56,3 +58,36 @@ def test_any_name_that_the_file_system_takes(tmp_path: Path, name: str) -> None:
     with replacing(tmp_path / name) as temporary:
         temporary.write_text("whole")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_folder_is_one_process_s_until_it_ends(tmp_path: Path) -> None:
+    """However it ends: killed, it leaves the lock's file and no lock."""
+    program = "import sys, time; from pathlib import Path; from alexnet.files import lock\n"
+    program += "held = lock(Path(sys.argv[1])); print(bool(held), flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "True\n"
+        assert lock(tmp_path) is None
+        other.kill()
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+    held = lock(tmp_path)
+    assert held and lock(tmp_path) is None
+    unlock(held)
+    assert not list(tmp_path.iterdir())
+
+
+def test_whoever_waits_for_a_folder_has_it_next(tmp_path: Path) -> None:
+    order, held = [], lock(tmp_path)
+    assert held
+
+    def other() -> None:
+        with alone(tmp_path, lambda: order.append("waits")):
+            order.append("works")
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    while not order:
+        time.sleep(0.001)
+    order.append("is done")
+    held.release()
+    thread.join(10)
+    assert order == ["waits", "is done", "works"]

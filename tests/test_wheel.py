@@ -102,7 +102,7 @@ def test_it_holds_all_files(wheel: Path) -> None:
     files = {path.relative_to(package.parent).as_posix() for path in package.rglob("*") if path.is_file()}
     held = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in files if "__pycache__" not in name} <= held
-    assert "alexnet/py.typed" in held and any(name.startswith("alexnet/weights/") and name.endswith(".txt") for name in held)
+    assert "alexnet/py.typed" in held and any(name.startswith("alexnet/published/") and name.endswith(".txt") for name in held)
 
 
 def test_it_works_where_it_is_installed(python: Path, store: Store, tmp_path: Path) -> None:

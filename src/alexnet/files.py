@@ -2,21 +2,25 @@
 
 Each writer has a temporary file of its own, so of two that write to one path the last one wins whole, and no reader sees half
 of either. A writer that is killed leaves its temporary file behind; nothing reads it, and the first writer to the same path
-after a day removes it. Reading has one function: `open_regular`, which never waits.
+after a day removes it. Reading has one function: `open_regular`, which never waits. `lock` and `alone` give a folder to one
+process at a time.
 """
 
 import errno
+import json
 import os
 import re
 import secrets
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import NoneType
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
 
 from alexnet.errors import CheckpointError
 
@@ -24,6 +28,9 @@ from alexnet.errors import CheckpointError
 LEFT_BEHIND = 24 * 3600.0
 #: Of a name, this many bytes go into the temporary file's: 255 are the most that file systems take.
 NAMED = 200
+#: In a folder that one process at a time may change. It is empty: who holds it is the system's knowledge, not the file's.
+LOCK = ".lock"
+POLL_SECONDS = 0.2
 
 
 @contextmanager
@@ -89,6 +96,57 @@ def writing_weights(path: Path) -> Iterator[Path]:
             f"{path} could not be written ({error}); what stood there before is untouched. The folder must exist, be "
             "writable and have space; then try again."
         ) from error
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a small file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def lock(folder: Path) -> FileLock | None:
+    """Keep a folder for this process until `unlock`, or until the process ends, however it ends.
+
+    Returns:
+        The lock, which must be kept: without a reference it is released. None if another process has the folder.
+
+    Raises:
+        OSError: the folder is missing or cannot be written.
+    """
+    held = FileLock(folder / LOCK, thread_local=False)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        return None
+    return held
+
+
+def unlock(held: FileLock) -> None:
+    """Remove the lock's file, then let the folder go.
+
+    The other way round, two processes could each hold a file of this name.
+    """
+    with suppress(OSError):  # on Windows an open file cannot be removed; there filelock does it
+        Path(held.lock_file).unlink()
+    held.release()
+
+
+@contextmanager
+def alone(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
+    """Keep a folder for this process while the block runs; where another process has it, call `waiting` and wait.
+
+    Raises:
+        OSError: as `lock`.
+    """
+    held = lock(folder)
+    if held is None:
+        waiting()
+        held = FileLock(folder / LOCK, thread_local=False)
+        held.acquire(poll_interval=POLL_SECONDS)
+    try:
+        yield
+    finally:
+        unlock(held)
 
 
 def as_path(value: object, name: str) -> Path:

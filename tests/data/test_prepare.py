@@ -5,7 +5,6 @@ instead of 256. Everything runs in this process but for the tests that say other
 """
 
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -642,10 +642,8 @@ def test_two_processes_in_one_store(photos: Callable[..., Path], tmp_path: Path,
         with pytest.raises(KeyboardInterrupt):
             prepare([photos(4)], store, size=32)
     before = (store / "progress.jsonl").read_bytes()
-    with open(store / "progress.jsonl", "a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match="another process is preparing"):
-            prepare([tmp_path / "photos"], store, size=32)
+    with FileLock(store / ".lock"), pytest.raises(StoreError, match="another process is preparing"):
+        prepare([tmp_path / "photos"], store, size=32)
     assert (store / "progress.jsonl").read_bytes() == before
     assert not prepare([tmp_path / "photos"], store, size=32).verify()
 

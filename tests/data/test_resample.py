@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet import lock
+from alexnet import files
 from alexnet.data import resample
 from alexnet.data.image import decode, encode
 from alexnet.data.prepare import prepare
@@ -170,15 +170,17 @@ def test_one_waits_for_the_other(store: Store, monkeypatch: pytest.MonkeyPatch, 
     """Whoever has the lock makes the copy; who waited for it makes none of its own."""
     made: list[str] = []
 
-    def made_by_the_other(seconds: float) -> None:
-        assert not (store.folder / "64px").exists()
-        resample._make(store, 64, store.folder / "64px")
-        made.append("by the other")
-        file.close()  # lets go of the lock
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+        if text.startswith("Another process"):
+            assert not (store.folder / "64px").exists()
+            resample._make(store, 64, store.folder / "64px")
+            made.append("by the other")
+            files.unlock(held)
 
-    monkeypatch.setattr(resample.time, "sleep", made_by_the_other)
-    file = open(store.folder / "manifest.json", "rb")  # noqa: SIM115 - closed above
-    assert lock.acquire(file)
+    monkeypatch.setattr(resample, "say", say)
+    held = files.lock(store.folder)
+    assert held
     assert resampled(store, 64).verify() == [] and made == ["by the other"]
     said = capfd.readouterr().err
     assert "Another process is resampling" in said and said.count("to 64 pixels, once") == 1
@@ -194,7 +196,7 @@ def test_a_full_disk(store: Store) -> None:
 
 
 def test_a_place_that_cannot_be_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path, *arguments: object) -> None:
+    def refuse(self: Path, *arguments: object, **options: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)

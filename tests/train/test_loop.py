@@ -1,6 +1,5 @@
 """Training for real, in seconds: it learns, resumes to the bit, and stops as it should."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
@@ -284,10 +284,8 @@ def test_a_full_disk_under_the_log(store: Store, tmp_path: Path, monkeypatch: py
 def test_two_processes_in_one_folder(finished: Path, store: Store, tmp_path: Path) -> None:
     run = Path(shutil.copytree(finished, tmp_path / "run"))
     (run / "result.json").unlink()  # as if it had been stopped before its end
-    with open(run / "log.jsonl", "a") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(TrainingError, match="another process is training"):
-            train(recipe(), store, run, resume=True)
+    with FileLock(run / ".lock"), pytest.raises(TrainingError, match="another process is training"):
+        train(recipe(), store, run, resume=True)
 
 
 def test_a_damaged_configuration(finished: Path, store: Store, tmp_path: Path) -> None:

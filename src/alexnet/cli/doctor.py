@@ -41,8 +41,8 @@ def doctor(command: ExaminationChoice) -> None:
     is 1 if it cannot.
     """
     from alexnet.data.store import Store
+    from alexnet.files import write_json
     from alexnet.train.health.doctor import examine
-    from alexnet.train.run import write_json
 
     diagnosis = examine(command.recipe, Store(command.data))
     _print_diagnosis(diagnosis)

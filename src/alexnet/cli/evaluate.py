@@ -49,8 +49,7 @@ def evaluate(
     from alexnet import engines, figures
     from alexnet.data.store import Store
     from alexnet.evaluate import evaluate_classifier
-    from alexnet.files import make_ready
-    from alexnet.train.run import write_json
+    from alexnet.files import make_ready, write_json
 
     networks = _networks(runs, average, fit)
     classifiers, store = [engines.load(one, engine) for one in networks], Store(data)

@@ -15,9 +15,7 @@ moves by 0.6 at most. One core shrinks 6,800 pictures a second.
 import io
 import json
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,17 +25,16 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from alexnet import lock
 from alexnet.console import Meter, say
 from alexnet.data.image import planes, record_bytes
 from alexnet.data.sources import TRAIN
 from alexnet.data.statistics import Sums
 from alexnet.data.store import MANIFEST, MEAN, SKIPPED, Store, seal, sha256
 from alexnet.errors import StoreError
+from alexnet.files import alone
 from alexnet.schema import read_json
 
 ORIGIN = "origin.json"
-WAIT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def resampled(store: Store, size: int) -> Store:
         say(f"{folder}: the pictures of {store.folder}, resampled from {store.size} to {size} pixels earlier.")
         return found
     try:
-        with _alone(store):
+        with alone(store.folder, lambda: say(f"Another process is resampling {store.folder}: waiting for it.")):
             return _open(folder, store) or _make(store, size, folder)  # another process may have made it by now
     except OSError as error:
         raise StoreError(
@@ -179,17 +176,6 @@ def _blocks(store: Store, name: str, manifest: dict[str, Any]) -> Iterator[NDArr
             )
         yield records
         start += count
-
-
-@contextmanager
-def _alone(store: Store) -> Iterator[None]:
-    """Wait until no other process resamples this store; its manifest is the lock."""
-    with open(store.folder / MANIFEST, "rb") as file:
-        if not lock.acquire(file):
-            say(f"Another process is resampling {store.folder}: waiting for it.")
-            while not lock.acquire(file):
-                time.sleep(WAIT_SECONDS)
-        yield
 
 
 def _pictures(store: Store) -> int:

@@ -11,19 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
-from alexnet import lock, schema
+from alexnet import schema
 from alexnet.console import say
 from alexnet.data.image import MAX_PIXELS, Resize, record_bytes
 from alexnet.data.sources import TRAIN, Item, Source
 from alexnet.data.statistics import Sums
 from alexnet.data.store import FORMAT, LABEL, MANIFEST, MEAN, PROGRESS, SKIPPED, Hash, Whole, seal, sha256
 from alexnet.errors import SourceError, StoreError
-from alexnet.files import replacing
+from alexnet.files import LOCK, lock, replacing, unlock
 from alexnet.schema import Range
 
 #: What this version writes into an unfinished store; another version's is not gone on with.
@@ -69,7 +70,9 @@ def check_free(folder: Path) -> None:
     """
     if (folder / MANIFEST).exists():
         raise StoreError(f"{folder} is a finished store already: delete it or name another folder.")
-    if not (folder / PROGRESS).exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if (folder / PROGRESS).exists() or not folder.exists():
+        return
+    if not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir()):
         raise StoreError(f"{folder} exists and is no store: name a new or empty folder.")
 
 
@@ -90,7 +93,7 @@ class Writer:
     skipped: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     written: dict[str, list[tuple[int, str]]] = field(default_factory=dict)  # records and checksum of each block
-    lock: IO[str] | None = None
+    lock: FileLock | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +101,7 @@ class Writer:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         """Let another process go on."""
         if self.lock:
-            self.lock.close()
+            unlock(self.lock)
 
     def open(self) -> int:
         """Start or resume; the number of blocks that are done."""
@@ -110,6 +113,7 @@ class Writer:
             self._check_space()
             self.folder.mkdir(parents=True, exist_ok=True)
         self._lock()
+        check_free(self.folder)  # another process may have finished it until now
         if not length:
             (self.folder / PROGRESS).write_text(json.dumps(settings) + "\n")
         for line in done:
@@ -122,10 +126,9 @@ class Writer:
         return len(done)
 
     def _lock(self) -> None:
-        """Keep the progress file locked while this process lives: two that wrote one store
-        would mix their pictures."""
-        self.lock = open(self.folder / PROGRESS, "a")  # noqa: SIM115 - closed in `__exit__`
-        if not lock.acquire(self.lock):
+        """Keep the folder for this process: two that wrote one store would mix their pictures."""
+        self.lock = lock(self.folder)
+        if self.lock is None:
             raise StoreError(f"another process is preparing {self.folder}: wait for it, or name another folder.")
 
     def _source_fingerprint(self) -> str:

@@ -20,15 +20,14 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from alexnet import lock
 from alexnet.console import Meter, say
 from alexnet.errors import FULL_DISK, CheckpointError
-from alexnet.files import replacing
+from alexnet.files import alone, replacing
 from alexnet.published.registry import CHUNK, MB, Member, Published, cache_folder, digests, get, size
 
 KB = 1_000
@@ -39,7 +38,6 @@ TIMEOUT = 30.0
 PAUSES = (1.0, 2.0, 4.0, 8.0)
 #: HTTP's codes that may pass: too slow, too many, and all of the server's own errors from 500 on.
 PASSING = (408, 429)
-LOCK = ".lock"
 
 
 def pull(what: str | Published, *, url: str | None = None, cache: Path | None = None) -> Path:
@@ -84,15 +82,12 @@ def _address(url: str) -> str:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the cache's lock; wait for the process that has it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from error
-    with _opened(folder / LOCK, "ab") as file:
-        if not lock.acquire(file):
-            say(f"Another process is downloading into {folder}; waiting for it.")
-            while not lock.acquire(file):
-                time.sleep(0.2)
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone(folder, lambda: say(f"Another process is downloading into {folder}; waiting for it.")))
+        except OSError as error:
+            raise _unwritable(folder, error) from error
         yield
 
 

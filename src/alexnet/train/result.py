@@ -23,6 +23,7 @@ from alexnet.data.resample import origin, resampled
 from alexnet.data.store import Store, sha256
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, evaluate_classifier
+from alexnet.files import write_json
 from alexnet.run_folder import (
     BEST,
     CONFIG,
@@ -39,7 +40,6 @@ from alexnet.run_folder import (
 )
 from alexnet.schema import Range
 from alexnet.train.history import TrainedOn
-from alexnet.train.run import write_json
 from alexnet.trained import Trained
 from alexnet.weights import native
 

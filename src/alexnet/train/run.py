@@ -14,16 +14,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import scalar
 
-from alexnet import lock
 from alexnet.console import say
 from alexnet.data.resample import origin
 from alexnet.data.store import Store
 from alexnet.errors import TrainingError
-from alexnet.files import is_temporary, replacing
+from alexnet.files import LOCK, is_temporary, lock, unlock, write_json
 from alexnet.run_folder import BEST, LATEST, TENSORBOARD, environment, is_run
 from alexnet.run_folder import CONFIG as CONFIG
 from alexnet.run_folder import ENVIRONMENT as ENVIRONMENT
@@ -36,7 +36,7 @@ from alexnet.train.recipes import Recipe, differences
 FREE_FIELDS = ("feed", "workers", "checkpoint_minutes")
 EVENTS = "events.out.tfevents.*"
 #: Names of what a run writes beside its configuration and TensorBoard's folder, and of such files half written.
-_OWN = "|".join(map(re.escape, (ENVIRONMENT, LOG, RESULT, LATEST, BEST))) + r"|epoch-\d{4,}\.safetensors"
+_OWN = "|".join(map(re.escape, (ENVIRONMENT, LOG, RESULT, LATEST, BEST, LOCK))) + r"|epoch-\d{4,}\.safetensors"
 OWN = re.compile(rf"{_OWN}|\.({_OWN}|{re.escape(CONFIG)})\.([0-9a-f]+\.)?tmp")
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -85,6 +85,7 @@ class Run:
     resumed: bool
     config: Config
     _log: IO[str]
+    _lock: FileLock
     _board: Board | None = None
 
     def start_log(self, length: int, step: int) -> None:
@@ -120,6 +121,7 @@ class Run:
         if self._board:
             with suppress(OSError):
                 self._board.close()
+        unlock(self._lock)
 
 
 def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled: bool, overwrite: bool = False) -> Run:
@@ -134,21 +136,22 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
     """
     if resume and is_run(folder):
         config = check_same(folder, recipe, store, more_epochs=True)
-        return Run(folder, (folder / LATEST).exists(), config, _locked(folder))
+        held = _locked(folder)
+        return Run(folder, (folder / LATEST).exists(), config, _log(folder, "a"), held)
     if resume and not folder.exists():
         raise TrainingError(f"{folder} does not exist: nothing to resume. Leave out --resume to begin.")
     _check_free(folder, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    log = _locked(folder)
+    held = _locked(folder)
     try:
-        _clear(folder, log)
+        _clear(folder)
         config = Config(recipe, TrainedOn(str(origin(store).absolute()), store.fingerprint), compiled)
         write_json(folder / ENVIRONMENT, environment())
         write_json(folder / CONFIG, _plain(config))
     except BaseException:
-        log.close()
+        unlock(held)
         raise
-    return Run(folder, False, config, log)
+    return Run(folder, False, config, _log(folder, "w"), held)
 
 
 def _check_free(folder: Path, overwrite: bool) -> None:
@@ -176,7 +179,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
 
 def _begun(entry: Path) -> bool:
     """Whether a start that was killed before it wrote its configuration may have left this; it is nothing that counts."""
-    return entry.name == ENVIRONMENT or is_temporary(entry.name) or (entry.name == LOG and entry.stat().st_size == 0)
+    return entry.name in (ENVIRONMENT, LOCK) or is_temporary(entry.name) or (entry.name == LOG and entry.stat().st_size == 0)
 
 
 def _listed(names: list[str]) -> str:
@@ -193,24 +196,25 @@ def own_files(folder: Path) -> Iterator[Path]:
     yield from folder.glob(CONFIG)
 
 
-def _clear(folder: Path, log: IO[str]) -> None:
-    """Delete what an earlier run left. The log stays, as it is the lock, and is emptied."""
+def _clear(folder: Path) -> None:
+    """Delete what an earlier run left, but for the lock that is held."""
     for path in list(own_files(folder)):
         if path.name == TENSORBOARD:
             with suppress(OSError):  # there is something in it that is not the run's
                 path.rmdir()
-        elif path.name != LOG:
+        elif path.name != LOCK:
             path.unlink(missing_ok=True)
-    log.truncate(0)
 
 
-def _locked(folder: Path) -> IO[str]:
-    """The log, open: it is the lock."""
-    log = open(folder / LOG, "a", encoding="utf-8")  # noqa: SIM115 - closed by whoever has it
-    if not lock.acquire(log):
-        log.close()
+def _locked(folder: Path) -> FileLock:
+    held = lock(folder)
+    if held is None:
         raise TrainingError(f"another process is training in {folder}: wait for it, or name another folder.")
-    return log
+    return held
+
+
+def _log(folder: Path, mode: str) -> IO[str]:
+    return open(folder / LOG, mode, encoding="utf-8")  # closed in `Run.close`
 
 
 def check_same(folder: Path, recipe: Recipe, store: Store, more_epochs: bool = False) -> Config:
@@ -243,9 +247,3 @@ def _plain(config: Config) -> dict[str, Any]:
     """For JSON; a run that was not extended has no word about it."""
     content = asdict(config)
     return content if config.extended else {name: value for name, value in content.items() if name != "extended"}
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a small file, atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
