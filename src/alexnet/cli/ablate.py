@@ -66,9 +66,12 @@ def ablate(name: Positional[str], command: AblationChoice) -> None:
     from alexnet.study.ablate import ablate as run
 
     plan = Plan(
-        ablation=ablations.get(name), recipe=command.recipe, seeds=command.seeds, other_lr=command.other_lr,
+        ablation=ablations.get(name),
+        recipe=command.recipe,
+        seeds=command.seeds,
+        other_lr=command.other_lr,
         training_error=command.training_error,
-    )  # fmt: skip
+    )
     store = checked(plan, Store(command.data), command.out)
     outcome = run(plan, store, command.out)
     for line in record.tell(outcome):

@@ -80,10 +80,19 @@ def prepare(
     stored_as = usual | {name: value for name, value in given.items() if value is not None}
     _describe(
         run(
-            source, store, train=train, test=test, image=image, **stored_as, hold_out=hold_out, seed=seed, strict=strict,
-            workers=workers, max_pixels=max_pixels,
+            source,
+            store,
+            train=train,
+            test=test,
+            image=image,
+            **stored_as,
+            hold_out=hold_out,
+            seed=seed,
+            strict=strict,
+            workers=workers,
+            max_pixels=max_pixels,
         )
-    )  # fmt: skip
+    )
 
 
 def _describe(store: "Store") -> None:

@@ -61,11 +61,16 @@ def list_weights() -> None:
     rows = registry.rows()
     cells = [
         [
-            row["name"], row["variant"] or "-", f"{row['mb']:.1f}", row["top1"] or "-", row["top5"] or "-",
-            "yes" if row["cached"] else "no", row["licence"],
+            row["name"],
+            row["variant"] or "-",
+            f"{row['mb']:.1f}",
+            row["top1"] or "-",
+            row["top5"] or "-",
+            "yes" if row["cached"] else "no",
+            row["licence"],
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     print_table(["name", "variant", "MB", "top-1", "top-5", "here", "licence"], cells)
     print("Accuracy in percent, as published: ILSVRC2012 validation pictures, centre crop.")
     next_step("weights", "pull", next((row["name"] for row in rows if row["variant"] and not row["cached"]), rows[0]["name"]))
@@ -135,8 +140,11 @@ def verify_weights(file: Positional[Path]) -> None:
 
 
 WEIGHTS: dict[str, Any] = {
-    "import": import_weights, "list": list_weights, "pull": pull_weights, "verify": verify_weights,
-}  # fmt: skip
+    "import": import_weights,
+    "list": list_weights,
+    "pull": pull_weights,
+    "verify": verify_weights,
+}
 
 if TYPE_CHECKING:
     WeightsChoice = Any

@@ -341,6 +341,12 @@ def _read_heif(data: bytes, max_pixels: int) -> Picture:
 
 
 _READERS: dict[str, Callable[[bytes, int], Picture]] = {
-    "PNG": _read_png, "TIFF": _read_tiff, "GIF": _read_gif, "PPM": _read_ppm, "BMP": _read_bmp, "WEBP": _read_webp,
-    "AVIF": _read_avif, "HEIF": _read_heif,
-}  # fmt: skip
+    "PNG": _read_png,
+    "TIFF": _read_tiff,
+    "GIF": _read_gif,
+    "PPM": _read_ppm,
+    "BMP": _read_bmp,
+    "WEBP": _read_webp,
+    "AVIF": _read_avif,
+    "HEIF": _read_heif,
+}

@@ -220,8 +220,10 @@ class _Draw:
         if rest := [label for label in self.classes if label not in single and self.pictures(label) and not self.holds(label)]:
             say(f"Nothing is held out of {_named(rest, names)}: all files are in other classes too, which train on them.")
         if forced := [label for label in dict.fromkeys(self.forced) if label not in single]:
-            say(f"In {_named(forced, names)} the draw left one side without a picture, so one was moved there: pictures added "
-                "to such a class may move it back.")  # fmt: skip
+            say(
+                f"In {_named(forced, names)} the draw left one side without a picture, so one was moved there: pictures added "
+                "to such a class may move it back."
+            )
         counts = Counter(key for key in keys if key and self.known.get(key))
         if copies := sum(count - 1 for count in counts.values()):
             across = sum(self.owners[key] > 1 for key in counts)

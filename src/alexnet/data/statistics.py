@@ -146,9 +146,13 @@ class Sums:
 
 def _shapes(size: int) -> dict[str, tuple[int, ...]]:
     return {
-        "image": (record_bytes(size),), "colour": (3,), "products": (3, 3),
-        "clipped_image": (3, size, size), "clipped_colour": (3,), "clipped_products": (3, 3),
-    }  # fmt: skip
+        "image": (record_bytes(size),),
+        "colour": (3,),
+        "products": (3, 3),
+        "clipped_image": (3, size, size),
+        "clipped_colour": (3,),
+        "clipped_products": (3, 3),
+    }
 
 
 def _read(path: Path, size: int, count: int) -> dict[str, Any]:

@@ -251,15 +251,20 @@ class Writer:
             temporary.write_bytes(mean.getvalue())
         small = [MEAN, SKIPPED, *(path.name for split in self.source.splits for path in self._paths(split)[1:])]
         manifest = {
-            "format": FORMAT, "size": self.size, "resize": self.resize, "source": self.source.kind,
+            "format": FORMAT,
+            "size": self.size,
+            "resize": self.resize,
+            "source": self.source.kind,
             "classes": self.source.classes,
             "splits": {
                 split: {"count": self.counts[split], "per_class": per_class[split], "blocks": self.written[split]}
                 for split in self.source.splits
             },
-            "statistics": self.sums.statistics(), "clipped": True, "skipped": self.skipped,
+            "statistics": self.sums.statistics(),
+            "clipped": True,
+            "skipped": self.skipped,
             "files": {name: sha256((self.folder / name).read_bytes()) for name in small},
-        }  # fmt: skip
+        }
         with replacing(self.folder / MANIFEST) as temporary:
             temporary.write_text(json.dumps(seal(manifest), indent=1))
         for leftover in (*self.folder.glob("sums.*.npz"), self.folder / PROGRESS):

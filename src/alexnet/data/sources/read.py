@@ -18,9 +18,18 @@ from alexnet.files import open_regular
 MAX_FILE_BYTES = 2**30
 #: How files of the formats in `image.FORMATS` begin.
 SIGNATURES = (
-    b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0",
+    b"\xff\xd8\xff",
+    b"\x89PNG",
+    b"GIF8",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"MM\0+",
+    b"II\0*",
+    b"MM*\0",
     *(b"P%d" % number for number in range(1, 7)),
-)  # fmt: skip
+)
 #: Brands of ISO media files that are AVIF or HEIF pictures. Videos have others.
 PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"miaf", b"heif")
 HEAD_BYTES = 16

@@ -15,9 +15,19 @@ from alexnet.data.sources.source import IMAGE_ENDINGS
 #: Folders that file servers and systems fill by themselves, in lower case; their pictures are
 #: thumbnails or deleted ones.
 SYSTEM_FOLDERS = {
-    "@eadir", "#recycle", "@recycle", "#snapshot", "@recently-snapshot", "__macosx", "$recycle.bin", "recycler",
-    "lost+found", "system volume information", "network trash folder", "temporary items",
-}  # fmt: skip
+    "@eadir",
+    "#recycle",
+    "@recycle",
+    "#snapshot",
+    "@recently-snapshot",
+    "__macosx",
+    "$recycle.bin",
+    "recycler",
+    "lost+found",
+    "system volume information",
+    "network trash folder",
+    "temporary items",
+}
 SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 
 

@@ -30,13 +30,22 @@ def _augment(
     out_ptr,  # (N, B, B, 3 * CELL * CELL)
     records_ptr,  # (M, S * S * 3 / 2) uint8
     index_ptr,  # (N,) int64, which record
-    top_ptr, left_ptr, mirror_ptr,  # (N,)
+    top_ptr,  # (N,)
+    left_ptr,  # (N,)
+    mirror_ptr,  # (N,)
     colour_ptr,  # (N, 3)
     mean_ptr,  # (3, S, S), or (3,) without MEAN_IMAGE
     scale_ptr,  # (3,)
-    K, B, BEFORE, octave,
-    S: tl.constexpr, CELL: tl.constexpr, MEAN_IMAGE: tl.constexpr, BGR: tl.constexpr, PIXELS: tl.constexpr,
-):  # fmt: skip
+    K,
+    B,
+    BEFORE,
+    octave,
+    S: tl.constexpr,
+    CELL: tl.constexpr,
+    MEAN_IMAGE: tl.constexpr,
+    BGR: tl.constexpr,
+    PIXELS: tl.constexpr,
+):
     n = tl.program_id(1)
     p = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     block, within = p // (CELL * CELL), p % (CELL * CELL)
@@ -90,8 +99,23 @@ def augment(
     shape = n, 3 * cell * cell, side, side
     out = torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
     _augment[lambda meta: (triton.cdiv(side * side * cell * cell, meta["PIXELS"]), n)](
-        out, records.contiguous(), index.contiguous(), top.contiguous(), left.contiguous(), mirror.contiguous(),
-        colour.contiguous(), mean.contiguous(), scale.contiguous(), size, side, before, octave(out.numel()),
-        S=stored_side(records.shape[1]), CELL=cell, MEAN_IMAGE=mean.shape[1] > 1, BGR=bgr, enable_fp_fusion=True,
-    )  # fmt: skip
+        out,
+        records.contiguous(),
+        index.contiguous(),
+        top.contiguous(),
+        left.contiguous(),
+        mirror.contiguous(),
+        colour.contiguous(),
+        mean.contiguous(),
+        scale.contiguous(),
+        size,
+        side,
+        before,
+        octave(out.numel()),
+        S=stored_side(records.shape[1]),
+        CELL=cell,
+        MEAN_IMAGE=mean.shape[1] > 1,
+        BGR=bgr,
+        enable_fp_fusion=True,
+    )
     return out

@@ -30,10 +30,15 @@ PROGRAMS = 512
 @tuned(CONFIGS, key=["CHANNELS", "octave"])
 @triton.jit
 def _forward(
-    x_ptr, bias_ptr, y_ptr,  # (positions, CHANNELS), (CHANNELS,), as x
-    positions, octave,
-    CHANNELS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
-):  # fmt: skip
+    x_ptr,  # (positions, CHANNELS)
+    bias_ptr,  # (CHANNELS,)
+    y_ptr,  # as x
+    positions,
+    octave,
+    CHANNELS: tl.constexpr,
+    P: tl.constexpr,
+    C: tl.constexpr,
+):
     p = tl.program_id(0) * P + tl.arange(0, P)[:, None]
     c = tl.program_id(1) * C + tl.arange(0, C)[None, :]
     mask = (p < positions) & (c < CHANNELS)
@@ -46,11 +51,16 @@ def _forward(
 @tuned(CONFIGS, key=["CHANNELS", "octave"])
 @triton.jit
 def _backward(
-    g_ptr, y_ptr, dx_ptr,  # (positions, CHANNELS)
+    g_ptr,  # (positions, CHANNELS)
+    y_ptr,  # as g
+    dx_ptr,  # as g
     dbias_ptr,  # (programs, CHANNELS) float32
-    positions, octave,
-    CHANNELS: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
-):  # fmt: skip
+    positions,
+    octave,
+    CHANNELS: tl.constexpr,
+    P: tl.constexpr,
+    C: tl.constexpr,
+):
     c = tl.program_id(1) * C + tl.arange(0, C)[None, :]
     dbias = tl.zeros((P, C), tl.float32)
     for start in range(tl.program_id(0) * P, positions, tl.num_programs(0) * P):

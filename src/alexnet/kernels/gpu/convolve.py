@@ -81,9 +81,18 @@ def _product(a, b, sums):
 
 @triton.jit
 def _patches(
-    x_ptr, p, t, positions, group, H: tl.constexpr, W: tl.constexpr, EACH: tl.constexpr, GROUPS: tl.constexpr,
-    SIZE: tl.constexpr, PAD: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    p,
+    t,
+    positions,
+    group,
+    H: tl.constexpr,
+    W: tl.constexpr,
+    EACH: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SIZE: tl.constexpr,
+    PAD: tl.constexpr,
+):
     """What a tower's kernels see of (N, H, W, GROUPS * EACH) at positions p, their terms t; 0
     beyond the map; (P, T)."""
     OH: tl.constexpr = H + 2 * PAD - SIZE + 1
@@ -106,9 +115,18 @@ def _convolve(
     w_ptr,  # (GROUPS * KERNELS, SIZE, SIZE, EACH); backward, as the forward pass has them, (GROUPS * EACH, SIZE, SIZE, KERNELS)
     y_ptr,  # (N, OH, OW, GROUPS * KERNELS)
     positions,  # N * OH * OW
-    H: tl.constexpr, W: tl.constexpr, EACH: tl.constexpr, KERNELS: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr,
-    PAD: tl.constexpr, BACKWARD: tl.constexpr, P: tl.constexpr, K: tl.constexpr, T: tl.constexpr,
-):  # fmt: skip
+    H: tl.constexpr,
+    W: tl.constexpr,
+    EACH: tl.constexpr,
+    KERNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SIZE: tl.constexpr,
+    PAD: tl.constexpr,
+    BACKWARD: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    T: tl.constexpr,
+):
     """A program: P positions by K kernels of one tower. Neighbours share positions, which
     memory is asked for once."""
     BLOCKS: tl.constexpr = (KERNELS + K - 1) // K
@@ -136,10 +154,19 @@ def _weight_gradient(
     g_ptr,  # (N, OH, OW, GROUPS * KERNELS)
     x_ptr,  # (N, H, W, GROUPS * EACH)
     sums_ptr,  # (stretches, GROUPS * KERNELS, SIZE, SIZE, EACH) float32
-    positions, length,  # N * OH * OW; of a stretch
-    H: tl.constexpr, W: tl.constexpr, EACH: tl.constexpr, KERNELS: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr,
-    PAD: tl.constexpr, P: tl.constexpr, K: tl.constexpr, T: tl.constexpr,
-):  # fmt: skip
+    positions,  # N * OH * OW
+    length,  # of a stretch
+    H: tl.constexpr,
+    W: tl.constexpr,
+    EACH: tl.constexpr,
+    KERNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    SIZE: tl.constexpr,
+    PAD: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    T: tl.constexpr,
+):
     """A program: K kernels by T terms of one tower, over one stretch of positions."""
     TERMS: tl.constexpr = SIZE * SIZE * EACH
     BLOCKS: tl.constexpr = (TERMS + T - 1) // T
@@ -175,9 +202,20 @@ def _launch(x: Tensor, weight: Tensor, y: Tensor, padding: int, groups: int, bac
     """y, filled."""
     positions, kernels = y.numel() // y.shape[1], y.shape[1] // groups
     _convolve[lambda tile: (triton.cdiv(positions, tile["P"]) * triton.cdiv(kernels, tile["K"]), groups)](
-        x, weight, y, positions, H=x.shape[2], W=x.shape[3], EACH=x.shape[1] // groups, KERNELS=kernels, GROUPS=groups,
-        SIZE=weight.shape[-1], PAD=padding, BACKWARD=backward, enable_fp_fusion=True,
-    )  # fmt: skip
+        x,
+        weight,
+        y,
+        positions,
+        H=x.shape[2],
+        W=x.shape[3],
+        EACH=x.shape[1] // groups,
+        KERNELS=kernels,
+        GROUPS=groups,
+        SIZE=weight.shape[-1],
+        PAD=padding,
+        BACKWARD=backward,
+        enable_fp_fusion=True,
+    )
     return y
 
 
@@ -219,12 +257,21 @@ def convolve_weight_gradient(g: Tensor, x: Tensor, size: int, padding: int, grou
     length = triton.cdiv(triton.cdiv(positions, stretches), STRETCH) * STRETCH
     stretches = triton.cdiv(positions, length)
     sums = torch.empty((stretches, g.shape[1], size, size, each), dtype=torch.float32, device=x.device)
-    _weight_gradient[
-        lambda tile: (triton.cdiv(kernels, tile["K"]) * triton.cdiv(terms, tile["T"]), groups, stretches)
-    ](
-        g, x, sums, positions, length, H=x.shape[2], W=x.shape[3], EACH=each, KERNELS=kernels, GROUPS=groups, SIZE=size,
-        PAD=padding, enable_fp_fusion=True,
-    )  # fmt: skip
+    _weight_gradient[lambda tile: (triton.cdiv(kernels, tile["K"]) * triton.cdiv(terms, tile["T"]), groups, stretches)](
+        g,
+        x,
+        sums,
+        positions,
+        length,
+        H=x.shape[2],
+        W=x.shape[3],
+        EACH=each,
+        KERNELS=kernels,
+        GROUPS=groups,
+        SIZE=size,
+        PAD=padding,
+        enable_fp_fusion=True,
+    )
     return sums.sum(0).to(x.dtype).permute(0, 3, 1, 2)
 
 

@@ -19,9 +19,11 @@ def _cross_entropy(
     labels_ptr,  # (N,) int64
     rows_ptr,  # (N, 3) float32: loss / N, first guess right, right one among five
     gradient_ptr,  # (N, K)
-    K, one_over_n, smoothing,
+    K,
+    one_over_n,
+    smoothing,
     CLASSES: tl.constexpr,
-):  # fmt: skip
+):
     n = tl.program_id(0)
     c = tl.arange(0, CLASSES)
     z = tl.load(logits_ptr + n * K + c, mask=c < K, other=float("-inf")).to(tl.float32)
@@ -51,9 +53,16 @@ def cross_entropy_rows(logits: Tensor, labels: Tensor, smoothing: float) -> tupl
     (n, k), device = logits.shape, logits.device
     rows, gradient = torch.empty(n, 3, dtype=torch.float32, device=device), torch.empty_like(logits)
     _cross_entropy[n,](
-        logits, labels.contiguous(), rows, gradient, k, 1 / n, smoothing,
-        CLASSES=triton.next_power_of_2(k), enable_fp_fusion=True,
-    )  # fmt: skip
+        logits,
+        labels.contiguous(),
+        rows,
+        gradient,
+        k,
+        1 / n,
+        smoothing,
+        CLASSES=triton.next_power_of_2(k),
+        enable_fp_fusion=True,
+    )
     return rows, gradient
 
 

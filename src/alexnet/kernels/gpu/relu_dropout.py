@@ -25,9 +25,11 @@ def _forward(
     x_ptr,  # (units,)
     seed_ptr,  # (1,) int64
     y_ptr,  # (units,)
-    units, rate, scale,
+    units,
+    rate,
+    scale,
     UNITS: tl.constexpr,
-):  # fmt: skip
+):
     at = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     x = tl.load(x_ptr + at, mask=at < units, other=0).to(tl.float32)
     stays = tl.rand(tl.load(seed_ptr), at) >= rate
@@ -37,10 +39,13 @@ def _forward(
 
 @triton.jit
 def _backward(
-    g_ptr, y_ptr, dx_ptr,  # (units,)
-    units, scale,
+    g_ptr,  # (units,)
+    y_ptr,  # as g
+    dx_ptr,  # as g
+    units,
+    scale,
     UNITS: tl.constexpr,
-):  # fmt: skip
+):
     at = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
     g = tl.load(g_ptr + at, mask=at < units, other=0).to(tl.float32)
     y = tl.load(y_ptr + at, mask=at < units, other=0)

@@ -117,9 +117,7 @@ def _better(best, tap, value, at):
 
 
 @triton.jit
-def _key(
-    x_ptr, at, mask, bias, coefficient, k, P: tl.constexpr, C: tl.constexpr, RELU_FIRST: tl.constexpr, NORM: tl.constexpr
-):  # fmt: skip
+def _key(x_ptr, at, mask, bias, coefficient, k, P: tl.constexpr, C: tl.constexpr, RELU_FIRST: tl.constexpr, NORM: tl.constexpr):
     """What is pooled: the activation, or the square of its normalised value, with its sign;
     (P, C)."""
     a = _activation(x_ptr, at, mask, bias, RELU_FIRST)
@@ -132,9 +130,18 @@ def _key(
 
 @triton.jit
 def _best_of_row(
-    x_ptr, at, mask, bias, coefficient, k, STEP: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
-    RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
-):  # fmt: skip
+    x_ptr,
+    at,
+    mask,
+    bias,
+    coefficient,
+    k,
+    STEP: tl.constexpr,
+    P: tl.constexpr,
+    C: tl.constexpr,
+    RELU_FIRST: tl.constexpr,
+    NORM: tl.constexpr,
+):
     """The best of three columns, `STEP` numbers apart, and which of them it is."""
     best = _key(x_ptr, at, mask, bias, coefficient, k, P, C, RELU_FIRST, NORM)
     tap = tl.zeros((P, C), tl.int32)
@@ -152,10 +159,21 @@ def _forward(
     y_ptr,  # (N, OH, OW, TOWERS * EACH)
     winner_ptr,  # the same, uint8
     columns,  # N * OW
-    H, W, OH, OW, coefficient, k, octave,
-    EACH: tl.constexpr, TOWERS: tl.constexpr, C: tl.constexpr, RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
-    ELEMENTS: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
+    H,
+    W,
+    OH,
+    OW,
+    coefficient,
+    k,
+    octave,
+    EACH: tl.constexpr,
+    TOWERS: tl.constexpr,
+    C: tl.constexpr,
+    RELU_FIRST: tl.constexpr,
+    NORM: tl.constexpr,
+    ELEMENTS: tl.constexpr,
+    ROWS: tl.constexpr,
+):
     """A program: P columns of the output (over all images), one tower's
     channels, ROWS rows downwards."""
     P: tl.constexpr = _positions(ELEMENTS, C)
@@ -197,9 +215,19 @@ def _window(g_ptr, winner_ptr, at, mask):
 
 @triton.jit
 def _through_norm(
-    dz, x_ptr, dx_ptr, at, mask, bias, coefficient, k, P: tl.constexpr, C: tl.constexpr,
-    RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
-):  # fmt: skip
+    dz,
+    x_ptr,
+    dx_ptr,
+    at,
+    mask,
+    bias,
+    coefficient,
+    k,
+    P: tl.constexpr,
+    C: tl.constexpr,
+    RELU_FIRST: tl.constexpr,
+    NORM: tl.constexpr,
+):
     """Gradient of x at one position of each cell, stored and returned; 0, as dz
     is, where mask is False."""
     dx = dz
@@ -222,10 +250,20 @@ def _backward(
     dx_ptr,  # as x
     dbias_ptr,  # (programs, TOWERS * EACH) float32
     cells,  # N * ceil(H / 2) * ceil(W / 2)
-    H, W, OH, OW, coefficient, k, octave,
-    EACH: tl.constexpr, TOWERS: tl.constexpr, C: tl.constexpr, RELU_FIRST: tl.constexpr, NORM: tl.constexpr,
+    H,
+    W,
+    OH,
+    OW,
+    coefficient,
+    k,
+    octave,
+    EACH: tl.constexpr,
+    TOWERS: tl.constexpr,
+    C: tl.constexpr,
+    RELU_FIRST: tl.constexpr,
+    NORM: tl.constexpr,
     ELEMENTS: tl.constexpr,
-):  # fmt: skip
+):
     """A program: every so many tiles of P cells, one tower's channels; it may be
     that there is none for it.
 
@@ -291,9 +329,25 @@ def relu_lrn_pool_forward(
     (n, channels, h, w), (oh, ow) = x.shape, y.shape[2:]
     c = _padded(channels // towers)
     _forward[lambda meta: (triton.cdiv(n * ow, _positions(meta["ELEMENTS"], c)), towers, triton.cdiv(oh, meta["ROWS"]))](
-        x, bias, y, winner, n * ow, h, w, oh, ow, coefficient, k, octave(x.numel()),
-        EACH=channels // towers, TOWERS=towers, C=c, RELU_FIRST=relu_first, NORM=norm, enable_fp_fusion=True,
-    )  # fmt: skip
+        x,
+        bias,
+        y,
+        winner,
+        n * ow,
+        h,
+        w,
+        oh,
+        ow,
+        coefficient,
+        k,
+        octave(x.numel()),
+        EACH=channels // towers,
+        TOWERS=towers,
+        C=c,
+        RELU_FIRST=relu_first,
+        NORM=norm,
+        enable_fp_fusion=True,
+    )
     return y, winner
 
 
@@ -316,9 +370,27 @@ def relu_lrn_pool_backward(
     programs = min(triton.cdiv(cells, _positions(SMALLEST_ELEMENTS, c)), PROGRAMS)
     dx, dbias = torch.empty_like(x), torch.empty((programs, channels), dtype=torch.float32, device=x.device)
     _backward[programs, towers](
-        g, winner, x, bias, dx, dbias, cells, h, w, oh, ow, coefficient, k, octave(x.numel()),
-        EACH=channels // towers, TOWERS=towers, C=c, RELU_FIRST=relu_first, NORM=norm, enable_fp_fusion=True,
-    )  # fmt: skip
+        g,
+        winner,
+        x,
+        bias,
+        dx,
+        dbias,
+        cells,
+        h,
+        w,
+        oh,
+        ow,
+        coefficient,
+        k,
+        octave(x.numel()),
+        EACH=channels // towers,
+        TOWERS=towers,
+        C=c,
+        RELU_FIRST=relu_first,
+        NORM=norm,
+        enable_fp_fusion=True,
+    )
     return dx, dbias.sum(0).to(bias.dtype)
 
 

@@ -33,10 +33,18 @@ SCRATCH = 2**24  # numbers: 370 MB to move, seven times an H200's cache
 
 @triton.jit
 def _update(
-    w_ptr, v_ptr, g_ptr, copy_ptr,  # (size,)
-    at, size, lr, decay, momentum,
-    COPY: tl.constexpr, NESTEROV: tl.constexpr,
-):  # fmt: skip
+    w_ptr,  # (size,)
+    v_ptr,  # as w
+    g_ptr,  # as w
+    copy_ptr,  # as w
+    at,
+    size,
+    lr,
+    decay,
+    momentum,
+    COPY: tl.constexpr,
+    NESTEROV: tl.constexpr,
+):
     mask = at < size
     w = tl.load(w_ptr + at, mask=mask)
     g = tl.load(g_ptr + at, mask=mask).to(tl.float32)
@@ -52,12 +60,19 @@ def _update(
 @tuned(CONFIGS, key=["COPY"])
 @triton.jit
 def _step(
-    weights, velocities, gradients, copies,  # T pointers each; one tensor's four have the same order in memory
-    sizes, decays,  # T numbers each
+    weights,  # T pointers
+    velocities,  # T, each in the same order in memory as its weight
+    gradients,  # as velocities
+    copies,  # as velocities
+    sizes,  # T numbers
+    decays,  # T numbers
     lr_ptr,  # (T,) float32
     momentum,
-    T: tl.constexpr, COPY: tl.constexpr, NESTEROV: tl.constexpr, NUMBERS: tl.constexpr,
-):  # fmt: skip
+    T: tl.constexpr,
+    COPY: tl.constexpr,
+    NESTEROV: tl.constexpr,
+    NUMBERS: tl.constexpr,
+):
     """A program finds the tensor that its number falls into, and updates its piece."""
     piece = tl.program_id(0)
     for t in tl.static_range(T):
@@ -89,9 +104,20 @@ def sgd_step(
         config = _measured(weights[0].device, bool(copies))
     pieces = sum(triton.cdiv(size, config.kwargs["NUMBERS"]) for size in sizes)
     _step.fn[pieces,](
-        tuple(weights), tuple(velocities), tuple(gradients), tuple(copies or weights), sizes, tuple(decays), lr, momentum,
-        T=len(sizes), COPY=bool(copies), NESTEROV=nesterov, enable_fp_fusion=True, **config.all_kwargs(),
-    )  # fmt: skip
+        tuple(weights),
+        tuple(velocities),
+        tuple(gradients),
+        tuple(copies or weights),
+        sizes,
+        tuple(decays),
+        lr,
+        momentum,
+        T=len(sizes),
+        COPY=bool(copies),
+        NESTEROV=nesterov,
+        enable_fp_fusion=True,
+        **config.all_kwargs(),
+    )
     return None
 
 
@@ -102,9 +128,17 @@ def _measured(device: torch.device, with_copies: bool) -> triton.Config:
     kinds = torch.float32, torch.float32, *[torch.bfloat16 if with_copies else torch.float32] * 2
     *tensors, copies = [(torch.zeros(SCRATCH, dtype=kind, device=device),) for kind in kinds]
     _step[lambda meta: (triton.cdiv(SCRATCH, meta["NUMBERS"]),)](
-        *tensors, copies, (SCRATCH,), (0.0,), torch.zeros(1, device=device), 0.0,
-        T=1, COPY=with_copies, NESTEROV=False, enable_fp_fusion=True,
-    )  # fmt: skip
+        *tensors,
+        copies,
+        (SCRATCH,),
+        (0.0,),
+        torch.zeros(1, device=device),
+        0.0,
+        T=1,
+        COPY=with_copies,
+        NESTEROV=False,
+        enable_fp_fusion=True,
+    )
     return _step.best_config
 
 
