@@ -4,7 +4,7 @@ run/
 ├── config.json           the recipe, the store and its fingerprint, whether the plain step is compiled
 ├── environment.json      versions, processor, threads of the first start
 ├── log.jsonl             one line every 20 steps and after each epoch
-├── tensorboard/          the same for TensorBoard
+├── tensorboard/          the same for TensorBoard, if it is installed
 ├── latest.safetensors    weights, velocity and place in the schedule: what --resume starts from
 ├── best.safetensors      weights with the lowest held-out error so far
 ├── epoch-0005.safetensors ...  weights after the epochs that --keep names
@@ -33,6 +33,7 @@ CONFIG, ENVIRONMENT, LOG, RESULT = "config.json", "environment.json", "log.jsonl
 LATEST, BEST = "latest.safetensors", "best.safetensors"
 KEPT, KEPT_FILES = "epoch-{epoch:04}.safetensors", "epoch-*.safetensors"
 TENSORBOARD, REPORT = "tensorboard", "report.html"
+EVENTS = "events.out.tfevents.*"  # in TensorBoard's folder
 FAMILY = "family.json"
 REMEDY = "Restore it from a copy, or train again into a new folder."
 

@@ -582,6 +582,15 @@ def test_parquet_in_split_folders(tmp_path: Path) -> None:
     assert counts(find([tmp_path / "set"])) == {"train": 4, "test": 4}
 
 
+def test_parquet_without_pyarrow(parquet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(
+        SourceError, match=r"\.parquet is a parquet file, which needs pyarrow: pip install 'alexnet\[parquet\]'"
+    ):
+        find([parquet])
+
+
 def test_the_real_parquet(shared: Path) -> None:
     source = find(sorted((shared / "data").glob("*.parquet")))
     assert counts(source) == {"train": 9469, "val": 3925}

@@ -18,7 +18,7 @@ from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, CheckpointError, RecipeError, StoreError, TrainingError
 from alexnet.run_folder import read_environment, read_log
 from alexnet.study import family
-from alexnet.train import loop, run
+from alexnet.train import board, loop
 from alexnet.train.history import read_config
 from alexnet.train.loop import train
 from alexnet.train.place import Place
@@ -229,7 +229,7 @@ def test_a_full_disk_at_every_file(
 def test_a_full_disk_under_tensorboard(
     quiet: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    write, count = run.RecordWriter.write, 0
+    write, count = board.RecordWriter.write, 0
 
     def fill(self: Any, data: bytes) -> None:
         nonlocal count
@@ -239,7 +239,7 @@ def test_a_full_disk_under_tensorboard(
         write(self, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.RecordWriter, "write", fill)
+        patch.setattr(board.RecordWriter, "write", fill)
         with pytest.raises(TrainingError, match=r"No space left on device.*free some space and go on with --resume"):
             train(recipe(epochs=1, keep="0"), store, tmp_path / "run")
     train(recipe(epochs=1, keep="0"), store, tmp_path / "run", resume=True)

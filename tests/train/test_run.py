@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,22 @@ def test_curves_for_tensorboard(finished: Path) -> None:
         (one["step"], one["loss"]) for one in lines
     ]
     assert len(events.Scalars("val/top1_error")) == 2
+
+
+def test_a_run_without_tensorboard(
+    finished: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same run but for its curves; that they are missing is said once in a process."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "tensorboard"] + ["tensorboard"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "alexnet.train.board", raising=False)
+    run._without_board.cache_clear()
+    for name in ("one", "two"):
+        train(recipe(), store, tmp_path / name)
+        assert not (tmp_path / name / "tensorboard").exists()
+        assert same_weights(finished, tmp_path / name) and log(finished) == log(tmp_path / name)
+    said = capfd.readouterr().err
+    assert said.count("TensorBoard") == said.count("pip install 'alexnet[tensorboard]'") == 1
 
 
 # --- elsewhere --------------------------------------------------------------------------------------------------------

@@ -5,26 +5,22 @@
 
 import json
 import os
-import platform
 import re
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard.summary import scalar
 
 from alexnet.console import say
 from alexnet.data.resample import origin
 from alexnet.data.store import Store
 from alexnet.errors import TrainingError
 from alexnet.files import LOCK, is_temporary, lock, unlock, write_json
-from alexnet.run_folder import BEST, LATEST, TENSORBOARD, environment, is_run
+from alexnet.run_folder import BEST, EVENTS, LATEST, TENSORBOARD, environment, is_run
 from alexnet.run_folder import CONFIG as CONFIG
 from alexnet.run_folder import ENVIRONMENT as ENVIRONMENT
 from alexnet.run_folder import LOG as LOG
@@ -32,45 +28,16 @@ from alexnet.run_folder import RESULT as RESULT
 from alexnet.train.history import Config, Extension, TrainedOn, read_config
 from alexnet.train.recipes import Recipe, differences
 
+if TYPE_CHECKING:
+    from alexnet.train.board import Board
+
 #: Fields that may differ when a run is resumed, since they change no result.
 FREE_FIELDS = ("feed", "workers", "checkpoint_minutes")
-EVENTS = "events.out.tfevents.*"
 #: Names of what a run writes beside its configuration and TensorBoard's folder, and of such files half written.
 _OWN = "|".join(map(re.escape, (ENVIRONMENT, LOG, RESULT, LATEST, BEST, LOCK))) + r"|epoch-\d{4,}\.safetensors"
 OWN = re.compile(rf"{_OWN}|\.({_OWN}|{re.escape(CONFIG)})\.([0-9a-f]+\.)?tmp")
 
 # --- writing ----------------------------------------------------------------------------------------------------------
-
-
-class Board:
-    """Curves for TensorBoard, written as they come.
-
-    PyTorch's `SummaryWriter` writes from a thread of its own: a full disk shows there, as a traceback, and later.
-    """
-
-    def __init__(self, folder: Path, step: int) -> None:
-        """`step`: what an interrupted start drew from here on is taken back."""
-        folder.mkdir(parents=True, exist_ok=True)
-        name = EVENTS.replace("*", f"{time.time():.0f}.{platform.node()}.{os.getpid()}.{time.monotonic_ns()}")
-        self._file = open(folder / name, "xb", buffering=0)  # noqa: SIM115 - closed in `close`
-        self._records = RecordWriter(self._file)
-        try:
-            self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
-            self._write(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
-        except OSError:
-            self.close()
-            raise
-
-    def add(self, name: str, value: float, step: int) -> None:
-        """A point of a curve."""
-        self._write(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-
-    def _write(self, event: Event) -> None:
-        self._records.write(event.SerializeToString())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
 
 
 @dataclass
@@ -86,20 +53,21 @@ class Run:
     config: Config
     _log: IO[str]
     _lock: FileLock
-    _board: Board | None = None
+    _board: "Board | None" = None
 
     def start_log(self, length: int, step: int) -> None:
         """Start logging at `step`; what an interrupted start logged after the checkpoint is cut off."""
         self._log.seek(0, os.SEEK_END)
         self._log.truncate(min(length, self._log.tell()))
         self._log.seek(0, os.SEEK_END)
-        self._board = Board(self.folder / TENSORBOARD, step)
+        self._board = _board(self.folder / TENSORBOARD, step)
 
     def log(self, kind: str, step: int, values: dict[str, float]) -> None:
         """One line and one point on each TensorBoard curve; `kind` is train or the split's name."""
-        assert self._board
         self._log.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._log.flush()
+        if not self._board:
+            return
         for name, value in values.items():
             self._board.add(f"{kind}/{name}", value, step)
 
@@ -122,6 +90,22 @@ class Run:
             with suppress(OSError):
                 self._board.close()
         unlock(self._lock)
+
+
+def _board(folder: Path, step: int) -> "Board | None":
+    """None where TensorBoard is not installed."""
+    try:
+        from alexnet.train.board import Board
+    except ImportError:
+        _without_board()
+        return None
+    return Board(folder, step)
+
+
+@cache
+def _without_board() -> None:
+    """Once, however many runs a process trains."""
+    say(f"No curves for TensorBoard, which is not installed (pip install 'alexnet[tensorboard]'); {LOG} has the same numbers.")
 
 
 def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled: bool, overwrite: bool = False) -> Run:

@@ -29,8 +29,9 @@ def parquet(splits: Mapping[str, Sequence[Path]], left_out: LeftOut) -> Source:
         left_out: counts what is passed over.
 
     Raises:
-        SourceError: a file is not an image parquet, or files disagree about the classes.
+        SourceError: a file is not an image parquet, files disagree about the classes, or pyarrow is missing.
     """
+    _check_installed(next(file for files in splits.values() for file in files))
     _file.cache_clear()  # files may have changed since they were read for another source
     _group.cache_clear()
     names: tuple[str, ...] | None = None
@@ -49,6 +50,13 @@ def parquet(splits: Mapping[str, Sequence[Path]], left_out: LeftOut) -> Source:
     where = f"the schema of {first}"
     names = unique_names(names or (), [f"label {label} of {where}" for label in range(len(names or ()))])
     return numbered("image parquet", items, names, left_out, where)
+
+
+def _check_installed(path: Path) -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise SourceError(f"{path} is a parquet file, which needs pyarrow: pip install 'alexnet[parquet]'.") from error
 
 
 def _look(path: Path, split: str) -> tuple[tuple[str, ...] | None, list[int]]:
