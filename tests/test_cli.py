@@ -127,7 +127,7 @@ def test_prepare_of_parts_named_by_hand(
     main([*command, store, "--size", "32"])
     assert {name: len(split) for name, split in Store(store).splits.items()} == {"train": 12, "test": 6}
     assert Store(store).train.files[0] == "A/blue/0.jpg"
-    assert "name the part to train on as well" in fails(capsys, 2, "prepare", "--test", "x", store)
+    assert "name the training split too" in fails(capsys, 2, "prepare", "--test", "x", store)
 
 
 def test_prepare_chooses_the_picture_of_a_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +143,7 @@ def test_prepare_chooses_the_picture_of_a_key(tmp_path: Path, capsys: pytest.Cap
         main(["prepare", str(tmp_path / "train.tar"), str(tmp_path / store), "--size", "32", *options])
     photos, masks = (Store(tmp_path / store).mean_image.mean() for store in ("photos", "masks"))
     assert photos < 60 < 180 < masks
-    assert "6 keys have several pictures: .jpg is taken, .png left out" in capsys.readouterr().err
+    assert "6 keys have several pictures: using .jpg, leaving out .png" in capsys.readouterr().err
 
 
 def test_prepare_refuses(photos: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +151,7 @@ def test_prepare_refuses(photos: Callable[..., Path], tmp_path: Path, capsys: py
     assert "needs a source and a store" in fails(capsys, 2, "prepare", str(tmp_path))
     folder = photos(3)
     (folder / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
-    assert "Without --strict" in fails(capsys, 2, "prepare", str(folder), str(tmp_path / "store"), "--strict")
+    assert "drop --strict" in fails(capsys, 2, "prepare", str(folder), str(tmp_path / "store"), "--strict")
 
 
 # --- train ------------------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def test_train_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "train needs a recipe first" in fails(capsys, 2, "train", *out)
     assert "unknown verb 'trian': did you mean 'train'" in fails(capsys, 2, "trian", *out)
     assert "lr (=-1.0) must be above 0" in fails(capsys, 2, "train", "laptop", *out, "--lr", "-1")
-    assert "is no store" in fails(
+    assert "is not a store" in fails(
         capsys, 2, "train", "laptop", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "run")
     )
     assert not (tmp_path / "run").exists()
@@ -277,7 +277,7 @@ def test_doctor_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "doctor needs a recipe first" in fails(capsys, 2, "doctor", *data)
     assert "did you mean 'laptop'" in fails(capsys, 2, "doctor", "laptob", *data)
     assert "is larger than the pictures" in fails(capsys, 2, "doctor", "small-photos", *data)
-    assert "is no store" in fails(capsys, 2, "doctor", "laptop", "--data", str(tmp_path / "none"))
+    assert "is not a store" in fails(capsys, 2, "doctor", "laptop", "--data", str(tmp_path / "none"))
 
 
 # --- evaluate, report -------------------------------------------------------------------------------------------------

@@ -218,7 +218,7 @@ def test_links_in_a_circle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (tmp_path / "L" / "a" / "again.png").symlink_to("x.png")
     for argument in (tmp_path / "L", tmp_path / "L" / "**", tmp_path / "*" / "**" / "*.png", tmp_path / "**" / "x.*"):
         assert list(expand([argument])) == [str(picture)]
-        assert "taken already" in capsys.readouterr().err
+        assert "already included" in capsys.readouterr().err
 
 
 def test_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

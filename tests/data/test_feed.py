@@ -47,7 +47,7 @@ def test_imagenet_fits_one_large_gpu(batch: int, memory: int, expected: str) -> 
 
 
 def test_a_host_too_small_for_what_was_asked() -> None:
-    with pytest.raises(RecipeError, match=r"feed \(=pinned\) needs 10.00 GiB .* 9.00 GiB are free: use disk, or auto"):
+    with pytest.raises(RecipeError, match=r"feed \(=pinned\) needs 10.00 GiB .* 9.00 GiB are free: use disk or auto"):
         choose("pinned", 10 * GIB, 0, 9 * GIB)
 
 

@@ -151,9 +151,9 @@ def test_twelve_bit_grey_tiff() -> None:
 @pytest.mark.parametrize(
     ("samples", "tags", "reason"),
     [
-        (np.full((16, 16), 4_000_000_000, np.uint32), {}, "signed or 32-bit integers, which have no defined white"),
-        (np.full((16, 16), -5, np.int16), {339: 2}, "signed or 32-bit integers, which have no defined white"),
-        (np.full((16, 16), 99, np.int32), {339: 2}, "signed or 32-bit integers, which have no defined white"),
+        (np.full((16, 16), 4_000_000_000, np.uint32), {}, "signed or 32-bit integers, which do not define white"),
+        (np.full((16, 16), -5, np.int16), {339: 2}, "signed or 32-bit integers, which do not define white"),
+        (np.full((16, 16), 99, np.int32), {339: 2}, "signed or 32-bit integers, which do not define white"),
         (np.full((16, 16), 0.5, np.float32), {339: 3}, "floating-point pixels have no defined white"),
         (np.full((2, 16, 16), 9, np.uint8), {284: 2, 338: 2}, "a plane of 8 bits a channel, which Pillow does not decode"),
         (np.full((4, 16, 16), 9, np.uint16), {284: 2, 262: 5}, "a plane of 16 bits a channel, which Pillow does not decode"),
@@ -282,7 +282,7 @@ def test_shared_heic_agrees_with_libheif(shared: Path) -> None:
 
 def test_heic_without_its_decoder_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pi_heif", None)
-    with pytest.raises(Unreadable, match=r"^a HEIC picture, which needs pi-heif: pip install pi-heif$"):
+    with pytest.raises(Unreadable, match=r"^a HEIC picture, which needs the package pi-heif: pip install pi-heif$"):
         encode(HEIC, 16)
 
 
@@ -380,7 +380,7 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     data = saved(textured(64, 64), "JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     assert encode(data[:-2] + data[last:-2] * 20 + data[-2:], 16).any()
-    with pytest.raises(Unreadable, match=rf"scans: refused, more than {MAX_SCANS} only slow"):
+    with pytest.raises(Unreadable, match=rf"scans: refused, as more than {MAX_SCANS} serve only to slow"):
         encode(data[:-2] + data[last:-2] * MAX_SCANS + data[-2:], 16)
 
 

@@ -139,10 +139,7 @@ def test_hold_out_is_announced_and_depends_on_the_seed(
     first, again, other = (
         run(folder, tmp_path / name, hold_out=0.25, seed=seed) for name, seed in (("first", 1), ("again", 1), ("other", 2))
     )
-    assert (
-        "no split for testing: about 25% of each class is held out as val, drawn by the files' content (seed 1)"
-        in capsys.readouterr().err
-    )
+    assert "about 25% of each class is held out as val, chosen by the files' content (seed 1)" in capsys.readouterr().err
     assert 3 <= len(first.held_out) <= 18
     assert contents(first.folder) == contents(again.folder)
     assert first.held_out.files != other.held_out.files
@@ -244,10 +241,10 @@ def test_a_png_named_jpg_is_a_picture(photos: Photos, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("short_blocks")
 def test_strict_stops_at_the_first(damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        SourceError, match=r"^green/notes\.txt: not an image in a known format\. Without --strict it is skipped"
+        SourceError, match=r"^green/notes\.txt: not an image in a known format\. Remove or replace it, or drop --strict"
     ):
         run(damaged, tmp_path / "store", strict=True, seed=3)
-    with pytest.raises(StoreError, match="no finished store"):
+    with pytest.raises(StoreError, match="not a finished store"):
         Store(tmp_path / "store")
 
 
@@ -260,7 +257,8 @@ def test_class_of_which_no_picture_can_be_read(photos: Photos, tmp_path: Path) -
     for path in (folder / "green").iterdir():
         path.write_bytes(b"")
     with pytest.raises(
-        SourceError, match=r"no readable picture is left .* in 'green' \(4 files were skipped, see .*skipped\.jsonl\)"
+        SourceError,
+        match=r"a readable picture in each split, but 'green' has none left \(4 files were skipped, see .*skipped\.jsonl\)",
     ):
         run(folder, tmp_path / "store")
     assert len(lines(tmp_path / "store/skipped.jsonl")) == 4
@@ -271,7 +269,7 @@ def test_split_of_which_no_picture_can_be_read(photos: Photos, tmp_path: Path) -
     photos(2, "both/train")
     for path in photos(1, "both/test").rglob("*.jpg"):
         path.write_bytes(b"")
-    with pytest.raises(SourceError, match="no readable picture is left .* in 'test'"):
+    with pytest.raises(SourceError, match="a readable picture in each split, but 'test' has none left"):
         run(tmp_path / "both", tmp_path / "store")
 
 
@@ -287,7 +285,7 @@ def test_odd_sizes(digits: Path, tmp_path: Path, size: int) -> None:
 
 def test_a_finished_store_is_not_overwritten(digits: Path, tmp_path: Path) -> None:
     before = contents(run(digits, tmp_path / "store").folder)
-    with pytest.raises(StoreError, match="is a finished store already"):
+    with pytest.raises(StoreError, match="is already a finished store"):
         run(digits, tmp_path / "store")
     assert contents(tmp_path / "store") == before
 
@@ -295,14 +293,14 @@ def test_a_finished_store_is_not_overwritten(digits: Path, tmp_path: Path) -> No
 def test_a_folder_of_other_things_is_left_alone(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis/chapter1.tex").write_text("Once")
-    with pytest.raises(StoreError, match="thesis exists and is no store"):
+    with pytest.raises(StoreError, match="thesis exists and is not a store"):
         run(digits, tmp_path / "thesis")
     assert contents(tmp_path / "thesis") == {"chapter1.tex": b"Once"}
 
 
 def test_a_file_in_the_way_is_left_alone(digits: Path, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("not a folder")
-    with pytest.raises(StoreError, match="exists and is no store"):
+    with pytest.raises(StoreError, match="exists and is not a store"):
         run(digits, tmp_path / "store")
     assert (tmp_path / "store").read_text() == "not a folder"
 
@@ -371,7 +369,7 @@ def test_full_disk_then_resumed(
     with monkeypatch.context() as patch:
         fail_at(patch, write, OSError(errno.ENOSPC, "No space left on device"))
         with pytest.raises(
-            StoreError, match=r"no space left for .*store \(No space left on device\)\. What is written is kept"
+            StoreError, match=r"no space left for .*store \(No space left on device\)\. The work done so far is kept"
         ):
             run(digits, store)
     assert not (store / "manifest.json").exists()
@@ -392,7 +390,7 @@ def test_full_disk_again_and_again(
                 run(digits, tmp_path / "store")
     run(digits, tmp_path / "store")
     assert contents(tmp_path / "store") == whole
-    assert f"Resuming {tmp_path / 'store'}: 116 pictures are done." in capsys.readouterr().err
+    assert f"Resuming {tmp_path / 'store'}: 116 pictures are already done." in capsys.readouterr().err
 
 
 def test_disk_that_fills_up_with_the_sums(
@@ -504,17 +502,17 @@ def unfinished(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_unfinished_store_of_another_size(digits: Path, unfinished: Path) -> None:
-    with pytest.raises(StoreError, match="unfinished store with another size: run the command that began it"):
+    with pytest.raises(StoreError, match="unfinished store made with another size: run the command that started it"):
         run(digits, unfinished, 16)
 
 
 def test_unfinished_store_of_another_resize(digits: Path, unfinished: Path) -> None:
-    with pytest.raises(StoreError, match="unfinished store with another resize"):
+    with pytest.raises(StoreError, match="unfinished store made with another resize"):
         run(digits, unfinished, resize="squash")
 
 
 def test_unfinished_store_of_another_source(unfinished: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="unfinished store with another source"):
+    with pytest.raises(StoreError, match="unfinished store made with another source"):
         run(write_digits(tmp_path / "others", 100, 20), unfinished)
 
 
@@ -670,7 +668,7 @@ def test_ctrl_c_and_sigterm_with_workers(
         return  # it was quicker than the signal
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    assert "Interrupted: the same command goes on from here." in said
+    assert "Interrupted: run the same command to continue." in said
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert not Store(store).verify()
 
@@ -682,7 +680,7 @@ def test_ctrl_c_and_sigterm_with_workers(
     ("changes", "message"),
     [
         ({"paths": 7}, r"paths \(=7\) must be a path or a list of paths"),
-        ({"paths": []}, r"paths \(=\[\]\) must name a source"),
+        ({"paths": []}, r"paths \(=\[\]\) names no source"),
         ({"paths": [None]}, r"paths \(=None\) must be a path"),
         ({"paths": [], "train": 1}, r"train \(=1\) must be a path"),
         ({"store": None}, r"store \(=None\) must be a path"),
@@ -696,7 +694,7 @@ def test_ctrl_c_and_sigterm_with_workers(
         ({"seed": None}, r"seed \(=None\) must be a whole number"),
         ({"workers": "2"}, r"workers \(='2'\) must be a whole number from 1 to"),
         ({"workers": 0}, r"workers \(=0\) must be a whole number from 1 to"),
-        ({"workers": 10_000}, r"workers \(=10000\) must be a whole number from 1 to \d+: this machine has \d+ cores"),
+        ({"workers": 10_000}, r"workers \(=10000\) must be a whole number from 1 to \d+; this machine has \d+ cores"),
     ],
 )
 def test_arguments_that_cannot_be_meant(digits: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:

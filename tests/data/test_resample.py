@@ -101,7 +101,7 @@ def test_it_is_used_again_and_made_anew_when_the_store_changes(store: Store, cap
     stamp = (first.folder / "train.records").stat().st_mtime_ns
     again = resampled(store, 64)
     assert (again.folder / "train.records").stat().st_mtime_ns == stamp
-    assert "resampled from 256 to 64 pixels earlier" in capfd.readouterr().err
+    assert "resampled earlier from 256 to 64 pixels" in capfd.readouterr().err
     assert origin(again) == store.folder and origin(store) == store.folder
     manifest = json.loads((store.folder / "manifest.json").read_text())
     manifest["classes"][0] = "oval"
@@ -134,7 +134,7 @@ def test_damage_is_not_made_whole(store: Store) -> None:
 def test_a_folder_of_somebody_else_is_left_alone(store: Store) -> None:
     (store.folder / "64px").mkdir()
     (store.folder / "64px" / "notes.txt").write_text("mine")
-    with pytest.raises(StoreError, match=r"64px is in the way of the resampled copy"):
+    with pytest.raises(StoreError, match=r"64px is where the resampled copy of .* goes, and holds something else"):
         resampled(store, 64)
     assert (store.folder / "64px" / "notes.txt").read_text() == "mine"
 
@@ -200,7 +200,9 @@ def test_a_place_that_cannot_be_written(store: Store, monkeypatch: pytest.Monkey
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(StoreError, match=r"64px could not be written \(Permission denied\).*get permission there, or prepare"):
+    with pytest.raises(
+        StoreError, match=r"64px could not be written \(Permission denied\).*make the folder writable, or prepare"
+    ):
         resampled(store, 64)
 
 

@@ -201,10 +201,10 @@ def test_damaged_sums_as_a_whole(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"sums\.npz is damaged"):
             Sums.load(path, 6, 3)
     np.savez_compressed(path, count=np.zeros(10**6))
-    with pytest.raises(StoreError, match=r"sums\.npz is damaged: it is packed"):
+    with pytest.raises(StoreError, match=r"sums\.npz is damaged: it is compressed"):
         Sums.load(path, 6, 3)
     path.write_bytes(whole)
-    with pytest.raises(StoreError, match="sums 3 records, but 4 are written"):
+    with pytest.raises(StoreError, match="covers 3 records, but 4 are written"):
         Sums.load(path, 6, 4)
     with pytest.raises(StoreError, match="No such file"):
         Sums.load(tmp_path / "none.npz", 6, 3)

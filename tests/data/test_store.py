@@ -156,13 +156,13 @@ def test_mean_image_and_statistics_have_their_shapes(store: Store) -> None:
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"there is no such folder\. Make one with `alexnet prepare PHOTOS .*nowhere`"):
+    with pytest.raises(StoreError, match=r"no such folder exists: make one with `alexnet prepare PHOTOS .*nowhere`"):
         Store(tmp_path / "nowhere")
 
 
 def test_file_instead_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("")
-    with pytest.raises(StoreError, match="is no store"):
+    with pytest.raises(StoreError, match="is not a store"):
         Store(tmp_path / "store")
 
 
@@ -171,7 +171,7 @@ def test_unfinished_store(copy: Path) -> None:
     with pytest.raises(StoreError, match=r"it has no manifest\.json\. Prepare it: alexnet prepare"):  # photos, say
         Store(copy)
     (copy / "progress.jsonl").write_text("")
-    with pytest.raises(StoreError, match=r"it has no manifest\.json\. Run the same `alexnet prepare` again; it resumes"):
+    with pytest.raises(StoreError, match=r"it has no manifest\.json\. If `alexnet prepare` was interrupted, run it again"):
         Store(copy)
 
 
@@ -192,7 +192,9 @@ def test_manifest_that_lacks_a_key(copy: Path, key: str) -> None:
 @pytest.mark.parametrize("version", [0, 2])
 def test_another_format(copy: Path, version: object) -> None:
     edit(copy, format=version)
-    with pytest.raises(StoreError, match=f"is a store of format {version}; this version reads format 1: prepare it again"):
+    with pytest.raises(
+        StoreError, match=f"is a store of format {version}, but this version of alexnet reads format 1: prepare it again"
+    ):
         Store(copy)
 
 
@@ -328,7 +330,7 @@ def test_every_field_of_the_manifest(copy: Path, value: Any) -> None:
 def test_any_change_breaks_the_seal(copy: Path) -> None:
     """Even one that contradicts nothing else: a class name."""
     edit(copy, classes=["blue", "green", "purple"])
-    assert Store(copy).verify() == [f"{copy / 'manifest.json'} was changed since it was written"]
+    assert Store(copy).verify() == [f"{copy / 'manifest.json'} has changed since it was written"]
 
 
 @pytest.mark.parametrize(
@@ -433,9 +435,9 @@ def test_records_that_shrink_or_go(copy: Path) -> None:
 
 def test_list_of_files_of_another_length(copy: Path) -> None:
     (copy / "val.files").write_text("one\n")
-    with pytest.raises(StoreError, match=r"val\.files is damaged: it names 1 files for 18 pictures"):
+    with pytest.raises(StoreError, match=r"val\.files is damaged: it lists 1 files for 18 pictures"):
         _ = Store(copy).held_out.files
-    assert f"{copy / 'val.files'} names 1 files for 18 pictures" in Store(copy).verify()
+    assert f"{copy / 'val.files'} lists 1 files for 18 pictures" in Store(copy).verify()
 
 
 # --- fingerprint --------------------------------------------------------------------------------------------------------

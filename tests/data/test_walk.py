@@ -44,7 +44,7 @@ def test_link_loops_end_and_are_counted(tmp_path: Path) -> None:
     (tmp_path / "b/self").symlink_to(".")
     files, lines = walked(tmp_path)
     assert files == ["a/x.png", "b/y.png"]
-    assert lines == [f"Left out: 3 links to folders that are taken already, such as {tmp_path / 'a/up'}"]
+    assert lines == [f"Left out: 3 links to folders that are already included, such as {tmp_path / 'a/up'}"]
 
 
 def test_a_link_out_of_a_class_and_into_the_source_is_not_followed(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_another_store(run: Path, store: Store, tmp_path: Path) -> None:
     (found,) = verify_run(run, other)
     assert "is another data set" in found and "name that one with --data" in found
     edit(run / "result.json", lambda content: content["store"].update(folder=str(tmp_path / "gone")))
-    with pytest.raises(StoreError, match="there is no such folder"):
+    with pytest.raises(StoreError, match="no such folder exists"):
         verify_run(run)
 
 

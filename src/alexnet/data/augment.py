@@ -51,7 +51,9 @@ class Augmentation:
         return cls(preprocessing, crop, mirror, statistics.axes * statistics.axis_deviations * colour_noise)
 
     def draw(self, n: int, rng: np.random.Generator) -> Draw:
-        """What chance decides for n pictures; the same generator state gives the same."""
+        """Draw the random crops, mirrors and colours of n pictures; the same generator state gives
+        the same ones.
+        """
         room = self.preprocessing.stored_size - self.preprocessing.input_size
         corners = rng.integers(0, room + 1, (2, n)) if self.crop else np.full((2, n), room // 2)
         mirror = rng.random(n) < 0.5 if self.mirror else np.zeros(n, bool)

@@ -1,14 +1,13 @@
-"""How records reach the step that trains on a GPU, with nothing for the host to wait for.
+"""Bring records to the GPU's training step without making the host wait.
 
-A step needs a batch's records and what chance decided for them: which records, crops, mirrors,
-colours, the seeds of dropout. All of it is the same function of (seed, epoch, step) as in
-`Loader` and `Augmentation`, computed by the same code, so every path trains on the same bits,
-from any step of any epoch.
+A step needs a batch's records and its random choices: which records, crops, mirrors, colours, seeds
+of dropout. All of it is the same function of (seed, epoch, step) as in `Loader` and `Augmentation`,
+computed by the same code, so every path trains on the same bits, from any step of any epoch.
 
-* What chance decides is a few kB a step. `Plan` computes it for `ROWS` steps at once in a thread
+* The random choices are a few kB a step. `Plan` computes it for `ROWS` steps at once in a thread
   and copies the table to the device; a counter there says which row is the next step's, so the host
   sends nothing between two copies.
-* The records are large, and lie in one of three places:
+* The records are large, and are kept in one of three places:
 
     resident    all in the GPU's memory, 98,304 bytes a picture of 256 x 256: ImageNet takes 117 of
                 an H200's 139 GiB.
@@ -44,30 +43,30 @@ PIECE = 2**28  # bytes of page-locked memory in one allocation: PyTorch rounds e
 
 
 def choose(wanted: str, needed: int, free: int, host: int) -> tuple[Place, str]:
-    """Where the training pictures shall lie, and a sentence that says so.
+    """Choose where the training pictures are kept, and describe the choice in a sentence.
 
     Args:
         wanted: auto, or one of the places, which is then taken.
         needed: bytes of the pictures.
         free: bytes of the GPU's memory that the step does not need.
-        host: bytes of the host's memory that are free; 0 where nobody knows.
+        host: free bytes of the host's memory; 0 if unknown.
 
     Raises:
         RecipeError: pinned was asked for, and does not fit.
     """
     size, on_gpu, on_host = (f"{number / GIB:.2f} GiB" for number in (needed, max(free, 0), host))
     if wanted == "resident" or (wanted == "auto" and needed <= free):
-        return "resident", f"The pictures ({size}) are copied to the GPU, which has {on_gpu} to spare."
+        return "resident", f"The pictures ({size}) are copied to the GPU ({on_gpu} free)."
     if wanted == "pinned" and 0 < host < needed:
-        raise RecipeError(f"feed (=pinned) needs {size} of the host's memory, and {on_host} are free: use disk, or auto.")
-    reason = f"The GPU has {on_gpu} to spare for {size} of pictures" if wanted == "auto" else f"As asked, {size} of pictures"
+        raise RecipeError(f"feed (=pinned) needs {size} of the host's memory, but only {on_host} are free: use disk or auto.")
+    reason = f"The GPU has {on_gpu} free for {size} of pictures" if wanted == "auto" else f"As requested, {size} of pictures"
     if wanted == "pinned" or (wanted == "auto" and needed <= host // 2):
         return "pinned", f"{reason}: they are kept in the host's memory ({on_host} free) and copied batch by batch."
     return "disk", f"{reason}: they are read from the store's files, batch by batch."
 
 
 def host_memory() -> int:
-    """Bytes of the host's memory that programs may still take; 0 where the system does not say."""
+    """Free bytes of the host's memory; 0 if the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -79,7 +78,7 @@ def host_memory() -> int:
 
 
 class Resident:
-    """All records on the device.
+    """A feed that keeps all records on the device.
 
     Args:
         records: (N, bytes) uint8, if they lie there already.
@@ -94,10 +93,10 @@ class Resident:
         return self.loader.indices(epoch, step)
 
     def ready(self, epoch: int, step: int) -> None:
-        """They always are."""
+        """Do nothing: the records are always there."""
 
     def used(self, step: int) -> None:
-        """They stay."""
+        """Do nothing: the records stay."""
 
 
 def _copied(split: Split, device: torch.device) -> Tensor:
@@ -165,7 +164,7 @@ class Streamed:
                 self._copied[slot] = self._stream.record_event()
 
     def used(self, step: int) -> None:
-        """The step is queued: its slot may be filled again when it is done."""
+        """Note that the step is queued: its slot may be filled again when the step is done."""
         if self._cuda:
             self._used[step % SLOTS] = torch.cuda.current_stream().record_event()
 
@@ -200,7 +199,7 @@ def _pieces(split: Split) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
 
 def open_feed(place: Place, loader: Loader, device: torch.device) -> Resident | Streamed:
-    """The records, in the place chosen."""
+    """The feed for the place chosen."""
     cuda = device.type == "cuda"
     if place == "resident":
         return Resident(loader, device)
@@ -214,7 +213,7 @@ def open_feed(place: Place, loader: Loader, device: torch.device) -> Resident | 
 
 
 class Row(NamedTuple):
-    """What one step needs beside the records; all on the device.
+    """A step's random choices and labels, on the device.
 
     Attributes:
         which: (N,) int64, of the feed's records.
@@ -271,7 +270,7 @@ class Plan:
         self._expected = step + 1
 
     def row(self, before: int = 0) -> Row:
-        """The row that the counter points at, or one `before` it."""
+        """The row that the counter points at, or an earlier one."""
         packed = self._table.index_select(0, self.counter - before if before else self.counter)[0]
         values, at = [], 0
         for dtype, shape in self._fields:
@@ -302,5 +301,5 @@ class Plan:
         return np.pad(packed, (0, -len(packed) % 16))  # rows begin where the widest loads can
 
     def close(self) -> None:
-        """Let the thread go."""
+        """End the thread."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""A file's bytes to a picture whose pixels mean what they should, format by format.
+"""Decode picture files, format by format, so that every pixel means what it should.
 
 Pillow decodes, and pi-heif decodes HEIC. Pillow misreads some kinds without a word: 16-bit TIFFs
 that are white at zero or have a plane for each colour, transparent colours of PNGs of other than
@@ -148,7 +148,9 @@ def _read_jpeg(data: bytes, size: int, max_pixels: int) -> Picture:
     if parts.multiscan:
         _check(*image.size, max_pixels)
         if (scans := parts.pixels.count(b"\xff\xda")) > MAX_SCANS:
-            raise Unreadable(f"a JPEG in {scans:,} scans: refused, more than {MAX_SCANS} only slow its decoder down")
+            raise Unreadable(
+                f"a JPEG in {scans:,} scans: refused, as more than {MAX_SCANS} serve only to slow the decoder down"
+            )
     image.draft(None if _stores_rgb(image) else "YCbCr", (size, size))
     _check(*image.size, max_pixels)
     return Picture(image, metadata.orientation(parts.exif, parts.xmp), parts.profile)
@@ -222,7 +224,7 @@ def _check_tiff(image: TiffImageFile) -> None:
     """Refuse kinds that Pillow decodes to something else, or whose white is not defined."""
     subsampling = image.tag_v2.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2))
     if image.mode == "I":
-        raise Unreadable("a TIFF of signed or 32-bit integers, which have no defined white: save it with 8 or 16 bits")
+        raise Unreadable("a TIFF of signed or 32-bit integers, which do not define white: save it with 8 or 16 bits")
     if image.mode == "YCbCr" and subsampling != (1, 1):
         raise Unreadable("an uncompressed TIFF with colour at lower resolution, which Pillow does not decode: save it as RGB")
     if _is_planar(image):
@@ -327,7 +329,7 @@ def _read_heif(data: bytes, max_pixels: int) -> Picture:
     try:
         import pi_heif
     except ImportError:
-        raise Unreadable("a HEIC picture, which needs pi-heif: pip install pi-heif") from None
+        raise Unreadable("a HEIC picture, which needs the package pi-heif: pip install pi-heif") from None
     file = pi_heif.open_heif(metadata.without_items(data))
     main = file[file.primary_index]
     width, height = main.size

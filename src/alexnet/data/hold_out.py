@@ -1,9 +1,9 @@
-"""Which pictures are held out for testing where a source has no second split.
+"""Choose the pictures that are held out for testing if a source has no test split.
 
-Every picture is drawn by itself. Its key is the SHA-256 of the seed and of the SHA-256 of its file;
-as a fraction of all keys it is even between 0 and 1, and the picture is held out if it is below the
-share. So equal files are on one side, whatever they are called and in whichever class, and a
-picture that is added later moves no other.
+Every picture is drawn independently. Its key is the SHA-256 of the seed and of the SHA-256 of its
+file; as a fraction of all keys it is even between 0 and 1, and the picture is held out if it is
+below the share. So equal files are on one side, whatever they are called and in whichever class,
+and a picture that is added later moves no other.
 
 Small classes need two more rules, as no key of theirs may be below the share, or all: of a class
 with two different readable pictures one is held out, the one with the smallest key, and one trains,
@@ -42,7 +42,7 @@ class Each(Protocol):
 def check_share(share: float) -> None:
     """Refuse a share that leaves nothing to train on or nothing to test on."""
     if not isinstance(share, Real) or not 0 < share < 1:
-        raise SourceError(f"hold_out (={share!r}) must be above 0, as there must be something to test on, and below 1.")
+        raise SourceError(f"hold_out (={share!r}) must be above 0 and below 1: the share of pictures kept for testing.")
 
 
 def hold_out(source: Source, share: float, seed: int, readable: Callable[[Item], bool], each: Each = map) -> Source:
@@ -50,7 +50,7 @@ def hold_out(source: Source, share: float, seed: int, readable: Callable[[Item],
     by `seed`, becomes `val`.
 
     Args:
-        readable: whether a picture can be decoded; asked of few.
+        readable: says whether a picture can be decoded; called for few pictures.
         each: `map`, or one that calls functions in other processes.
 
     Raises:
@@ -65,10 +65,10 @@ def hold_out(source: Source, share: float, seed: int, readable: Callable[[Item],
     train = [item for item, held in zip(items, sides, strict=True) if not held]
     val = [item for item, held in zip(items, sides, strict=True) if held]
     if not any(map(draw.holds, draw.classes)):
-        raise SourceError("no class has two different pictures that can be read: nothing can be held out. Add pictures.")
+        raise SourceError("no class has two different readable pictures, so none can be held out for testing: add pictures.")
     say(
-        f"The {source.kind} has no split for testing: about {share:.0%} of each class is held out as val, drawn by the files' "
-        f"content (seed {seed})."
+        f"Found no test split in the {source.kind}: about {share:.0%} of each class is held out as "
+        f"val, chosen by the files' content (seed {seed})."
     )
     draw.explain(source.classes, keys)
     return replace(source, splits={TRAIN: train, "val": val})
@@ -116,7 +116,7 @@ def readable_block(items: Sequence[Item], readable: Callable[[Item], bool]) -> l
 
 @dataclass
 class _Draw:
-    """Keys that are held out, and what had to be forced.
+    """The keys that are held out, and the classes where a choice was forced.
 
     Attributes:
         classes: by label, the different keys in ascending order.
@@ -160,7 +160,7 @@ class _Draw:
         return draw
 
     def _look_at(self, keys: Iterable[bytes], each: Each) -> None:
-        """Find out which of these can be decoded, in other processes where there are some."""
+        """Find out which of these can be decoded, in the worker processes if there are any."""
         ordered = sorted(keys)
         looked = each(partial(readable_block, readable=self.readable), _blocks([self.items[key] for key in ordered]))
         self.known |= zip(ordered, (answer for answers in looked for answer in answers), strict=True)
@@ -180,15 +180,14 @@ class _Draw:
         return any(key not in self.held and self.can(key) for key in reversed(self.classes[label]))
 
     def pictures(self, label: int) -> int:
-        """Different pictures of a class, counted to two."""
+        """How many different pictures a class has; counting stops at two."""
         ascending = self.classes[label]
         if len(ascending) > 1 and self.can(ascending[0]) and self.can(ascending[-1]):  # these have been looked at
             return 2
         return len(list(islice(filter(self.can, ascending), 2)))
 
     def force(self) -> None:
-        """See to it that every class has a picture to test on, as far as it has
-        two, and one to train on.
+        """Make sure that every class has a picture to train on and, if it has two, one to test on.
 
         A class moves a picture of its own if it has one, which changes no other class. So classes
         that have only files that are in other classes too come first. Two of those may want one
@@ -213,22 +212,22 @@ class _Draw:
         return next(filter(self._is_own, ordered), None) or next(filter(self.can, ordered))
 
     def explain(self, names: Sequence[str], keys: Sequence[bytes | None]) -> None:
-        """Say what is not as the share alone would have it."""
+        """Report where the split differs from what the share alone would give."""
         single = [label for label in self.classes if self.pictures(label) == 1]
         if single:
-            say(f"Nothing is held out of {_named(single, names)}: there is one picture only.")
+            say(f"Nothing is held out of {_named(single, names)}, with one picture only.")
         if rest := [label for label in self.classes if label not in single and self.pictures(label) and not self.holds(label)]:
-            say(f"Nothing is held out of {_named(rest, names)}: all files are in other classes too, which train on them.")
+            say(f"Nothing is held out of {_named(rest, names)}: other classes have all the same files and train on them.")
         if forced := [label for label in dict.fromkeys(self.forced) if label not in single]:
             say(
-                f"In {_named(forced, names)} the draw left one side without a picture, so one was moved there: pictures added "
-                "to such a class may move it back."
+                f"In {_named(forced, names)} the random draw left training or testing without a "
+                "picture, so one was moved; adding pictures to such a class may move it back."
             )
         counts = Counter(key for key in keys if key and self.known.get(key))
         if copies := sum(count - 1 for count in counts.values()):
             across = sum(self.owners[key] > 1 for key in counts)
             inside = f" {across:,} of the pictures are in more than one class." if across else ""
-            say(f"{copies:,} pictures are copies of another one, byte by byte, and on the same side as that.{inside}")
+            say(f"{copies:,} pictures are exact copies of another one and stay in the same split as it.{inside}")
 
 
 def _named(labels: Sequence[int], names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""One picture to one record: decode, shrink, crop to a square, keep as YUV 4:2:0.
+"""Turn one picture into one record: decode, shrink, crop to a square, store as YUV 4:2:0.
 
 A record is what a photograph's JPEG holds too: full-range YCbCr (JFIF, ITU-R BT.601), brightness at
 every pixel and colour at every second one. 256 x 256 pixels are 98,304 bytes, half of RGB. Two

@@ -1,4 +1,4 @@
-"""What a picture's file may ask for, of memory and of time.
+"""Limits on the memory and time that a picture's file may take.
 
 Beyond these limits a file is refused, or its metadata left out.
 """

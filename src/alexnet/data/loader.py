@@ -1,4 +1,4 @@
-"""Which records make a batch: a pure function of (seed, epoch, step).
+"""Choose the records of each batch: a pure function of (seed, epoch, step).
 
 An epoch is a permutation of the split, and step i takes its i-th run of `batch_size` records.
 Nothing is remembered between batches, so training can start at any step and sees what it would have

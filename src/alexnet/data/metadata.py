@@ -1,4 +1,4 @@
-"""What a picture's file says beside its pixels, read without trusting it.
+"""Read a picture file's metadata without trusting it.
 
 Orientation and colour profile decide how a picture looks. The rest of the metadata does not matter
 here, and any of it may be damaged, huge when unpacked, or hold a second picture. So a file is cut
@@ -56,8 +56,9 @@ class Parts:
 
 
 def orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """EXIF orientation 1-8, how the stored picture has to be turned; 1 (upright) if neither
-    says."""
+    """EXIF orientation 1-8, how the stored picture has to be turned; 1 (upright) if neither block
+    has it.
+    """
     found = _exif_orientation(exif)
     if found is None and (match := _XMP_ORIENTATION.search(xmp)):
         found = int(match[1])

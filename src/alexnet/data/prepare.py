@@ -1,4 +1,4 @@
-"""Photos to a store: `alexnet prepare photos/ store/`.
+"""Turn photos into a store: `alexnet prepare photos/ store/`.
 
 The items of a source are taken in order, 256 at a time; all cores decode, one process writes. After
 each block one line goes to `progress.jsonl`: how many records are good up to here. A process that
@@ -29,7 +29,7 @@ from alexnet.data.writer import Encoded, Writer, check_free
 from alexnet.errors import FULL_DISK, SourceError, StoreError
 
 HOLD_OUT = 0.1
-#: Sides of stored squares, in pixels. ImageNet is kept at 256.
+#: Limits for the side of stored squares, in pixels. ImageNet is stored at 256.
 SMALLEST, LARGEST = 2, 4096
 
 
@@ -72,7 +72,7 @@ def prepare(
     found, folder = _paths(paths), _path("store", store)
     parts = {name: _path(name, part) for name, part in (("train", train), ("test", test)) if part is not None}
     if not found and not parts:
-        raise SourceError(f"paths (={paths!r}) must name a source: a folder of photos, or files.")
+        raise SourceError(f"paths (={paths!r}) names no source: name a folder of photos, or files.")
     if not _whole(size) or not SMALLEST <= size <= LARGEST or size % 2:
         raise StoreError(
             f"size (={size!r}) must be an even number of pixels from {SMALLEST} to {LARGEST:,}: colour is stored at half "
@@ -87,7 +87,7 @@ def prepare(
     check_workers(workers)
     holding.check_share(hold_out)
     if inside := [path for path in (*found, *parts.values()) if path.is_dir() and path.resolve() in folder.resolve().parents]:
-        raise StoreError(f"{folder} lies inside its source {inside[0]}: name a folder elsewhere.")
+        raise StoreError(f"the store {folder} would be inside its source {inside[0]}: name a folder elsewhere.")
     with _saying_how_to_go_on(), sigterm_as_ctrl_c(), _without_tracebacks(folder):
         source = sources.find(found, **parts, image=image)
         check_free(folder)
@@ -128,7 +128,7 @@ def _write(writer: Writer, processes: Workers, strict: bool) -> None:
         for (split, block), result in zip(blocks[done:], encoded, strict=True):
             if strict and result.skipped:
                 name, reason = result.skipped[0]
-                raise SourceError(f"{name}: {reason}. Without --strict it is skipped and listed.")
+                raise SourceError(f"{name}: {reason}. Remove or replace it, or drop --strict to skip and list such files.")
             writer.append(split, result)
             meter.add(len(block), f"{writer.skipped} skipped" if writer.skipped else "")
         writer.finish()
@@ -147,7 +147,7 @@ def _saying_how_to_go_on() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say("Interrupted: the same command goes on from here.")
+        say("Interrupted: run the same command to continue.")
         raise
 
 
@@ -159,13 +159,13 @@ def _without_tracebacks(store: Path) -> Iterator[None]:
         if error.errno not in FULL_DISK:
             raise
         raise StoreError(
-            f"no space left for {store} ({error.strerror}). What is written is kept: free some space and run the same "
-            "command again."
+            f"no space left for {store} ({error.strerror}). The work done so far is kept: free "
+            "some space and run the same command again."
         ) from error
     except WorkerDied as error:
         raise StoreError(
-            "a decoding process died, perhaps for lack of memory. What is written is kept: run the same command again, "
-            "with fewer --workers."
+            "a decoding process died, perhaps for lack of memory. The work done so far is kept: "
+            "run the same command again, with fewer --workers."
         ) from error
 
 

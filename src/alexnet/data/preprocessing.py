@@ -1,8 +1,8 @@
 """From a record to the network's input, without chance: the centre crop or ten
 views, the mean subtracted.
 
-A trained network needs it for ever after, so it travels in the checkpoint. What only training needs
-is `augment.Augmentation`. Both end in `kernels.augment`.
+A trained network always needs it, so it is stored in the checkpoint. What only training needs is
+`augment.Augmentation`. Both end in `kernels.augment`.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Views = Literal[1, 10]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a record to the network's input, without chance.
+    """The deterministic steps from a record to the network's input.
 
     Attributes:
         stored_size: S, side of a record's picture.

@@ -1,4 +1,4 @@
-"""Colour profiles: what a picture's numbers mean, and the same colours in sRGB.
+"""Colour profiles: convert a picture's colours to sRGB.
 
 A picture without a profile is taken for sRGB, and one whose profile says sRGB stays as it is, to
 the bit. Another one (Display P3 of phones, Adobe RGB of cameras, CMYK of print) is converted by

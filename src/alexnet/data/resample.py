@@ -1,4 +1,4 @@
-"""A store in smaller pictures: made once from a larger one, and kept inside it.
+"""Resample a store to smaller pictures, once; the copy is kept inside the larger store.
 
 `alexnet prepare photos store` keeps 256 pixels, and a recipe may want 144. Decoding thousands of
 photos again is slow, and the photos may be gone; shrinking the records takes seconds. The copy is
@@ -39,7 +39,7 @@ ORIGIN = "origin.json"
 
 @dataclass(frozen=True)
 class Origin:
-    """What a copy was made from: `fingerprint` of the larger store, `size` of its pictures."""
+    """The source of a copy: `fingerprint` of the larger store, `size` of its pictures."""
 
     fingerprint: str
     size: int
@@ -64,22 +64,22 @@ def resampled(store: Store, size: int) -> Store:
     folder = store.folder / f"{size}px"
     found = _open(folder, store)
     if found:
-        say(f"{folder}: the pictures of {store.folder}, resampled from {store.size} to {size} pixels earlier.")
+        say(f"Using {folder}: the pictures of {store.folder}, resampled earlier from {store.size} to {size} pixels.")
         return found
     try:
         with alone(store.folder, lambda: say(f"Another process is resampling {store.folder}: waiting for it.")):
             return _open(folder, store) or _make(store, size, folder)  # another process may have made it by now
     except OSError as error:
         raise StoreError(
-            f"{folder} could not be written ({error.strerror or error}). It is to hold the pictures of {store.folder} "
-            f"(={store.size} pixels) at {size} pixels, {_megabytes(store, size)}: make room or get permission there, or "
-            f"prepare a store of that size: alexnet prepare PHOTOS STORE --size {size}"
+            f"{folder} could not be written ({error.strerror or error}). Training needs the "
+            f"pictures of {store.folder} ({store.size} pixels) at {size} pixels, "
+            f"{_megabytes(store, size)}: free space there or make the folder writable, or prepare "
+            f"a store of that size: alexnet prepare PHOTOS STORE --size {size}"
         ) from error
 
 
 def origin(store: Store) -> Path:
-    """The folder that a store's owner knows: for a resampled copy the store that it was made
-    from."""
+    """The store's folder; for a resampled copy, that of the store it was made from."""
     return store.folder.parent if (store.folder / ORIGIN).exists() else store.folder
 
 
@@ -93,11 +93,11 @@ def shrink(records: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _open(folder: Path, store: Store) -> Store | None:
-    """The copy, if it is whole and of this store as it is now."""
+    """The copy, if it is undamaged and matches the store as it is now."""
     if not (folder / ORIGIN).exists():
         return None
     try:
-        found = read_json(folder / ORIGIN, Origin, StoreError, "It is made anew.")
+        found = read_json(folder / ORIGIN, Origin, StoreError, "It is made again.")
         copy = Store(folder)
     except StoreError:
         return None
@@ -105,7 +105,7 @@ def _open(folder: Path, store: Store) -> Store | None:
 
 
 def _make(store: Store, size: int, folder: Path) -> Store:
-    """Write the copy beside its place and rename it: it is whole or not there."""
+    """Write the copy under a temporary name and rename it, so that it is never half written."""
     say(
         f"The pictures of {store.folder} are resampled from {store.size} to {size} pixels, once: {folder}, "
         f"{_megabytes(store, size)}."
@@ -128,7 +128,9 @@ def _make(store: Store, size: int, folder: Path) -> Store:
 def _retire(folder: Path, store: Store) -> None:
     """Take an older copy out of the way. Whoever reads it now keeps the files that are open."""
     if not (folder / ORIGIN).exists():
-        raise StoreError(f"{folder} is in the way of the resampled copy of {store.folder}: move it elsewhere.")
+        raise StoreError(
+            f"{folder} is where the resampled copy of {store.folder} goes, and holds something else: move it elsewhere."
+        )
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     folder.rename(old)
@@ -164,8 +166,9 @@ def _write(store: Store, size: int, folder: Path) -> None:
 
 
 def _blocks(store: Store, name: str, manifest: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:
-    """A split's records by the blocks that have a checksum, which is compared: a copy
-    must not make damage whole."""
+    """A split's records, block by block, each compared with its checksum: a copy must not hide
+    damage.
+    """
     start = 0
     for count, expected in manifest["splits"][name]["blocks"]:
         store.splits[name].check()

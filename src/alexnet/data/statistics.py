@@ -1,4 +1,4 @@
-"""Mean image, mean colour and principal components of colour, of the pixels that a network sees.
+"""Mean image, mean colour and principal components of colour, as the network sees the pixels.
 
 A network sees RGB clipped to [0, 255] (`kernels.yuv_to_rgb`); saturated colours leave that range
 between YCbCr and RGB. The conversion is linear but for the clipping, so records are summed as they
@@ -61,13 +61,13 @@ class Sums:
 
     @classmethod
     def none(cls, size: int) -> "Sums":
-        """Of no record yet, of S = `size`."""
+        """Sums of no record yet, for pictures of side `size`."""
         zeros = {name: np.zeros(shape, np.int64) for name, shape in _shapes(size).items()}
         return cls(count=0, pixels=0, **zeros)
 
     @classmethod
     def of(cls, records: NDArray[np.uint8]) -> "Sums":
-        """Of (N, record bytes), N at most `MOST`."""
+        """Sums of (N, record bytes), N at most `MOST`."""
         assert len(records) <= MOST
         image = records.sum(axis=0, dtype=np.uint16).astype(np.int64)
         colour, products, pixels = np.zeros(3), np.zeros((3, 3)), 0
@@ -85,7 +85,7 @@ class Sums:
         return cls(len(records), image, colour.astype(np.int64), products.astype(np.int64), pixels, *clipped)
 
     def add(self, other: "Sums") -> None:
-        """Take in the sums of other records."""
+        """Add the sums of other records."""
         for field in fields(self):
             setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
 
@@ -162,7 +162,7 @@ def _read(path: Path, size: int, count: int) -> dict[str, Any]:
         if any(
             entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size for entry in archive.infolist()
         ):
-            raise ValueError("it is packed, which none of ours is")
+            raise ValueError("it is compressed, which alexnet never does")
         if missing := [name for name in shapes if f"{name}.npy" not in archive.namelist()]:
             raise ValueError(f"it lacks {missing[0]}")
     arrays = {}
@@ -173,9 +173,9 @@ def _read(path: Path, size: int, count: int) -> dict[str, Any]:
                 raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, but must be int64 {shape}")
     values = {**arrays, "count": int(arrays["count"]), "pixels": int(arrays["pixels"])}
     if values["count"] != count or values["pixels"] != count * samples:
-        raise ValueError(f"it sums {values['count']} records, but {count} are written")
+        raise ValueError(f"it covers {values['count']} records, but {count} are written")
     if values["image"].min(initial=0) < 0 or values["image"].max(initial=0) > 255 * count:
-        raise ValueError(f"image is not a sum of {count} values in [0, 255]")
+        raise ValueError(f"image cannot be a sum of {count} values in [0, 255]")
     return values
 
 
@@ -211,8 +211,9 @@ def _tables() -> _Tables:
 
 
 def _clipping(records: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """What clipping adds to (N, record bytes): `clipped_image`,
-    `clipped_colour`, `clipped_products`."""
+    """The effect of clipping on (N, record bytes): `clipped_image`, `clipped_colour`,
+    `clipped_products`.
+    """
     size = planes(records)[0].shape[-1]
     tables = _tables()
     place, y, u, v = (np.concatenate(parts) for parts in zip(*map(_suspects, records), strict=True))
@@ -250,8 +251,9 @@ def _coarse(values: NDArray[np.int32]) -> NDArray[np.float64]:
 
 
 def _suspects(record: NDArray[np.uint8]) -> tuple[NDArray[Any], ...]:
-    """Pixels that clipping may change, as two rows are looked at together: place in the
-    picture, Y, U and V of each."""
+    """Find the pixels that clipping may change, two rows at a time: place in the picture, Y, U and
+    V of each.
+    """
     tables = _tables()
     y, u, v = planes(record)
     size = len(y)

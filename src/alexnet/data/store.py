@@ -1,5 +1,5 @@
-"""The store: every picture of a data set as a record of one size, so that record
-i lies at byte i * size.
+"""The store: every picture of a data set as a record of one size, so that record i starts at byte i
+* size.
 
     store/
     ├── manifest.json     sizes, class names, statistics, checksums; written last, it completes all
@@ -8,12 +8,12 @@ i lies at byte i * size.
     ├── train.labels      N int32, little-endian
     ├── train.files       N lines: where each picture came from
     ├── val.records ...   the same for the other splits
-    └── skipped.jsonl     files that were no usable pictures, with the reason
+    └── skipped.jsonl files that could not be used, with the reason
 
 Records are memory-mapped: opening costs nothing, memory grows by four bytes a picture, its label,
 and a store that fits into the page cache is read at the speed of memory. A mapped file that shrinks
-kills whoever reads it, so its length is looked at before each batch. Other damage is looked for on
-demand (`alexnet verify store`).
+kills the process that reads it, so its length is checked before each batch. Other damage is looked
+for on demand (`alexnet verify store`).
 """
 
 import hashlib
@@ -71,7 +71,7 @@ class SplitEntry:
     def __post_init__(self) -> None:
         for name, total in (("per_class", sum(self.per_class)), ("blocks", sum(count for count, _ in self.blocks))):
             if total != self.count:
-                raise ValueError(f"{name} adds up to {total} pictures, count is {self.count}")
+                raise ValueError(f"{name} adds up to {total} pictures, but count is {self.count}")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Manifest:
         source: the kind of source, in words.
         clipped: whether mean and statistics are of clipped pixels; they are not in
             stores of earlier versions.
-        skipped: files that were no usable pictures.
+        skipped: files that could not be used.
         files: SHA-256 of each file without one in a block.
         seal: SHA-256 of all the rest; stores of earlier versions have none.
     """
@@ -113,7 +113,7 @@ class Manifest:
         if self.size % 2:
             raise ValueError(f"size is {self.size}, but must be even")
         if unknown := set(self.splits) - {TRAIN, *HELD_OUT}:
-            raise ValueError(f"splits has {min(unknown)!r}, but known are {', '.join((TRAIN, *HELD_OUT))}")
+            raise ValueError(f"splits has the unknown name {min(unknown)!r}; known are {', '.join((TRAIN, *HELD_OUT))}")
         if TRAIN not in self.splits:
             raise ValueError(f"splits has no {TRAIN}")
         for name, split in self.splits.items():
@@ -160,8 +160,8 @@ class Split:
         return len(self.labels)
 
     def check(self) -> None:
-        """See that the mapped file is as long as it was. Call it before each pass or
-        batch; it takes microseconds.
+        """Check that the mapped file is as long as it was. Call it before each pass or batch; it
+        takes microseconds.
 
         Raises:
             StoreError: it is gone or has shrunk; reading on would kill the
@@ -173,7 +173,7 @@ class Split:
         try:
             actual = path.stat().st_size
         except OSError as error:
-            raise StoreError(f"{path} is gone ({error.strerror}): put the store back, then go on.") from error
+            raise StoreError(f"{path} is gone ({error.strerror}): put the store back, then continue.") from error
         if actual < self.length:
             raise StoreError(f"{path} has shrunk from {self.length:,} to {actual:,} bytes while it was in use. {AGAIN}")
 
@@ -191,13 +191,13 @@ class Split:
             raise StoreError(f"{path} cannot be read: {error.strerror}. {AGAIN}") from error
         names = text.split("\n")[:-1]  # splitlines would also split at characters that a name may hold
         if len(names) != len(self):
-            raise StoreError(f"{path} is damaged: it names {len(names):,} files for {len(self):,} pictures. {AGAIN}")
+            raise StoreError(f"{path} is damaged: it lists {len(names):,} files for {len(self):,} pictures. {AGAIN}")
         return names
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was no usable picture, and why."""
+    """A file that could not be used, and the reason."""
 
     file: str
     reason: str
@@ -205,7 +205,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The training pictures in numbers; RGB in [0, 255].
+    """Statistics of the training pictures; RGB in [0, 255].
 
     Attributes:
         mean_colour: (3,) mean.
@@ -289,7 +289,7 @@ class Store:
                 raise ValueError(f"it is {mapped.dtype} {mapped.shape}, but must be float32 {shape}")
             mean = np.array(mapped)
             if not np.abs(mean).max() <= 512:  # earlier versions did not clip; NaN is refused too
-                raise ValueError("it has values that are no grey levels")
+                raise ValueError("some of its values are not in [0, 255]")
         except Exception as error:  # a header is Python source to NumPy: ValueError, SyntaxError, TokenError, MemoryError ...
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise StoreError(f"{path} is damaged: {reason}. {AGAIN}") from error
@@ -301,7 +301,7 @@ class Store:
 
     @property
     def skipped(self) -> list[Skipped]:
-        """Files that were no usable pictures.
+        """The files that could not be used.
 
         Raises:
             StoreError: the list is missing or damaged.
@@ -315,15 +315,16 @@ class Store:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for stores of equal content: it covers every checksum, the classes and the
-        sizes."""
+        """A hash that is equal for stores of equal content: it covers every checksum, the classes
+        and the sizes.
+        """
         return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()[:16]
 
     # --- damage -----------------------------------------------------------------------------------
 
     def verify(self, progress: Callable[[int], None] = lambda _: None) -> list[str]:
-        """Read everything and compare it with the manifest; the damage found, in words.
-        Empty: the store is whole.
+        """Read everything, compare it with the manifest, and describe the damage found; empty if
+        there is none.
 
         Checksums are compared, and what the manifest counts and averages is
         counted and averaged again.
@@ -332,7 +333,7 @@ class Store:
         damage = list(self._wrong_files())
         mean_is_whole = not any(line.startswith(str(self.folder / MEAN)) for line in damage)
         if self._manifest.seal not in (None, _seal(self.manifest)):
-            damage.append(f"{manifest} was changed since it was written")
+            damage.append(f"{manifest} has changed since it was written")
         for name, split in self.splits.items():
             counted = np.bincount(split.labels, minlength=len(self.classes)).tolist()
             if tuple(counted) != self._manifest.splits[name].per_class:
@@ -349,20 +350,20 @@ class Store:
         listed = self._manifest.files
         for name in self._manifest.small_files:
             if name not in listed:
-                yield f"{self.folder / MANIFEST}: files lacks {name}"
+                yield f"{self.folder / MANIFEST} has no checksum of {name}"
         for name, expected in listed.items():
             path = self.folder / name
             if name not in self._manifest.small_files:
-                yield f"{self.folder / MANIFEST}: files names {name!r}, which is not one of this store's"
+                yield f"{self.folder / MANIFEST} has a checksum of {name!r}, which is not a file of a store"
             elif not path.is_file() or sha256(path.read_bytes()) != expected:
                 yield f"{path} is missing or differs from the manifest"
         skipped = self.folder / SKIPPED
         if skipped.is_file() and (count := skipped.read_bytes().count(b"\n")) != self._manifest.skipped:
-            yield f"{skipped} lists {count:,} files, the manifest {self._manifest.skipped:,}"
+            yield f"{skipped} lists {count:,} files, but the manifest counts {self._manifest.skipped:,}"
         for name, split in self.splits.items():
             path = self.folder / f"{name}.files"
             if path.is_file() and (count := path.read_bytes().count(b"\n")) != len(split):
-                yield f"{path} names {count:,} files for {len(split):,} pictures"
+                yield f"{path} lists {count:,} files for {len(split):,} pictures"
 
     def _wrong_blocks(self, name: str, sums: Sums, progress: Callable[[int], None]) -> Iterator[str]:
         """Damaged blocks of a split; those of the training pictures are added to `sums`."""
@@ -404,16 +405,18 @@ def sha256(data: bytes | NDArray[Any]) -> str:
 
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], Manifest]:
-    """The manifest as it stands, and checked."""
+    """Read and check the manifest."""
     if not folder.is_dir():
-        raise StoreError(f"{folder} is no store: there is no such folder. Make one with `alexnet prepare PHOTOS {folder}`.")
+        raise StoreError(f"{folder} is not a store, as no such folder exists: make one with `alexnet prepare PHOTOS {folder}`.")
     path = folder / MANIFEST
     if not path.exists():
         begun = (folder / PROGRESS).exists()
-        step = "Run the same `alexnet prepare` again; it resumes." if begun else f"Prepare it: alexnet prepare {folder} STORE"
-        raise StoreError(f"{folder} is no finished store: it has no {MANIFEST}. {step}")
+        step = "If `alexnet prepare` was interrupted, run it again." if begun else f"Prepare it: alexnet prepare {folder} STORE"
+        raise StoreError(f"{folder} is not a finished store: it has no {MANIFEST}. {step}")
     content = schema.read_json(path, dict[str, Any], StoreError, AGAIN)
     version = content.get("format")
     if type(version) is int and version != FORMAT:
-        raise StoreError(f"{folder} is a store of format {version}; this version reads format {FORMAT}: prepare it again.")
+        raise StoreError(
+            f"{folder} is a store of format {version}, but this version of alexnet reads format {FORMAT}: prepare it again."
+        )
     return content, schema.parse(content, Manifest, str(path), StoreError, AGAIN)

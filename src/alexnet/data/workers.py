@@ -1,4 +1,4 @@
-"""Processes that read and decode ahead of the one that writes.
+"""Worker processes that read and decode pictures ahead of the process that writes.
 
 Each process has a pipe of its own, and a thread here that waits for its answers. So one that dies,
 for lack of memory say, is the end of its pipe and an error at once. (In
@@ -38,13 +38,13 @@ class WorkerDied(Exception):
 
 
 def check_workers(workers: int | None) -> None:
-    """Refuse a number of processes that cannot be meant.
+    """Refuse an impossible number of worker processes.
 
     Raises:
         StoreError: it is not a whole number from 1 to `MOST`.
     """
     if workers is not None and (type(workers) is not int or not 1 <= workers <= MOST):
-        raise StoreError(f"workers (={workers!r}) must be a whole number from 1 to {MOST}: this machine has {CORES} cores.")
+        raise StoreError(f"workers (={workers!r}) must be a whole number from 1 to {MOST}; this machine has {CORES} cores.")
 
 
 class Worker(NamedTuple):
@@ -157,8 +157,9 @@ def _work(pipe: "Connection[Any, Any]") -> None:
 
 @contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, so that it ends workers and says how
-    to go on, as Ctrl-C does."""
+    """Let SIGTERM raise KeyboardInterrupt, so that it ends workers and says how to continue, as
+    Ctrl-C does.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -175,8 +176,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - 
 
 @contextmanager
 def _deaf() -> Iterator[None]:
-    """For a moment ignore Ctrl-C, which processes started in it ignore for
-    ever, and put off SIGTERM."""
+    """Ignore Ctrl-C within the block (processes started in it ignore it for good), and delay
+    SIGTERM.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,5 +1,6 @@
-"""A store under construction. What `progress.jsonl` says is done is done; the rest is
-cut off on the next start."""
+"""Write a store so that it can be resumed: what `progress.jsonl` lists is done; the rest is cut off
+on the next start.
+"""
 
 import hashlib
 import io
@@ -27,7 +28,7 @@ from alexnet.errors import SourceError, StoreError
 from alexnet.files import LOCK, lock, replacing, unlock
 from alexnet.schema import Range
 
-#: What this version writes into an unfinished store; another version's is not gone on with.
+#: The format of an unfinished store; one of another version is not resumed.
 PROGRESS_FORMAT = f"{FORMAT}, clipped"
 
 
@@ -63,17 +64,17 @@ class Done:
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a place where a store cannot be begun or gone on with: before the source is read.
+    """Refuse a folder where a store cannot be started or resumed, before the source is read.
 
     Raises:
         StoreError: it is a finished store, a file, or a folder of other things.
     """
     if (folder / MANIFEST).exists():
-        raise StoreError(f"{folder} is a finished store already: delete it or name another folder.")
+        raise StoreError(f"{folder} is already a finished store: delete it or name another folder.")
     if (folder / PROGRESS).exists() or not folder.exists():
         return
     if not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir()):
-        raise StoreError(f"{folder} exists and is no store: name a new or empty folder.")
+        raise StoreError(f"{folder} exists and is not a store: name a new or empty folder.")
 
 
 @dataclass
@@ -99,14 +100,14 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        """Let another process go on."""
+        """Release the lock and close the files."""
         if self.lock:
             unlock(self.lock)
 
     def open(self) -> int:
-        """Start or resume; the number of blocks that are done."""
+        """Start or resume; returns the number of finished blocks."""
         settings = {"format": PROGRESS_FORMAT, "size": self.size, "resize": self.resize, "source": self._source_fingerprint()}
-        if self.max_pixels != MAX_PIXELS:  # stores that were begun before there was a choice have none
+        if self.max_pixels != MAX_PIXELS:  # stores of earlier versions lack it
             settings["max_pixels"] = self.max_pixels
         length, done = self._earlier(settings)
         if not length:
@@ -122,14 +123,14 @@ class Writer:
         self.sums = Sums.none(self.size)
         if done:
             self.sums = Sums.load(self._sums(len(done)), self.size, self.counts[TRAIN])
-            say(f"Resuming {self.folder}: {sum(self.counts.values()):,} pictures are done.")
+            say(f"Resuming {self.folder}: {sum(self.counts.values()):,} pictures are already done.")
         return len(done)
 
     def _lock(self) -> None:
         """Keep the folder for this process: two that wrote one store would mix their pictures."""
         self.lock = lock(self.folder)
         if self.lock is None:
-            raise StoreError(f"another process is preparing {self.folder}: wait for it, or name another folder.")
+            raise StoreError(f"another process is preparing {self.folder}: wait for it to finish, or name another folder.")
 
     def _source_fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps([self.source.kind, self.source.classes]).encode())
@@ -156,8 +157,8 @@ class Writer:
             raise StoreError(f"{self.folder} is an unfinished store of another version of alexnet. {remedy}")
         if changed := [key for key in sorted({*settings, *begun}) if begun.get(key) != settings.get(key)]:
             raise StoreError(
-                f"{self.folder} is an unfinished store with another {' and '.join(changed)}: "
-                "run the command that began it, or delete the folder."
+                f"{self.folder} is an unfinished store made with another {' and '.join(changed)}: "
+                "run the command that started it, or delete the folder."
             )
         done = [
             schema.parse_json(line, Done, f"{progress}, line {number},", StoreError, remedy)
@@ -167,8 +168,8 @@ class Writer:
         return len(text), done
 
     def _check_order(self, done: list[Done], remedy: str) -> None:
-        """Every line is that of its block, and the lengths of files grow by what it wrote."""
-        problem = f"has {len(done)} blocks, the source has {len(self.blocks)}" if len(done) > len(self.blocks) else ""
+        """Check that every line belongs to its block and that file lengths grow by what it wrote."""
+        problem = f"has {len(done)} blocks, but the source has {len(self.blocks)}" if len(done) > len(self.blocks) else ""
         counts: Counter[str] = Counter()
         names: dict[str, int] = {}
         for number, (line, (split, block)) in enumerate(zip(done, self.blocks, strict=False), 2):
@@ -189,8 +190,8 @@ class Writer:
         free = shutil.disk_usage(parent).free
         if need > free:
             raise StoreError(
-                f"{count:,} pictures of {self.size} x {self.size} need {need / 1e6:,.1f} MB, and {parent} has "
-                f"{free / 1e6:,.1f} MB free: choose a smaller --size or another disk."
+                f"{count:,} pictures of {self.size} x {self.size} need {need / 1e6:,.1f} MB, but "
+                f"{parent} has {free / 1e6:,.1f} MB free: choose a smaller --size or another disk."
             )
 
     def _paths(self, split: str) -> tuple[Path, Path, Path]:
@@ -200,7 +201,7 @@ class Writer:
         return self.folder / f"sums.{blocks}.npz"
 
     def _cut(self, length: int, done: list[Done]) -> None:
-        """Bring every file back to where the last line of the progress left it."""
+        """Cut every file back to its length in the last line of the progress file."""
         for split in self.source.splits:
             ends = next((line.ends for line in reversed(done) if line.split == split), [0, 0, 0])
             for path, end in zip(self._paths(split), ends, strict=True):
@@ -241,9 +242,10 @@ class Writer:
         empty += [split for split in self.source.splits if not self.counts[split]]
         if empty:
             raise SourceError(
-                f"no readable picture is left to train on or to test with in {', '.join(map(repr, empty))} "
-                f"({self.skipped} files were skipped, see {self.folder / SKIPPED}): mend or add files, or remove the class; "
-                f"then delete {self.folder} and prepare again."
+                "a class needs a readable picture in each split, but "
+                f"{', '.join(map(repr, empty))} has none left ({self.skipped} files were skipped, "
+                f"see {self.folder / SKIPPED}): repair or add files, or remove the class; then "
+                f"delete {self.folder} and prepare again."
             )
         mean = io.BytesIO()
         np.save(mean, self.sums.mean_image())
@@ -289,5 +291,5 @@ def _append(path: Path, data: bytes | NDArray[Any]) -> int:
 def _truncate(path: Path, length: int) -> None:
     if path.exists() or length:
         if not path.exists() or path.stat().st_size < length:
-            raise StoreError(f"{path} is shorter than it was, {length:,} bytes: delete the folder and prepare again.")
+            raise StoreError(f"{path} has shrunk to {length:,} bytes: delete the folder and prepare again.")
         os.truncate(path, length)

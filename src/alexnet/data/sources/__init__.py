@@ -1,5 +1,6 @@
-"""Where photos come from: `find` looks at paths and returns a `Source`, `read` gives the
-bytes of one of its `Item`s."""
+"""Sources of photos: `find` recognises what paths hold and returns a `Source`; `read` gives the
+bytes of one of its `Item`s.
+"""
 
 from alexnet.data.sources.find import find
 from alexnet.data.sources.folders import class_name

@@ -1,9 +1,9 @@
-"""Where photos come from: folders, tars, parquet, IDX.
+"""Recognise a source of photos: folders, tars, parquet, IDX.
 
-`find` looks at what it is given and returns a `Source`: class names, and for each split a list of
-`Item`s. An item says where its bytes are (a file, a span of a tar, a row of a parquet file, a row
-of an IDX array), so that any process can read any item without the others: `prepare` decodes on all
-cores and resumes in the middle.
+`find` examines the paths it is given and returns a `Source`: class names, and for each split a list
+of `Item`s. An item says where its bytes are (a file, a span of a tar, a row of a parquet file, a
+row of an IDX array), so that any process can read any item without the others: `prepare` decodes on
+all cores and resumes in the middle.
 
 | source | recognised by | splits | classes |
 |---|---|---|---|
@@ -16,7 +16,8 @@ cores and resumes in the middle.
 Classes are sorted; names of numbered ones come from `classnames.txt`.
 
 Splits have other names too (`splits.WORDS`: Training, seg_test, holdout ...); `train=` and `test=`
-name them whatever they are called. What is left out or guessed is said in one line for each reason.
+name them whatever they are called. Whatever is left out or guessed is reported, one line per
+reason.
 """
 
 import os
@@ -63,18 +64,18 @@ def find(
     else:
         source = _recognise(_different(paths), image, left_out)
     if image and source.kind != "WebDataset shards":
-        raise SourceError(f"--image chooses among the pictures of a key in WebDataset shards; this source is {source.kind}.")
+        raise SourceError(f"--image applies to WebDataset shards only, and this source is {source.kind}: drop --image.")
     for line in left_out.lines():
         say(line)
     return _check(source)
 
 
 def _find_parts(paths: Sequence[Path], train: Path | None, test: Path | None, image: str | None, left_out: LeftOut) -> Source:
-    """The source whose parts are named one by one."""
+    """The source whose splits are named one by one."""
     if paths:
-        raise SourceError(f"name either the source ({list_of(paths)}) or its parts with --train and --test, not both.")
+        raise SourceError(f"name either the source ({list_of(paths)}) or its splits with --train and --test, not both.")
     if not train:
-        raise SourceError(f"--test {test} names the part to test with: name the part to train on as well, with --train.")
+        raise SourceError(f"--test {test} names the test split only: name the training split too, with --train.")
     parts = {TRAIN: train} | ({"test": test} if test else {})
     if test and os.path.realpath(train) == os.path.realpath(test):
         raise SourceError(f"--train and --test are both {train}: a network must be tested on pictures that it has not seen.")
@@ -82,7 +83,7 @@ def _find_parts(paths: Sequence[Path], train: Path | None, test: Path | None, im
     if len({kind for kind, _ in kinds.values()}) > 1:
         raise SourceError(
             " and ".join(f"{parts[split]} holds {kind}" for split, (kind, _) in kinds.items())
-            + ": both parts must be of one kind."
+            + ": both splits must be of the same kind."
         )
     kind = kinds[TRAIN][0]
     if kind == "folder":
@@ -101,11 +102,11 @@ def _recognise(paths: Sequence[Path], image: str | None, left_out: LeftOut) -> S
     if kind != "folder":
         return _of_files(kind, by_split(found), paths, image, left_out)
     if len(paths) > 1:
-        raise SourceError(f"{list_of(paths)}: name one folder; it may hold train/ and val/.")
+        raise SourceError(f"{list_of(paths)}: name a single folder; it may hold train/ and val/.")
     root = paths[0]
     if inner := _wrapped(found):
         others = [folder.name for folder in found if folder != inner]
-        left_out.note(f"Taking {inner}{', leaving out ' + ', '.join(others) + ' beside it' if others else ''}.")
+        left_out.note(f"Using {inner}{', leaving out ' + ', '.join(others) + ' next to it' if others else ''}.")
         return _recognise([inner], image, left_out)
     splits = split_folders(root, found, left_out)
     return folders({split: _unnested(folder, split) for split, folder in splits.items()}, root, left_out)
@@ -119,7 +120,7 @@ def _of_files(kind: str, splits: dict[str, list[Path]], paths: Sequence[Path], i
         return idx(splits, left_out)
     contents = {path: members_of(path, left_out) for files in splits.values() for path in files}
     if empty := [path for path, members in contents.items() if not members]:
-        raise SourceError(f"{list_of(empty)} holds no files.")
+        raise SourceError(f"{list_of(empty)} holds no files: name a folder of photos.")
     if any(members[0].name.endswith(".tar") for members in contents.values()):
         return ilsvrc(contents, paths, left_out)
     return webdataset(splits, contents, image, left_out)
@@ -141,7 +142,9 @@ def _one_kind(paths: Sequence[Path], left_out: LeftOut) -> tuple[str, list[Path]
     if not kinds:
         raise SourceError(nothing_found(paths[0]) if paths[0].is_dir() else _unknown(paths))
     if len(kinds) > 1:
-        raise SourceError(f"{list_of(paths)} holds {' and '.join(kinds)} sources at once: name the files of one of them.")
+        raise SourceError(
+            f"{list_of(paths)} holds several kinds of sources, {' and '.join(kinds)}: name the files of one of them."
+        )
     ((kind, found),) = kinds.items()
     if kind == "idx":
         found = without_copies(found, left_out)
@@ -150,7 +153,7 @@ def _one_kind(paths: Sequence[Path], left_out: LeftOut) -> tuple[str, list[Path]
 
 
 def _kinds(paths: Sequence[Path], left_out: LeftOut) -> Kinds:
-    """What lies directly in the folders of `paths`, or is a file of `paths`, by kind."""
+    """The files directly in the folders of `paths`, and those named by `paths`, by kind."""
     files = [file for path in paths for file in (files_in(path) if path.is_dir() else [path])]
     folders = [folder for path in paths if path.is_dir() for folder in folders_in(path, left_out, paths)]
     kinds = {
@@ -163,7 +166,7 @@ def _kinds(paths: Sequence[Path], left_out: LeftOut) -> Kinds:
 
 
 def _shards_in_splits(folders: Sequence[Path]) -> Kinds:
-    """Tars and parquet files that lie in folders `train`, `val` ... instead of side by side."""
+    """Tars and parquet files in folders `train`, `val` ... instead of side by side."""
     inside = _kinds([folder for folder in folders if folder_split(folder.name)], LeftOut())
     # A folder train/ of class tars is no shard list: their members are pictures without labels,
     # told apart in `_of_files`.
@@ -171,8 +174,9 @@ def _shards_in_splits(folders: Sequence[Path]) -> Kinds:
 
 
 def _wrapped(folders: Sequence[Path]) -> Path | None:
-    """The one of `folders` that is the source, where they lie in a repository or an
-    archive's outermost folder."""
+    """The one of `folders` that is the source, inside a repository or an archive's outermost
+    folder.
+    """
     named = [folder for folder in folders if folder.name.lower() in WRAPPERS]
     if len(named) == 1 and not any(holds_picture(folder) for folder in folders if folder not in named):
         (inner,) = named
@@ -202,28 +206,31 @@ def _different(paths: Sequence[Path]) -> list[Path]:
 
 
 def _unknown(paths: Sequence[Path]) -> str:
-    return f"{list_of(paths)} holds no tars, no parquet and no IDX files: name a folder that holds a folder per class."
+    return f"{list_of(paths)} holds no tar, parquet or IDX files: name a folder that holds one folder per class."
 
 
 def _check(source: Source) -> Source:
     """Refuse what cannot be trained on: no train split, one class, a class without a picture."""
     splits = {name: items for name, items in source.splits.items() if items}
     if not splits:
-        raise SourceError(f"the {source.kind} holds no pictures.")
+        raise SourceError(f"found no pictures in the {source.kind}.")
     if TRAIN not in splits:
         raise SourceError(
-            f"the {source.kind} has a split {', '.join(splits)} but no {TRAIN}: name the training part too (--train PATH)."
+            f"found the split {', '.join(splits)} in the {source.kind} but no {TRAIN}: name "
+            "the training split too (--train PATH)."
         )
     if len(source.classes) < 2:
         raise SourceError(
-            f"the {source.kind} has one class only ({', '.join(source.classes)}): a classifier needs at least two. If the "
-            "classes are the folders in it, name that folder as the source."
+            f"found only one class in the {source.kind} ({', '.join(source.classes)}): a "
+            "classifier needs at least two. If the folders inside it are the classes, name that "
+            "folder as the source."
         )
     present = {item.label for item in splits[TRAIN]}
     missing = [name for label, name in enumerate(source.classes) if label not in present]
     if missing:
         raise SourceError(
-            f"no picture to train on in {len(missing)} of {len(source.classes)} classes: "
-            f"{', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}. Add pictures or remove the class."
+            f"no training picture in {len(missing)} of {len(source.classes)} classes: "
+            f"{', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}. Add "
+            "pictures or remove the class."
         )
     return replace(source, splits=splits)

@@ -1,4 +1,4 @@
-"""A folder for each class."""
+"""Sources with one folder per class."""
 
 import os
 import unicodedata
@@ -34,8 +34,8 @@ def folders(splits: Mapping[str, Path], base: Path | None, left_out: LeftOut) ->
         _count_loose(folder, left_out)
         if strangers := [members[0] for key, members in inside[split].items() if key not in labels]:
             raise SourceError(
-                f"{strangers[0]} is a class that has no folder beside the training pictures in {splits[TRAIN]}: add training "
-                "pictures, or move it away."
+                f"{strangers[0]} is a class without a folder of training pictures in "
+                f"{splits[TRAIN]}: add training pictures, or move it away."
             )
         found[split] = [
             Item(name, labels[key], file)
@@ -51,16 +51,15 @@ def nothing_found(folder: Path) -> str:
     files = files_in(folder)
     if pictures := sum(file.suffix.lower() in IMAGE_ENDINGS for file in files):
         return (
-            f"{folder} holds {pictures} pictures but no folders: put the pictures of each class into a folder of its own, "
-            f"such as {folder}/cat and {folder}/dog."
+            f"{folder} holds {pictures} pictures but no class folders: put the pictures of each "
+            f"class into a folder of its own, such as {folder}/cat and {folder}/dog."
         )
-    what = "holds no pictures in folders, no tars, no parquet and no IDX files" if files else "is empty"
-    return f"{folder} {what}: expected a folder per class (or see `alexnet prepare --help`)."
+    what = "holds no folders with pictures and no tar, parquet or IDX files" if files else "is empty"
+    return f"{folder} {what}: expected one folder per class (`alexnet prepare --help` lists other sources)."
 
 
 def class_name(folder: str) -> str:
-    """The class that a folder's name stands for: composed letters (NFC), and a byte that
-    is not UTF-8 as `\\xe9`."""
+    """The class name of a folder: composed letters (NFC), and a byte that is not UTF-8 as `\\xe9`."""
     return unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "backslashreplace"))
 
 
@@ -81,8 +80,8 @@ def _by_class(folders: list[Path], left_out: LeftOut) -> dict[str | bytes, list[
     for key, members in classes.items():
         if len(members) > 1:
             left_out.note(
-                f"{', '.join(map(str, members))} have one name ({key!r}) in two spellings, composed and decomposed: "
-                "they are one class."
+                f"{', '.join(map(str, members))} have the same name ({key!r}) in two Unicode "
+                "spellings: they are treated as one class."
             )
     return dict(sorted(classes.items(), key=lambda entry: os.fsdecode(entry[0])))
 
@@ -95,7 +94,7 @@ def _files(folder: Path, base: Path, splits: Mapping[str, Path], left_out: LeftO
 
 
 def _count_loose(folder: Path, left_out: LeftOut) -> None:
-    """Pictures beside the class folders belong to no class."""
+    """Count the pictures next to the class folders, which belong to no class."""
     for file in files_in(folder):
         if file.suffix.lower() in IMAGE_ENDINGS:
-            left_out.add("picture{s} beside the class folders, not in one", str(file))
+            left_out.add("picture{s} next to the class folders, not in one", str(file))

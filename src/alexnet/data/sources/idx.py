@@ -27,11 +27,11 @@ MAX_UNPACKED_BYTES = 2**31
 
 
 def without_copies(files: Sequence[Path], left_out: LeftOut) -> list[Path]:
-    """Files of pictures without those .gz that lie beside their unpacked selves."""
+    """Picture files, without each .gz that is next to its unpacked copy."""
     there = set(files)
     for file in files:
         if file.suffix == ".gz" and file.with_suffix("") in there:
-            left_out.add("compressed file{s} beside the same file unpacked", str(file))
+            left_out.add("compressed file{s} next to the same file unpacked", str(file))
     return [file for file in files if not (file.suffix == ".gz" and file.with_suffix("") in there)]
 
 
@@ -73,7 +73,7 @@ def idx(splits: Mapping[str, Sequence[Path]], left_out: LeftOut) -> Source:
             labels = idx_array(str(_labels_of(path)), 1)
             count = _shape_of(path)[0]
             if len(labels) != count:
-                raise SourceError(f"{path} holds {count} pictures, its label file {len(labels)}.")
+                raise SourceError(f"{path} holds {count} pictures, but its label file has {len(labels)}: download both again.")
             items.setdefault(split, []).extend(
                 Item(f"{path.name}[{row}]", int(label), str(path), "idx", row) for row, label in enumerate(labels)
             )
@@ -86,7 +86,7 @@ def _labels_of(images: Path) -> Path:
     for candidate in (images.with_name(name), images.with_name(name.removesuffix(".gz")), images.with_name(name + ".gz")):
         if candidate.is_file():
             return candidate
-    raise SourceError(f"{images} has no labels beside it: {name} is missing.")
+    raise SourceError(f"{images} has no label file next to it: {name} is missing.")
 
 
 def _shape_of(path: Path) -> tuple[int, ...]:
@@ -127,23 +127,22 @@ def _array(file: BinaryIO, path: str, dimensions: int) -> NDArray[np.uint8]:
     length = 4 + 4 * dimensions
     header = file.read(length)
     if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < length:
-        raise SourceError(f"{path} is not an IDX file of bytes in {dimensions} dimensions.")
+        raise SourceError(f"{path} is not an IDX file of bytes in {dimensions} dimensions: download it again.")
     shape = tuple(int(side) for side in np.frombuffer(header, ">u4", dimensions, 4))
     expected = math.prod(shape)
     if 0 in shape[1:]:
-        raise SourceError(f"{path} holds pictures without pixels: its array has the shape {shape}.")
+        raise SourceError(f"{path} holds empty pictures: its array has the shape {shape}.")
     if expected > MAX_UNPACKED_BYTES and path.endswith(".gz"):
-        raise SourceError(f"{path} unpacks to {expected:,} bytes: unpack it with gunzip first.")
+        raise SourceError(f"{path} is too large to read compressed ({expected:,} bytes unpacked): unpack it with gunzip first.")
     body = _read(file, expected + 1)
     if len(body) != expected:
         size = f"more than {expected:,}" if len(body) > expected else f"{len(body):,}"
-        raise SourceError(f"{path} is cut short or too long: {size} bytes for an array of shape {shape}.")
+        raise SourceError(f"{path} is cut short or too long: {size} bytes for an array of shape {shape}. Download it again.")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 def _read(file: BinaryIO, length: int) -> bytes:
-    """Up to `length` bytes; a file that claims more than it has takes no more memory than it
-    has."""
+    """Read up to `length` bytes, never taking more memory than the file has bytes."""
     pieces = []
     while length and (piece := file.read(min(length, 2**24))):
         pieces.append(piece)

@@ -23,7 +23,7 @@ def ilsvrc(contents: dict[Path, list[tarfile.TarInfo]], paths: Sequence[Path], l
     are in a list beside it."""
     nested = [path for path, members in contents.items() if members[0].name.endswith(".tar")]
     if len(nested) > 1:
-        raise SourceError(f"{list_of(nested)}: more than one tar of tars; name one training tar.")
+        raise SourceError(f"{list_of(nested)}: found more than one training tar (a tar of tars); name one of them.")
     classes = tuple(sorted(Path(member.name).stem for member in contents[nested[0]]))
     labels = {name: label for label, name in enumerate(classes)}
     train = [
@@ -37,7 +37,9 @@ def ilsvrc(contents: dict[Path, list[tarfile.TarInfo]], paths: Sequence[Path], l
             pictures = sorted(contents[path], key=lambda member: member.name)
             truth = _ground_truth(path, paths, labels, [Path(picture.name).name for picture in pictures])
             if len(truth) != len(pictures):
-                raise SourceError(f"{path} holds {len(pictures)} pictures, its ground truth {len(truth)} labels.")
+                raise SourceError(
+                    f"{path} holds {len(pictures)} pictures, but its ground truth has {len(truth)} labels: download both again."
+                )
             splits["val"] = [
                 Item(picture.name, label, str(path), "span", picture.offset_data, picture.size)
                 for picture, label in zip(pictures, truth, strict=True)
@@ -62,8 +64,8 @@ def _ground_truth(tar: Path, paths: Sequence[Path], labels: dict[str, int], pict
         lines = decode_text(_from_kit(kits[0], "ILSVRC2012_validation_ground_truth.txt"))[0].split("\n")
     else:
         raise SourceError(
-            f"{tar} holds pictures without labels: put ILSVRC2012_devkit_t12.tar.gz, or a val.txt with a line "
-            "'NAME label' for each picture, beside it."
+            f"{tar} holds pictures without labels: put ILSVRC2012_devkit_t12.tar.gz, or a val.txt "
+            "with a line 'NAME label' for each picture, next to it."
         )
     words = [line.split() for line in lines if line.strip()]
     if words and all(len(line) == 2 for line in words):
@@ -79,8 +81,8 @@ def _ground_truth(tar: Path, paths: Sequence[Path], labels: dict[str, int], pict
         return [int(value) for value in values]
     if not kits:
         raise SourceError(
-            f"{truth[0]} counts classes by the kit's ids: put ILSVRC2012_devkit_t12.tar.gz beside it, whose table says "
-            "which WordNet id each one is."
+            f"{truth[0]} numbers classes by the kit's ids: put ILSVRC2012_devkit_t12.tar.gz, which "
+            "has the table of ids, next to it."
         )
     synsets = _kit_synsets(kits[0])
     return [labels[_known(synsets.get(line[0], line[0]), labels, tar)] for line in words]
@@ -106,7 +108,7 @@ def _from_kit(kit: Path, name: str) -> bytes:
                         return found.read(MAX_KIT_BYTES)
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise SourceError(f"{kit} cannot be read ({error}): download it again.") from error
-    raise SourceError(f"{kit} holds no {name}: it should be the kit of ILSVRC2012, task 1 and 2.")
+    raise SourceError(f"{kit} holds no {name}: expected the development kit of ILSVRC2012, tasks 1 and 2.")
 
 
 def _kit_synsets(kit: Path) -> dict[str, str]:

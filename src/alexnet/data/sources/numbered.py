@@ -1,4 +1,4 @@
-"""Classes of sources that number them: shards, parquet, IDX."""
+"""Class names for sources with numbered classes: shards, parquet, IDX."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ def class_names(*folders: Path) -> tuple[str, ...]:
 def numbered(
     kind: str, splits: Mapping[str, list[Item]], names: Sequence[str], left_out: LeftOut, where: str = CLASS_NAMES_FILE
 ) -> Source:
-    """A source whose items have numbers for classes; what cannot be used is left out, and noted.
+    """The source of items with numbered classes; what cannot be used is left out and reported.
 
     Left out are pictures without a label, classes that no training picture belongs to, and test
     pictures of those. The classes that stay are numbered from 0.
@@ -42,11 +42,11 @@ def numbered(
     splits = {split: _labelled(split, items, left_out) for split, items in splits.items()}
     highest = max((item for items in splits.values() for item in items), key=lambda item: item.label, default=None)
     if highest is None:
-        raise SourceError(f"no picture of the {kind} has a label.")
+        raise SourceError(f"found no labels in the {kind}: a classifier needs a class for each picture.")
     if highest.label > MAX_LABEL:
         raise SourceError(
-            f"{highest.name} has the label {highest.label:,}, which is too high to be the number of a class (at most "
-            f"{MAX_LABEL:,}): number the classes 0, 1, 2 ..."
+            f"{highest.name} has the label {highest.label:,}, but class numbers may be at most "
+            f"{MAX_LABEL:,}: number the classes 0, 1, 2 ..."
         )
     named = _named(Counter(item.label for items in splits.values() for item in items), names, where, left_out)
     trained = {item.label for item in splits.get(TRAIN, ())}
@@ -66,10 +66,10 @@ def _named(labels: Counter[int], names: Sequence[str], where: str, left_out: Lef
     if not names:
         return {label: str(label) for label in range(highest + 1)}
     if highest == len(names) and 0 not in labels:
-        left_out.note(f"The labels count from 1: the first name of {where}, {names[0]!r}, is that of label 1.")
+        left_out.note(f"The labels start at 1: the first name in {where}, {names[0]!r}, belongs to label 1.")
         return dict(enumerate(names, 1))
     if highest >= len(names):
-        raise SourceError(f"{where} names {len(names)} classes, but there is a label {highest}.")
+        raise SourceError(f"{where} names {len(names)} classes, but a picture has the label {highest}: add the missing names.")
     return dict(enumerate(names))
 
 
@@ -77,19 +77,19 @@ def _labelled(split: str, items: list[Item], left_out: LeftOut) -> list[Item]:
     labelled = [item for item in items if item.label != UNLABELLED]
     if missing := len(items) - len(labelled):
         example = next(item.name for item in items if item.label == UNLABELLED)
-        left_out.add(f"picture{{s}} of {split} without a label", example, missing)
+        left_out.add(f"picture{{s}} in {split} without a label", example, missing)
     return labelled
 
 
 def _note_unused(unused: list[str], of: int, left_out: LeftOut) -> None:
     if unused:
         shown = ", ".join(map(repr, unused[:3])) + (" ..." if len(unused) > 3 else "")
-        left_out.note(f"Left out: {len(unused):,} of {of:,} classes, which have no picture to train on ({shown}).")
+        left_out.note(f"Left out: {len(unused):,} of {of:,} classes, which have no training picture ({shown}).")
 
 
 def _trained(split: str, items: list[Item], trained: set[int], left_out: LeftOut) -> list[Item]:
     known = [item for item in items if item.label in trained]
     if missing := len(items) - len(known):
         example = next(item.name for item in items if item.label not in trained)
-        left_out.add(f"picture{{s}} of {split} of a class that has none to train on", example, missing)
+        left_out.add(f"picture{{s}} in {split} of a class without training pictures", example, missing)
     return known

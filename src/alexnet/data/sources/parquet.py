@@ -41,7 +41,7 @@ def parquet(splits: Mapping[str, Sequence[Path]], left_out: LeftOut) -> Source:
         for path in files:
             own, labels = _look(path, split)
             if own is not None and names is not None and own != names:
-                raise SourceError(f"{path} names other classes than {first}.")
+                raise SourceError(f"{path} has other class names than {first}: put the files of one data set together.")
             if own is not None:
                 names, first = own, first or path
             items.setdefault(split, []).extend(
@@ -72,7 +72,7 @@ def _look(path: Path, split: str) -> tuple[tuple[str, ...] | None, list[int]]:
                 raise SourceError(f"{path} is damaged: {rows:,} rows in {path.stat().st_size:,} bytes. Download it again.")
             if not _holds_bytes(schema.field("image").type):
                 kind = schema.field("image").type
-                raise SourceError(f"{path} has a column image of type {kind}: expected the bytes of one file in each row.")
+                raise SourceError(f"{path} has an image column of type {kind}: expected the bytes of one file in each row.")
             _check_groups(opened.metadata, path)
             if split != TRAIN and "label" not in schema.names:
                 return None, [UNLABELLED] * rows
@@ -92,8 +92,8 @@ def _check_groups(footer: Any, path: Path) -> None:
         unpacked = sum(group.column(index).total_uncompressed_size for index in range(group.num_columns))
         if unpacked > MAX_GROUP_BYTES:
             raise SourceError(
-                f"{path} has a row group of {unpacked:,} bytes, more than the {MAX_GROUP_BYTES:,} that are unpacked at once: "
-                "write it with smaller row groups."
+                f"{path} has a row group of {unpacked:,} bytes, more than the limit of "
+                f"{MAX_GROUP_BYTES:,}: write it with smaller row groups."
             )
 
 
@@ -117,7 +117,7 @@ def _names(metadata: Mapping[bytes, bytes] | None, path: Path) -> tuple[str, ...
     except (ValueError, AttributeError, RecursionError) as error:
         raise SourceError(f"{path} has a damaged description of its columns ({error}): write it again.") from error
     if not all(isinstance(name, str) for name in value):
-        raise SourceError(f"{path} has class names that are not texts: write it again.")
+        raise SourceError(f"{path} has class names that are not text: write it again.")
     return tuple(value)
 
 

@@ -1,5 +1,6 @@
-"""The bytes of an item. What is read may have changed since it was found, so each file is
-looked at before it is read."""
+"""Read the bytes of an item. A file may have changed since it was found, so each one is checked
+again before it is read.
+"""
 
 import os
 from pathlib import Path
@@ -81,6 +82,6 @@ def _checked(file: BinaryIO, start: int, length: int) -> bytes:
     if head and not starts_like_a_picture(head):
         raise Unreadable("not an image in a known format")
     if length > MAX_FILE_BYTES:
-        raise Unreadable(f"{length:,} bytes, more than the {MAX_FILE_BYTES:,} that are read of one picture")
+        raise Unreadable(f"{length:,} bytes, more than the limit of {MAX_FILE_BYTES:,} for one picture")
     file.seek(start)
     return file.read(length)

@@ -1,4 +1,4 @@
-"""What a source is."""
+"""The types `Source` and `Item`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which part is for training and which for testing, by the names of files and folders."""
+"""Recognise training and test splits by the names of files and folders."""
 
 import re
 import shlex
@@ -21,20 +21,22 @@ FILLERS = {"set", "data", "dataset", "images", "image", "imgs", "img", "photos",
 
 
 def split_of(name: str) -> str | None:
-    """The split that a file's name speaks of: a whole word of it is train, testing, val ..., and no
-    other word disagrees."""
+    """The split in a file's name: a whole word of it is train, testing, val ..., and no other word
+    disagrees.
+    """
     splits = {WORDS[word] for word in _words(name) if word in WORDS}
     return splits.pop() if len(splits) == 1 else None
 
 
 def folder_split(name: str) -> str | None:
-    """As `split_of` for a folder, whose name must say that and nothing else: `seg_train` is a
-    split, `test tube` a class."""
+    """As `split_of` for a folder, whose name must hold no other word: `seg_train` is a split, `test
+    tube` a class.
+    """
     return split_of(name) if all(word in WORDS or word in FILLERS for word in _words(name)) else None
 
 
 def _bare_split(name: str) -> str | None:
-    """The split of a folder that is called so and no more."""
+    """The split of a folder whose whole name is a split's."""
     return WORDS.get(name.lower())
 
 
@@ -47,8 +49,8 @@ def _words(name: str) -> list[str]:
 
 
 def by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
-    """Group files by the split in their own or their folder's name; all under
-    `train` if none speaks of one.
+    """Group files by the split in their own or their folder's name; all under `train` if no name
+    has one.
 
     Raises:
         SourceError: some files name a split and others do not.
@@ -61,8 +63,9 @@ def by_split(files: Sequence[Path]) -> dict[str, list[Path]]:
     unknown = [file for file, split in named.items() if split is None]
     if unknown:
         raise SourceError(
-            f"{list_of(unknown[:5])}{' ...' if len(unknown) > 5 else ''} names no split while others do: put train, val or "
-            "test into its name, or name the parts with --train PATH --test PATH."
+            f"{list_of(unknown[:5])}{' ...' if len(unknown) > 5 else ''} has no split in its name "
+            "while others do: put train, val or test into its name, or name the splits with "
+            "--train PATH --test PATH."
         )
     groups: dict[str, list[Path]] = {}
     for file, split in named.items():
@@ -86,7 +89,9 @@ def split_folders(root: Path, folders: Sequence[Path], left_out: LeftOut) -> dic
     for folder in folders:
         if split := folder_split(folder.name):
             if split in named:
-                raise SourceError(f"{named[split]} and {folder} are both {split}: keep one of them.{_commands(root, folders)}")
+                raise SourceError(
+                    f"{named[split]} and {folder} both look like the split {split}: keep one of them.{_commands(root, folders)}"
+                )
             named[split] = folder
     if not named:
         _refuse_alike(root, folders)
@@ -96,10 +101,10 @@ def split_folders(root: Path, folders: Sequence[Path], left_out: LeftOut) -> dic
     for other in [folder for folder in folders if folder not in named.values()]:
         if holds_picture(other):
             raise SourceError(
-                f"{root} holds {', '.join(_names(named.values()))} beside {other.name}: splits or classes?"
-                f"{_commands(root, list(named.values()))}"
+                f"{root} holds {', '.join(_names(named.values()))} next to {other.name}: are these "
+                f"splits or classes?{_commands(root, list(named.values()))}"
             )
-        left_out.add("folder{s} without pictures beside the splits", str(other))
+        left_out.add("folder{s} without pictures next to the splits", str(other))
     return named
 
 
@@ -125,8 +130,10 @@ def _refuse_alike(root: Path, folders: Sequence[Path]) -> None:
         inside = names
     assert inside
     raise SourceError(
-        f"each folder in {root} ({', '.join(_names(folders)[:3])}{' ...' if len(folders) > 3 else ''}) holds the same folders "
-        f"({', '.join(inside[:3])}{' ...' if len(inside) > 3 else ''}): splits or classes?{_commands(root, folders)}"
+        f"each folder in {root} "
+        f"({', '.join(_names(folders)[:3])}{' ...' if len(folders) > 3 else ''}) holds the same "
+        f"folders ({', '.join(inside[:3])}{' ...' if len(inside) > 3 else ''}): are these splits "
+        f"or classes?{_commands(root, folders)}"
     )
 
 

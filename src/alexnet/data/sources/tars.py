@@ -29,7 +29,7 @@ def members_of(path: Path, left_out: LeftOut, offset: int = 0, length: int | Non
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}.") from error
     except tarfile.ReadError as error:
-        raise SourceError(f"{path} is not a whole tar ({error}): download it again.") from error
+        raise SourceError(f"{path} is an incomplete or damaged tar ({error}): download it again.") from error
     for member in members:
         member.offset_data += offset
     return members
@@ -45,7 +45,7 @@ def _check_uncompressed(file: BinaryIO, path: Path) -> None:
 
 
 def _taken(member: tarfile.TarInfo, name: str, left_out: LeftOut) -> bool:
-    """Whether a member is a file with bytes of its own, and no system's litter."""
+    """Whether a member is a regular file, and not one that a system left there."""
     if member.isdir():
         return False
     if any(map(passed_over, PurePosixPath(member.name).parts)):

@@ -1,4 +1,4 @@
-"""All files below a folder, safely: in order, each once, and what was left out is counted.
+"""Walk all files below a folder safely: in order, each once, counting what is left out.
 
 Folders of photos hold more than photos: thumbnails that a NAS keeps, links that lead back up,
 pipes. `walk` opens nothing and follows no link that leads to a folder it takes anyway, so it always
@@ -54,7 +54,7 @@ class LeftOut:
         self.examples.setdefault(reason, example)
 
     def note(self, sentence: str) -> None:
-        """Say something else that the person should know."""
+        """Add another sentence that the user should know."""
         self.notes.append(sentence)
 
     def lines(self) -> list[str]:
@@ -145,7 +145,7 @@ class _Walker:
         identity = _identity(entry.path)
         # A mounted folder can lead back up without being a link.
         if identity in self.seen or (target and self._taken_anyway(target)):
-            self.left_out.add("link{s} to folders that are taken already", entry.path)
+            self.left_out.add("link{s} to folders that are already included", entry.path)
             return False
         self.seen.add(identity)
         if target:
@@ -163,7 +163,7 @@ class _Walker:
             return True
         target = os.path.realpath(entry.path)
         if target in self.targets or any(_reaches(folder, target) for folder in self.walked):
-            self.left_out.add("link{s} to files that are taken already", entry.path)
+            self.left_out.add("link{s} to files that are already included", entry.path)
             return False
         self.targets.add(target)
         return True
@@ -220,7 +220,7 @@ def _entries(folder: str, left_out: LeftOut) -> list["os.DirEntry[str]"]:
 
 
 def _count_passed_over(entry: "os.DirEntry[str]", left_out: LeftOut) -> None:
-    """Mention what may be taken for photos; a .DS_Store needs no word."""
+    """Report what may look like photos; a .DS_Store is not worth mentioning."""
     if _is_folder(entry):
         system = entry.name.lower() in SYSTEM_FOLDERS
         left_out.add(

@@ -41,7 +41,7 @@ def webdataset(
     choice.note(left_out)
     train = items.get(TRAIN, ())
     if train and all(item.label == UNLABELLED for item in train):
-        raise SourceError(f"{train[0].path} is not a WebDataset shard: {train[0].name} has no .cls with its class beside it.")
+        raise SourceError(f"{train[0].path} is not a WebDataset shard: {train[0].name} has no .cls file with its class.")
     folders = {folder: None for shards in splits.values() for shard in shards for folder in (shard.parent, shard.parent.parent)}
     return numbered("WebDataset shards", items, class_names(*folders), left_out)
 
@@ -71,8 +71,8 @@ class _Choice:
     def note(self, left_out: LeftOut) -> None:
         for (taken, *others), count in self.made.items():
             left_out.note(
-                f"{count:,} keys have several pictures: .{taken} is taken, .{' and .'.join(others)} left out. "
-                f"--image {others[0]} takes that one."
+                f"{count:,} keys have several pictures: using .{taken}, leaving out "
+                f".{' and .'.join(others)}. To use .{others[0]}, add --image {others[0]}."
             )
 
 
@@ -86,22 +86,22 @@ def _items(shard: Path, members: Members, choice: _Choice, left_out: LeftOut) ->
     labels = _labels(shard, members)
     samples = _pictures(members, labels)
     if not samples:
-        raise SourceError(f"{shard} is not a WebDataset shard: no pictures.")
+        raise SourceError(f"{shard} is not a WebDataset shard: it holds no pictures.")
     restarted = 0
     for key, by_ending in samples.items():
         taken = by_ending[choice.of(list(by_ending), f"{shard}: {key!r}")]
         values = labels.get(key, [UNLABELLED])
         if len(values) != len(taken):
             raise SourceError(
-                f"{shard}: the key {key!r} is there {len(taken)} times as a picture and {len(values)} times as .cls, so it is "
-                "unclear which belong together."
+                f"{shard}: the key {key!r} occurs {len(taken)} times as a picture and "
+                f"{len(values)} times as .cls, so it is unclear which belong together."
             )
         restarted += len(taken) > 1
         for number, (member, label) in enumerate(zip(taken, values, strict=True), 1):
             again = f" ({number})" if number > 1 else ""
             yield Item(f"{shard.name}/{member.name}{again}", label, str(shard), "span", member.offset_data, member.size)
     if restarted:
-        left_out.note(f"{shard}: {restarted:,} keys are there more than once; each is taken for a picture of its own.")
+        left_out.note(f"{shard}: {restarted:,} keys occur more than once; each occurrence is treated as a separate picture.")
 
 
 def _pictures(members: Members, labels: Mapping[str, object]) -> dict[str, dict[str, Members]]:
