@@ -1,12 +1,14 @@
-"""Inference on a CPU: this network on every engine against torchvision's architecture in eager PyTorch, timed alternately.
+"""Inference on a CPU: this network on every engine against torchvision's architecture in eager
+PyTorch, timed alternately.
 
     python benchmarks/infer_cpu.py
 
-Batch 1 is latency (median and 99th percentile of all repetitions), batch 32 throughput. Every engine computes in float32 but
-the last one; int8 is calibrated on pictures of noise, which does not change its speed. The peer has torchvision's layers (no
-normalisation, no towers, 714 M multiply-adds against 724 M). Engines run in turns within each block, and a ratio is that of one
-block, so a slow minute of the machine meets all alike; the first run of an engine in a block is not counted. The last line is
-one JSON object.
+Batch 1 is latency (median and 99th percentile of all repetitions), batch 32 throughput. Every
+engine computes in float32 but the last one; int8 is calibrated on pictures of noise, which does not
+change its speed. The peer has torchvision's layers (no normalisation, no towers, 714 M
+multiply-adds against 724 M). Engines run in turns within each block, and a ratio is that of one
+block, so a slow minute of the machine meets all alike; the first run of an engine in a block is not
+counted. The last line is one JSON object.
 """
 
 import argparse

@@ -1,11 +1,13 @@
-"""Preparing photos: pictures a second and core, against plain Pillow loops, timed alternately in one thread.
+"""Preparing photos: pictures a second and core, against plain Pillow loops, timed
+alternately in one thread.
 
     python benchmarks/prepare.py FOLDER_OF_JPEGS
 
-A plain loop is what one writes first: open, convert to RGB, resize the short side, crop the centre; with Pillow's default
-filter (bicubic), and with the bilinear one that ours uses. Ours is what a worker of `alexnet prepare` does to each file: read,
-decode, shrink, crop, pack to YUV 4:2:0, plus its share of checksum and statistics. Without a folder, ../shared is looked into.
-The last line is one JSON object.
+A plain loop is what one writes first: open, convert to RGB, resize the short side, crop the
+centre; with Pillow's default filter (bicubic), and with the bilinear one that ours uses. Ours is
+what a worker of `alexnet prepare` does to each file: read, decode, shrink, crop, pack to YUV
+4:2:0, plus its share of checksum and statistics. Without a folder, ../shared is looked into. The
+last line is one JSON object.
 """
 
 import argparse

@@ -1,11 +1,13 @@
-"""Training on a CPU: images/s of this project's step against the naive network's, timed alternately in one process.
+"""Training on a CPU: images/s of this project's step against the naive network's, timed
+alternately in one process.
 
     python benchmarks/train_cpu.py
 
-Naive is what one writes first: the same layers, eager, NCHW, `F.local_response_norm`, `torch.optim.SGD`. Ours is what `alexnet
-train` runs: channels-last, the hand-written LRN, compiled where a C++ compiler is found, the paper's SGD. Both see the same
-batch of noise of 50 grey levels. The last line is one JSON object; `ratio` is the median over blocks, `range` its extremes. At
-sgemm speed: 4.136 GFLOP an image, as fast as a 4096 x 4096 product.
+Naive is what one writes first: the same layers, eager, NCHW, `F.local_response_norm`,
+`torch.optim.SGD`. Ours is what `alexnet train` runs: channels-last, the hand-written LRN, compiled
+where a C++ compiler is found, the paper's SGD. Both see the same batch of noise of 50 grey levels.
+The last line is one JSON object; `ratio` is the median over blocks, `range` its extremes. At sgemm
+speed: 4.136 GFLOP an image, as fast as a 4096 x 4096 product.
 """
 
 import argparse

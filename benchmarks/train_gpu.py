@@ -1,25 +1,33 @@
-"""Training on a GPU, in one command: check every kernel, time every part, run against the peers, keep it up for a minute.
+"""Training on a GPU, in one command: check every kernel, time every part, run against the peers,
+keep it up for a minute.
 
     python benchmarks/train_gpu.py                      # about ten minutes
     python benchmarks/train_gpu.py --batch 128 --no-check --sustained 0
-    python benchmarks/train_gpu.py --batch 1024 --full  # and an epoch over records as many as ImageNet's
+    python benchmarks/train_gpu.py --batch 1024 --full  # and an epoch of ImageNet's size
     python benchmarks/train_gpu.py --full --data STORE  # and all of it on photos
 
-1. The ceilings: a bfloat16 product of 8192 x 8192 matrices, a copy of 1 GiB within the GPU's memory.
-2. The checks: `pytest -m gpu`, float64 comparisons of kernels and of whole-net gradients among them.
-3. Every part of the step by itself, forward and backward, as replays of CUDA graphs over rotating inputs (ReLU's outputs where
-   the step has such), with its share of its own roofline: the larger of bytes over the copy's speed and operations over the
-   product's. The sum of these times is what the step cannot beat part by part. What bounds a part is told by numbers alone:
-   `launch` if it takes less than 5 us, as a launch in a graph and its first loads take some; else `bytes` or `operations`,
-   whichever sets its floor. How far the part is above that floor is then the kernel's own doing.
-4. The step against its peers, in turns, by the GPU's events: our network naive, under AMP and compiled, torchvision's under AMP
-   and compiled. The peers get one ready batch; ours makes its batches from resident records. Ratios are block by block.
-5. The step kept up for `--sustained` seconds, its loss read every 20 steps as in training; the data path alone.
+1. The ceilings: a bfloat16 product of 8192 x 8192 matrices, a copy of 1 GiB
+   within the GPU's memory.
+2. The checks: `pytest -m gpu`, float64 comparisons of kernels and of
+   whole-net gradients among them.
+3. Every part of the step by itself, forward and backward, as replays of CUDA graphs over
+   rotating inputs (ReLU's outputs where the step has such), with its share of its own roofline:
+   the larger of bytes over the copy's speed and operations over the product's. The sum of these
+   times is what the step cannot beat part by part. What bounds a part is told by numbers alone:
+   `launch` if it takes less than 5 us, as a launch in a graph and its first loads take some;
+   else `bytes` or `operations`, whichever sets its floor. How far the part is above that floor
+   is then the kernel's own doing.
+4. The step against its peers, in turns, by the GPU's events: our network naive, under AMP and
+   compiled, torchvision's under AMP and compiled. The peers get one ready batch; ours makes its
+   batches from resident records. Ratios are block by block.
+5. The step kept up for `--sustained` seconds, its loss read every 20 steps as in
+   training; the data path alone.
 6. With `--full`, an epoch over 1,281,167 resident records (`full_epoch.py`).
-7. With `--data`, the fused step against the plain one on photos: loss curves, then accuracy at the end (`real_data.py`).
+7. With `--data`, the fused step against the plain one on photos: loss curves, then accuracy at
+   the end (`real_data.py`).
 
-It needs nothing but the package; without `--data` pictures are noise. It exits with 1 if a check fails or if 7 shows that the
-two steps differ. The last line is one JSON object.
+It needs nothing but the package; without `--data` pictures are noise. It exits with 1 if a check
+fails or if 7 shows that the two steps differ. The last line is one JSON object.
 """
 
 import argparse
@@ -68,7 +76,7 @@ OURS = "fused, from resident records"
 LAUNCH = 5e-6  # seconds; what takes less is bounded by launching it
 
 
-# --- parts of the step --------------------------------------------------------------------------------------------------
+# --- parts of the step ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -244,7 +252,9 @@ def update(variant: Variant) -> Part:
 
 @dataclass(frozen=True)
 class Timed:
-    """A part's time beside what its bytes and its operations would take at the ceilings; seconds."""
+    """A part's time beside what its bytes and its operations would take at the ceilings;
+    seconds.
+    """
 
     name: str
     seconds: float
@@ -283,7 +293,9 @@ class Timed:
 
 
 def part_seconds(part: Part) -> float:
-    """Median over blocks of one call, within a graph of `INPUTS` calls on inputs of their own; fewer where memory is short."""
+    """Median over blocks of one call, within a graph of `INPUTS` calls on inputs of their own;
+    fewer where memory is short.
+    """
     count = INPUTS if part.bytes < 1e9 else 2
     calls = [part.make() for _ in range(count)]
 
@@ -294,14 +306,15 @@ def part_seconds(part: Part) -> float:
     for _ in range(3):
         all_calls()
     graph = torch.cuda.CUDAGraph()
-    # Threads of an earlier scene may still allocate page-locked memory, which the default mode forbids.
+    # Threads of an earlier scene may still allocate page-locked memory, which
+    # the default mode forbids.
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
         all_calls()
     seconds(graph.replay, GPU, 2)
     return statistics.median(seconds(graph.replay, GPU, REPLAYS) for _ in range(BLOCKS)) / count
 
 
-# --- the whole ----------------------------------------------------------------------------------------------------------
+# --- the whole ------------------------------------------------------------------------------------
 
 
 def copy_speed() -> float:
@@ -354,7 +367,9 @@ def met(found: float, wanted: float | None, unit: str, most: bool = False) -> st
 
 
 def look_share(fused: FusedStep, step: float) -> float:
-    """Time that a watched step takes longer than another, relative to the steps from one look to the next."""
+    """Time that a watched step takes longer than another, relative to the steps
+    from one look to the next.
+    """
 
     def look(images: Tensor) -> None:
         look_at(fused.model, images)
@@ -367,7 +382,9 @@ def look_share(fused: FusedStep, step: float) -> float:
 
 
 def sustained(fused: FusedStep, duration: float, number: int) -> float:
-    """Images a second over `duration` seconds of the host's clock, from an idle GPU to an idle GPU."""
+    """Images a second over `duration` seconds of the host's clock, from an idle GPU to an idle
+    GPU.
+    """
     run = Steps(fused.feed.loader, lambda epoch, step: fused.take(epoch, step, 1e-4, 1.0))
     run.number = number
     torch.cuda.synchronize()
@@ -462,7 +479,9 @@ def asked() -> argparse.Namespace:
 
 
 def demand_gpu() -> None:
-    """Stop where nothing can be measured; begin a stream of our own, as graphs are recorded on none but such."""
+    """Stop where nothing can be measured; begin a stream of our own, as graphs are
+    recorded on none but such.
+    """
     if not torch.cuda.is_available():
         raise SystemExit("No CUDA device is here, and this measures one. `alexnet bench` measures any machine.")
     if reason := kernels.lacking(GPU):
@@ -486,7 +505,9 @@ def opened(arguments: argparse.Namespace, variant: Variant) -> real_data.Photos 
 
 
 def in_memory(what: str, measured: Callable[..., Any], *arguments: Any) -> Any:
-    """What was measured; None, with a line that says why, where it needs more memory than this GPU has or cannot run."""
+    """What was measured; None, with a line that says why, where it needs more memory than
+    this GPU has or cannot run.
+    """
     gc.collect()
     torch.cuda.empty_cache()
     try:

@@ -1,5 +1,6 @@
-"""Fixtures: the reference material beside the project (where it is), small photos made here, small stores made of them, and
-where the GPU's kernels run: on the GPU if there is one, in Triton's interpreter otherwise.
+"""Fixtures: the reference material beside the project (where it is), small photos made here,
+small stores made of them, and where the GPU's kernels run: on the GPU if there is one, in
+Triton's interpreter otherwise.
 """
 
 import importlib.util
@@ -45,7 +46,9 @@ def inputs(shared: Path) -> ModuleType:
 
 @pytest.fixture(autouse=True, scope="session")
 def _shared_is_complete() -> None:
-    """Where CI says that the reference material is there, it is: a test that skips for lack of it would hide a failure."""
+    """Where CI says that the reference material is there, it is: a test that skips for lack of it
+    would hide a failure.
+    """
     if os.environ.get("ALEXNET_REQUIRE_SHARED"):
         assert (SHARED / "facts.md").exists(), f"{SHARED} is not where the tests look for it"
 

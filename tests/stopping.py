@@ -8,7 +8,9 @@ import pytest
 
 
 def stop_after(patch: pytest.MonkeyPatch, owner: type, name: str, after: int) -> list[int]:
-    """Have the process interrupted once a method has been called `after` times; the numbers of its calls so far."""
+    """Have the process interrupted once a method has been called `after` times; the
+    numbers of its calls so far.
+    """
     method, calls = getattr(owner, name), []
 
     def counted(*arguments: Any) -> None:

@@ -1,4 +1,6 @@
-"""The GPU's benchmark on photos, at small size on a CPU: what it compares is what it says, and its verdict can fail."""
+"""The GPU's benchmark on photos, at small size on a CPU: what it compares is what it says,
+and its verdict can fail.
+"""
 
 import importlib
 import json
@@ -39,11 +41,13 @@ def full_epoch(monkeypatch: pytest.MonkeyPatch) -> Any:
     return script("full_epoch", monkeypatch)
 
 
-# --- curves -------------------------------------------------------------------------------------------------------------
+# --- curves ---------------------------------------------------------------------------------------
 
 
 def test_the_plain_curve_is_trainings(real_data: Any, store: Store, tmp_path: Path) -> None:
-    """To the bit: the first line of the log is the mean over the first 20 steps, dropout, crops and warm-up included."""
+    """To the bit: the first line of the log is the mean over the first 20 steps, dropout,
+    crops and warm-up included.
+    """
     recipe = real_data.recipe_of("paper-2012", CPU, **SMALL, batch_size=3, init="he", warmup=0.3, epochs=1, seed=4)
     train(recipe, store, tmp_path / "run")
     line = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
@@ -54,7 +58,9 @@ def test_the_plain_curve_is_trainings(real_data: Any, store: Store, tmp_path: Pa
 
 @pytest.mark.parametrize("schedule", ["linear", "step"])
 def test_the_fused_curve_is_the_plain_one(real_data: Any, store: Store, monkeypatch: pytest.MonkeyPatch, schedule: str) -> None:
-    """In float32 and without dropout both see the same bits; longer than the recipe's three epochs of 6 steps."""
+    """In float32 and without dropout both see the same bits; longer than the recipe's
+    three epochs of 6 steps.
+    """
     monkeypatch.setattr(real_data, "pick_precision", lambda *_: "fp32")
     recipe = real_data.recipe_of("laptop", CPU, **SMALL, batch_size=10, lr=0.002, schedule=schedule, lr_drops=(2.0,), crop=True)
     plain, fused = real_data.Course(recipe, store).plain(40), real_data.Course(recipe, store).fused(40)
@@ -63,7 +69,9 @@ def test_the_fused_curve_is_the_plain_one(real_data: Any, store: Store, monkeypa
 
 @pytest.mark.parametrize("name", ["paper-2012", "laptop"])
 def test_the_noise_is_another_draw(real_data: Any, store: Store, name: str) -> None:
-    """Of dropout; of mirrors in a recipe that drops nothing, whose network has the layers with a rate of 0."""
+    """Of dropout; of mirrors in a recipe that drops nothing, whose network has the
+    layers with a rate of 0.
+    """
     recipe = real_data.recipe_of(name, CPU, **SMALL, batch_size=4)
     kinds = (PlainStep, PlainStep, real_data.OtherDraws)
     one, again, other = (real_data.Course(recipe, store).plain(20, kind) for kind in kinds)
@@ -75,7 +83,9 @@ def curves_of(real_data: Any, rng: np.random.Generator, shape: tuple[int, int] =
 
 
 def test_a_correct_step_fails_as_often_as_it_says(real_data: Any) -> None:
-    """Of 2000 sets of curves from one distribution 5 % are off in level (deviation 0.5 %), at most 2.5 % in distance."""
+    """Of 2000 sets of curves from one distribution 5 % are off in level (deviation 0.5 %),
+    at most 2.5 % in distance.
+    """
     rng = np.random.default_rng(0)
     found = [real_data.Curves(**curves_of(real_data, rng)) for _ in range(2000)]
     level = np.mean([abs(one.level[0]) > one.level[1] for one in found])
@@ -85,7 +95,9 @@ def test_a_correct_step_fails_as_often_as_it_says(real_data: Any) -> None:
 
 
 def test_a_wrong_step_fails(real_data: Any) -> None:
-    """A level one deviation of a window too high; one window 20 deviations too high; a loss that is no number."""
+    """A level one deviation of a window too high; one window 20 deviations too high;
+    a loss that is no number.
+    """
     right = curves_of(real_data, np.random.default_rng(1))
     jump = np.zeros(15)
     jump[7] = 0.2
@@ -98,13 +110,15 @@ def test_a_wrong_step_fails(real_data: Any) -> None:
 
 
 def test_short_of_epochs(real_data: Any) -> None:
-    """Fewer epochs bring the drops of the learning rate forward; more than the recipe's own are not made."""
+    """Fewer epochs bring the drops of the learning rate forward; more than the
+    recipe's own are not made.
+    """
     short = real_data.recipe_of("paper-2012", CPU, epochs=30)
     assert (short.epochs, short.lr_drops) == (30, (8.333, 17.0, 26.333))
     assert real_data.recipe_of("laptop", CPU, epochs=30).epochs == 3
 
 
-# --- accuracy -----------------------------------------------------------------------------------------------------------
+# --- accuracy -------------------------------------------------------------------------------------
 
 
 def test_accuracy_by_both_paths(
@@ -150,7 +164,7 @@ def test_the_verdict_on_accuracy(
     assert found["agree"] == (verdict != "DIFFERENT")
 
 
-# --- the command --------------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 def run_main(real_data: Any, monkeypatch: pytest.MonkeyPatch, store: Store, *arguments: str) -> object:
@@ -167,7 +181,9 @@ def run_main(real_data: Any, monkeypatch: pytest.MonkeyPatch, store: Store, *arg
 def test_the_command(
     real_data: Any, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], agree: bool
 ) -> None:
-    """Prints the table, ends with JSON; exits with 1 if the two differ, as with a fused step that learns too fast."""
+    """Prints the table, ends with JSON; exits with 1 if the two differ, as with a fused
+    step that learns too fast.
+    """
     if not agree:
         take = fused_step.FusedStep.take
         monkeypatch.setattr(
@@ -215,7 +231,7 @@ def test_a_path_that_breaks_is_a_difference(
     assert json.loads(out[-1])["accuracy"]["laptop"] == {"agree": False, "error": "the loss is nan"}
 
 
-# --- the full epoch -----------------------------------------------------------------------------------------------------
+# --- the full epoch -------------------------------------------------------------------------------
 
 
 def test_photos_over_and_over(full_epoch: Any) -> None:
@@ -227,7 +243,9 @@ def test_photos_over_and_over(full_epoch: Any) -> None:
 def test_an_epoch_of_repeated_photos(
     full_epoch: Any, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """250 records of 60 photos, each with its own photo's label; sizes of batch share the records."""
+    """250 records of 60 photos, each with its own photo's label; sizes of batch share the
+    records.
+    """
     variant = get("paper", width=1 / 8, input_size=67, num_classes=3, init="he", pixels="unit")
     steps, make = [], full_epoch.build
     monkeypatch.setattr(full_epoch, "build", lambda *arguments: steps.append(make(*arguments)) or steps[-1])
@@ -258,7 +276,7 @@ def test_photos_that_do_not_fit(full_epoch: Any, store: Store) -> None:
         full_epoch.check_store(get("paper", input_size=67, num_classes=2), store)
 
 
-# --- the table of kernels -----------------------------------------------------------------------------------------------
+# --- the table of kernels -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -278,7 +296,9 @@ def test_what_bounds_a_part(
 
 
 def test_the_three_worst_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """By time above the floor, not by share: with every part 7 us above its own, but three at 1, 2 and 3 ms."""
+    """By time above the floor, not by share: with every part 7 us above its own,
+    but three at 1, 2 and 3 ms.
+    """
     train_gpu = script("train_gpu", monkeypatch)
     slow = {"conv2 (grouped) backward": 2e-3, "update": 3e-3, "fc6 forward": 1e-3}
     floor = lambda part: max(part.bytes / 4e12, part.flop / 8e14)  # noqa: E731
@@ -297,7 +317,9 @@ def test_the_three_worst_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_the_gpus_command_on_photos(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """All but what needs a GPU: the store is looked at first, fills the epoch, and a difference is the exit code."""
+    """All but what needs a GPU: the store is looked at first, fills the epoch, and a
+    difference is the exit code.
+    """
     train_gpu = script("train_gpu", monkeypatch)
 
     def measure(variant: Any, batch: int, *_: object) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def picture_width(path: Path) -> int:
         return picture.width
 
 
-# --- summary ----------------------------------------------------------------------------------------------------------
+# --- summary --------------------------------------------------------------------------------------
 
 
 def test_summary_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,7 +68,9 @@ def test_summary_table_and_markdown(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", ["paper", "code-2012", "caffe", "torchvision"])
 def test_summary_fits_the_terminal(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing is wrapped or cut. 80 columns have all but the kind, which the layer's name tells; 120 have all."""
+    """Nothing is wrapped or cut. 80 columns have all but the kind, which the layer's
+    name tells; 120 have all.
+    """
     monkeypatch.setenv("FORCE_COLOR", "1")
     for columns in (40, 60, 72, 80, 100, 120, 200):
         monkeypatch.setenv("COLUMNS", str(columns))
@@ -91,7 +93,7 @@ def test_summary_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--explain prints plain text only" in fails(capsys, 2, "summary", "--explain", "--format", "json")
 
 
-# --- prepare, verify --------------------------------------------------------------------------------------------------
+# --- prepare, verify ------------------------------------------------------------------------------
 
 
 def test_prepare_and_verify(photos: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +156,7 @@ def test_prepare_refuses(photos: Callable[..., Path], tmp_path: Path, capsys: py
     assert "drop --strict" in fails(capsys, 2, "prepare", str(folder), str(tmp_path / "store"), "--strict")
 
 
-# --- train ------------------------------------------------------------------------------------------------------------
+# --- train ----------------------------------------------------------------------------------------
 
 
 def test_train_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,11 +222,13 @@ def test_family_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytest.
     assert "--data is for runs" in fails(capsys, 2, "verify", str(store.folder), *data)
 
 
-# --- ablate -----------------------------------------------------------------------------------------------------------
+# --- ablate ---------------------------------------------------------------------------------------
 
 
 def test_ablate(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a recipe it is small-photos; a second time nothing is trained, and the same is said."""
+    """Without a recipe it is small-photos; a second time nothing is trained, and the same is
+    said.
+    """
     words = ["ablate", "no-dropout", "--data", str(store.folder), "--seeds", "2", "--out", str(tmp_path)]
     words += ["--input-size", "64", "--epochs", "2", "--batch-size", "10", *FAST]
     main(words)
@@ -249,11 +253,13 @@ def test_ablate_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixt
     assert not (tmp_path / "out").exists()
 
 
-# --- doctor -----------------------------------------------------------------------------------------------------------
+# --- doctor ---------------------------------------------------------------------------------------
 
 
 def test_doctor(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A healthy recipe ends quietly; a cause is named with its field, in the JSON file too, and by exit status 1."""
+    """A healthy recipe ends quietly; a cause is named with its field, in the JSON file
+    too, and by exit status 1.
+    """
     file = tmp_path / "diagnosis.json"
     words = ("doctor", "laptop", "--data", str(store.folder), "--json", str(file), *FAST)
     main([*words])
@@ -280,7 +286,7 @@ def test_doctor_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "is not a store" in fails(capsys, 2, "doctor", "laptop", "--data", str(tmp_path / "none"))
 
 
-# --- evaluate, report -------------------------------------------------------------------------------------------------
+# --- evaluate, report -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("views", ["1", "10"])
@@ -320,7 +326,9 @@ def test_evaluate_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytes
 
 
 def test_names_with_odd_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Dollar signs are no formula to matplotlib, and a folder whose name is no UTF-8 has one that can be written."""
+    """Dollar signs are no formula to matplotlib, and a folder whose name is no UTF-8 has
+    one that can be written.
+    """
     for index, name in enumerate((b"$x^$", b"caf\xe9")):
         folder = tmp_path / "photos" / os.fsdecode(name)
         folder.mkdir(parents=True)
@@ -354,7 +362,7 @@ def test_report(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureF
     assert "must end in .html" in said
 
 
-# --- predict ----------------------------------------------------------------------------------------------------------
+# --- predict --------------------------------------------------------------------------------------
 
 
 def test_predict_formats(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -396,7 +404,7 @@ def test_predict_from_a_list(run: Path, tmp_path: Path) -> None:
     assert json.loads(result.stdout)["top"][0]["class"] == "red"
 
 
-# --- numbers out of range, for every verb that takes numbers -----------------------------------------------------------
+# --- numbers out of range, for every verb that takes numbers --------------------------------------
 
 HUGE = "1" + "0" * 20
 RANGES = {
@@ -467,7 +475,7 @@ def test_more_classes_than_there_are(run: Path, tmp_path: Path, capsys: pytest.C
         assert len(json.loads(capsys.readouterr().out)["top"]) == 3
 
 
-# --- foreign names reach the terminal harmless ---------------------------------------------------------------------------
+# --- foreign names reach the terminal harmless ----------------------------------------------------
 
 
 @pytest.fixture
@@ -482,7 +490,9 @@ def hostile(store: Store, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("form", ["table", "jsonl"])
 def test_names_that_steer_a_terminal(hostile: Path, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of classes and of files, those that are read and those that are not; a picture stays a line."""
+    """Of classes and of files, those that are read and those that are not; a picture stays a
+    line.
+    """
     names = ["x\x1b[2J\n.png", "y\u202egpj.exe", "z\x1b[31m.png"]
     for name in names[:2]:
         draw((200, 50, 40), 77).save(tmp_path / name, "PNG")
@@ -498,7 +508,9 @@ def test_names_that_steer_a_terminal(hostile: Path, form: str, tmp_path: Path, c
 def test_csv_is_exact_where_a_program_reads_it(
     hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A name with a line break, quotes or a carriage return is one cell; a terminal gets what does it no harm."""
+    """A name with a line break, quotes or a carriage return is one cell; a terminal
+    gets what does it no harm.
+    """
     names = ["one\ntwo.png", 'quoted "a", b.png', "ret\rurn.png", " spaces .png"]
     for name in names:
         draw((200, 50, 40), 77).save(tmp_path / name)
@@ -515,11 +527,13 @@ def test_csv_is_exact_where_a_program_reads_it(
     assert r"one\ntwo.png,1," in shown and not set(shown) & set("\x1b\x07\x9b\u202e\r")
 
 
-# --- all of it, on real photos ----------------------------------------------------------------------------------------
+# --- all of it, on real photos --------------------------------------------------------------------
 
 
 def test_real_photos(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """600 photos of ten classes: prepared, trained for two epochs (towards nothing much), tested, one predicted."""
+    """600 photos of ten classes: prepared, trained for two epochs
+    (towards nothing much), tested, one predicted.
+    """
     photos, store, run = shared / "data" / "imagenette-mini", tmp_path / "store", tmp_path / "run"
     main(["prepare", str(photos), str(store), "--size", "128"])
     assert "total" in capsys.readouterr().out
@@ -532,7 +546,7 @@ def test_real_photos(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(capsys.readouterr().out.splitlines()) == 20
 
 
-# --- weights, export, compare -----------------------------------------------------------------------------------------
+# --- weights, export, compare ---------------------------------------------------------------------
 
 
 def test_import_and_predict(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -650,7 +664,9 @@ def test_many_pictures_say_how_fast(run: Path, tmp_path: Path, capsys: pytest.Ca
 def test_places_that_cannot_be_written_are_refused_before_the_work(
     run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file stands where the folder should be (permissions would not stop an administrator); missing folders are made."""
+    """A file stands where the folder should be (permissions would not stop an administrator);
+    missing folders are made.
+    """
     (tmp_path / "file").write_text("")
     for words in (
         ["evaluate", run, "--data", store.folder, "--out", tmp_path / "file" / "x"],

@@ -1,4 +1,6 @@
-"""What a person sees: progress as wide as the terminal, few lines in a log, foreign names that do no harm."""
+"""What a person sees: progress as wide as the terminal, few lines in a log,
+foreign names that do no harm.
+"""
 
 import os
 import re
@@ -118,7 +120,8 @@ def test_fitting() -> None:
     assert fitting(["", "猫猫", ""], 5) == [""] and fitting(["", "猫猫", ""], 6) == ["", "猫猫", ""]
 
 
-#: What the line of a run has at each width, in the order of importance: bar, percent, images, rate, time left, loss.
+#: What the line of a run has at each width, in the order of importance: bar, percent, images,
+#: rate, time left, loss.
 TRAINING = {
     50: r"[━╺╸]{8,40} 42%   76,800/179,904 images  [\d,]+/s",
     60: r"[━╺╸]{8,40} 42%   76,800/179,904 images  [\d,]+/s  \d:\d\d left",
@@ -168,7 +171,9 @@ def _read(terminal: int) -> bytes:
 
 
 def test_few_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a run of ten hours 80, the first after ten seconds; the rate is today's, of the last half minute."""
+    """Of a run of ten hours 80, the first after ten seconds; the rate is today's,
+    of the last half minute.
+    """
     now = 0.0
     monkeypatch.setattr(console, "Progress", partial(Progress, get_time=lambda: now))
     seconds = []
@@ -185,7 +190,9 @@ def test_few_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def test_a_line_of_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """What was done before, and the wait for the first step, which may be a compiler's, do not count into the rate."""
+    """What was done before, and the wait for the first step, which may be a compiler's, do
+    not count into the rate.
+    """
     now = 0.0
     monkeypatch.setattr(console, "Progress", partial(Progress, get_time=lambda: now))
     with pytest.raises(KeyError), Meter("training", 1_000, "images") as meter:

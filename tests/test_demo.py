@@ -23,7 +23,9 @@ def idx(array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> bytes:
 
 @pytest.fixture
 def debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Ten classes, told apart by where a bright square is, as files in Debian's folder; checksums to match."""
+    """Ten classes, told apart by where a bright square is, as files in Debian's
+    folder; checksums to match.
+    """
     rng = np.random.default_rng(0)
     folder = tmp_path / "debian"
     folder.mkdir()
@@ -88,7 +90,9 @@ def test_nothing_to_be_had(debian: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_debian_archive(debian: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """apt-get download and dpkg -x as two small programs that do what the real ones do to these files."""
+    """apt-get download and dpkg -x as two small programs that do what the
+    real ones do to these files.
+    """
     tools = tmp_path / "bin"
     tools.mkdir()
     (tools / "apt-get").write_text('#!/bin/sh\n[ "$1 $2" = "download dataset-fashion-mnist" ] && : > package_1_all.deb\n')

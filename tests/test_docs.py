@@ -1,4 +1,5 @@
-"""README and docs/ speak of what is there: files, names in them, links, `make` targets, plain words.
+"""README and docs/ speak of what is there: files, names in them, links,
+`make` targets, plain words.
 
 Their commands are checked in `test_words.py`.
 """
@@ -14,14 +15,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src/alexnet"
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
-#: `file.py`, `folder/file.py: name` or `folder/file.py: Class.name`; a name may end in `*` or an ellipsis.
+#: `file.py`, `folder/file.py: name` or `folder/file.py: Class.name`; a name may end
+#: in `*` or an ellipsis.
 MENTION = re.compile(r"`([\w/]+\.py)(?:: ([\w.]+)([*\u2026 ]*))?`")
 BRANCH = re.compile(r"^((?:\u2502   |    )*)[\u251c\u2514]\u2500\u2500 (\S+) +(.*)$", re.MULTILINE)
 
 
 @cache
 def names(path: Path) -> frozenset[str]:
-    """What a file defines: functions, classes and values, with those of its classes as Class.name."""
+    """What a file defines: functions, classes and values, with those of its classes as
+    Class.name.
+    """
 
     def defined(body: list[ast.stmt], prefix: str = "") -> Iterator[str]:
         for node in body:

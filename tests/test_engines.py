@@ -174,11 +174,13 @@ def test_ctrl_c_after_two_networks_on_openvino() -> None:
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
-# --- the GPU's kernels ------------------------------------------------------------------------------------------------
+# --- the GPU's kernels ----------------------------------------------------------------------------
 
 
 def test_kernels_are_trusted_where_they_agree(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
-    """On a CPU they are their reference; logits of float32 sums in another order, the second batch's by the kernels."""
+    """On a CPU they are their reference; logits of float32 sums in another order, the second
+    batch's by the kernels.
+    """
     model = trained.model.eval()
     size, calls = model.variant.input_size, []
 
@@ -210,7 +212,9 @@ def test_kernels_that_are_wrong_are_left(
 
 
 def test_kernels_are_looked_at_for_each_size_of_batch(capsys: pytest.CaptureFixture[str]) -> None:
-    """They are chosen by size; numbers that are not finite, on both sides, are the network's own."""
+    """They are chosen by size; numbers that are not finite, on both sides, are the network's
+    own.
+    """
 
     def plain(x: Tensor) -> Tensor:
         return x / x[:, :1]

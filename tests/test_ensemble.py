@@ -1,4 +1,6 @@
-"""Averages of networks, against averaging by hand in float64; fitted coefficients, against a general optimiser."""
+"""Averages of networks, against averaging by hand in float64; fitted coefficients,
+against a general optimiser.
+"""
 
 from dataclasses import replace
 

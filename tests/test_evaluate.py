@@ -96,7 +96,9 @@ def test_other_classes_are_refused(store: Store) -> None:
 
 
 def test_classes_are_matched_by_name(store: Store) -> None:
-    """A network with the same classes in another order, and one with more of them, say the same about the store."""
+    """A network with the same classes in another order, and one with more of them, say
+    the same about the store.
+    """
     own = classifier(store)
     expected = evaluate_classifier(own, store)
     order = [2, 0, 1]
@@ -136,7 +138,9 @@ def named(store: Store, *classes: str) -> Store:
 
 
 def test_a_class_is_its_number(store: Store) -> None:
-    """Two classes of one name, as in stores of earlier versions: the result is what it is with names that differ."""
+    """Two classes of one name, as in stores of earlier versions: the result is what it
+    is with names that differ.
+    """
     own = classifier(store)
     expected = evaluate_classifier(own, store)
     equal = "crane", "crane", "caf\ufffd"
@@ -209,7 +213,9 @@ def test_named_split(store: Store) -> None:
 
 
 def test_batches_that_lie_ready(store: Store) -> None:
-    """Taken in place of the store's files, in batches of another size, they give the same counts."""
+    """Taken in place of the store's files, in batches of another size, they give the same
+    counts.
+    """
     net = AlexNet(get("paper", width=1 / 8, input_size=64, num_classes=3)).eval()
     preprocessing = Preprocessing.of(net.variant, store)
     plain = evaluate(net, preprocessing, store.held_out, store.classes)
@@ -220,7 +226,9 @@ def test_batches_that_lie_ready(store: Store) -> None:
 
 
 def test_interval_and_chance() -> None:
-    """Of 9, 30 and 3 pictures, 2, 6 and 3 are wrong: as SciPy's binomtest(11, 42).proportion_ci(method="wilson") says."""
+    """Of 9, 30 and 3 pictures, 2, 6 and 3 are wrong: as SciPy's
+    binomtest(11, 42).proportion_ci(method="wilson") says.
+    """
     result = Evaluation(("a", "b", "c"), 1, np.array([[7, 1, 1], [6, 24, 0], [2, 1, 0]]), np.array([9, 30, 3]))
     assert result.wrong == 11 and result.top1_error == pytest.approx(11 / 42)
     assert result.interval == pytest.approx((0.15302640, 0.41068731), abs=1e-8)

@@ -59,7 +59,8 @@ def test_int8_is_small_and_as_good(learned: Trained, store: Store, tmp_path: Pat
         records = torch.from_numpy(np.array(store.held_out.records))
         x = learned.preprocessing.view(records, *learned.preprocessing.views(1)[0])
         expected, found = learned.model(x).detach(), int8.network(x)
-        # Eight bits of the largest value: 1/256 a layer, eight layers; without any effect of quantising it would be 1e-6.
+        # Eight bits of the largest value: 1/256 a layer, eight layers; without any effect of
+        # quantising it would be 1e-6.
         assert 1e-4 < float((found - expected).norm() / expected.norm()) < 0.05
     x = quantise(learned, store)
     kinds = [node.op_type for node in x.graph.node]
@@ -180,7 +181,9 @@ def test_int8_for_openvino_knows_its_classes(learned: Trained, store: Store, tmp
 
 
 def test_checkpoints_are_not_overwritten(learned: Trained, tmp_path: Path) -> None:
-    """A run's latest checkpoint holds the optimiser's state; an export over it would end the run."""
+    """A run's latest checkpoint holds the optimiser's state; an export over it would end the
+    run.
+    """
     run = tmp_path / "run"
     run.mkdir()
     native.save(run / "latest.safetensors", replace(learned, extra={"velocity.fc8.bias": torch.zeros(3)}))

@@ -13,7 +13,9 @@ from alexnet.files import LEFT_BEHIND, LOCK, alone, is_temporary, lock, replacin
 
 
 def test_two_writers_to_one_path(tmp_path: Path) -> None:
-    """Both are halfway at the same time; the one that ends last has the whole file, and nothing is left."""
+    """Both are halfway at the same time; the one that ends last has the whole
+    file, and nothing is left.
+    """
     path, halfway = tmp_path / "x.json", threading.Barrier(2, timeout=10)
 
     def write(text: str) -> None:

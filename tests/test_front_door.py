@@ -64,13 +64,16 @@ def test_predict_is_what_the_command_line_says(run: Path, photo: Path, capsys: p
     expected = json.loads(capsys.readouterr().out)["top"]
     found = alexnet.load(run).predict(photo, views=10)
     assert [name for name, _ in found] == [one["class"] for one in expected]
-    # Another engine may have answered there, which differs by float32's rounding (tests/test_engines.py).
+    # Another engine may have answered there, which differs by float32's rounding
+    # (tests/test_engines.py).
     assert [share for _, share in found] == pytest.approx([one["probability"] for one in expected], abs=1e-5)
     assert found[0][0] == "red" and sum(share for _, share in found) == pytest.approx(1)
 
 
 def test_a_picture_from_anywhere(run: Path, photo: Path, tmp_path: Path) -> None:
-    """A path, bytes, Pillow's and NumPy's pictures of the same pixels have the same answer to the bit."""
+    """A path, bytes, Pillow's and NumPy's pictures of the same pixels have
+    the same answer to the bit.
+    """
     network = alexnet.load(str(run / "latest.safetensors"))
     assert network.classes == ("blue", "green", "red") and network.path == run / "latest.safetensors"
     expected = network.predict(str(photo))

@@ -1,4 +1,6 @@
-"""The grouped walk is the network: outputs and gradients in float64, at training and at test, for every variant."""
+"""The grouped walk is the network: outputs and gradients in float64, at training and at
+test, for every variant.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,7 +48,9 @@ class Seeded(AlexNet):
 
 
 def network(name: str, **changes: Any) -> Seeded:
-    """A sixteenth of the width, in float64, with biases that matter; 67 pixels leave conv1 a remainder."""
+    """A sixteenth of the width, in float64, with biases that matter; 67 pixels
+    leave conv1 a remainder.
+    """
     variant = get(name, width=1 / 8, input_size=67, num_classes=7, init="he", **changes)
     model = Seeded(variant, torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
@@ -96,7 +100,9 @@ def test_the_walks_are_one(name: str, changes: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("way", ["split", "dense"])  # our own has tests/kernels/test_convolve.py
 def test_convolutions_each_way(way: str) -> None:
-    """Output and gradients of conv2, conv4 and conv5 in towers are those of the grouped convolution."""
+    """Output and gradients of conv2, conv4 and conv5 in towers are those of
+    the grouped convolution.
+    """
     model = network("paper")
     x, weights = pictures(model), dict(model.named_parameters())
     results = []
@@ -136,7 +142,9 @@ def test_groups_lose_nothing(name: str, changes: dict[str, Any]) -> None:
 
 
 def test_mixed_types() -> None:
-    """Convolutions in bfloat16 with float32 biases, fc8 in float32: logits of float32, near the float64 network's."""
+    """Convolutions in bfloat16 with float32 biases, fc8 in float32: logits of float32,
+    near the float64 network's.
+    """
     model = network("paper").float()
     weights = {name: p if name.startswith("fc8") or p.dim() == 1 else p.bfloat16() for name, p in model.named_parameters()}
     weights |= {name: weights[name].bfloat16() for name in ("fc6.bias", "fc7.bias")}

@@ -1,8 +1,9 @@
 """Equal to the reference programs: the real Caffe's and torchvision's outputs on seeded inputs.
 
-The files and `inputs.py` that makes the inputs lie in ../shared/golden. A float64 evaluation differs from Caffe's float32 by
-2e-7 to 6e-7 in relative L2; 2e-6 leaves as much again for our own rounding. Gradients are taken in float64: in float32 two
-values of a pooling window can come out in another order than in Caffe, and the gradient then takes another way.
+The files and `inputs.py` that makes the inputs lie in ../shared/golden. A float64 evaluation
+differs from Caffe's float32 by 2e-7 to 6e-7 in relative L2; 2e-6 leaves as much again for our own
+rounding. Gradients are taken in float64: in float32 two values of a pooling window can come out in
+another order than in Caffe, and the gradient then takes another way.
 """
 
 from pathlib import Path
@@ -81,9 +82,10 @@ def test_caffe_gradients(shared: Path, inputs: ModuleType, file: str) -> None:
 def test_caffe_input_gradient(shared: Path, inputs: ModuleType, file: str) -> None:
     """The gradient at the picture, wherever it is defined.
 
-    The inputs have flat areas, where neighbouring values of a pooling window are equal and rounding decides which one the
-    gradient follows (a twelfth of pool1's windows are tied to 1e-6). Pixels below such a window are left out; so is the
-    padding, which is part of Caffe's input and not of ours.
+    The inputs have flat areas, where neighbouring values of a pooling window are equal and
+    rounding decides which one the gradient follows (a twelfth of pool1's windows are tied to
+    1e-6). Pixels below such a window are left out; so is the padding, which is part of
+    Caffe's input and not of ours.
     """
     golden = np.load(shared / "golden" / f"{file}.npz")
     variant, size = CAFFE[file]
@@ -112,7 +114,9 @@ def test_caffe_input_gradient(shared: Path, inputs: ModuleType, file: str) -> No
 
 
 def test_caffe_solver(shared: Path, inputs: ModuleType) -> None:
-    """Twelve steps of Caffe's SGDSolver across two drops of the learning rate: the losses to 1e-5."""
+    """Twelve steps of Caffe's SGDSolver across two drops of the learning rate: the losses to
+    1e-5.
+    """
     golden = np.load(shared / "golden" / "caffe-solver.npz")
     seed, n, rate = int(golden["seed"]), int(golden["n"]), float(golden["base_lr"])
     net = caffe_net(inputs, "caffe", seed)

@@ -18,7 +18,9 @@ def test_wilson_as_scipys(images: int) -> None:
 
 
 def test_wilson_covers() -> None:
-    """95 of 100 intervals hold the true error, also where it is small: drawn 20,000 times, within 1.5 points."""
+    """95 of 100 intervals hold the true error, also where it is small: drawn 20,000
+    times, within 1.5 points.
+    """
     for error, images in ((0.2, 100), (0.02, 300), (0.5, 40)):
         drawn = np.random.default_rng(0).binomial(images, error, 20_000)
         ends = np.array([wilson(int(wrong), images) for wrong in range(images + 1)])[drawn]

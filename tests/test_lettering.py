@@ -1,4 +1,6 @@
-"""Names of any language in pictures: cut to size, in a font that has their letters, without a warning."""
+"""Names of any language in pictures: cut to size, in a font that has their
+letters, without a warning.
+"""
 
 import io
 from pathlib import Path

@@ -14,7 +14,9 @@ NAMES = ("paper", "code-2012", "caffe", "caffenet", "owt", "torchvision")
 
 
 def small(name: str, **changes: object) -> Variant:
-    """An eighth of the width at an input that all variants take: every layer there is, in milliseconds."""
+    """An eighth of the width at an input that all variants take: every layer
+    there is, in milliseconds.
+    """
     return get(name, **{"width": 1 / 8, "input_size": 67, "num_classes": 5, **changes})
 
 
@@ -128,8 +130,9 @@ def test_wrong_input() -> None:
 def test_whole_net_gradient(name: str) -> None:
     """Gradients of every parameter and the input against central differences in float64.
 
-    One random direction for each tensor, as long as the tensor; a step of 1e-6 of that length leaves an error of rounding: the
-    loss is good to 1e-12 where logits reach thousands, so the quotient to 1e-6. (Smaller steps measured worse in proportion.)
+    One random direction for each tensor, as long as the tensor; a step of 1e-6 of that length
+    leaves an error of rounding: the loss is good to 1e-12 where logits reach thousands, so the
+    quotient to 1e-6. (Smaller steps measured worse in proportion.)
     """
     torch.manual_seed(5)
     net = AlexNet(small(name)).double().eval()
@@ -172,7 +175,9 @@ def pytorchs_lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float
 
 @pytest.mark.parametrize("name", ["paper", "code-2012", "caffe"])
 def test_derivatives_of_derivatives(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gradient penalty and `torch.func`, on the whole network, against one around PyTorch's own normalisation, in float64."""
+    """A gradient penalty and `torch.func`, on the whole network, against one around PyTorch's own
+    normalisation, in float64.
+    """
     net = AlexNet(small(name, width=1 / 16, num_classes=3)).double().eval()
     x, t = torch.randn(2, 1, 3, 67, 67, dtype=torch.float64) * 50
 

@@ -1,4 +1,6 @@
-"""Each verb ends with the next command, on standard error; who follows them gets from photos to an exported network."""
+"""Each verb ends with the next command, on standard error; who follows them gets from
+photos to an exported network.
+"""
 
 import os
 import shlex
@@ -19,7 +21,9 @@ Next = Callable[..., list[str]]
 
 @pytest.fixture
 def following(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Next:
-    """`following(*words)` runs a verb in an empty folder and gives the words of the command that it ends with."""
+    """`following(*words)` runs a verb in an empty folder and gives the words of the
+    command that it ends with.
+    """
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> list[str]:
@@ -36,7 +40,9 @@ def following(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 def test_from_photos_to_an_export(following: Next) -> None:
-    """With a space in every name, and each command run as it was given; only training is shortened."""
+    """With a space in every name, and each command run as it was given; only training is
+    shortened.
+    """
     write_photos(Path("my photos"), 10)
     draw((200, 50, 40), 77).save("photo.jpg")
     words = following("prepare", "my photos", "a store", "--size", "72")
@@ -114,7 +120,9 @@ def test_quoting(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 
 def test_results_come_first(capfd: pytest.CaptureFixture[str]) -> None:
-    """Where both streams go to one file: what waits in standard output's buffer is written before."""
+    """Where both streams go to one file: what waits in standard output's buffer is written
+    before.
+    """
     print("result", end="", file=sys.stdout)
     next_step("demo")
     assert capfd.readouterr().err == "Next: alexnet demo\n"

@@ -40,7 +40,9 @@ def classifier(store: Store) -> Classifier:
 
 @pytest.mark.parametrize("views", [1, 10])
 def test_as_from_the_store(classifier: Classifier, tmp_path: Path, views: int) -> None:
-    """The same file through `prepare` and through `predict`: the same record, and so the same probabilities."""
+    """The same file through `prepare` and through `predict`: the same record, and
+    so the same probabilities.
+    """
     folder = write_photos(tmp_path / "photos", 3)
     own = prepare([folder], tmp_path / "store", size=72, hold_out=0.4)
     for split in own.splits.values():
@@ -144,7 +146,9 @@ class Bytes:
     ids=["Windows", "byte order mark", "not UTF-8", "spaces", "empty"],
 )
 def test_lists(data: bytes, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name's bytes are what they were; line ends and marks that Windows adds are no part of it."""
+    """A name's bytes are what they were; line ends and marks that Windows adds are no part of
+    it.
+    """
     monkeypatch.setattr("sys.stdin", Bytes(data))
     assert list(expand(["-"])) == names
 
@@ -164,7 +168,9 @@ def test_lists_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 @pytest.mark.parametrize("wrong", [None, 3, "cat.jpg", Path("cat.jpg"), b"cat.jpg", [None], [3], [["cat.jpg"]]], ids=repr)
 def test_wrong_types(wrong: Any, classifier: Classifier) -> None:
-    """A name in the place of a list would be taken letter by letter, and a number for an open file."""
+    """A name in the place of a list would be taken letter by letter, and a number for an open
+    file.
+    """
     with pytest.raises(SourceError, match="^expand takes"):
         list(expand(wrong))
     with pytest.raises(SourceError, match="^predict takes"):
@@ -185,7 +191,7 @@ def test_paths_of_any_kind(classifier: Classifier, tmp_path: Path) -> None:
     assert list(expand([path, tmp_path])) == [str(path)] * 2
 
 
-# --- folders -------------------------------------------------------------------------------------------------------------
+# --- folders --------------------------------------------------------------------------------------
 
 
 def save(path: Path, form: str = "PNG") -> Path:
@@ -195,7 +201,9 @@ def save(path: Path, form: str = "PNG") -> Path:
 
 
 def test_pictures_are_recognised_by_content(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever the ending; what is left out is counted; what should be a picture by its ending is tried."""
+    """Whatever the ending; what is left out is counted; what should be a
+    picture by its ending is tried.
+    """
     forms = {"a.jfif": "JPEG", "b.jpe": "JPEG", "c.pgm": "PPM", "d.apng": "PNG", "e": "WEBP", "f.txt": "GIF", "g.JPG": "BMP"}
     for name, form in forms.items():
         save(tmp_path / name, form)
@@ -304,7 +312,9 @@ def test_a_folder_as_people_have_it(shared: Path, classifier: Classifier, tmp_pa
 
 
 def test_constant_memory(classifier: Classifier, tmp_path: Path) -> None:
-    """From an endless list of files: 1,000 more pictures, whose records are 7.8 MB, add less than 2 MB."""
+    """From an endless list of files: 1,000 more pictures, whose records are
+    7.8 MB, add less than 2 MB.
+    """
     path = tmp_path / "x.jpg"
     draw((1, 2, 3), 1).save(path)
 

@@ -1,4 +1,6 @@
-"""Standard streams that are full, closed, not UTF-8, or without a reader: one line, an exit status, no traceback."""
+"""Standard streams that are full, closed, not UTF-8, or without a reader: one line, an
+exit status, no traceback.
+"""
 
 import errno
 import io
@@ -74,7 +76,9 @@ VERBS = [
 def test_a_full_disk_under_standard_output(
     verb: str, verbs: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line that names it, and status 2, also where the verb found something to say with status 1."""
+    """One line that names it, and status 2, also where the verb found
+    something to say with status 1.
+    """
     with FULL.open("w") as stream, pytest.raises(SystemExit) as stop:
         monkeypatch.setattr(sys, "stdout", stream)
         main(verbs[verb])
@@ -142,7 +146,7 @@ def test_a_full_pipe_that_does_not_block(monkeypatch: pytest.MonkeyPatch) -> Non
     assert b"".join(received).rstrip().endswith(b"}") and b'"parameters": 60965224' in b"".join(received)
 
 
-# --- from a shell: what Python itself says as it ends is seen there alone ---------------------------------------------
+# --- from a shell: what Python itself says as it ends is seen there alone -------------------------
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_a_list_on_a_closed_standard_input(run: Path) -> None:
     assert "standard input is closed" in ended.stderr
 
 
-# --- what is the user's to mend ----------------------------------------------------------------------------------------
+# --- what is the user's to mend -------------------------------------------------------------------
 
 
 class OutOfMemoryError(RuntimeError):
@@ -237,7 +241,7 @@ def raiser(error: BaseException) -> Callable[..., None]:
     return fail
 
 
-# --- files that are full, cut or no files --------------------------------------------------------------------------------
+# --- files that are full, cut or no files ---------------------------------------------------------
 
 WRITING = {
     "sheet.png": ("predict", "RUN", "PICTURE", "--sheet"),

@@ -1,4 +1,5 @@
-"""The package as others install it: a wheel in an environment of its own, used from there, and seen by a type checker.
+"""The package as others install it: a wheel in an environment of its own, used from there,
+and seen by a type checker.
 
 PyTorch and the other dependencies are this environment's; alexnet is the wheel's alone.
 """
@@ -78,8 +79,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, with_pip=False)
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
     packages = _run(str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", at=folder).strip()
-    # The paths of a .pth file come after the environment's own packages, and what is named in their .pth files does not count:
-    # the alexnet that is being edited is not seen.
+    # The paths of a .pth file come after the environment's own packages, and what is named in their
+    # .pth files does not count: the alexnet that is being edited is not seen.
     (Path(packages) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     _run(
         sys.executable, "-m", "pip", "--python", str(python), "install", "-q", "--no-deps", "--no-index", str(wheel), at=folder

@@ -1,4 +1,6 @@
-"""The words of a command line: what is shown without any, what is said of wrong ones, help, completion."""
+"""The words of a command line: what is shown without any, what is said of
+wrong ones, help, completion.
+"""
 
 import inspect
 import re
@@ -41,7 +43,9 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 
 @pytest.mark.parametrize("words", [(), ("help",), ("--help",), ("-h",)])
 def test_overview(said: Said, words: tuple[str, ...]) -> None:
-    """It fits a terminal of 24 lines of 80, and every verb is on it once, as a command that can be typed."""
+    """It fits a terminal of 24 lines of 80, and every verb is on it once, as a
+    command that can be typed.
+    """
     status, out, _ = said(*words)
     lines = out.splitlines()
     assert status == 0 and len(lines) < 24 and max(map(len, lines)) <= 80
@@ -139,7 +143,9 @@ def test_commands_of_the_docs_and_the_overview() -> None:
 
 
 def test_completion(said: Said, tmp_path: Any) -> None:
-    """The script that `alexnet help completion` names completes verbs, recipes and options in bash."""
+    """The script that `alexnet help completion` names completes verbs, recipes and options in
+    bash.
+    """
     text = said("help", "completion")[1]
     assert "alexnet --tyro-print-completion bash > alexnet" in text and "--tyro-print-completion zsh" in text
     bash = shutil.which("bash")
@@ -158,7 +164,9 @@ def test_completion(said: Said, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("kind", [VERBS["predict"], RECIPE_VERBS["train"].command, Recipe])
 def test_help_has_no_line_breaks_of_the_source(kind: Any) -> None:
-    """The help of a function's options, of a dataclass's, and of those of a dataclass in it: the same words in one line."""
+    """The help of a function's options, of a dataclass's, and of those of a dataclass in it: the
+    same words in one line.
+    """
     source = inspect.getsource(kind)
     unwrap(VERBS["predict"])
     unwrap(RECIPE_VERBS["train"].command)

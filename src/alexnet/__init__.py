@@ -1,4 +1,5 @@
-"""AlexNet (Krizhevsky, Sutskever, Hinton, 2012): the network, its variants, its training and its explanation.
+"""AlexNet (Krizhevsky, Sutskever, Hinton, 2012): the network, its variants, its
+training and its explanation.
 
 A trained network:
 
@@ -42,8 +43,9 @@ def load(path: "str | Path", device: "torch.device | str" = "cpu") -> "Loaded":
     """Load a trained network, ready for pictures.
 
     Args:
-        path: a run's folder (the network after its latest epoch, latest.safetensors), a .safetensors file such as
-            run/best.safetensors, or what `alexnet export` wrote (.onnx, .xml).
+        path: a run's folder (the network after its latest epoch,
+            latest.safetensors), a .safetensors file such as run/best.safetensors, or
+            what `alexnet export` wrote (.onnx, .xml).
         device: where it computes, such as "cuda"; an exported network computes on the CPU.
 
     Raises:

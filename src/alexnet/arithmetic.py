@@ -1,8 +1,9 @@
 """N = (W - F + 2P) / S + 1, and all that follows from it.
 
-A network is a sequence of operations (`Conv`, `LRN`, `MaxPool`, ...). `trace` walks a picture's shape through them and
-derives for each layer its output, parameters, multiply-adds, activation memory and receptive field. The same sequence
-builds the PyTorch module in `model.py`, so the table that `alexnet summary` prints and the network that runs cannot differ.
+A network is a sequence of operations (`Conv`, `LRN`, `MaxPool`, ...). `trace` walks a picture's
+shape through them and derives for each layer its output, parameters, multiply-adds, activation
+memory and receptive field. The same sequence builds the PyTorch module in `model.py`, so the table
+that `alexnet summary` prints and the network that runs cannot differ.
 
 Only the standard library is used: `alexnet summary` answers at once.
 """
@@ -17,13 +18,15 @@ FLOAT_BYTES = 4
 
 
 def output_size(size: int, kernel: int, stride: int, padding: int | tuple[int, int] = 0) -> int:
-    """How many positions a window finds along one side: (size - kernel + before + after) // stride + 1.
+    """How many positions a window finds along one side: (size - kernel +
+    before + after) // stride + 1.
 
     Args:
         size: pixels along the side.
         kernel: pixels of the window.
         stride: pixels between two positions.
-        padding: zeros on each side, or (before, after) where the two differ, as in the seed notes' [1, 2].
+        padding: zeros on each side, or (before, after) where the two differ, as
+            in the seed notes' [1, 2].
 
     Raises:
         VariantError: an argument is out of range, or the window does not fit once.
@@ -40,14 +43,18 @@ def output_size(size: int, kernel: int, stride: int, padding: int | tuple[int, i
 
 @dataclass(frozen=True, kw_only=True)
 class Op:
-    """One step of a network. `name` is its name everywhere: in tables, activations, `state_dict` and ONNX."""
+    """One step of a network. `name` is its name everywhere: in tables,
+    activations, `state_dict` and ONNX.
+    """
 
     name: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(Op):
-    """Convolution with `kernels` square filters; with groups = 2 each tower sees only its own half of the input."""
+    """Convolution with `kernels` square filters; with groups = 2 each tower sees only
+    its own half of the input.
+    """
 
     kernels: int
     size: int
@@ -75,9 +82,11 @@ class Tanh(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class LRN(Op):
-    """Local response normalisation across `size` neighbouring channels of the same tower, out of `towers`.
+    """Local response normalisation across `size` neighbouring channels of the
+    same tower, out of `towers`.
 
-    `coefficient` multiplies the plain sum of squares. Programs that divide alpha by the window size hold alpha / size here.
+    `coefficient` multiplies the plain sum of squares. Programs that divide alpha by the window
+    size hold alpha / size here.
     """
 
     size: int
@@ -107,7 +116,9 @@ class MaxPool(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout(Op):
-    """Zero each unit with `rate` in training; scale by 1 - rate at test, or, `inverted`, divide by it in training."""
+    """Zero each unit with `rate` in training; scale by 1 - rate at test, or, `inverted`,
+    divide by it in training.
+    """
 
     rate: float
     inverted: bool
@@ -115,7 +126,9 @@ class Dropout(Op):
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """What `trace` derives for one operation. Shapes are (C, H, W), or (units,) after the first `Linear`."""
+    """What `trace` derives for one operation. Shapes are (C, H, W), or (units,)
+    after the first `Linear`.
+    """
 
     op: Op
     input: tuple[int, ...]
@@ -187,7 +200,8 @@ def _convolve(op: Conv, shape: tuple[int, ...], field: int, jump: int) -> tuple[
 
 
 def training_flop(layers: Sequence[Layer]) -> int:
-    """Floating-point operations to train on one picture: forward, gradient of the weights, gradient of the input.
+    """Floating-point operations to train on one picture: forward, gradient of the
+    weights, gradient of the input.
 
     A multiply-add counts as two. The first layer needs no gradient at its input, the picture.
     """
@@ -196,12 +210,16 @@ def training_flop(layers: Sequence[Layer]) -> int:
 
 
 def units(layers: Sequence[Layer]) -> int:
-    """Neurons as the paper counts them (section 3.5): the outputs of every convolution and fully connected layer."""
+    """Neurons as the paper counts them (section 3.5): the outputs of every convolution
+    and fully connected layer.
+    """
     return sum(prod(layer.output) for layer in layers if layer.parameters)
 
 
 def explain(layer: Layer, towers: int) -> str:
-    """One layer written out as the study notes do: the formula with the numbers in it. Empty for element-wise layers."""
+    """One layer written out as the study notes do: the formula with the numbers in it. Empty
+    for element-wise layers.
+    """
     op, size = layer.op, "[{1},{2},{0}]".format
     split = f"{layer.output[0] // towers}*{towers}={layer.output[0]}" if towers > 1 else f"{layer.output[0]}"
     lines: tuple[str, ...]

@@ -1,7 +1,8 @@
 """Progress that a person can watch and a log can keep.
 
-On a terminal: one line that moves, as wide as the terminal allows. Elsewhere: a line after ten seconds, then ever rarer ones,
-and the last one. Both go to standard error, so that standard output holds results alone.
+On a terminal: one line that moves, as wide as the terminal allows. Elsewhere: a line after ten
+seconds, then ever rarer ones, and the last one. Both go to standard error, so that standard
+output holds results alone.
 """
 
 import re
@@ -19,18 +20,20 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-#: Between lines in a log: at first, and at most. Between, each wait is a quarter of the time since the start: a run of an hour
-#: writes 25 lines, one of a day 160.
+#: Between lines in a log: at first, and at most. Between, each wait is a quarter of the time since
+#: the start: a run of an hour writes 25 lines, one of a day 160.
 LINE_SECONDS, RARER, MOST_LINE_SECONDS = 10.0, 0.25, 600.0
 RATE_SECONDS = 30.0
 LEAST_BAR, MOST_BAR = 8, 40
 
-#: Unicode's categories of characters that steer a terminal, break a line, hide, or are half a character.
+#: Unicode's categories of characters that steer a terminal, break a line, hide, or
+#: are half a character.
 CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 JOINERS = "\u200c\u200d"  # of the kind, but words of Persian and Hindi and most emoji need them
 
 
-#: A word of a message, with the space before it. A command between backquotes is one, so that it is copied whole.
+#: A word of a message, with the space before it. A command between backquotes is one, so
+#: that it is copied whole.
 WORD = re.compile(r"\s*(?:\S*`[^`]*`\S*|\S+)")
 
 
@@ -76,10 +79,12 @@ def wrapped(words: Iterable[str], width: int, indent: str = "") -> str:
 
 
 def clean(text: str) -> str:
-    """The text with every character visible that could steer a terminal, so that foreign names can be shown.
+    """The text with every character visible that could steer a terminal, so that
+    foreign names can be shown.
 
-    Escape sequences, line breaks and marks that turn the direction of writing become `\\x1b`, `\\n`, `\\u202e`; a
-    byte of a file's name that is not UTF-8 becomes `\\xe9`. All else is kept: accents, Chinese, emoji.
+    Escape sequences, line breaks and marks that turn the direction of writing become `\\x1b`,
+    `\\n`, `\\u202e`; a byte of a file's name that is not UTF-8 becomes `\\xe9`. All else is kept:
+    accents, Chinese, emoji.
 
     >>> clean("cat\\x1b[2J 猫")
     'cat\\\\x1b[2J 猫'
@@ -103,7 +108,8 @@ def duration(seconds: float) -> str:
 
 
 class Meter:
-    """Counts to `total`, shows how far, how fast and how long yet, and whatever text is given beside it.
+    """Counts to `total`, shows how far, how fast and how long yet, and whatever
+    text is given beside it.
 
     >>> with Meter("preparing train", 100, "images") as meter:
     ...     meter.add(10, "loss 2.30")
@@ -128,7 +134,9 @@ class Meter:
         self._progress.reset(self._task.id, completed=self.done, **{**self._task.fields, "begun": self.done})
 
     def add(self, count: int, *texts: str) -> None:
-        """Count `count` more; `texts` replace what is shown behind, as many as fit on a terminal's line."""
+        """Count `count` more; `texts` replace what is shown behind, as many as
+        fit on a terminal's line.
+        """
         self.done += count
         self._progress.update(self._task.id, completed=self.done, texts=tuple(map(clean, texts)))
         elapsed = self._task.elapsed or 0.0
@@ -152,7 +160,9 @@ class Meter:
 
 
 class _Line(ProgressColumn):
-    """The moving line: label, bar, percent, counts, rate, time left, texts. What does not fit is left out."""
+    """The moving line: label, bar, percent, counts, rate, time left, texts. What
+    does not fit is left out.
+    """
 
     def __init__(self, console: Console) -> None:
         super().__init__(Column(no_wrap=True))

@@ -1,8 +1,9 @@
 """`make demo`: everything once, on real pictures, in minutes.
 
-Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017) has 60,000 pictures of clothes to train on and 10,000 to test, 28 x 28 grey pixels,
-in 10 classes. It is taken from Debian's package where that is installed; else the package is fetched and unpacked into the
-user's cache without root; else the four files come from the authors' canonical address. Each file's checksum is compared.
+Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017) has 60,000 pictures of clothes to train on and 10,000 to
+test, 28 x 28 grey pixels, in 10 classes. It is taken from Debian's package where that is installed;
+else the package is fetched and unpacked into the user's cache without root; else the four files
+come from the authors' canonical address. Each file's checksum is compared.
 """
 
 import gzip
@@ -43,8 +44,9 @@ CHECKSUMS = {
 }
 CLASSES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 STORE_SIZE = 72
-#: How the time is foretold: from the median of a few plain steps of 64 pictures. On two cores, compiled, the steps that train
-#: take GAIN times less; testing 10,000 pictures costs as much as 100 steps; the rest is preparing, compiling, the report.
+#: How the time is foretold: from the median of a few plain steps of 64 pictures. On two cores,
+#: compiled, the steps that train take GAIN times less; testing 10,000 pictures costs as much as 100
+#: steps; the rest is preparing, compiling, the report.
 TIMED_STEPS, STEPS, TEST_STEPS, GAIN, OTHER_SECONDS = 6, 937, 100, 1.75, 40
 
 
@@ -56,7 +58,8 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
         epochs: in place of the recipe's.
 
     Returns:
-        dataset, images (tested), top1_error (a share), seconds (of training), report (path of the page).
+        dataset, images (tested), top1_error (a share), seconds (of training),
+        report (path of the page).
     """
     store_folder, run_folder = out / "store", out / "run"
     recipe = recipes.get("laptop", **({} if epochs is None else {"epochs": epochs}))
@@ -80,7 +83,9 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
 
 
 def ideas(out: Path) -> list[list[str]]:
-    """What to try on the demo's store and run: words that follow `alexnet`, the first of them next."""
+    """What to try on the demo's store and run: words that follow `alexnet`, the first of them
+    next.
+    """
     run, data = str(out / "run"), ["--data", str(out / "store")]
     small = ["--width", "0.5", "--input-size", "64"]
     return [
@@ -106,7 +111,9 @@ def _what_comes(recipe: Recipe, run: Path) -> str:
 
 
 def _seconds(recipe: Recipe) -> float:
-    """How long all of it will take, by the time of a few steps on random pictures: the machine may be busy."""
+    """How long all of it will take, by the time of a few steps on random pictures:
+    the machine may be busy.
+    """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     generator = torch.Generator().manual_seed(0)
     model = AlexNet(recipe.network(len(CLASSES)), generator).to(device)

@@ -41,7 +41,8 @@ def _why_no_cuda() -> str:
 
 
 def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
-    """What to compute in: bf16 where the GPU has it and the step is the fused one, tf32 on other GPUs, fp32 elsewhere.
+    """What to compute in: bf16 where the GPU has it and the step is the fused one, tf32 on
+    other GPUs, fp32 elsewhere.
 
     Raises:
         RecipeError: it is not to be had there.
@@ -60,7 +61,9 @@ def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Let float32 products on a GPU be tf32 unless fp32 was asked for: beside bf16 they are fc8's alone."""
+    """Let float32 products on a GPU be tf32 unless fp32 was asked for: beside
+    bf16 they are fc8's alone.
+    """
     if device.type == "cuda":
         kind = "ieee" if precision == "fp32" else "tf32"
         torch.backends.cuda.matmul.fp32_precision = kind
@@ -70,7 +73,8 @@ def set_precision(precision: str, device: torch.device) -> None:
 
 @contextmanager
 def room_for(what: str, device: torch.device, remedy: str) -> Iterator[None]:
-    """Inside it, a GPU whose memory is full is an error that says what does not fit and what to try.
+    """Inside it, a GPU whose memory is full is an error that says what does
+    not fit and what to try.
 
     Args:
         what: needs the memory, with its value, such as "batch_size (=128)".

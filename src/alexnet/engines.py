@@ -3,11 +3,12 @@
 An engine takes a batch of pictures and gives logits. PyTorch is always there. OpenVINO and ONNX
 Runtime come with the extra `serve` (`pip install 'alexnet[serve]'`) and run the network that
 `weights/formats/onnx_graph.py` writes: the same layers, chosen and fused by a compiler that knows
-inference only. Where several are installed, the default is the fastest that was measured (records/),
-OpenVINO; on a GPU it is PyTorch.
+inference only. Where several are installed, the default is the fastest that was measured
+(records/), OpenVINO; on a GPU it is PyTorch.
 
-A `Classifier` is an engine with the class names and the preprocessing that belong to its weights. `load` makes one from a run,
-from our own file, or from a file that `alexnet export` wrote (.onnx, .xml), also in int8.
+A `Classifier` is an engine with the class names and the preprocessing that belong to its weights.
+`load` makes one from a run, from our own file, or from a file that `alexnet export` wrote
+(.onnx, .xml), also in int8.
 """
 
 import os
@@ -80,7 +81,9 @@ def of(trained: Trained, engine: Engine | str = "torch") -> Classifier:
 
 
 def _for_network(engine: Engine | str) -> str:
-    """The engine for a network in memory. All but PyTorch are handed it as ONNX, which takes that package too."""
+    """The engine for a network in memory. All but PyTorch are handed it as ONNX,
+    which takes that package too.
+    """
     return choose("torch" if engine == "auto" and not find_spec("onnx") else engine)
 
 
@@ -150,7 +153,9 @@ def eager(model: nn.Module) -> Network:
 
 
 def fastest(model: AlexNet) -> Network:
-    """PyTorch; on an NVIDIA GPU by way of the kernels that training has, once these agree with PyTorch on the first batch."""
+    """PyTorch; on an NVIDIA GPU by way of the kernels that training has, once these agree with
+    PyTorch on the first batch.
+    """
     plain = eager(model)
     if unknown(model.variant) or kernels.lacking(model.get_parameter("conv1.weight").device):
         return plain
@@ -158,8 +163,8 @@ def fastest(model: AlexNet) -> Network:
 
 
 def trusted(fused: Network, plain: Network) -> Network:
-    """`fused`, if its first answer is that of `plain`, and else `plain`; once for each size of batch, rounded up to a power of
-    two, as kernels are chosen by size."""
+    """`fused`, if its first answer is that of `plain`, and else `plain`; once for each size of
+    batch, rounded up to a power of two, as kernels are chosen by size."""
     chosen: dict[int, Network] = {}
 
     def network(x: Tensor) -> Tensor:
@@ -177,7 +182,9 @@ def trusted(fused: Network, plain: Network) -> Network:
 
 
 def _differs(fused: Network, x: Tensor, expected: Tensor) -> str | None:
-    """What is wrong with the kernels' logits, in a few words. Numbers that are not finite are the network's own."""
+    """What is wrong with the kernels' logits, in a few words. Numbers that are not
+    finite are the network's own.
+    """
     try:
         found = fused(x)
         if torch.equal(found.isfinite(), expected.isfinite()):
@@ -199,8 +206,9 @@ def threads() -> int:
 def openvino_core() -> Any:
     """OpenVINO's one Core of this process.
 
-    A Core that compiles gives the thread a new stack for signals and, when it goes, puts back the one that it found. Of two,
-    the second puts back the first one's, which is no more: the next Ctrl-C ends in a segmentation fault (OpenVINO 2026.4).
+    A Core that compiles gives the thread a new stack for signals and, when it goes, puts back the
+    one that it found. Of two, the second puts back the first one's, which is no more: the next
+    Ctrl-C ends in a segmentation fault (OpenVINO 2026.4).
 
     Raises:
         CheckpointError: it is not installed.
@@ -215,9 +223,11 @@ def openvino_core() -> Any:
 
 
 def start_openvino(model: bytes | Path) -> Network:
-    """OpenVINO on the CPU, in float32: left alone it would compute in bfloat16 where the processor has it.
+    """OpenVINO on the CPU, in float32: left alone it would compute in bfloat16
+    where the processor has it.
 
-    Its threads are not bound to cores: bound ones wait where another program has the core (7.9 against 7.0 ms an image).
+    Its threads are not bound to cores: bound ones wait where another program has the core (7.9
+    against 7.0 ms an image).
     """
     core = openvino_core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads(), "ENABLE_CPU_PINNING": False}

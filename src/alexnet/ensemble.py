@@ -1,11 +1,12 @@
 """Several networks asked together: `alexnet evaluate RUN RUN ... --data STORE --average`.
 
-As in the paper (section 6, table 2), each network's class probabilities are averaged over its views, and then over the
-networks; five of them lowered the top-1 error from 40.7 to 38.1 %.
+As in the paper (section 6, table 2), each network's class probabilities are averaged over its
+views, and then over the networks; five of them lowered the top-1 error from 40.7 to 38.1 %.
 
-On request the average is weighted. The coefficients are not negative, sum to one, and make the true classes most likely on a
-part of the held-out pictures, every second one; the result is that of the other ones, which the coefficients have not seen.
-Plain averaging is tested on those too, so that the two numbers can be compared.
+On request the average is weighted. The coefficients are not negative, sum to one, and make the true
+classes most likely on a part of the held-out pictures, every second one; the result is that of the
+other ones, which the coefficients have not seen. Plain averaging is tested on those too, so that
+the two numbers can be compared.
 """
 
 from collections.abc import Iterator, Sequence
@@ -64,7 +65,8 @@ def evaluate_average(
 
     Args:
         networks: of any variants and input sizes, trained on stores like this one.
-        fit: fit coefficients on the 1st, 3rd, 5th ... picture and test on the others. Without, all pictures are tested on.
+        fit: fit coefficients on the 1st, 3rd, 5th ... picture and test on the others. Without,
+            all pictures are tested on.
 
     Raises:
         CheckpointError: there are fewer than two networks, or one does not fit the store.
@@ -88,8 +90,9 @@ def evaluate_average(
 def fit_coefficients(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
     """Coefficients that maximise the mean logarithm of the true class's averaged probability.
 
-    Expectation maximisation for the weights of a mixture: each step gives a network the share of the likelihood that it
-    contributed. The objective is concave and no step lowers it, so there is one answer, and it is not negative and sums to one.
+    Expectation maximisation for the weights of a mixture: each step gives a network the share of
+    the likelihood that it contributed. The objective is concave and no step lowers it, so there is
+    one answer, and it is not negative and sums to one.
 
     Args:
         likelihoods: (N, M) probability that network m gives to picture n's true class.
@@ -113,7 +116,9 @@ def _every_second(split: Split, start: int) -> Split:
 
 @dataclass(frozen=True)
 class _Asked:
-    """Networks that are asked together; `outputs` is their number of each of the store's classes."""
+    """Networks that are asked together; `outputs` is their number of each of the store's
+    classes.
+    """
 
     networks: Sequence[Classifier]
     outputs: Tensor
@@ -121,7 +126,9 @@ class _Asked:
     meter: Meter
 
     def __call__(self, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each batch's (N,) true classes, and the (M, N, K) float32 probabilities that the networks give, on the CPU."""
+        """Each batch's (N,) true classes, and the (M, N, K) float32 probabilities that the
+        networks give, on the CPU.
+        """
         for records, labels in in_order(split, BATCH_SIZE):
             parts = []
             for one in self.networks:

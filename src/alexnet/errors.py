@@ -9,15 +9,17 @@ AlexNetError
 ├── TrainingError     a run that had to stop
 └── Interrupted       a run that the user stopped; it was saved
 
-Each message names the thing, its value, the rule it broke and the next step. The command line prints it and exits with
-status 2 (130 for `Interrupted`). Anything else that escapes is a mistake of ours, and its traceback is shown.
+Each message names the thing, its value, the rule it broke and the next step. The command line
+prints it and exits with status 2 (130 for `Interrupted`). Anything else that escapes is a mistake
+of ours, and its traceback is shown.
 """
 
 import difflib
 import errno
 from collections.abc import Iterable
 
-#: What the system says when nothing more can be written; an `OSError` with one of these is the user's to mend.
+#: What the system says when nothing more can be written; an `OSError` with one of these
+#: is the user's to mend.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -54,7 +56,9 @@ class Interrupted(AlexNetError):
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the closest known one if there is one, then all of them."""
+    """The end of an error about an unknown name: the closest known one if there
+    is one, then all of them.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}? Known: {', '.join(known)}." if close else f"known are {', '.join(known)}."

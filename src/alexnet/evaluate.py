@@ -1,7 +1,7 @@
 """How good is it? Top-1 and top-5 error, per class, and who is taken for whom.
 
-One view is the centre crop; ten are the paper's (section 4.1): four corners and centre and their mirrors, probabilities
-averaged.
+One view is the centre crop; ten are the paper's (section 4.1): four corners and centre and their
+mirrors, probabilities averaged.
 """
 
 import unicodedata
@@ -132,7 +132,8 @@ def evaluate(
 
     Args:
         classes: the network's.
-        outputs: the network's number of each of the split's classes, (classes of the split,) int64; the same if None.
+        outputs: the network's number of each of the split's classes, (classes of the split,)
+            int64; the same if None.
         batches: the split's records and labels, where they lie ready; read from the store if None.
     """
     device = preprocessing.mean.device
@@ -153,11 +154,12 @@ def evaluate(
 def evaluate_classifier(classifier: Classifier, store: Store, split: str | None = None, views: Views = 1) -> Evaluation:
     """Test a classifier on a store's held-out pictures, or on the split named.
 
-    A store of larger pictures than the network was trained on is resampled first (`data/resample.py`).
+    A store of larger pictures than the network was trained on is resampled
+    first (`data/resample.py`).
 
     Raises:
-        CheckpointError: the store has other classes, or records of another kind, than the network was trained on; or an
-            argument is of another type.
+        CheckpointError: the store has other classes, or records of another kind, than the network
+            was trained on; or an argument is of another type.
         StoreError: `store` is not one, or has no such split.
     """
     check_asked([classifier], store, views)
@@ -185,7 +187,8 @@ def check_fits(classifier: Classifier, store: Store) -> Tensor:
         the network's number of each of the store's classes, see `outputs_of`.
 
     Raises:
-        CheckpointError: the store has other classes, or records of another kind, than the network was trained on.
+        CheckpointError: the store has other classes, or records of another kind, than
+            the network was trained on.
     """
     outputs = outputs_of(classifier.classes, store)
     kind = {"stored size": (store.size, classifier.preprocessing.stored_size),
@@ -202,9 +205,9 @@ def check_fits(classifier: Classifier, store: Store) -> Tensor:
 def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:
     """The network's number of each of the store's classes, (classes of the store,) int64.
 
-    A class is its number: equal lists are matched by position, whatever names occur in them twice. Other lists are matched by
-    name, and a store may hold some of the network's classes only. ImageNet's folders are named by WordNet ids, its networks'
-    classes by words.
+    A class is its number: equal lists are matched by position, whatever names occur in them twice.
+    Other lists are matched by name, and a store may hold some of the network's classes only.
+    ImageNet's folders are named by WordNet ids, its networks' classes by words.
 
     Args:
         classes: the network's, in the order of its outputs.
@@ -234,5 +237,7 @@ def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:
 
 
 def same_form(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Names as they compare: an accented letter is the same in one character or in two (macOS's folders)."""
+    """Names as they compare: an accented letter is the same in one character or
+    in two (macOS's folders).
+    """
     return tuple(unicodedata.normalize("NFC", name) for name in classes)

@@ -1,8 +1,9 @@
 """A checkpoint in every format that others read.
 
-What a format cannot hold is refused with the reason, never approximated: towers in torchvision's layout, a tower's own
-normalisation in Caffe. safetensors and ONNX hold every variant with its classes and preprocessing; Caffe's files come with
-their prototxt and mean; torchvision's and NumPy's hold tensors alone, and the export says what must be remembered with them.
+What a format cannot hold is refused with the reason, never approximated: towers in torchvision's
+layout, a tower's own normalisation in Caffe. safetensors and ONNX hold every variant with its
+classes and preprocessing; Caffe's files come with their prototxt and mean; torchvision's and
+NumPy's hold tensors alone, and the export says what must be remembered with them.
 """
 
 import os
@@ -37,7 +38,9 @@ MOST_LOST = 0.01
 
 
 def destination(source: Path, target: Target, int8: bool = False, with_preprocessing: bool = False) -> Path:
-    """Where the export goes if the user does not say: beside the checkpoint, or into the run's folder."""
+    """Where the export goes if the user does not say: beside the checkpoint,
+    or into the run's folder.
+    """
     stem = source / "alexnet" if source.is_dir() else source.with_suffix("")
     name = stem.name + "-int8" * int8 + "-pixels" * with_preprocessing
     path = stem.with_name(name + ENDINGS[target])
@@ -45,7 +48,8 @@ def destination(source: Path, target: Target, int8: bool = False, with_preproces
 
 
 def check_destination(source: Path, out: Path) -> None:
-    """Make the folder of a file to come; refuse to overwrite the source or a run's checkpoint, from which training goes on.
+    """Make the folder of a file to come; refuse to overwrite the source or a run's checkpoint,
+    from which training goes on.
 
     Raises:
         CheckpointError: `out` is one of them, or cannot be written.
@@ -74,7 +78,8 @@ def export(
 
     Args:
         target: the format.
-        out: the file; for OpenVINO the .xml, its .bin lies beside it; for Caffe the .caffemodel, its .prototxt and mean too.
+        out: the file; for OpenVINO the .xml, its .bin lies beside it; for Caffe the .caffemodel,
+            its .prototxt and mean too.
         int8: onnx and openvino only; `store` calibrates and tests it.
         with_preprocessing: onnx and openvino only; pixels in, probabilities out.
         allow_loss: write an int8 network that lost more than a point of top-1 all the same.
@@ -83,8 +88,8 @@ def export(
         what the user should know, in lines.
 
     Raises:
-        CheckpointError: the format cannot hold the network, int8 lost too much, a library is missing, no space; arguments of
-            other types.
+        CheckpointError: the format cannot hold the network, int8 lost too much, a library is
+            missing, no space; arguments of other types.
     """
     expect_kind(trained, "trained", Trained)
     expect_kind(store, "store", Store, NoneType)

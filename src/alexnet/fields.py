@@ -1,5 +1,5 @@
-"""The types of a dataclass's fields, checked as one is made: a wrong one would fail far from there, or be recorded as what it
-is not."""
+"""The types of a dataclass's fields, checked as one is made: a wrong one would fail far from there,
+or be recorded as what it is not."""
 
 from functools import cache
 from types import NoneType, UnionType
@@ -26,7 +26,9 @@ def check_types(instance: Any, error: type[AlexNetError]) -> None:
 
 
 def _is(value: Any, kind: Any) -> bool:
-    """Whether a value is of a field's type; whole numbers are floats too, truth values are no numbers."""
+    """Whether a value is of a field's type; whole numbers are floats too,
+    truth values are no numbers.
+    """
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in parts)

@@ -1,6 +1,7 @@
 """Pictures of results, by matplotlib: curves, filters, prediction sheets, confusion matrices.
 
-Each function takes plain arrays and returns a figure; `save` writes it to a file, `png` gives its bytes.
+Each function takes plain arrays and returns a figure; `save` writes it to a
+file, `png` gives its bytes.
 """
 
 import csv
@@ -47,7 +48,8 @@ def check_ending(option: str, path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that its name ends in: .png, .svg or .pdf. The file is whole or not there.
+    """Write a figure in the format that its name ends in: .png, .svg or .pdf. The
+    file is whole or not there.
 
     Raises:
         CheckpointError: another ending, or no space; a file that was there stays.
@@ -71,7 +73,9 @@ def _write(figure: Figure, where: IO[bytes], format: str) -> None:
 
 
 def curves(log: Sequence[dict[str, Any]]) -> tuple[Figure, Figure, Figure]:
-    """Loss, error and learning rate over training, from the lines of a run's log; each small enough for a phone."""
+    """Loss, error and learning rate over training, from the lines of a run's log; each
+    small enough for a phone.
+    """
     train = [line for line in log if line["kind"] == "train"]
     tests = [line for line in log if "epoch" in line]
     per_epoch = tests[-1]["step"] / tests[-1]["epoch"] if tests else 1
@@ -107,7 +111,9 @@ def _panel(figure: Figure, title: str, in_epochs: bool) -> Iterator[Axes]:
 
 @dataclass(frozen=True)
 class Pairs:
-    """One value for each pair on either side, drawn as two columns of points joined by lines; `shares` in per cent."""
+    """One value for each pair on either side, drawn as two columns of points joined by lines;
+    `shares` in per cent.
+    """
 
     title: str
     sides: tuple[str, str]
@@ -151,7 +157,9 @@ def bands(
 
 
 def _band(axes: Axes, x: NDArray[np.float64], values: NDArray[np.float64], colour: str, label: str, marker: str) -> None:
-    """The mean of (runs, points) values, and a band of one deviation where there are two runs or more."""
+    """The mean of (runs, points) values, and a band of one deviation where
+    there are two runs or more.
+    """
     centre = values.mean(axis=0)
     axes.plot(x, centre, marker=marker, markersize=3, color=colour, linewidth=1, label=label)
     if len(values) > 1:
@@ -171,7 +179,8 @@ def _slopes(axes: Axes, pairs: Pairs) -> None:
 
 
 def filters(kernels: NDArray[np.float32]) -> Figure:
-    """(towers, n, height, width, 3) kernels in [0, 1], one block for each tower, as in figure 3 of the paper.
+    """(towers, n, height, width, 3) kernels in [0, 1], one block for each tower, as
+    in figure 3 of the paper.
 
     Each weight is a square of whole pixels.
     """
@@ -198,8 +207,8 @@ def filters(kernels: NDArray[np.float32]) -> Figure:
 
 
 def sheet(predictions: Sequence[Prediction]) -> Figure:
-    """Figure 4 of the paper: each picture with its file's name, its true label if known, and the five most likely classes as
-    bars, the true one in pink."""
+    """Figure 4 of the paper: each picture with its file's name, its true label if known, and the
+    five most likely classes as bars, the true one in pink."""
     shown = [prediction for prediction in predictions if prediction.record is not None][:SHEET_LIMIT]
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
@@ -243,7 +252,9 @@ def _letters(names: Sequence[str]) -> dict[str, Any]:
 
 
 def confusion(result: Evaluation) -> Figure:
-    """Rows: true class; columns: class predicted; each row sums to 100 %. Classes that are neither are left out."""
+    """Rows: true class; columns: class predicted; each row sums to 100 %. Classes that
+    are neither are left out.
+    """
     used = result.used
     matrix = result.shares[np.ix_(used, used)]
     k = len(used)
@@ -251,7 +262,8 @@ def confusion(result: Evaluation) -> Figure:
     side = 3 + (0.42 if numbered else 0.16) * k if labelled else 9
     figure = Figure(figsize=(side, side), dpi=max(100, round(1.4 * k / side)), layout="constrained")
     axes = figure.subplots()
-    # Of many classes hardly any is taken for one other class by half: the root makes small shares visible.
+    # Of many classes hardly any is taken for one other class by half: the root
+    # makes small shares visible.
     axes.imshow(matrix, cmap="Blues", norm=PowerNorm(1 if numbered else 0.5, 0, 1), interpolation="nearest")
     views = "" if result.views == 1 else f", {result.views} views"
     axes.set_title(f"top-1 error {result.top1_error:.2%}\n{result.images:,} pictures{views}")

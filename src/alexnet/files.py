@@ -1,9 +1,10 @@
 """Files that are whole or not there: written beside their place, then renamed.
 
-Each writer has a temporary file of its own, so of two that write to one path the last one wins whole, and no reader sees half
-of either. A writer that is killed leaves its temporary file behind; nothing reads it, and the first writer to the same path
-after a day removes it. Reading has one function: `open_regular`, which never waits. `lock` and `alone` give a folder to one
-process at a time.
+Each writer has a temporary file of its own, so of two that write to one path the last one
+wins whole, and no reader sees half of either. A writer that is killed leaves its temporary
+file behind; nothing reads it, and the first writer to the same path after a day removes it.
+Reading has one function: `open_regular`, which never waits. `lock` and `alone` give a folder
+to one process at a time.
 """
 
 import errno
@@ -28,20 +29,23 @@ from alexnet.errors import CheckpointError
 LEFT_BEHIND = 24 * 3600.0
 #: Of a name, this many bytes go into the temporary file's: 255 are the most that file systems take.
 NAMED = 200
-#: In a folder that one process at a time may change. It is empty: who holds it is the system's knowledge, not the file's.
+#: In a folder that one process at a time may change. It is empty: who holds it is the system's
+#: knowledge, not the file's.
 LOCK = ".lock"
 POLL_SECONDS = 0.2
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its name when the block ends well, and is gone when it does not.
+    """A temporary file beside `path` that takes its name when the block ends well, and
+    is gone when it does not.
 
     >>> with replacing(folder / "weights.npy") as temporary:
     ...     temporary.write_bytes(data)
 
     Raises:
-        OSError: no space, or the folder cannot be written, or `path` is a pipe or a device, which must not be replaced.
+        OSError: no space, or the folder cannot be written, or `path` is a pipe or a device,
+            which must not be replaced.
     """
     _check_replaceable(path)
     _remove_left_behind(path)
@@ -65,7 +69,9 @@ def _check_replaceable(path: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file's name is one that `replacing` gives: a killed writer may have left it behind."""
+    """Whether a file's name is one that `replacing` gives: a killed writer may have left it
+    behind.
+    """
     return re.fullmatch(r"\..+\.tmp", name, re.DOTALL) is not None
 
 
@@ -108,7 +114,8 @@ def lock(folder: Path) -> FileLock | None:
     """Keep a folder for this process until `unlock`, or until the process ends, however it ends.
 
     Returns:
-        The lock, which must be kept: without a reference it is released. None if another process has the folder.
+        The lock, which must be kept: without a reference it is released. None if
+        another process has the folder.
 
     Raises:
         OSError: the folder is missing or cannot be written.
@@ -133,7 +140,8 @@ def unlock(held: FileLock) -> None:
 
 @contextmanager
 def alone(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
-    """Keep a folder for this process while the block runs; where another process has it, call `waiting` and wait.
+    """Keep a folder for this process while the block runs; where another process has it,
+    call `waiting` and wait.
 
     Raises:
         OSError: as `lock`.
@@ -180,7 +188,8 @@ def _kind(value: object) -> str:
 
 
 def make_ready(path: Path) -> None:
-    """Make the folder of a file to come, and refuse one that cannot be written: before the work, not after it.
+    """Make the folder of a file to come, and refuse one that cannot be written:
+    before the work, not after it.
 
     Raises:
         CheckpointError: it cannot be made or written.
@@ -197,7 +206,8 @@ def make_ready(path: Path) -> None:
 
 
 def write_parts(files: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
-    """Write files that belong together: all are written before the first is renamed, and they are renamed in order.
+    """Write files that belong together: all are written before the first is renamed, and
+    they are renamed in order.
 
     Raises:
         CheckpointError: as `writing_weights`.
@@ -212,7 +222,8 @@ def open_regular(path: str | Path) -> BinaryIO:
     """Open a file to read its bytes; never waits, as opening a pipe would.
 
     Raises:
-        OSError: it cannot be opened, or is a folder, pipe, socket or device; `strerror` is the reason.
+        OSError: it cannot be opened, or is a folder, pipe, socket or device;
+            `strerror` is the reason.
     """
     _check_regular(Path(path).stat().st_mode, path)  # some devices act on being opened
     # Between the two looks it may have become a pipe: opened without waiting, and looked at again.

@@ -1,15 +1,17 @@
-"""The network in as few passes over memory as its kernels allow: the GPU's way to train, and to test, the same network.
+"""The network in as few passes over memory as its kernels allow: the GPU's way to train, and
+to test, the same network.
 
-`groups` cuts the variant's sequence of operations into runs that one kernel computes: what follows a convolution (bias, ReLU,
-normalisation, pooling), and ReLU with dropout. `Fused` walks these groups over the parameters of an `AlexNet`, or over copies
-of them in bfloat16. Nothing is defined twice: layers, shapes and constants are the variant's, and on a CPU the same walk runs
-on `kernels/reference.py` and gives what `AlexNet.forward` gives.
+`groups` cuts the variant's sequence of operations into runs that one kernel computes: what follows
+a convolution (bias, ReLU, normalisation, pooling), and ReLU with dropout. `Fused` walks these
+groups over the parameters of an `AlexNet`, or over copies of them in bfloat16. Nothing is defined
+twice: layers, shapes and constants are the variant's, and on a CPU the same walk runs on
+`kernels/reference.py` and gives what `AlexNet.forward` gives.
 
-conv1 sees pictures in blocks of 4 x 4 (`kernels/blocks.py`), as `kernels.augment(..., padding=...)` writes them. A
-convolution's bias is added in the group's kernel, in float32.
+conv1 sees pictures in blocks of 4 x 4 (`kernels/blocks.py`), as `kernels.augment(..., padding=...)`
+writes them. A convolution's bias is added in the group's kernel, in float32.
 
-The walk comes in two parts, `convolutions` and `classifier`. Backward, the second comes first and holds 96 % of the parameters,
-so training updates these while the first is still at work.
+The walk comes in two parts, `convolutions` and `classifier`. Backward, the second comes first and
+holds 96 % of the parameters, so training updates these while the first is still at work.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +32,9 @@ NEUTRAL = LRN(name="none", size=5, coefficient=0.0, beta=0.75, k=1.0)
 
 
 def unknown(variant: Variant) -> str | None:
-    """What of a variant the kernels have none for, in a few words; None if nothing. Dropout is one kernel with a ReLU."""
+    """What of a variant the kernels have none for, in a few words; None if nothing. Dropout
+    is one kernel with a ReLU.
+    """
     return None if variant.activation == "relu" else f"it does not know activation={variant.activation}"
 
 
@@ -55,7 +59,9 @@ def _joins(op: Op, group: list[Op]) -> bool:
 
 
 def convolution_shapes(variant: Variant, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, towers.Shape]:
-    """Every convolution as `Fused` calls it, by layer: conv1 on pictures in blocks, whose gradient nothing wants."""
+    """Every convolution as `Fused` calls it, by layer: conv1 on pictures in blocks,
+    whose gradient nothing wants.
+    """
     shapes = {}
     for layer in variant.layers():
         if isinstance(op := layer.op, Conv):
@@ -75,7 +81,8 @@ class Fused:
 
     Args:
         model: its variant is walked; its parameters are the default weights.
-        ways: how to compute convolutions, by layer, as in `kernels/convolutions.py`; grouped where not named.
+        ways: how to compute convolutions, by layer, as in `kernels/convolutions.py`;
+            grouped where not named.
     """
 
     def __init__(self, model: AlexNet, ways: Mapping[str, str] | None = None) -> None:
@@ -93,7 +100,8 @@ class Fused:
 
         Args:
             x: (N, 48, B, B), pictures in blocks, in the type to compute in.
-            weights: by the names of the `state_dict`; convolutions' in the type of x, their biases in float32 at least.
+            weights: by the names of the `state_dict`; convolutions' in the type of x, their
+                biases in float32 at least.
 
         Returns:
             (N, C, H, W) in the type of x.
@@ -107,7 +115,8 @@ class Fused:
 
         Args:
             x: what `convolutions` gave.
-            weights: each layer computes in the type of its weight; fc8's float32 gives logits of float32.
+            weights: each layer computes in the type of its weight; fc8's float32
+                gives logits of float32.
             seeds: (dropout layers,) int64, where x lies; None at test, when nothing is dropped.
 
         Returns:
@@ -127,7 +136,9 @@ class Fused:
         return x
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """Logits at test, with the network's own parameters: (N, 3, K, K) to (N, classes). What `evaluate` calls."""
+        """Logits at test, with the network's own parameters: (N, 3, K, K) to
+        (N, classes). What `evaluate` calls.
+        """
         weights = dict(self.model.named_parameters())
         x = kernels.picture_blocks(pictures, self.padding).contiguous(memory_format=torch.channels_last)
         return self.classifier(self.convolutions(x, weights), weights, None)
@@ -150,7 +161,9 @@ class Fused:
         return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers)
 
     def _plain(self, op: Op, x: Tensor) -> Tensor:
-        """An operation that no group took: the spatial norm of the code of 2012, a pool after it, a pool of another size."""
+        """An operation that no group took: the spatial norm of the code of 2012, a pool after it, a
+        pool of another size.
+        """
         if isinstance(op, SpatialNorm):  # its arithmetic is float32
             wide = x.to(torch.promote_types(x.dtype, torch.float32))
             return kernels.spatial_norm(wide, op.size, op.coefficient, op.beta, op.k).to(x.dtype)

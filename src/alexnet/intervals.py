@@ -45,7 +45,8 @@ def wilson(wrong: int, images: int, level: float = LEVEL) -> tuple[float, float]
 def chance(images_per_class: Iterable[int]) -> float:
     """The error of naming the most frequent class for every picture, a share in [0, 1].
 
-    Nobody who does not look at the pictures can do better. With K classes of equal size it is 1 - 1/K.
+    Nobody who does not look at the pictures can do better. With K classes of
+    equal size it is 1 - 1/K.
 
     Args:
         images_per_class: test pictures of each class.
@@ -66,13 +67,17 @@ def interval(wrong: int, images: int) -> str:
 
 
 def stated(wrong: int, images: int, by_chance: float | None = None) -> str:
-    """An error with all that belongs to it: `8.25% of 97 pictures (95% interval 4.24% to 15.45%, chance 90.00%)`."""
+    """An error with all that belongs to it: `8.25% of 97 pictures (95% interval 4.24% to
+    15.45%, chance 90.00%)`.
+    """
     beside = "" if by_chance is None else f", chance {percent(by_chance)}"
     return f"{percent(wrong / max(images, 1))} of {images:,} pictures (95% interval {interval(wrong, images)}{beside})"
 
 
 def warning(images: int) -> str | None:
-    """What to say where there are too few test pictures to tell good from better; None where there are enough."""
+    """What to say where there are too few test pictures to tell good from better;
+    None where there are enough.
+    """
     if images >= FEW:
         return None
     return f"only {images} test pictures: the error is a rough guess. Use {FEW} or more to compare networks."

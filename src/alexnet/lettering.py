@@ -1,8 +1,9 @@
 """Names in pictures: cut to the room there is, in fonts that have their letters.
 
-Matplotlib's own font has Latin, Greek, Cyrillic, Hebrew and Arabic letters, but no Chinese, Japanese or
-Korean ones, no Devanagari and no Thai. A letter that no chosen font has becomes a box and a warning. So
-the fonts of the machine are asked for what is missing, and what none of them has is drawn as U+FFFD.
+Matplotlib's own font has Latin, Greek, Cyrillic, Hebrew and Arabic letters, but no Chinese,
+Japanese or Korean ones, no Devanagari and no Thai. A letter that no chosen font has becomes a
+box and a warning. So the fonts of the machine are asked for what is missing, and what none of
+them has is drawn as U+FFFD.
 """
 
 import unicodedata
@@ -22,9 +23,11 @@ UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
 def shortened(name: str, room: int) -> str:
-    """A name in at most `room` columns, harmless characters only; where it is longer, its middle is left out.
+    """A name in at most `room` columns, harmless characters only; where it is
+    longer, its middle is left out.
 
-    Start and end stay, since names often differ in one of them alone. A Chinese character takes two columns.
+    Start and end stay, since names often differ in one of them alone. A Chinese
+    character takes two columns.
 
     >>> shortened("Carcharodon carcharias, great white shark", 20)
     'Carcharodon c… shark'
@@ -47,7 +50,9 @@ def _start_of(text: str, room: int) -> str:
 
 
 def fonts(names: Iterable[str]) -> list[str]:
-    """Font families that have the letters of all these names together, as far as this machine has any."""
+    """Font families that have the letters of all these names together, as far
+    as this machine has any.
+    """
     return list(_covering(frozenset("".join(names)))[0])
 
 
@@ -76,7 +81,9 @@ def _covering(characters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[st
 
 
 def _by_preference(characters: frozenset[str]) -> list[str]:
-    """All families, plain ones first; for Chinese characters, those of the language that the other letters show."""
+    """All families, plain ones first; for Chinese characters, those of the language
+    that the other letters show.
+    """
     text = "".join(characters)
     kana, hangul = (any(low <= letter <= high for letter in text) for low, high in (("぀", "ヿ"), ("가", "힣")))
     language = "JP" if kana else "KR" if hangul else "SC"
@@ -86,7 +93,9 @@ def _by_preference(characters: frozenset[str]) -> list[str]:
 
 @cache
 def _files() -> dict[str, Any]:
-    """The file of each family that has an upright one of normal weight: of others Matplotlib says that it looked in vain."""
+    """The file of each family that has an upright one of normal weight: of others Matplotlib says
+    that it looked in vain.
+    """
     return {
         entry.name: entry.fname
         for entry in fontManager.ttflist

@@ -1,7 +1,7 @@
 """A trained network in Python: `alexnet.load("run").predict("cat.jpg")`.
 
-`predict.py` is for thousands of files; this is for one picture at a time, from wherever it comes: a path, the bytes of a file,
-Pillow, NumPy. Whatever is wrong with it is raised.
+`predict.py` is for thousands of files; this is for one picture at a time, from wherever it comes: a
+path, the bytes of a file, Pillow, NumPy. Whatever is wrong with it is raised.
 """
 
 import io
@@ -32,12 +32,14 @@ AS_RGB = ("YCbCr", "LAB", "HSV", "RGBX")
 
 @dataclass(frozen=True)
 class Loaded:
-    """A trained network with its class names and its way of preparing pictures, as `alexnet.load` returns it.
+    """A trained network with its class names and its way of preparing pictures, as
+    `alexnet.load` returns it.
 
     Attributes:
         path: the file that was read.
         classes: names in the order of the network's outputs.
-        model: the network in PyTorch, ready for testing; None for a file that `alexnet export` wrote (.onnx, .xml).
+        model: the network in PyTorch, ready for testing; None for a file that
+            `alexnet export` wrote (.onnx, .xml).
 
     >>> network = alexnet.load("run")  # doctest: +SKIP
     >>> network.predict("cat.jpg", top=1)  # doctest: +SKIP
@@ -59,8 +61,8 @@ class Loaded:
         """Classify a picture.
 
         Args:
-            picture: a path, the bytes of a file, a Pillow image, or (H, W, 3), (H, W, 4) or (H, W) uint8 of red, green, blue
-                and opacity, or of grey levels.
+            picture: a path, the bytes of a file, a Pillow image, or (H, W, 3), (H, W, 4) or (H, W)
+                uint8 of red, green, blue and opacity, or of grey levels.
             top: how many classes to name.
             views: 1 for the centre crop, 10 for the paper's corners, centre and mirrors.
 
@@ -80,13 +82,15 @@ class Loaded:
 
     @torch.no_grad()
     def stages(self, picture: Picture) -> dict[str, Tensor]:
-        """Every intermediate result for the centre crop of a picture, by layer name in order: conv1, relu1, ..., fc8.
+        """Every intermediate result for the centre crop of a picture, by layer name in
+        order: conv1, relu1, ..., fc8.
 
         Args:
             picture: as in `predict`.
 
         Returns:
-            On the CPU, without gradients; the shapes are those of `alexnet summary` with a 1 in front.
+            On the CPU, without gradients; the shapes are those of
+            `alexnet summary` with a 1 in front.
 
         Raises:
             SourceError: it cannot be read or is not a picture.
@@ -133,7 +137,9 @@ def _usable(device: torch.device | str) -> torch.device:
 
 
 def _content(picture: Any) -> bytes:
-    """A picture as the bytes of a file; if it is decoded already, of a PNG or TIFF, which keep pixels and colour profile."""
+    """A picture as the bytes of a file; if it is decoded already, of a PNG or TIFF, which keep
+    pixels and colour profile.
+    """
     if isinstance(picture, bytes | bytearray | memoryview):
         return bytes(picture)
     if isinstance(picture, str | Path):

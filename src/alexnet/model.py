@@ -1,8 +1,9 @@
 """The network: `AlexNet(variant)` in PyTorch.
 
-The variant's sequence of operations is the program: `forward` walks it, and only convolutions and fully connected layers own
-parameters. So every variant has the same `state_dict` keys, conv1.weight ... fc8.bias, less those of layers taken out, and the
-two towers of 2012 are grouped convolutions on one device (kernels 0-47 of conv1 are the first GPU's).
+The variant's sequence of operations is the program: `forward` walks it, and only convolutions and
+fully connected layers own parameters. So every variant has the same `state_dict` keys, conv1.weight
+... fc8.bias, less those of layers taken out, and the two towers of 2012 are grouped convolutions on
+one device (kernels 0-47 of conv1 are the first GPU's).
 """
 
 from collections.abc import Mapping
@@ -107,7 +108,8 @@ class AlexNet(nn.Module):
         """Class scores before the softmax.
 
         Args:
-            x: (N, 3, input_size, input_size) float, normalised and in the channel order that the variant says.
+            x: (N, 3, input_size, input_size) float, normalised and in the channel
+                order that the variant says.
 
         Returns:
             (N, num_classes) logits.

@@ -1,11 +1,13 @@
 """The paper of 2012 as data: its layers, hyper-parameters and results, each with its section.
 
-Krizhevsky, Sutskever, Hinton: "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012.
-Nothing here is computed and nothing elsewhere repeats it: `variants.py` reads these numbers, `arithmetic.py` derives the
-rest (shapes, parameters, multiply-adds), and `tests/paper/` holds the two together.
+Krizhevsky, Sutskever, Hinton: "ImageNet Classification with Deep Convolutional Neural
+Networks", NIPS 2012. Nothing here is computed and nothing elsewhere repeats it: `variants.py`
+reads these numbers, `arithmetic.py` derives the rest (shapes, parameters, multiply-adds), and
+`tests/paper/` holds the two together.
 """
 
-# The net (sections 3.1-3.5 and figure 2). Kernels are written as the paper writes them: one tower's times two.
+# The net (sections 3.1-3.5 and figure 2). Kernels are written as the paper writes them:
+# one tower's times two.
 INPUT_SIZE = 224
 INPUT_CHANNELS = 3
 TOWERS = 2
@@ -19,7 +21,8 @@ CLASSES = 1000
 
 POOL_SIZE, POOL_STRIDE = 3, 2  # section 3.4: z = 3, s = 2, so neighbouring windows overlap
 
-# Local response normalisation (section 3.3): b = a / (k + alpha * sum a^2)^beta over n neighbouring channels.
+# Local response normalisation (section 3.3): b = a / (k + alpha * sum a^2)^beta over n
+# neighbouring channels.
 LRN_N, LRN_K, LRN_ALPHA, LRN_BETA = 5, 2.0, 1e-4, 0.75
 
 # Section 4.2 and section 5.
@@ -33,7 +36,8 @@ EPOCHS = 90
 INIT_STD = 0.01
 INIT_BIAS_ONE = ("conv2", "conv4", "conv5", "fc6", "fc7")  # biases that start at 1, "the early stages of learning"
 
-# Section 4.1: 256 x 256 pictures, 224 x 224 crops, mirrors, and colour noise along the principal components.
+# Section 4.1: 256 x 256 pictures, 224 x 224 crops, mirrors, and colour noise along
+# the principal components.
 STORED_SIZE = 256
 COLOUR_NOISE = 0.1
 
@@ -53,11 +57,14 @@ REPORTED_ERRORS: dict[tuple[str, str], tuple[float | None, float]] = {
     ("ILSVRC-2012 test", "7 CNNs, two pre-trained on 2011"): (None, 15.3),
 }
 
-#: Epochs to 25 % training error of tanh units over those of ReLUs, on CIFAR-10, without regularisation (figure 1).
+#: Epochs to 25 % training error of tanh units over those of ReLUs, on CIFAR-10, without
+#: regularisation (figure 1).
 TANH_EPOCHS, TANH_TRAINING_ERROR = 6.0, 0.25
 #: What each idea was worth, in points of top-1 and top-5 error (sections 3.2-3.4).
 REPORTED_GAINS = {"two towers": (1.7, 1.2), "local response normalisation": (1.4, 1.2), "overlapping pooling": (0.4, 0.3)}
-#: Points of top-1 error that the paper gives in words: colour noise "over 1 %" (section 4.1), a middle layer "about 2 %" (7).
+#: Points of top-1 error that the paper gives in words: colour noise "over 1 %" (section 4.1), a
+#: middle layer "about 2 %" (7).
 COLOUR_NOISE_GAIN, MIDDLE_LAYER_GAIN = 1.0, 2.0
-#: Not in the paper: the errors of a net whose towers never talk, in per cent, from the notes of the program of 2012.
+#: Not in the paper: the errors of a net whose towers never talk, in per cent, from the notes
+#: of the program of 2012.
 NEVER_TALK_ERRORS, TALK_ERRORS = (41.8280, 19.3300), (40.6640, 18.2100)

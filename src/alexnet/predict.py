@@ -1,7 +1,8 @@
 """What is in these pictures? Load once, predict many, keep nothing.
 
-Files are decoded by threads a few batches ahead of the network, exactly as `prepare` does, so a prediction equals the one that
-`evaluate` makes from a store. Memory does not grow with the number of files.
+Files are decoded by threads a few batches ahead of the network, exactly as `prepare` does,
+so a prediction equals the one that `evaluate` makes from a store. Memory does not grow
+with the number of files.
 """
 
 import codecs
@@ -94,9 +95,9 @@ class Pace:
 def expand(arguments: Iterable[str | bytes | os.PathLike[str]]) -> Iterator[str]:
     """Files from files, folders, globs, and `-` for a list on standard input.
 
-    Of a folder, and of a pattern with `**`, what holds a picture is taken: recognised by content, or by the ending of its
-    name, so that a damaged one is reported. The rest is counted in a line on standard error. A file that is named, also by
-    a plain pattern or a list, is always taken.
+    Of a folder, and of a pattern with `**`, what holds a picture is taken: recognised by content,
+    or by the ending of its name, so that a damaged one is reported. The rest is counted in a line
+    on standard error. A file that is named, also by a plain pattern or a list, is always taken.
 
     Raises:
         SourceError: the arguments are no list of paths, or standard input cannot be read.
@@ -131,7 +132,8 @@ def _expanded(argument: str) -> Iterator[str]:
 
 
 def _matching(pattern: str) -> Iterator[str]:
-    """The files that a pattern names, and the pictures in the folders that it names. `**` is any number of folders.
+    """The files that a pattern names, and the pictures in the folders that it names. `**`
+    is any number of folders.
 
     Python's own `**` would follow links in circles.
     """
@@ -154,7 +156,9 @@ def _matches(names: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
 
 
 def _listed() -> Iterator[str]:
-    """The names on standard input, one a line, as the bytes that they are. A file that Windows wrote is read as well."""
+    """The names on standard input, one a line, as the bytes that they are. A file that Windows
+    wrote is read as well.
+    """
     if sys.stdin is None:
         raise SourceError("standard input is closed: `-` reads a list of files from it, one a line.")
     binary = getattr(sys.stdin, "buffer", None)  # a stream of text in its place has none
@@ -201,7 +205,8 @@ def predict(
     pace: Pace | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
-    """Predict each file, in order; one that cannot be read gives a `Prediction` with `error`, and the rest go on.
+    """Predict each file, in order; one that cannot be read gives a `Prediction` with
+    `error`, and the rest go on.
 
     Args:
         classifier: network, classes and preprocessing.
@@ -212,7 +217,8 @@ def predict(
         max_pixels: a picture that takes more pixels of memory is not read, see `image.encode`.
 
     Raises:
-        SourceError: files is no list of paths, top or max_pixels no whole number from 1 on, or views neither 1 nor 10.
+        SourceError: files is no list of paths, top or max_pixels no whole number from 1 on,
+            or views neither 1 nor 10.
     """
     if not isinstance(top, int) or top < 1:
         raise SourceError(f"top (={top!r}) must be a whole number, at least 1.")

@@ -1,12 +1,13 @@
 """int8: four times smaller, and several times faster on a CPU that multiplies bytes.
 
-Weights become whole numbers with one scale for each kernel; activations one scale for each layer's input, from the smallest to
-the largest value seen on `CALIBRATION_IMAGES` training pictures. Convolutions and fully connected layers multiply integers;
-their sums stay exact until the next layer's input, so normalisation sees float32. ONNX Runtime's quantiser does the work, and
-writes the pairs of QuantizeLinear and DequantizeLinear that every engine knows.
+Weights become whole numbers with one scale for each kernel; activations one scale for each layer's
+input, from the smallest to the largest value seen on `CALIBRATION_IMAGES` training pictures.
+Convolutions and fully connected layers multiply integers; their sums stay exact until the next
+layer's input, so normalisation sees float32. ONNX Runtime's quantiser does the work, and writes the
+pairs of QuantizeLinear and DequantizeLinear that every engine knows.
 
-An 8-bit weight times an 8-bit activation, added in pairs, overflows 16 bits: processors without VNNI saturate there, so they
-get 7-bit weights.
+An 8-bit weight times an 8-bit activation, added in pairs, overflows 16 bits: processors without
+VNNI saturate there, so they get 7-bit weights.
 """
 
 import logging

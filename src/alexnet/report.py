@@ -1,4 +1,5 @@
-"""A run on one page: one HTML file that holds its pictures, asks no server for anything, and fits a phone.
+"""A run on one page: one HTML file that holds its pictures, asks no server for
+anything, and fits a phone.
 
 What was measured comes first, with how far it can be trusted. Names are text and not drawn, so that
 the reader's browser finds the letters of any language. Whatever is long is folded away.
@@ -145,7 +146,7 @@ def write(path: Path, title: str, trained: Trained, store: Store, result: Evalua
     return path
 
 
-# --- pieces of HTML ----------------------------------------------------------------------------------------------------------
+# --- pieces of HTML -------------------------------------------------------------------------------
 
 
 def _text(value: Any) -> str:
@@ -180,7 +181,7 @@ def _folded(summary: str, content: str, opened: bool = False) -> str:
     return f"<details{' open' * opened}><summary>{_text(summary)}</summary>{content}</details>"
 
 
-# --- sections ----------------------------------------------------------------------------------------------------------------
+# --- sections -------------------------------------------------------------------------------------
 
 
 def _result(result: Evaluation, trained: Trained, recipe: Recipe) -> Iterator[str]:
@@ -359,7 +360,7 @@ def _classes(result: Evaluation) -> Iterator[str]:
     yield _folded(f"{len(rows):,} classes, those with the most errors first", table, len(rows) <= OPEN_ROWS)
 
 
-# --- examples ----------------------------------------------------------------------------------------------------------------
+# --- examples -------------------------------------------------------------------------------------
 
 
 def _examples(classifier: Classifier, store: Store) -> list[Example]:

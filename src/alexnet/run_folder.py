@@ -1,14 +1,15 @@
-"""A run's folder, and a family's of many: the names of their files, and what every part of the program reads in them.
+"""A run's folder, and a family's of many: the names of their files, and what every part of
+the program reads in them.
 
 run/
-├── config.json           the recipe, the store and its fingerprint, whether the plain step is compiled
+├── config.json           recipe, store and its fingerprint, whether the plain step is compiled
 ├── environment.json      versions, processor, threads of the first start
 ├── log.jsonl             one line every 20 steps and after each epoch
 ├── tensorboard/          the same for TensorBoard, if it is installed
 ├── latest.safetensors    weights, velocity and place in the schedule: what --resume starts from
 ├── best.safetensors      weights with the lowest held-out error so far
 ├── epoch-0005.safetensors ...  weights after the epochs that --keep names
-└── result.json           when the run has ended: evaluation, hash of the weights, and what else proves it
+└── result.json           of a run that has ended: evaluation, hash of the weights, other proof
 
 family/
 ├── family.json           one row for each finished network
@@ -69,7 +70,7 @@ def find(path: str | Path, which: str = LATEST) -> Path:
     return path
 
 
-# --- a family -----------------------------------------------------------------------------------------------------------------
+# --- a family -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def members(folder: Path) -> list[Path]:
     return [member(folder, row.seed) for row in found.members]
 
 
-# --- where a run computed -----------------------------------------------------------------------------------------------------
+# --- where a run computed -------------------------------------------------------------------------
 
 
 def environment() -> Environment:
@@ -152,7 +153,7 @@ def changes(earlier: Environment, later: Environment) -> str:
     return ", ".join(f"{name} {earlier.get(name)}, now {later.get(name)}" for name in names)
 
 
-# --- the log ------------------------------------------------------------------------------------------------------------
+# --- the log --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ class _Other:
 
 
 def read_log(folder: Path) -> Log:
-    """A run's log, line by line. A run that was killed may have written half of a last line: it is left out, with a word.
+    """A run's log, line by line. A run that was killed may have written half of a last line: it
+    is left out, with a word.
 
     Returns:
         Objects with `kind` and `step`; numbers are finite, errors are shares in [0, 1].

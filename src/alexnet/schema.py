@@ -1,7 +1,7 @@
 """JSON that we read back, checked once where it is read: every field's type and range.
 
-A dataclass is the schema. `parse` turns plain data into it and names the first thing that does not fit, so that the code
-behind it can trust what it has.
+A dataclass is the schema. `parse` turns plain data into it and names the first thing that does not
+fit, so that the code behind it can trust what it has.
 
 >>> @dataclass(frozen=True)
 ... class Progress:
@@ -9,9 +9,10 @@ behind it can trust what it has.
 ...     losses: tuple[float, ...] = ()
 >>> read_json(folder / "progress.json", Progress, TrainingError, "Begin a new run.")
 
-Understood are dataclasses, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`, `Literal`, unions, `None`, `bool`, `int`
-(64 bits), `float` (finite), `str`, `Any`, and `Annotated` with a `Range`. A field with a default may be missing, so files of
-older versions stay readable; an unknown key is refused.
+Understood are dataclasses, `tuple[X, ...]`, `tuple[X, Y]`, `list[X]`, `dict[str, X]`,
+`Literal`, unions, `None`, `bool`, `int` (64 bits), `float` (finite), `str`, `Any`, and
+`Annotated` with a `Range`. A field with a default may be missing, so files of older versions
+stay readable; an unknown key is refused.
 """
 
 import json

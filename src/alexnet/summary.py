@@ -1,4 +1,6 @@
-"""A network as text: the layer table, and the study notes' lines. Standard library, and rich for the terminal."""
+"""A network as text: the layer table, and the study notes' lines. Standard library,
+and rich for the terminal.
+"""
 
 import json
 from math import prod
@@ -12,7 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 HEADER = ("layer", "kind", "output", "window", "parameters", "multiply-adds", "kB", "sees")
-#: Columns of the table on a terminal, from the widest choice to the narrowest; the first that fits is taken.
+#: Columns of the table on a terminal, from the widest choice to the narrowest; the
+#: first that fits is taken.
 CHOICES = (
     HEADER,
     ("layer", "out", "by", "parameters", "mult-adds", "kB", "sees"),

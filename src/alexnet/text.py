@@ -1,4 +1,6 @@
-"""Text files that people wrote, in whatever encoding their program chose, and lists of class names."""
+"""Text files that people wrote, in whatever encoding their program chose, and lists of class
+names.
+"""
 
 import codecs
 import unicodedata
@@ -10,7 +12,8 @@ from alexnet.console import say
 from alexnet.errors import AlexNetError
 from alexnet.files import open_regular
 
-#: A longer file is not a list of names: fourteen million lines, one for each picture of ImageNet-21k, are 500 MB.
+#: A longer file is not a list of names: fourteen million lines, one for each picture of
+#: ImageNet-21k, are 500 MB.
 MAX_TEXT_BYTES = 2**30
 #: Equal names that are mentioned one by one.
 MOST_NAMED = 5
@@ -26,7 +29,8 @@ BYTE_ORDER_MARKS = {
 def read_text(path: Path, error: type[AlexNetError]) -> str:
     """Read a text file: UTF-8, UTF-16 or UTF-32 with a byte order mark, or else Windows-1252.
 
-    The mark goes, and lines end in a line feed. Windows-1252 is a guess that fits any bytes; it is said that it was made.
+    The mark goes, and lines end in a line feed. Windows-1252 is a guess that fits any bytes; it
+    is said that it was made.
 
     Raises:
         error: it cannot be opened, or is not text.
@@ -70,7 +74,8 @@ def read_names(path: Path, error: type[AlexNetError]) -> tuple[str, ...]:
     """The class names in a text file, one in each line, all different (see `unique_names`).
 
     Raises:
-        error: as `read_text`, or a line between two names is empty: which number the next name has is unclear.
+        error: as `read_text`, or a line between two names is empty: which number the
+            next name has is unclear.
     """
     lines = [line.strip() for line in read_text(path, error).rstrip().split("\n")]
     if lines == [""]:
@@ -83,7 +88,8 @@ def read_names(path: Path, error: type[AlexNetError]) -> tuple[str, ...]:
 def unique_names(names: Sequence[str], places: Sequence[str]) -> tuple[str, ...]:
     """Names in which each is used once: the second `crane` becomes `crane (2)`, and that is said.
 
-    A class is its number, and two may have one name. Composed and decomposed letters are made equal first (NFC).
+    A class is its number, and two may have one name. Composed and decomposed letters
+    are made equal first (NFC).
 
     Args:
         names: the names in the order of their numbers.

@@ -1,15 +1,17 @@
 """The networks that carry the name AlexNet, and every point in which they differ.
 
-A `Variant` is one network as data. Its fields are the points on which the paper's text, the code that won in 2012, Caffe and
-torchvision disagree; `ops()` turns them into the sequence of operations that `arithmetic.py` measures and `model.py` runs.
+A `Variant` is one network as data. Its fields are the points on which the paper's text, the code
+that won in 2012, Caffe and torchvision disagree; `ops()` turns them into the sequence of operations
+that `arithmetic.py` measures and `model.py` runs.
 
 >>> get("paper").parameters
 60965224
 >>> get("paper", width=0.5, input_size=64, num_classes=10).layers()[-1].output
 (10,)
 
-Sources: the paper; the source of 2012 that the Computer History Museum released in 2025 (`layers-145.cfg`); cuda-convnet2;
-BVLC Caffe's `bvlc_alexnet` and `bvlc_reference_caffenet`; torchvision's `alexnet`.
+Sources: the paper; the source of 2012 that the Computer History Museum released in 2025
+(`layers-145.cfg`); cuda-convnet2; BVLC Caffe's `bvlc_alexnet` and `bvlc_reference_caffenet`;
+torchvision's `alexnet`.
 """
 
 from dataclasses import dataclass, replace
@@ -44,7 +46,9 @@ INIT_BIAS = _per_layer(0.0, **dict.fromkeys(paper.INIT_BIAS_ONE, 1.0))
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One AlexNet. The defaults are the paper's text, read as the seed notes and the code of 2012 read it."""
+    """One AlexNet. The defaults are the paper's text, read as the seed notes and
+    the code of 2012 read it.
+    """
 
     name: str
     """Name of the variant it is or was made from."""
@@ -62,12 +66,14 @@ class Variant:
     units: tuple[int, int] = paper.UNITS
     """Units of fc6 and fc7 at width 1."""
     towers: int = paper.TOWERS
-    """Halves that see each other only in `sees_both_towers` and the fully connected layers; 1 for a single-tower net."""
+    """Halves that see each other only in `sees_both_towers` and the fully connected layers;
+    1 for a single-tower net.
+    """
     sees_both_towers: Sees = paper.SEES_BOTH_TOWERS
     """Which of conv1 ... conv5 read the maps of all towers; conv1 reads the picture."""
     removed: tuple[str, ...] = ()
-    """Layers of conv2 ... fc7 that are left out, with the activation, normalisation and dropout that belong to them. Pooling
-    stays, so the layers that follow keep their height and width."""
+    """Layers of conv2 ... fc7 that are left out, with the activation, normalisation and dropout
+    that belong to them. Pooling stays, so the layers that follow keep their height and width."""
 
     activation: Literal["relu", "tanh"] = "relu"
     """What stands where the blocks say relu, and after fc6 and fc7."""
@@ -82,21 +88,27 @@ class Variant:
     """Order of operations around conv5."""
 
     lrn_coefficient: float = paper.LRN_ALPHA / paper.LRN_N
-    """Factor on the sum of squares: alpha / n = 2e-5 in every program, alpha = 1e-4 by the paper's formula."""
+    """Factor on the sum of squares: alpha / n = 2e-5 in every program, alpha =
+    1e-4 by the paper's formula.
+    """
     lrn_k: float = paper.LRN_K
     """Constant added to that sum."""
     lrn_window: Literal["all", "tower"] = "all"
     """Whether the five neighbouring channels may lie across the seam between the towers."""
 
     init: Literal["gaussian", "he", "torch"] = "gaussian"
-    """Weights at the start: Gaussian with `init_std` and `init_bias`; He et al. (2015) with biases 0; PyTorch's default."""
+    """Weights at the start: Gaussian with `init_std` and `init_bias`; He et al. (2015) with biases
+    0; PyTorch's default.
+    """
     init_std: Weights = INIT_STD
     """Standard deviation of the weights, conv1 ... fc8, when `init` is gaussian."""
     init_bias: Weights = INIT_BIAS
     """Biases at the start, conv1 ... fc8, when `init` is gaussian."""
 
     pixels: Literal["mean-image", "mean-colour", "unit"] = "mean-image"
-    """0-255 minus the mean image, 0-255 minus the mean colour, or mean 0 and deviation 1 in each channel."""
+    """0-255 minus the mean image, 0-255 minus the mean colour, or mean 0 and
+    deviation 1 in each channel.
+    """
     channel_order: Literal["RGB", "BGR"] = "RGB"
     """Order of the input channels."""
 
@@ -112,12 +124,18 @@ class Variant:
     bias_decay: float = 1.0
     """Factor on the weight decay of biases."""
     bias_lr_drops: bool = True
-    """Whether the learning rate of biases follows the schedule; the code of 2012 never lowered it."""
+    """Whether the learning rate of biases follows the schedule; the code of 2012 never lowered
+    it.
+    """
 
     resize: Literal["short-side", "squash"] = "short-side"
-    """Pictures are scaled by the short side and cropped to the centre square, or squashed to a square."""
+    """Pictures are scaled by the short side and cropped to the centre square,
+    or squashed to a square.
+    """
     class_order: Literal["devkit", "wordnet", "own"] = "own"
-    """What class 0 is: the ILSVRC kit's first id, the first WordNet id in sorted order, or up to the data."""
+    """What class 0 is: the ILSVRC kit's first id, the first WordNet id in sorted
+    order, or up to the data.
+    """
 
     def __post_init__(self) -> None:
         check_types(self, VariantError)
@@ -223,7 +241,8 @@ class Variant:
         for number, units in zip((6, 7), self.units, strict=True):
             if f"fc{number}" in self.removed:
                 continue
-            # A dropout layer carries the number of the layer whose output it thins: drop5 stands between pool5 and fc6.
+            # A dropout layer carries the number of the layer whose output it thins: drop5 stands
+            # between pool5 and fc6.
             thin = number if self.dropout_position == "after" else number - 1
             drop = Dropout(name=f"drop{thin}", rate=self.dropout, inverted=inverted)
             layer = [Linear(name=f"fc{number}", units=int(units * self.width)), self._activation(number)]

@@ -1,4 +1,6 @@
-"""Pictures for the tests of `alexnet.data`: drawn ones, and files of kinds that Pillow does not write, byte by byte."""
+"""Pictures for the tests of `alexnet.data`: drawn ones, and files of kinds that Pillow does
+not write, byte by byte.
+"""
 
 import io
 import struct
@@ -21,7 +23,9 @@ def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
 
 
 def smooth(width: int, height: int) -> Image.Image:
-    """A picture whose colour changes slowly, so that chroma at half resolution loses little; no two corners are alike."""
+    """A picture whose colour changes slowly, so that chroma at half resolution loses little;
+    no two corners are alike.
+    """
     y, x = np.mgrid[0:height, 0:width]
     red, green, blue = 40 + 150 * x / width, 60 + 120 * y / height, 200 - 70 * (x + y) / (width + height)
     return Image.fromarray(np.stack([red, green, blue], axis=-1).astype(np.uint8))
@@ -40,19 +44,23 @@ def flat(colour: tuple[int, ...], width: int = 16, height: int = 16, mode: str =
 
 
 def assert_colour(record: NDArray[np.uint8], colour: tuple[int, ...], tolerance: int = 4) -> None:
-    """Every pixel; 8-bit YCbCr there and back moves a channel by up to 3 levels (1.772 / 2 and 1.402 / 2, twice rounded)."""
+    """Every pixel; 8-bit YCbCr there and back moves a channel by up to 3 levels (1.772 / 2 and
+    1.402 / 2, twice rounded).
+    """
     assert np.abs(decode(record).astype(int) - colour).max() <= tolerance
 
 
 def assert_grey(record: NDArray[np.uint8], levels: NDArray[np.integer]) -> None:
-    """These levels and no colour. Pillow's sum 0.299 + 0.587 + 0.114 rounds 22 of the 256 levels down by one."""
+    """These levels and no colour. Pillow's sum 0.299 + 0.587 + 0.114 rounds 22 of
+    the 256 levels down by one.
+    """
     y, u, v = planes(record)
     assert np.isin(levels.astype(int) - y, (0, 1)).all()
     assert (u == 128).all()
     assert (v == 128).all()
 
 
-# --- files by hand ----------------------------------------------------------------------------------------------------
+# --- files by hand --------------------------------------------------------------------------------
 
 
 def chunk(kind: bytes, body: bytes, crc: int | None = None) -> bytes:
@@ -88,8 +96,9 @@ def tiff(
 ) -> bytes:
     """A TIFF of one strip a page, or one strip a plane for (C, H, W) samples with tag 284 = 2.
 
-    Tags that are not given: sides, 1 sample or as many as there are, 8 bits or as many as the samples have, black is zero or
-    RGB; an empty value leaves a tag out. Values are written as LONG, those of tags 258, 339 and 530 as SHORT.
+    Tags that are not given: sides, 1 sample or as many as there are, 8 bits or as many as the
+    samples have, black is zero or RGB; an empty value leaves a tag out. Values are written as LONG,
+    those of tags 258, 339 and 530 as SHORT.
     """
     short = order + "H"
     out = bytearray({"<": b"II", ">": b"MM"}[order] + struct.pack(short, 42) + bytes(4))
@@ -139,7 +148,7 @@ def with_segments(jpeg: bytes, *segments: bytes) -> bytes:
     return jpeg[:2] + b"".join(segments) + jpeg[2:]
 
 
-# --- colour profiles --------------------------------------------------------------------------------------------------
+# --- colour profiles ------------------------------------------------------------------------------
 
 #: sRGB's curve as an ICC parametric curve of type 3: exponent, a, b, c, d.
 SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
@@ -187,7 +196,9 @@ def grey_profile(gamma: float) -> bytes:
 
 
 def cmyk_profile(lab: NDArray[np.float64]) -> bytes:
-    """A printer's profile: the colour (16, 3) in Lab of each mixture of full inks, C slowest, linear between them."""
+    """A printer's profile: the colour (16, 3) in Lab of each mixture of full inks, C
+    slowest, linear between them.
+    """
     numbers = np.round(np.stack([lab[:, 0] * 2.55, lab[:, 1] + 128, lab[:, 2] + 128], 1)).astype(np.uint8)
     ramp = bytes(range(256))
     table = (

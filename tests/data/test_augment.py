@@ -21,7 +21,9 @@ def records(store: Store, count: int = 16) -> torch.Tensor:
 
 
 def test_centre_view_minus_the_mean_image(store: Store) -> None:
-    """The centre crop of the decoded picture minus that of the mean image; decoding rounds, so to one grey level."""
+    """The centre crop of the decoded picture minus that of the mean image; decoding
+    rounds, so to one grey level.
+    """
     found = preprocessing(store).view(records(store, 1), *preprocessing(store).views(1)[0])
     picture = decode(store.train.records[0]).transpose(2, 0, 1).astype(float)
     expected = (picture - store.mean_image)[:, 4:68, 4:68]
@@ -35,7 +37,9 @@ def test_bgr(store: Store) -> None:
 
 
 def test_unit_pixels(store: Store) -> None:
-    """Over the whole training split each channel has mean 0 and deviation 1, to what sampling one pixel in four leaves."""
+    """Over the whole training split each channel has mean 0 and deviation 1, to what sampling one
+    pixel in four leaves.
+    """
     x = preprocessing(store, pixels="unit", input_size=72).view(torch.from_numpy(np.array(store.train.records)), 0, 0, False)
     assert x.mean((0, 2, 3)).abs().max() < 0.05
     assert (x.std((0, 2, 3)) - 1).abs().max() < 0.05
@@ -86,7 +90,9 @@ def test_crops_and_mirrors_are_uniform(store: Store, monkeypatch: pytest.MonkeyP
 
 
 def test_colour_noise_lies_along_the_components(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its covariance is strength^2 times that of the pixels' colours: axes are columns, deviations no eigenvalues."""
+    """Its covariance is strength^2 times that of the pixels' colours: axes are columns,
+    deviations no eigenvalues.
+    """
     drawn: list[torch.Tensor] = []
     monkeypatch.setattr(Preprocessing, "apply", lambda self, records, top, left, mirror, colour: drawn.append(colour))
     augmentation = Augmentation.of(preprocessing(store), store, crop=True, mirror=True, colour_noise=0.1)

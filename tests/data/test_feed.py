@@ -1,4 +1,6 @@
-"""Where the pictures lie, and that they and what chance decides are the loader's, wherever that is."""
+"""Where the pictures lie, and that they and what chance decides are the loader's, wherever that
+is.
+"""
 
 import numpy as np
 import pytest
@@ -40,7 +42,9 @@ def test_the_first_place_that_fits(wanted: str, free: int, host: int, expected: 
     ("batch", "memory", "expected"), [(128, 139, "resident"), (1024, 139, "resident"), (128, 78, "pinned")]
 )
 def test_imagenet_fits_one_large_gpu(batch: int, memory: int, expected: str) -> None:
-    """117.3 GiB of 256 x 256 pictures on a GPU of 139 GiB at every usual batch, and not on one of 78."""
+    """117.3 GiB of 256 x 256 pictures on a GPU of 139 GiB at every usual
+    batch, and not on one of 78.
+    """
     needed = step_bytes(get("paper").layers(), batch, torch.bfloat16)
     assert needed < 20 * GIB
     assert choose("auto", 1_281_167 * 98_304, memory * GIB - needed, 256 * GIB)[0] == expected
@@ -54,7 +58,9 @@ def test_a_host_too_small_for_what_was_asked() -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("rows", [1, 4, 256])
 def test_every_step_from_any_start(store: Store, place: feeding.Place, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records, labels, crops, mirrors, colours and seeds of each step, over two epochs and after a jump back."""
+    """Records, labels, crops, mirrors, colours and seeds of each step, over two
+    epochs and after a jump back.
+    """
     monkeypatch.setattr(feeding, "PIECE", 5 * 7776)  # pieces of five records
     loader = Loader(store.train, 9, seed=3)
     augmentation = Augmentation.of(Preprocessing.of(get("paper", input_size=64), store), store, True, True, 0.1)

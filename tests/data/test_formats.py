@@ -1,7 +1,8 @@
 """Kinds of pictures that Pillow reads otherwise than their formats say, and those that are refused.
 
-Right values are the samples that were written into the files, or what OpenCV 5.0 and tifffile 2026.3 read from them (named at
-each). Records are compared at the pictures' own size, so that nothing but the pixels' meaning is tested.
+Right values are the samples that were written into the files, or what OpenCV 5.0 and tifffile
+2026.3 read from them (named at each). Records are compared at the pictures' own size, so that
+nothing but the pixels' meaning is tested.
 """
 
 import random
@@ -43,8 +44,8 @@ from alexnet.data.image import Unreadable, decode, encode, record_bytes
 from alexnet.data.limits import MAX_JPEG_PIXELS, MAX_SCANS
 from alexnet.data.prepare import prepare
 
-#: 64 x 48 pixels when upright, a colour in each quarter; stored as for EXIF orientation 7, and EXIF in it says 7 too. Written by
-#: libheif 1.23 (pillow-heif), with `irot` 3 and `imir` 0.
+#: 64 x 48 pixels when upright, a colour in each quarter; stored as for EXIF orientation 7, and EXIF
+#: in it says 7 too. Written by libheif 1.23 (pillow-heif), with `irot` 3 and `imir` 0.
 HEIC = b64decode(
     """
     AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAdJtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAADRpbG9jAAAAAERA
@@ -89,7 +90,7 @@ def assert_same(data: bytes, other: bytes, size: int = 16) -> None:
     assert np.array_equal(encode(data, size), encode(other, size))
 
 
-# --- TIFF -------------------------------------------------------------------------------------------------------------
+# --- TIFF -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("deflate", [False, True])
@@ -177,14 +178,16 @@ def test_a_preview_and_a_mask_are_not_the_picture() -> None:
 
 
 def test_a_lone_preview_is_taken_and_that_of_a_raw_file_refused() -> None:
-    """A camera's raw file (DNG) has its full picture in a directory of its own, which nothing here decodes."""
+    """A camera's raw file (DNG) has its full picture in a directory of its own,
+    which nothing here decodes.
+    """
     picture = colours(8)
     assert_same(tiff((picture, {254: 1})), png(picture, 8, 2))
     with pytest.raises(Unreadable, match="a preview only: the full picture is camera raw data"):
         encode(tiff((picture, {254: 1, 330: 8})), 16)
 
 
-# --- transparency -------------------------------------------------------------------------------------------------------
+# --- transparency ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
@@ -235,7 +238,7 @@ def test_alpha_of_a_bmp_counts_unless_it_is_zero_everywhere(alpha: int, expected
     assert_colour(encode(bmp(alpha), 16), expected)
 
 
-# --- HEIC and AVIF ------------------------------------------------------------------------------------------------------
+# --- HEIC and AVIF --------------------------------------------------------------------------------
 
 
 def quarters(record: NDArray[np.uint8], size: int) -> dict[tuple[float, float], NDArray[np.integer]]:
@@ -252,7 +255,9 @@ def test_heic_is_read_and_turned_once() -> None:
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("angle", range(4))
 def test_heic_in_all_orientations(angle: int, axis: int) -> None:
-    """ISO/IEC 23008-12: `irot` turns by quarters against the clock, then `imir` flips: 0 top and bottom, 1 left and right."""
+    """ISO/IEC 23008-12: `irot` turns by quarters against the clock, then `imir` flips: 0 top and
+    bottom, 1 left and right.
+    """
     upright = np.arange(4).reshape(2, 2)
     stored = np.rot90(np.flipud(upright), -3)
     expected = (np.flipud, np.fliplr)[axis](np.rot90(stored, angle))
@@ -294,7 +299,9 @@ def test_unknown_items_of_a_heic_are_left_out(kind: bytes) -> None:
 
 
 def test_grey_heic_of_more_than_8_bits_is_refused() -> None:
-    """Where the bits in its header are wrong, its decoder writes beyond its memory: found by damaging such files."""
+    """Where the bits in its header are wrong, its decoder writes beyond its memory:
+    found by damaging such files.
+    """
     with pytest.raises(Unreadable, match=r"^a grey HEIC picture of more than 8 bits, which is not decoded: save it as PNG$"):
         encode(GREY_HEIC, 16)
 
@@ -321,7 +328,7 @@ def test_damaged_exif_in_an_avif_costs_nothing() -> None:
     assert_same(with_exif.replace(b"II*\0", b"\xff\xff\xff\xff"), plain)
 
 
-# --- pictures within pictures ---------------------------------------------------------------------------------------------
+# --- pictures within pictures ---------------------------------------------------------------------
 
 
 def test_thumbnails_and_second_pictures_of_a_jpeg_are_not_taken() -> None:
@@ -339,11 +346,13 @@ def test_the_first_picture_counts(format: str) -> None:
     assert_colour(encode(data, 16), GREEN, tolerance=6)
 
 
-# --- limits ---------------------------------------------------------------------------------------------------------------
+# --- limits ---------------------------------------------------------------------------------------
 
 
 def test_a_large_jpeg_is_shrunk_by_its_decoder() -> None:
-    """108 million pixels, more than the limit of others: decoded at 1/8 of its sides. Measured: 400 million take 57 MB."""
+    """108 million pixels, more than the limit of others: decoded at 1/8 of its sides.
+    Measured: 400 million take 57 MB.
+    """
     data = saved(Image.new("L", (12000, 9000), 77), "JPEG", quality=30)
     assert_grey(encode(data, 16), np.full((16, 16), 77))
     with pytest.raises(Unreadable, match=r"1500 x 1125 are more than 1,000,000 pixels"):
@@ -368,7 +377,9 @@ def test_limits_of_jpegs() -> None:
 
 
 def test_a_jpeg_with_a_scan_for_each_colour_counts_in_full() -> None:
-    """Not progressive, and all the same in memory whole: first scan with one of three components."""
+    """Not progressive, and all the same in memory whole: first scan with one of three
+    components.
+    """
     data = saved(textured(64, 64), "JPEG")
     scan = data.index(b"\xff\xda")
     alone = data[:scan] + segment(0xDA, bytes([1, 1, 0, 0, 63, 0])) + data[scan + 14 :]
@@ -427,10 +438,10 @@ def test_prepare_takes_max_pixels(tmp_path: Path) -> None:
     assert (tmp_path / "store/skipped.jsonl").read_text().count("23 x 20 are more than 450 pixels") == 2
 
 
-# --- the shared cases -----------------------------------------------------------------------------------------------------
+# --- the shared cases -----------------------------------------------------------------------------
 
-#: Short side, and pixels near the corners of the centre square (at 10/64 and 53/64 of it) as OpenCV 5.0 reads them, in 8 bits;
-#: the transparent halves white.
+#: Short side, and pixels near the corners of the centre square (at 10/64 and 53/64 of it) as OpenCV
+#: 5.0 reads them, in 8 bits; the transparent halves white.
 CASES = {
     "06-pictures/b32_v4_alphamask_alpha0.bmp": (64, [(69, 40, 20), (185, 40, 198), (69, 214, 20), (185, 214, 198)]),
     "06-pictures/exif_damaged.png": (32, [(213, 28, 26), (48, 6, 7), (213, 28, 26), (48, 6, 7)]),
@@ -459,7 +470,7 @@ def test_shared_cases_agree_with_opencv(name: str, shared: Path) -> None:
         assert np.abs(picture[place] - expected).max() <= 6, place
 
 
-# --- damage ---------------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def damageable() -> dict[str, bytes]:
@@ -482,7 +493,9 @@ DAMAGEABLE = damageable()
 @pytest.mark.parametrize("kind", DAMAGEABLE)
 @pytest.mark.parametrize("action", ["ignore", "error"])
 def test_damage_gives_a_record_or_a_reason(kind: str, action: str) -> None:
-    """Cut, bytes lost or added, bits turned: no other exception escapes (100,000 of them were tried once)."""
+    """Cut, bytes lost or added, bits turned: no other exception escapes (100,000
+    of them were tried once).
+    """
     chance, whole = random.Random(kind), DAMAGEABLE[kind]
     outcomes = {True: 0, False: 0}
     for _ in range(60):

@@ -58,7 +58,7 @@ def numbered(count: int, name: str = "") -> list[str]:
     return [f"{name}{number}" for number in range(count)]
 
 
-# --- the draw -----------------------------------------------------------------------------------------------------------
+# --- the draw -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5])
@@ -104,7 +104,9 @@ def test_few_pictures(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_cannot_be_decoded_does_not_count() -> None:
-    """Whichever the draw would take first: every class has a picture on each side, and none needs the bad ones."""
+    """Whichever the draw would take first: every class has a picture on each side, and
+    none needs the bad ones.
+    """
     for seed in range(30):
         split = hold_out(
             source_of([["bad 1", "a", "bad 2", "b", ""], ["bad 3", "bad 4", "c", "d"]]), 0.3, seed, readable
@@ -120,8 +122,8 @@ def test_what_cannot_be_decoded_does_not_count() -> None:
 )
 @settings(max_examples=60, deadline=None)
 def test_whatever_the_classes(classes: list[list[str]], share: float, seed: int) -> None:
-    """One content is on one side; every class that has a picture trains on one; it has one held out if it has one that is in
-    no other class, and another."""
+    """One content is on one side; every class that has a picture trains on one; it has one held out
+    if it has one that is in no other class, and another."""
     try:
         split = hold_out(source_of(classes), share, seed, readable).splits
     except SourceError:
@@ -182,7 +184,9 @@ def test_copies_are_on_one_side_and_counted(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_classes_that_share_all_their_pictures(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of three pictures in three pairs, no two sides give every class one of each: training goes first, and it is said."""
+    """Of three pictures in three pairs, no two sides give every class one of each: training goes
+    first, and it is said.
+    """
     split = hold_out(source_of([["a", "b"], ["b", "c"], ["c", "a"]]), 1e-9, 0, readable).splits
     assert {item.label for item in split["train"]} == {0, 1, 2}
     assert "other classes have all the same files" in capsys.readouterr().err
@@ -199,7 +203,7 @@ def test_nothing_to_hold_out() -> None:
         held([["a"], ["b"], ["c", "c", "bad"]])
 
 
-# --- on files -----------------------------------------------------------------------------------------------------------
+# --- on files -------------------------------------------------------------------------------------
 
 
 def test_few_are_decoded() -> None:

@@ -1,7 +1,8 @@
 """One picture to one record, against plain Pillow and against arithmetic by hand.
 
-S is the side of a record's square. The pictures that must come out exactly are S pixels on their short side and saved without
-loss, so that nothing but the layout is tested; the others have a tolerance with its reason.
+S is the side of a record's square. The pictures that must come out exactly are S pixels on their
+short side and saved without loss, so that nothing but the layout is tested; the others have a
+tolerance with its reason.
 """
 
 import io
@@ -22,7 +23,8 @@ from alexnet.data.image import FORMATS, MAX_PIXELS, Resize, Unreadable, decode, 
 from alexnet.kernels.reference import yuv_to_rgb
 
 ORIENTATION = 0x0112
-#: How a camera that was held so stores an upright picture: EXIF orientation -> what was done to the pixels.
+#: How a camera that was held so stores an upright picture: EXIF orientation -> what
+#: was done to the pixels.
 STORED = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,7 +38,9 @@ STORED = {
 
 
 def by_pillow(data: bytes, size: int) -> NDArray[np.float64]:
-    """(S, S, 3) YCbCr by the plainest means: decode at full size, RGB, sRGB, centre square, antialiased bilinear, YCbCr."""
+    """(S, S, 3) YCbCr by the plainest means: decode at full size, RGB, sRGB, centre square,
+    antialiased bilinear, YCbCr.
+    """
     image = Image.open(io.BytesIO(data))
     profile = image.info.get("icc_profile")
     image = image.convert("RGB")
@@ -49,14 +53,16 @@ def by_pillow(data: bytes, size: int) -> NDArray[np.float64]:
 
 
 def errors(data: bytes, size: int) -> tuple[float, float]:
-    """Mean absolute difference to `by_pillow` in brightness, and the larger one of the two in colour."""
+    """Mean absolute difference to `by_pillow` in brightness, and the larger
+    one of the two in colour.
+    """
     expected = by_pillow(data, size)
     y, u, v = planes(encode(data, size))
     chroma = expected[..., 1:].reshape(size // 2, 2, size // 2, 2, 2).mean(axis=(1, 3))
     return np.abs(y - expected[..., 0]).mean(), max(np.abs(u - chroma[..., 0]).mean(), np.abs(v - chroma[..., 1]).mean())
 
 
-# --- the record -------------------------------------------------------------------------------------------------------
+# --- the record -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [2, 6, 32, 256])
@@ -82,7 +88,9 @@ def test_planes_of_many_records_are_views() -> None:
 
 
 def test_encode_by_hand() -> None:
-    """4 x 4 pixels, three of four squares of one colour, one of four colours: JFIF's formula to the rounding."""
+    """4 x 4 pixels, three of four squares of one colour, one of four colours: JFIF's
+    formula to the rounding.
+    """
     rgb = np.empty((4, 4, 3))
     rgb[:2, :2], rgb[:2, 2:], rgb[2:, :2] = RED, GREEN, BLUE
     rgb[2:, 2:] = [[RED, GREEN], [BLUE, (250, 240, 10)]]
@@ -112,7 +120,9 @@ def test_chroma_is_the_rounded_mean_of_each_square() -> None:
 
 
 def test_decode_gives_the_picture_back() -> None:
-    """Smooth colours: all that is lost is that Pillow rounds down, there and back (measured: 1.3 levels, 43.5 dB)."""
+    """Smooth colours: all that is lost is that Pillow rounds down, there and back
+    (measured: 1.3 levels, 43.5 dB).
+    """
     picture = np.asarray(smooth(64, 64), np.float64)
     difference = decode(encode(saved(smooth(64, 64)), 64)) - picture
     assert np.abs(difference).mean() < 2
@@ -136,12 +146,13 @@ def test_grey_levels_are_kept(levels: bytes) -> None:
     assert_grey(encode(grey, 8), grey)
 
 
-# --- agreement with Pillow ----------------------------------------------------------------------------------------------
+# --- agreement with Pillow ------------------------------------------------------------------------
 
 
 def test_real_photos_agree_with_pillow_at_256(shared: Path) -> None:
-    """Photos of about 500 x 375 are decoded at full size, and only rounding and the order of colour conversion and shrinking
-    differ (measured: 0.5 on average, 1.2 at worst for a large photo that is decoded at half size)."""
+    """Photos of about 500 x 375 are decoded at full size, and only rounding and the order of colour
+    conversion and shrinking differ (measured: 0.5 on average, 1.2 at worst for a large photo that
+    is decoded at half size)."""
     files = sorted((shared / "data/imagenet-originals").glob("*.JPEG"))[::6]
     assert len(files) == 16
     for file in files:
@@ -151,8 +162,9 @@ def test_real_photos_agree_with_pillow_at_256(shared: Path) -> None:
 
 
 def test_real_photos_agree_with_pillow_when_the_decoder_shrinks(shared: Path) -> None:
-    """At 64 pixels the JPEG decoder does most of the shrinking, with a sharper filter than bilinear: fine detail differs
-    (measured 3.3 levels on average, 7.4 at worst), but there is no shift: any neighbouring position fits worse."""
+    """At 64 pixels the JPEG decoder does most of the shrinking, with a sharper filter than
+    bilinear: fine detail differs (measured 3.3 levels on average, 7.4 at worst), but there is no
+    shift: any neighbouring position fits worse."""
     for file in sorted((shared / "data/imagenet-originals").glob("*.JPEG"))[::6]:
         data = file.read_bytes()
         expected = by_pillow(data, 64)[..., 0]
@@ -171,7 +183,9 @@ def test_real_photos_agree_with_pillow_when_the_decoder_shrinks(shared: Path) ->
 @pytest.mark.parametrize("shape", [(60, 50), (50, 61), (640, 480), (48, 48)])
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
 def test_drawn_pictures_agree_with_pillow(shape: tuple[int, int], size: int, format: str) -> None:
-    """Larger, smaller, odd, wide and high. Rounding alone where nothing is lost (0.4); JPEG's chroma and scaling add."""
+    """Larger, smaller, odd, wide and high. Rounding alone where nothing is lost (0.4); JPEG's
+    chroma and scaling add.
+    """
     options = {"quality": 92} if format == "JPEG" else {}
     brightness, colour = errors(saved(textured(*shape), format, **options), size)
     assert brightness < (1.5 if format == "JPEG" else 0.6)
@@ -180,7 +194,9 @@ def test_drawn_pictures_agree_with_pillow(shape: tuple[int, int], size: int, for
 
 @pytest.mark.parametrize("shape", [(3000, 40), (40, 3000), (1600, 1200)])
 def test_scaled_decoding_is_never_smaller_than_the_record(shape: tuple[int, int]) -> None:
-    """The JPEG decoder may shrink by 8 at most down to S on the short side; fine stripes would vanish if it went further."""
+    """The JPEG decoder may shrink by 8 at most down to S on the short side; fine stripes would
+    vanish if it went further.
+    """
     width, height = shape
     stripes = np.zeros((height, width), np.uint8)
     step = max(2, min(shape) // 20)
@@ -191,7 +207,7 @@ def test_scaled_decoding_is_never_smaller_than_the_record(shape: tuple[int, int]
     assert y.std() > 80
 
 
-# --- kinds of pictures ------------------------------------------------------------------------------------------------
+# --- kinds of pictures ----------------------------------------------------------------------------
 
 
 def test_greyscale_picture() -> None:
@@ -248,7 +264,9 @@ def test_transparent_webp_lies_on_white() -> None:
 
 
 def test_cmyk_jpeg_agrees_with_pillow() -> None:
-    """ILSVRC2012 has 22 of them. 75 % cyan and 75 % black are dark blue-green, not their negative."""
+    """ILSVRC2012 has 22 of them. 75 % cyan and 75 % black are dark blue-green, not their
+    negative.
+    """
     data = saved(flat((190, 30, 60, 80), 40, 40, mode="CMYK"), "JPEG", quality=95)
     assert Image.open(io.BytesIO(data)).mode == "CMYK"
     expected = Image.open(io.BytesIO(data)).convert("RGB").getpixel((20, 20))
@@ -313,11 +331,13 @@ def test_the_first_picture_of_an_animation_counts() -> None:
     assert_colour(encode(data, 16), GREEN)
 
 
-# --- orientation ------------------------------------------------------------------------------------------------------
+# --- orientation ----------------------------------------------------------------------------------
 
 
 def turned(image: Image.Image, orientation: int, format: str, **options: object) -> bytes:
-    """The picture as a camera stores it that was held so: `orientation` says how to turn it upright."""
+    """The picture as a camera stores it that was held so: `orientation` says how to turn it
+    upright.
+    """
     transpose = STORED[orientation]
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
@@ -335,7 +355,9 @@ def test_exif_orientation_is_undone(orientation: int, format: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_of_a_jpeg_is_undone(orientation: int) -> None:
-    """Decoded at half size and shrunk. Blocks of 8 turn with the picture; rounding in two passes leaves less than one level."""
+    """Decoded at half size and shrunk. Blocks of 8 turn with the picture; rounding in two passes
+    leaves less than one level.
+    """
     picture = smooth(160, 128)
     expected = encode(saved(picture, "JPEG", quality=95, subsampling=0), 48).astype(int)
     record = encode(turned(picture, orientation, "JPEG", quality=95, subsampling=0), 48)
@@ -356,7 +378,7 @@ def test_unknown_orientation_is_upright(orientation: int) -> None:
     assert np.array_equal(encode(saved(textured(40, 40), exif=exif), 40), encode(saved(textured(40, 40)), 40))
 
 
-# --- shapes -----------------------------------------------------------------------------------------------------------
+# --- shapes ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("resize", ["short-side", "squash"])
@@ -396,7 +418,7 @@ def test_an_odd_rest_is_cut_off_on_the_right_and_below() -> None:
     assert np.array_equal(encode(saved(picture), 40), encode(saved(picture.crop((0, 0, 40, 40))), 40))
 
 
-# --- refused ----------------------------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 def test_empty_file_is_refused() -> None:
@@ -442,8 +464,8 @@ def test_damaged_png_is_refused() -> None:
 def test_decompression_bomb_is_refused_before_it_is_decoded(
     width: int, height: int, action: Literal["ignore", "error"]
 ) -> None:
-    """Pillow warns from its limit on and raises from twice that on; we refuse both, by the header alone, and with the same
-    reason where warnings are errors."""
+    """Pillow warns from its limit on and raises from twice that on; we refuse both, by the header
+    alone, and with the same reason where warnings are errors."""
     assert width * height > MAX_PIXELS
     with (
         warnings.catch_warnings(action=action),

@@ -26,7 +26,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, count: int) -> Split:
 def test_any_batch_from_anywhere(
     tmp_path_factory: pytest.TempPathFactory, count: int, size: int, seed: int, epoch: int, data: st.DataObject
 ) -> None:
-    """A fresh loader asked for one batch gives what another gives after iterating from any start, with any workers."""
+    """A fresh loader asked for one batch gives what another gives after iterating from any
+    start, with any workers.
+    """
     split = tiny(tmp_path_factory, count)
     loader = Loader(split, size, seed)
     step = data.draw(st.integers(0, loader.steps_per_epoch - 1))

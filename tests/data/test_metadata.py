@@ -1,4 +1,5 @@
-"""What is beside the pixels: orientation and profile are found wherever programs put them, and nothing else matters.
+"""What is beside the pixels: orientation and profile are found wherever programs put them,
+and nothing else matters.
 
 Damage is tested on the record: it has to be that of the same file without metadata, to the bit.
 """
@@ -36,7 +37,7 @@ def turned_png() -> bytes:
     return saved(PICTURE.transpose(Image.Transpose.ROTATE_270))
 
 
-# --- orientation ----------------------------------------------------------------------------------------------------------
+# --- orientation ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", range(1, 9))
@@ -105,7 +106,7 @@ def test_orientation_of_other_formats(format: str, told: dict[str, bytes]) -> No
     assert np.abs(encode(saved(picture, format, **told, **options), 30) - expected).mean() < (1 if format == "JPEG" else 1e-9)
 
 
-# --- damage that costs nothing --------------------------------------------------------------------------------------------
+# --- damage that costs nothing --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Photos to a store: what is written, what is refused, and that no interruption changes a byte.
 
-Most sources here are IDX arrays of 28 x 28 grey levels, hundreds of which take a tenth of a second, in blocks of 16 pictures
-instead of 256. Everything runs in this process but for the tests that say otherwise.
+Most sources here are IDX arrays of 28 x 28 grey levels, hundreds of which take a tenth of a
+second, in blocks of 16 pictures instead of 256. Everything runs in this process but for the
+tests that say otherwise.
 """
 
 import errno
@@ -74,7 +75,7 @@ def run(source: Path, store: Path, size: int = 8, **options: Any) -> Store:
     return prepare([source], store, **{"workers": 1, "size": size, **options})
 
 
-# --- what is written ----------------------------------------------------------------------------------------------------
+# --- what is written ------------------------------------------------------------------------------
 
 
 def test_manifest_and_files_of_a_finished_store(photos: Photos, tmp_path: Path) -> None:
@@ -167,7 +168,9 @@ def test_missing_folders_above_the_store_are_made(digits: Path, tmp_path: Path) 
     "name", [b"one\ntwo.jpg", "line\u2028separator.jpg".encode(), b"caf\xe9.jpg"], ids=["newline", "u2028", "latin-1"]
 )
 def test_strange_file_names(photos: Photos, tmp_path: Path, name: bytes) -> None:
-    """One line for each picture whatever it is called; bytes that are no UTF-8 come from old archives."""
+    """One line for each picture whatever it is called; bytes that are no
+    UTF-8 come from old archives.
+    """
     folder = photos(3)
     try:
         (folder / "red" / "0.jpg").rename(folder / "red" / os.fsdecode(name))
@@ -178,7 +181,7 @@ def test_strange_file_names(photos: Photos, tmp_path: Path, name: bytes) -> None
         assert len(split.files) == len(split)
 
 
-# --- pictures that are none ---------------------------------------------------------------------------------------------
+# --- pictures that are none -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -209,7 +212,9 @@ def test_unusable_files_are_skipped_and_listed(damaged: Path, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("short_blocks")
 def test_the_rest_is_prepared(damaged: Path, tmp_path: Path) -> None:
-    """Records, labels and names of the others stay together although rows are missing from the blocks."""
+    """Records, labels and names of the others stay together although rows are
+    missing from the blocks.
+    """
     store = run(damaged, tmp_path / "store", 32, seed=3)
     per_class = np.sum([split["per_class"] for split in store.manifest["splits"].values()], axis=0)
     assert per_class.tolist() == [12, 12, 8]
@@ -273,7 +278,7 @@ def test_split_of_which_no_picture_can_be_read(photos: Photos, tmp_path: Path) -
         run(tmp_path / "both", tmp_path / "store")
 
 
-# --- refused before anything is written ---------------------------------------------------------------------------------
+# --- refused before anything is written -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, -2, 1, 33])
@@ -321,7 +326,7 @@ def test_a_disk_that_is_too_small_is_noticed_first(digits: Path, tmp_path: Path,
     assert len(run(digits, tmp_path / "store").train) == 100
 
 
-# --- interrupted --------------------------------------------------------------------------------------------------------
+# --- interrupted ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -331,7 +336,9 @@ def whole(digits: Path, tmp_path: Path) -> dict[str, bytes]:
 
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, call: int, error: BaseException) -> None:
-    """The `call`-th write appends half of its data, as a full disk would, and fails. A block is five writes."""
+    """The `call`-th write appends half of its data, as a full disk would, and
+    fails. A block is five writes.
+    """
     append, calls = writer._append, iter(range(10**6))
 
     def failing(path: Path, data: bytes | NDArray[Any]) -> int:
@@ -364,7 +371,9 @@ def blocks_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_full_disk_then_resumed(
     write: int, done: int, digits: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At any write, of records, labels, names, skipped files or progress, of either split: the same bytes in the end."""
+    """At any write, of records, labels, names, skipped files or progress, of either split:
+    the same bytes in the end.
+    """
     store = tmp_path / "store"
     with monkeypatch.context() as patch:
         fail_at(patch, write, OSError(errno.ENOSPC, "No space left on device"))
@@ -396,7 +405,9 @@ def test_full_disk_again_and_again(
 def test_disk_that_fills_up_with_the_sums(
     digits: Path, whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The statistics of a block are written between its records and the line that makes it count."""
+    """The statistics of a block are written between its records and the line that makes it
+    count.
+    """
 
     def half(_: Sums, path: Path) -> None:
         path.write_bytes(b"PK\3\4 half a file")
@@ -445,7 +456,9 @@ def test_interrupted_just_before_the_end(
 
 
 def test_interrupted_with_skipped_files(damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list of skipped files is cut back and continued like everything else, and so is their number."""
+    """The list of skipped files is cut back and continued like everything
+    else, and so is their number.
+    """
     monkeypatch.setattr(module, "BLOCK", 3)
     expected = contents(run(damaged, tmp_path / "whole").folder)
     for write in range(3, 60, 8):
@@ -525,14 +538,16 @@ def test_a_refused_unfinished_store_can_still_be_finished(digits: Path, unfinish
 
 @pytest.mark.parametrize("ending", ["records", "labels", "files"])
 def test_unfinished_store_that_lost_data(digits: Path, unfinished: Path, ending: str) -> None:
-    """After a power failure a file can be shorter than the progress says: zeros in its place would be trained on unnoticed."""
+    """After a power failure a file can be shorter than the progress says: zeros in its place would
+    be trained on unnoticed.
+    """
     path = unfinished / f"train.{ending}"
     os.truncate(path, path.stat().st_size // 3)
     with pytest.raises(StoreError, match=rf"train\.{ending}"):
         run(digits, unfinished)
 
 
-# --- processes ----------------------------------------------------------------------------------------------------------
+# --- processes ------------------------------------------------------------------------------------
 
 SIDE = 48
 
@@ -571,7 +586,9 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
-    """300 and 3,000 pictures are two and twelve blocks of 256; the command dies by SIGKILL when at least three are written."""
+    """300 and 3,000 pictures are two and twelve blocks of 256; the command dies by SIGKILL when at
+    least three are written.
+    """
     folder = tmp_path_factory.mktemp("killed")
     source, store = write_digits(folder / "digits", 3000, 300), folder / "store"
     expected = contents(run(source, folder / "whole", SIDE).folder)
@@ -603,7 +620,9 @@ def test_workers_end_with_a_killed_command(killed: Killed) -> None:
 def test_killed_and_resumed_gives_the_same_bytes(
     killed: Killed, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever stood half written behind the last line of the progress is cut off: here garbage and half a line."""
+    """Whatever stood half written behind the last line of the progress is cut off: here
+    garbage and half a line.
+    """
     for name in ("train.records", "train.labels", "train.files", "skipped.jsonl"):
         with open(killed.store / name, "ab") as file:
             file.write(b"garbage of a block that does not count")
@@ -652,8 +671,9 @@ def test_two_processes_in_one_store(photos: Callable[..., Path], tmp_path: Path,
 def test_ctrl_c_and_sigterm_with_workers(
     photos: Callable[..., Path], tmp_path: Path, number: signal.Signals, seconds: float, group: bool
 ) -> None:
-    """SIGINT to the whole group, as a terminal sends it, or SIGTERM to the group or the command alone, as supervisors do, while
-    workers start or decode: all end without a traceback, none is left, and the same command goes on."""
+    """SIGINT to the whole group, as a terminal sends it, or SIGTERM to the group or the command
+    alone, as supervisors do, while workers start or decode: all end without a traceback, none is
+    left, and the same command goes on."""
     store = tmp_path / "store"
     command = [sys.executable, "-c", "from alexnet.cli import main; main()", "prepare", str(photos(250)), str(store)]
     command += ["--size", "256", "--workers", "2"]
@@ -673,7 +693,7 @@ def test_ctrl_c_and_sigterm_with_workers(
     assert not Store(store).verify()
 
 
-# --- arguments ------------------------------------------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -708,7 +728,7 @@ def test_paths_may_be_texts_and_one(digits: Path, tmp_path: Path) -> None:
     assert len(prepare(str(digits), str(tmp_path / "store"), size=np.int64(8)).train) == 100  # type: ignore[arg-type]
 
 
-# --- damaged progress -----------------------------------------------------------------------------------------------------
+# --- damaged progress -----------------------------------------------------------------------------
 
 LINE_FIELDS = ("split", "records", "skipped", "sha256", "ends", "skipped_end")
 

@@ -1,7 +1,8 @@
 """Colours of pictures with a profile, against the formulas that the profiles stand for, in float64.
 
-ISO 15076-1: a display's colour is its primaries (adapted to D50) times the curve of each channel. Two pairs are well known
-besides: sRGB's red is (234, 51, 35) in Display P3, its green (144, 255, 60) in Adobe RGB (1998).
+ISO 15076-1: a display's colour is its primaries (adapted to D50) times the curve of each channel.
+Two pairs are well known besides: sRGB's red is (234, 51, 35) in Display P3, its green
+(144, 255, 60) in Adobe RGB (1998).
 """
 
 import io
@@ -76,7 +77,9 @@ def test_every_format_that_has_profiles(format: str, options: dict[str, object])
 
 
 def test_a_converted_photo_agrees_with_conversion_at_full_size() -> None:
-    """Ours is shrunk first, which is what keeps it fast (measured on twelve photos: 1.6 to 3.6 levels, as without a profile)."""
+    """Ours is shrunk first, which is what keeps it fast (measured on twelve photos: 1.6 to 3.6
+    levels, as without a profile).
+    """
     data = saved(textured(160, 120), "JPEG", quality=95, icc_profile=ADOBE)
     image = Image.open(io.BytesIO(data))
     image = ImageCms.profileToProfile(image, io.BytesIO(ADOBE), ImageCms.createProfile("sRGB"))

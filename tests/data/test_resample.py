@@ -1,4 +1,6 @@
-"""A store in smaller pictures: as good as one that was prepared so, and never in the way of the one it was made from."""
+"""A store in smaller pictures: as good as one that was prepared so, and never in the way of
+the one it was made from.
+"""
 
 import errno
 import json
@@ -60,9 +62,9 @@ def test_it_is_a_store_like_any_other(store: Store, capfd: pytest.CaptureFixture
 
 
 def test_against_a_store_prepared_at_that_size(large: Path, store: Store, tmp_path: Path) -> None:
-    """Shrinking 300 to 256 to 144 pixels beside 300 to 144. Measured: 1.03 grey levels in the mean and at most 6 in
-    99 % of the values (noise of 12 levels, which the second filter smooths), 0.48 in the mean image, 0.08 in the mean colour,
-    0.24 in its deviation. Bounds are 1.5 times that."""
+    """Shrinking 300 to 256 to 144 pixels beside 300 to 144. Measured: 1.03 grey levels in the mean
+    and at most 6 in 99 % of the values (noise of 12 levels, which the second filter smooths), 0.48
+    in the mean image, 0.08 in the mean colour, 0.24 in its deviation. Bounds are 1.5 times that."""
     direct, small = prepare([large], tmp_path / "direct", size=144), resampled(store, 144)
     pairs = zip(direct.train.records, small.train.records, strict=True)
     difference = np.concatenate([np.abs(decode(a).astype(int) - decode(b)).ravel() for a, b in pairs])
@@ -74,7 +76,9 @@ def test_against_a_store_prepared_at_that_size(large: Path, store: Store, tmp_pa
 
 
 def test_against_photographs(shared: Path) -> None:
-    """96 ImageNet photos, decoded at 256 and shrunk to 144 beside 144 at once: 2.65 grey levels in the mean, brightness kept."""
+    """96 ImageNet photos, decoded at 256 and shrunk to 144 beside 144 at once: 2.65 grey levels in
+    the mean, brightness kept.
+    """
     differences = []
     for path in sorted((shared / "data" / "imagenet-originals").glob("*.JPEG"))[::4]:
         once = encode(path.read_bytes(), 144)

@@ -1,4 +1,5 @@
-"""Where photos come from: every layout made small, the real parquet files, and every way in which a source can be wrong.
+"""Where photos come from: every layout made small, the real parquet files, and every way in
+which a source can be wrong.
 
 Nothing is decoded here, so most "pictures" are a few bytes that say which one they are.
 """
@@ -70,7 +71,7 @@ def tarred(files: Files, mode: str = "w") -> bytes:
     return buffer.getvalue()
 
 
-# --- a folder per class -------------------------------------------------------------------------------------------------
+# --- a folder per class ---------------------------------------------------------------------------
 
 
 def test_folder_per_class(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_a_real_folder(shared: Path) -> None:
     assert all(name.startswith("n0") for name in source.classes)
 
 
-# --- holding out ------------------------------------------------------------------------------------------------------
+# --- holding out ----------------------------------------------------------------------------------
 
 
 def flat_source(per_class: Sequence[int]) -> Source:
@@ -161,7 +162,7 @@ def flat_source(per_class: Sequence[int]) -> Source:
     return Source("folder", tuple(map(str, range(len(per_class)))), {"train": items})
 
 
-# --- ILSVRC2012 as downloaded -----------------------------------------------------------------------------------------
+# --- ILSVRC2012 as downloaded ---------------------------------------------------------------------
 
 SYNSETS = ("n03000000", "n01000000", "n02000000")  # in the order of the tar, which is not that of the labels
 VAL_CLASSES = ("n02000000", "n01000000", "n03000000", "n03000000")
@@ -354,7 +355,9 @@ def test_ilsvrc_list_of_mixed_kinds(ilsvrc: Path) -> None:
 
 
 def test_ilsvrc_list_of_other_files(ilsvrc: Path) -> None:
-    """As many lines as pictures, but of other names: pairing them by order would give wrong labels without a word."""
+    """As many lines as pictures, but of other names: pairing them by order would give
+    wrong labels without a word.
+    """
     (ilsvrc / "val.txt").write_text("".join(f"other_{number}.JPEG {label}\n" for number, label in enumerate(VAL_LABELS)))
     with pytest.raises(SourceError, match=r"other_0|val\.txt"):
         find([ilsvrc])
@@ -367,7 +370,7 @@ def test_two_training_tars(ilsvrc: Path) -> None:
         find([ilsvrc])
 
 
-# --- WebDataset -------------------------------------------------------------------------------------------------------
+# --- WebDataset -----------------------------------------------------------------------------------
 
 
 def shard(keys: Iterable[int], label: Callable[[int], object] = lambda key: key % 3) -> bytes:
@@ -498,7 +501,9 @@ def test_truncated_tar(tmp_path: Path) -> None:
 
 
 def test_tar_damaged_in_the_middle(tmp_path: Path) -> None:
-    """Python's tarfile stops at a header that it cannot read as if the tar ended there: the rest must not vanish silently."""
+    """Python's tarfile stops at a header that it cannot read as if the tar ended there: the rest
+    must not vanish silently.
+    """
     path = tmp_path / "train.tar"
     path.write_bytes(shard(range(6)))
     with tarfile.open(path) as tar:
@@ -510,11 +515,13 @@ def test_tar_damaged_in_the_middle(tmp_path: Path) -> None:
         find([path])
 
 
-# --- parquet ----------------------------------------------------------------------------------------------------------
+# --- parquet --------------------------------------------------------------------------------------
 
 
 def write_parquet(path: Path, columns: dict[str, list[object]], names: Sequence[str] | None = None, group: int = 3) -> Path:
-    """A table in several row groups, with Hugging Face's description of the columns if there are names."""
+    """A table in several row groups, with Hugging Face's description of the
+    columns if there are names.
+    """
     table = pa.table(columns)
     if names is not None:
         label = {"names": list(names), "_type": "ClassLabel"}
@@ -759,7 +766,7 @@ def test_parquet_label_beyond_its_names(tmp_path: Path) -> None:
     assert "classnames.txt" not in str(caught.value)
 
 
-# --- IDX --------------------------------------------------------------------------------------------------------------
+# --- IDX ------------------------------------------------------------------------------------------
 
 
 def idx(array: NDArray[np.uint8], kind: int = 8) -> bytes:
@@ -874,7 +881,7 @@ def test_idx_pictures_in_the_place_of_labels(tmp_path: Path) -> None:
         find([write_idx(tmp_path / "digits", labels=idx(PICTURES))])
 
 
-# --- what is no source at all -------------------------------------------------------------------------------------------
+# --- what is no source at all ---------------------------------------------------------------------
 
 
 def test_missing_path(tmp_path: Path) -> None:
@@ -1003,7 +1010,7 @@ def test_split_words_are_whole_words() -> None:
     assert not any(split_of(name) for name in unknown)
 
 
-# --- splits by other names, and by hand -----------------------------------------------------------------------------------
+# --- splits by other names, and by hand -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1123,7 +1130,7 @@ def test_a_file_named_twice_counts_once(tmp_path: Path) -> None:
     assert counts(find([path, path, tmp_path / "link.parquet"])) == {"train": 4}
 
 
-# --- a repository around the data -----------------------------------------------------------------------------------------
+# --- a repository around the data -----------------------------------------------------------------
 
 
 def test_parquet_in_the_data_folder_of_a_repository(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1149,7 +1156,7 @@ def test_a_class_called_data_stays_one(tmp_path: Path) -> None:
     assert find([write(tmp_path, "data/1.jpg", "noise/1.jpg")]).classes == ("data", "noise")
 
 
-# --- class names of folders -----------------------------------------------------------------------------------------------
+# --- class names of folders -----------------------------------------------------------------------
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
 
@@ -1171,7 +1178,9 @@ def test_two_spellings_in_one_split_are_merged(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse names that are not UTF-8")
 def test_folder_names_that_are_not_utf8_stay_apart(tmp_path: Path) -> None:
-    r"""Bytes from old archives; a folder that is called caf\xe9 in so many letters is a third class."""
+    r"""Bytes from old archives; a folder that is called caf\xe9 in so many
+    letters is a third class.
+    """
     for name in (b"caf\xe9", b"caf\xe8", rb"caf\xe9"):
         write(tmp_path / os.fsdecode(name), "1.jpg")
     source = find([tmp_path])
@@ -1181,7 +1190,7 @@ def test_folder_names_that_are_not_utf8_stay_apart(tmp_path: Path) -> None:
     "".join(source.classes).encode()
 
 
-# --- links and thumbnails in class folders --------------------------------------------------------------------------------
+# --- links and thumbnails in class folders --------------------------------------------------------
 
 
 def test_thumbnails_of_a_nas_are_no_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1233,7 +1242,9 @@ def test_sources_that_become_pipes_do_not_hang(tmp_path: Path, kind: str) -> Non
 
 
 def test_a_file_is_looked_at_before_it_is_read(tmp_path: Path) -> None:
-    """A video of 60 GB among photos, and something that only begins like a picture. Neither takes memory."""
+    """A video of 60 GB among photos, and something that only begins like a
+    picture. Neither takes memory.
+    """
     write(tmp_path, "cat/1.jpg", "dog/2.jpg")
     with open(tmp_path / "cat/m.mp4", "wb") as file:
         file.truncate(60 * 2**30)
@@ -1258,7 +1269,7 @@ def test_every_format_that_is_decoded_begins_like_a_picture(format: str) -> None
     assert starts_like_a_picture(file.getvalue()[:HEAD_BYTES])
 
 
-# --- more shards ----------------------------------------------------------------------------------------------------------
+# --- more shards ----------------------------------------------------------------------------------
 
 
 def write_shard(path: Path, files: Files) -> Path:
@@ -1323,7 +1334,9 @@ def test_keys_that_restart_without_their_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["at a member's end", "between the blocks of zeros"])
 def test_tar_cut_at_a_members_end(tmp_path: Path, where: str) -> None:
-    """Half of a download ends like a whole tar but for the blocks of zeros; of those, one is enough."""
+    """Half of a download ends like a whole tar but for the blocks of zeros;
+    of those, one is enough.
+    """
     data = shard(range(6))
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         members = tar.getmembers()
@@ -1380,7 +1393,7 @@ def test_ilsvrc_ground_truth_in_any_encoding(ilsvrc: Path, encoding: str) -> Non
     assert labels(find([ilsvrc]), "val") == VAL_LABELS
 
 
-# --- more IDX -------------------------------------------------------------------------------------------------------------
+# --- more IDX -------------------------------------------------------------------------------------
 
 
 def test_idx_compressed_beside_unpacked_counts_once(digits: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1428,7 +1441,7 @@ def test_idx_pictures_without_pixels(tmp_path: Path) -> None:
         find([write_idx(tmp_path / "digits", images=idx(np.zeros((12, 0, 4), np.uint8)))])
 
 
-# --- the inputs that went wrong -------------------------------------------------------------------------------------------
+# --- the inputs that went wrong -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

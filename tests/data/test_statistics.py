@@ -37,7 +37,9 @@ def write_colours(folder: Path, count: int, low: int, high: int, seed: int) -> N
 
 @pytest.fixture
 def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """50 pictures in four blocks, in whose records no colour leaves [0, 255]; to test, white ones, which must not count."""
+    """50 pictures in four blocks, in whose records no colour leaves [0, 255]; to test, white ones,
+    which must not count.
+    """
     monkeypatch.setattr(prepare_module, "BLOCK", 16)
     write_colours(tmp_path / "colours/train", 50, 90, 160, 0)
     write_colours(tmp_path / "colours/val", 10, 250, 255, 1)
@@ -69,7 +71,9 @@ def test_mean_image_is_that_of_the_pictures_as_people_see_them(colours: Store) -
 
 @pytest.fixture
 def saturated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """40 pictures of pure colours in three blocks: most pixels leave [0, 255] on the way from YCbCr to RGB."""
+    """40 pictures of pure colours in three blocks: most pixels leave [0, 255] on
+    the way from YCbCr to RGB.
+    """
     monkeypatch.setattr(prepare_module, "BLOCK", 16)
     rng = np.random.default_rng(2)
     for index in range(44):
@@ -81,8 +85,8 @@ def saturated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def test_mean_image_of_saturated_colours(saturated: Store) -> None:
-    """Of the pixels that the network sees, in float64: to float32's precision, 1.5e-5 at 255, and that of chroma with 16 bits
-    behind the point. Without clipping it would be four levels off."""
+    """Of the pixels that the network sees, in float64: to float32's precision, 1.5e-5 at 255, and
+    that of chroma with 16 bits behind the point. Without clipping it would be four levels off."""
     seen, raw = (exact(np.array(saturated.train.records)).mean(axis=0) for exact in (exact_rgb, unclipped_rgb))
     assert np.abs(raw - seen).max() > 3
     assert np.abs(saturated.mean_image - np.moveaxis(seen, -1, 0)).max() < 1e-4
@@ -91,7 +95,9 @@ def test_mean_image_of_saturated_colours(saturated: Store) -> None:
 
 
 def test_colours_of_saturated_pictures(saturated: Store) -> None:
-    """Products have 4 bits behind the point: a sixteenth of a level in each of two factors of at most 435."""
+    """Products have 4 bits behind the point: a sixteenth of a level in each of
+    two factors of at most 435.
+    """
     pixels = samples(saturated)
     statistics = saturated.statistics
     assert np.allclose(statistics.mean_colour, pixels.mean(axis=0), rtol=0, atol=1e-4)
@@ -104,7 +110,9 @@ def test_colours_of_saturated_pictures(saturated: Store) -> None:
 
 
 def test_network_and_mean_see_the_same(saturated: Store) -> None:
-    """The mean of what `kernels.augment` gives the network after subtracting the mean image is zero."""
+    """The mean of what `kernels.augment` gives the network after subtracting the mean image is
+    zero.
+    """
     records = torch.from_numpy(np.array(saturated.train.records))
     preprocessing = Preprocessing(18, 18, "short-side", False, torch.from_numpy(saturated.mean_image), torch.ones(3))
     assert preprocessing.view(records, 0, 0, False).double().mean(0).abs().max() < 1e-4
@@ -164,8 +172,8 @@ def test_sums_of_parts_are_the_sums_of_the_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_what_clipping_adds_to_any_records(seed: int) -> None:
-    """Noise in all planes, where two thirds of the pixels are clipped; sides that are no multiple of 4; 40 records are two
-    rounds."""
+    """Noise in all planes, where two thirds of the pixels are clipped; sides that are no multiple
+    of 4; 40 records are two rounds."""
     records = np.random.default_rng(seed).integers(0, 256, (40, record_bytes(10)), dtype=np.uint8)
     sums = Sums.of(records)
     expected = (exact_rgb(records) - unclipped_rgb(records)).sum(axis=0)
@@ -192,7 +200,9 @@ def test_damaged_sums(tmp_path: Path, name: str, value: Any) -> None:
 
 
 def test_damaged_sums_as_a_whole(tmp_path: Path) -> None:
-    """Not a zip file, cut short, packed (four kilobytes that would take four gigabytes), missing, of other records."""
+    """Not a zip file, cut short, packed (four kilobytes that would take four gigabytes),
+    missing, of other records.
+    """
     path = tmp_path / "sums.npz"
     Sums.of(np.zeros((3, record_bytes(6)), np.uint8)).save(path)
     whole = path.read_bytes()

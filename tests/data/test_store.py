@@ -65,7 +65,7 @@ def edit(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in manifest.items() if value is not None}))
 
 
-# --- reading ------------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_what_the_store_says_of_itself(store: Store) -> None:
@@ -106,7 +106,9 @@ def test_records_cannot_be_written_to(store: Store) -> None:
 
 
 def test_a_store_as_large_as_imagenet_opens_in_constant_memory(copy: Path) -> None:
-    """100,000 records of 98,304 bytes (of holes, which take no space) and a look at one of them: not a megabyte."""
+    """100,000 records of 98,304 bytes (of holes, which take no space) and a look at one
+    of them: not a megabyte.
+    """
     count, length = 100_000, record_bytes(256)
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["splits"] = {"train": {"count": count, "per_class": [count, 0, 0], "blocks": [[100, "0" * 64]] * (count // 100)}}
@@ -152,7 +154,7 @@ def test_mean_image_and_statistics_have_their_shapes(store: Store) -> None:
     assert statistics.axes.shape == (3, 3)
 
 
-# --- refused on opening -------------------------------------------------------------------------------------------------
+# --- refused on opening ---------------------------------------------------------------------------
 
 
 def test_missing_folder(tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_missing_file(copy: Path, name: str) -> None:
         Store(copy)
 
 
-# --- damage -------------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def test_a_whole_store_has_no_damage(store: Store, blocks: Store) -> None:
@@ -278,7 +280,7 @@ def test_verify_finds_all_damage(copy: Path) -> None:
     assert len(Store(copy).verify()) == 5, "the labels differ from their checksum and from the counts of classes"
 
 
-# --- a manifest that is wrong ---------------------------------------------------------------------------------------------
+# --- a manifest that is wrong ---------------------------------------------------------------------
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -307,8 +309,8 @@ def put(content: Any, place: tuple[Any, ...], value: Any) -> Any:
     "value", [None, "x", -3, 10**400, 10**12, 0.5, True, [], {}, float("nan"), float("inf"), ...], ids=repr
 )
 def test_every_field_of_the_manifest(copy: Path, value: Any) -> None:
-    """Each field of another type, negative, huge, not a number, missing: refused with what to do, or found by `verify`, even
-    if the seal is right. Nothing else happens, whatever the field."""
+    """Each field of another type, negative, huge, not a number, missing: refused with what to do,
+    or found by `verify`, even if the seal is right. Nothing else happens, whatever the field."""
     manifest = json.loads((copy / "manifest.json").read_text())
     for place in places(manifest):
         if place == ("seal",) or (place[0] == "classes" and value == "x") or (place == ("source",) and value == "x"):
@@ -381,7 +383,9 @@ def test_mean_image_that_claims_a_terabyte(copy: Path) -> None:
 
 
 def test_a_store_of_an_earlier_version(copy: Path) -> None:
-    """No seal, no checksum of the skipped files, and a mean that was not clipped: it opens and is whole."""
+    """No seal, no checksum of the skipped files, and a mean that was not
+    clipped: it opens and is whole.
+    """
     manifest = json.loads((copy / "manifest.json").read_text())
     sums = Sums.of(np.array(Store(copy).train.records))
     np.save(copy / "mean.npy", sums.mean_image(clipped=False))
@@ -410,11 +414,13 @@ def test_folder_of_a_wrong_type(folder: Any) -> None:
         Store(folder)
 
 
-# --- files that change while they are in use --------------------------------------------------------------------------------
+# --- files that change while they are in use ------------------------------------------------------
 
 
 def test_records_that_shrink_or_go(copy: Path) -> None:
-    """Reading on would be a bus error, which ends Python without a word. Every way to read notices it first."""
+    """Reading on would be a bus error, which ends Python without a word. Every way
+    to read notices it first.
+    """
     store = Store(copy)
     loader = Loader(store.train, 10, seed=0)
     loader.batch(0, 0)
@@ -440,7 +446,7 @@ def test_list_of_files_of_another_length(copy: Path) -> None:
     assert f"{copy / 'val.files'} lists 1 files for 18 pictures" in Store(copy).verify()
 
 
-# --- fingerprint --------------------------------------------------------------------------------------------------------
+# --- fingerprint ----------------------------------------------------------------------------------
 
 
 def test_equal_content_has_an_equal_fingerprint(blocks: Store, grey_source: Path, tmp_path: Path) -> None:

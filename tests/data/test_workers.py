@@ -36,7 +36,9 @@ def test_in_this_process() -> None:
 
 
 def test_in_two() -> None:
-    """Answers are in order, an error is raised where its answer would be, a dead process is an error and ends all."""
+    """Answers are in order, an error is raised where its answer would be, a dead process
+    is an error and ends all.
+    """
     with open_workers(2, 0) as workers:
         assert list(workers.each(triple, range(40))) == [triple(number) for number in range(40)]
         answers = workers.each(fail, range(9))

@@ -98,7 +98,9 @@ def test_a_runs_folder(caffe: Trained, tmp_path: Path) -> None:
 
 
 def test_what_the_file_does_not_say(caffe: Trained, tmp_path: Path) -> None:
-    """Tensors alone: the order of channels is assumed and said, or taken from the variant; towers from conv2, if it is there."""
+    """Tensors alone: the order of channels is assumed and said, or taken from the variant; towers
+    from conv2, if it is there.
+    """
     weights = caffe.model.state_dict()
     save_file({name: weights[name] for name in ("conv1.weight", "conv2.weight")}, tmp_path / "two.safetensors")
     np.savez(tmp_path / "one.npz", **{"conv1.weight": weights["conv1.weight"].numpy()})

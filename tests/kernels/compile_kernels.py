@@ -2,10 +2,11 @@
 
     python tests/kernels/compile_kernels.py
 
-One line of JSON per kernel, configuration and generation: characters of PTX; per thread registers and bytes of stack (0: nothing
-spilled); bytes of shared memory per program; machine instructions. To save half of the time, a kernel's first configuration is
-compiled for both generations, the others for one, in turn; of convolutions the largest tiles alone are. Run by `test_compiles.py`
-in a process of its own, because a process that interprets kernels cannot compile them.
+One line of JSON per kernel, configuration and generation: characters of PTX; per thread registers
+and bytes of stack (0: nothing spilled); bytes of shared memory per program; machine instructions.
+To save half of the time, a kernel's first configuration is compiled for both generations, the
+others for one, in turn; of convolutions the largest tiles alone are. Run by `test_compiles.py` in a
+process of its own, because a process that interprets kernels cannot compile them.
 """
 
 import json
@@ -84,7 +85,9 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
 
 
 def source(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> ASTSource:
-    """The kernel with its arguments' types; addresses and sizes are multiples of 16, as a launch would find them."""
+    """The kernel with its arguments' types; addresses and sizes are multiples of 16, as
+    a launch would find them.
+    """
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
     aligned: dict[tuple[int, ...], Any] = {}
     for place, kind in enumerate(signature.values()):
@@ -96,7 +99,9 @@ def source(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> AST
 
 
 def configurations(kernel: Any) -> Iterator[tuple[triton.Config, int]]:
-    """Configurations, and the generation to compile each for. ROWS bounds a loop and changes no instruction: one will do."""
+    """Configurations, and the generation to compile each for. ROWS bounds a loop and changes no
+    instruction: one will do.
+    """
     if not isinstance(kernel, triton.runtime.Autotuner):
         yield from ((triton.Config({}), capability) for capability in CAPABILITIES)
         return

@@ -1,4 +1,6 @@
-"""Bias and ReLU: the reference is the convolution's own bias and ReLU; the kernel against float64."""
+"""Bias and ReLU: the reference is the convolution's own bias and ReLU; the kernel against
+float64.
+"""
 
 import pytest
 import torch

@@ -24,7 +24,9 @@ def test_conv1_in_blocks(size: int, padding: tuple[int, int]) -> None:
 
 
 def test_mask_is_where_no_tap_is() -> None:
-    """A gradient in blocks, masked, is the gradient of the kernel of 11 x 11; without the mask it is not."""
+    """A gradient in blocks, masked, is the gradient of the kernel of 11 x 11;
+    without the mask it is not.
+    """
     mask = kernels.tap_mask()
     assert mask.shape == (1, 48, 3, 3) and int((~mask).sum()) == 69
     x = torch.randn(2, 3, 24, 24, dtype=torch.float64)

@@ -1,5 +1,6 @@
-"""Every kernel compiles for both generations of GPU, and nothing spills out of the registers, in every tile size that may be
-chosen for it but the convolution's: of its eleven the largest that fits. No GPU is needed.
+"""Every kernel compiles for both generations of GPU, and nothing spills out of the registers,
+in every tile size that may be chosen for it but the convolution's: of its eleven the largest
+that fits. No GPU is needed.
 """
 
 import json

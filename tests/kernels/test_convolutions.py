@@ -1,4 +1,6 @@
-"""How a way to convolve is chosen: the fastest of those that are right, and the library's if all else fails."""
+"""How a way to convolve is chosen: the fastest of those that are right, and the
+library's if all else fails.
+"""
 
 import math
 

@@ -1,4 +1,6 @@
-"""Our own convolution against the library's in float64: output and both gradients, in towers and without."""
+"""Our own convolution against the library's in float64: output and both
+gradients, in towers and without.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -36,7 +38,9 @@ def first_tile(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> torch.d
 
 
 def small(channels: int, kernels: int, size: int, padding: int, groups: int, dtype: torch.dtype, device: torch.device) -> Shape:
-    """Maps of 11 x 11; 363 positions at padding 1 are three stretches of the weight's gradient, the last one not full."""
+    """Maps of 11 x 11; 363 positions at padding 1 are three stretches of the weight's
+    gradient, the last one not full.
+    """
     return Shape(
         batch=3, channels=channels, side=11, kernels=kernels, size=size, padding=padding, groups=groups, dtype=dtype,
         device=device,
@@ -44,7 +48,9 @@ def small(channels: int, kernels: int, size: int, padding: int, groups: int, dty
 
 
 def near(found: Tensor, expected: Tensor) -> None:
-    """`check`; but a GPU's tensor cores cut sums of tf32 off where float32's limit supposes rounding, 216 times for conv4."""
+    """`check`; but a GPU's tensor cores cut sums of tf32 off where float32's limit supposes
+    rounding, 216 times for conv4.
+    """
     if found.dtype == torch.float32 and found.is_cuda:
         assert (found - expected).norm() < 1e-4 * expected.norm()
     else:
@@ -139,7 +145,9 @@ def test_operators_keep_their_promises(first_tile: torch.device) -> None:
 
 
 def test_the_whole_network_on_them(first_tile: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """conv1 in blocks, towers and not: features and every gradient are those with the library's convolutions."""
+    """conv1 in blocks, towers and not: features and every gradient are those with
+    the library's convolutions.
+    """
     from alexnet.kernels.gpu.convolve import convolve
 
     monkeypatch.setitem(towers.WAYS, "own", convolve)  # in the interpreter too

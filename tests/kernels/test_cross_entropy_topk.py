@@ -1,4 +1,6 @@
-"""The loss and its counts: the reference against formulas in NumPy, the kernel against the reference in float64."""
+"""The loss and its counts: the reference against formulas in NumPy, the kernel against the
+reference in float64.
+"""
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from alexnet.kernels import reference
 
 
 def guesses(n: int, classes: int) -> tuple[Tensor, Tensor]:
-    """Logits with some right guesses among them, and labels that include the first and the last class."""
+    """Logits with some right guesses among them, and labels that include the
+    first and the last class.
+    """
     generator = torch.Generator().manual_seed(n + classes)
     labels = torch.randint(classes, (n,), generator=generator)
     labels[0], labels[-1] = 0, classes - 1

@@ -1,4 +1,6 @@
-"""The references against their formulas, in float64 and plain NumPy loops, on shapes with odd sides and inputs where they matter."""
+"""The references against their formulas, in float64 and plain NumPy loops, on shapes with odd sides
+and inputs where they matter.
+"""
 
 from collections.abc import Callable
 
@@ -80,7 +82,8 @@ def test_lrn_tangents(towers: int) -> None:
     )  # fmt: skip
 
 
-#: What `torch.func` makes of a function of x and a direction. Sums of squares: a plain sum's second derivative could hide.
+#: What `torch.func` makes of a function of x and a direction. Sums of squares: a plain sum's second
+#: derivative could hide.
 TRANSFORMS = {
     "grad": lambda f, x, t: torch.func.grad(lambda x: f(x).square().sum())(x),
     "jacrev": lambda f, x, t: torch.func.jacrev(f)(x),
@@ -99,7 +102,9 @@ TRANSFORMS = {
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("towers", [1, 2])
 def test_lrn_under_torch_func(transform: str, towers: int) -> None:
-    """As PyTorch's own, of which autograd knows every derivative; float64 rounds at 1e-16, a third derivative some hundred times."""
+    """As PyTorch's own, of which autograd knows every derivative; float64 rounds at 1e-16, a third
+    derivative some hundred times.
+    """
     x, t = torch.randn(2, 2, 6, 2, 1, dtype=torch.float64) * 300
 
     def made(lrn: Callable[..., torch.Tensor]) -> torch.Tensor:
@@ -133,7 +138,9 @@ def test_spatial_norm_gradient() -> None:
 
 
 def test_yuv_to_rgb_on_known_colours() -> None:
-    """JFIF's primaries, to the rounding of their bytes: YCbCr of pure red, green, blue, white, black."""
+    """JFIF's primaries, to the rounding of their bytes: YCbCr of pure red,
+    green, blue, white, black.
+    """
     colours = {
         (76, 85, 255): (254, 0, 0),
         (150, 44, 21): (0, 255, 1),

@@ -13,7 +13,9 @@ SEED = 7_000_000_000_123  # more than 32 bits
 
 
 def philox(seed: int, count: int) -> NDArray[np.float64]:
-    """Numbers in [0, 1): the first word of Philox 4x32-10 (Salmon et al., 2011) for the counters 0, 1, ..., by its formula."""
+    """Numbers in [0, 1): the first word of Philox 4x32-10 (Salmon et al., 2011) for the counters 0,
+    1, ..., by its formula.
+    """
     word = np.uint64(0xFFFFFFFF)
     counter = [np.arange(count, dtype=np.uint64)] + [np.zeros(count, np.uint64)] * 3
     key = [np.uint64(seed & 0xFFFFFFFF), np.uint64(seed >> 32)]
@@ -28,7 +30,9 @@ def philox(seed: int, count: int) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(("inverted", "scale"), [(False, 1.0), (True, 4.0)])
 def test_reference_is_what_the_network_does(inverted: bool, scale: float) -> None:
-    """Three of four units are zero, the rest is the ReLU's output, scaled or not; and the gradient is scaled alike."""
+    """Three of four units are zero, the rest is the ReLU's output, scaled or not; and the
+    gradient is scaled alike.
+    """
     x = torch.randn(100, 400, requires_grad=True)
     y = reference.relu_dropout(x, 0.75, torch.tensor([SEED]), inverted)
     y.sum().backward()

@@ -1,4 +1,6 @@
-"""Bias, ReLU, LRN and pool: the reference against the network's own layers, the kernel against the reference in float64."""
+"""Bias, ReLU, LRN and pool: the reference against the network's own layers, the kernel against the
+reference in float64.
+"""
 
 import pytest
 import torch
@@ -48,7 +50,8 @@ def test_gradient_of_the_reference(steps: tuple[str, ...]) -> None:
 
 
 def decided(x: Tensor, bias: Tensor, steps: tuple[str, ...], towers: int) -> Tensor:
-    """Windows whose winner float32 cannot mistake: nothing in them is nearly the largest, and not it. (N, C, H', W') bool.
+    """Windows whose winner float32 cannot mistake: nothing in them is nearly the largest, and not
+    it. (N, C, H', W') bool.
 
     Of the nine million windows of a batch a few are not, and the gradient of each goes another way.
     """
@@ -59,7 +62,9 @@ def decided(x: Tensor, bias: Tensor, steps: tuple[str, ...], towers: int) -> Ten
 
 
 def compare(x: Tensor, bias: Tensor, steps: tuple[str, ...], towers: int, dtype: torch.dtype, device: torch.device) -> None:
-    """Output and both gradients of the kernel, against the reference in float64 on the same rounded numbers."""
+    """Output and both gradients of the kernel, against the reference in float64 on
+    the same rounded numbers.
+    """
     from alexnet.kernels.gpu.relu_lrn_pool import relu_lrn_pool
 
     x, bias = x.to(device, dtype), bias.to(device)

@@ -1,4 +1,6 @@
-"""The update: the reference against the optimiser that training uses, the kernel against the reference in float64."""
+"""The update: the reference against the optimiser that training uses, the kernel against the
+reference in float64.
+"""
 
 import pytest
 import torch
@@ -13,7 +15,9 @@ from alexnet.variants import get
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_reference_is_what_training_does(nesterov: bool) -> None:
-    """Three steps of a small network with the code's biases (twice the rate, no decay, no drop), while the rate falls."""
+    """Three steps of a small network with the code's biases (twice the rate, no decay, no drop),
+    while the rate falls.
+    """
     variant = get("code-2012", width=1 / 16, input_size=64, num_classes=7)
     model, ours = (AlexNet(variant, torch.Generator().manual_seed(3)) for _ in range(2))
     optimiser = SGD(model, 0.9, 5e-4, variant, nesterov)
@@ -33,7 +37,9 @@ def test_reference_is_what_training_does(nesterov: bool) -> None:
 
 
 def parameters(dtype: torch.dtype, device: torch.device) -> dict[str, list[Tensor]]:
-    """Weights with their velocities, gradients and copies: a convolution's in channels-last order, odd sizes, one of two pieces."""
+    """Weights with their velocities, gradients and copies: a convolution's in channels-last order,
+    odd sizes, one of two pieces.
+    """
     shapes = [(6, 3, 5, 5), (6,), (1,), (37, 31)]
     generator = torch.Generator().manual_seed(5)
 

@@ -1,4 +1,5 @@
-"""Tile sizes: every one that may be chosen gives the right numbers, and what was chosen is found again.
+"""Tile sizes: every one that may be chosen gives the right numbers, and what
+was chosen is found again.
 
 The interpreter runs a kernel's first configuration only, so here each takes that place in turn.
 """
@@ -24,7 +25,9 @@ SCRIPT = Path(__file__).with_name("tune_kernels.py")
 
 
 def each(module: ModuleType, patch: pytest.MonkeyPatch, **configs: str) -> Iterator[str]:
-    """Go through all configurations of the module's kernels, given as kernel=name of the list; a launch takes the current ones."""
+    """Go through all configurations of the module's kernels, given as kernel=name of the list; a
+    launch takes the current ones.
+    """
     lists = {kernel: getattr(module, name) for kernel, name in configs.items()}
     for number in range(max(map(len, lists.values()))):
         for kernel, choices in lists.items():
@@ -94,7 +97,9 @@ def tune(where: str, cache: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("where", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_measured_once(where: str, tmp_path: Path) -> None:
-    """Each configuration once, though each kernel is launched twice; a second process none; and never on the real weights."""
+    """Each configuration once, though each kernel is launched twice; a second process none; and
+    never on the real weights.
+    """
     pytest.importorskip("triton")
     if where == "cuda" and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")

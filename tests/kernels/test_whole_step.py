@@ -1,7 +1,8 @@
-"""The step that training takes on a GPU, with its kernels: against the plain network in float64, with the same units dropped.
+"""The step that training takes on a GPU, with its kernels: against the plain network in float64,
+with the same units dropped.
 
-In Triton's interpreter on a small network, on a GPU also at full size, where it must be recorded, keep the host waiting for
-nothing, and give the same numbers from wherever the pictures lie.
+In Triton's interpreter on a small network, on a GPU also at full size, where it must be recorded,
+keep the host waiting for nothing, and give the same numbers from wherever the pictures lie.
 """
 
 from collections.abc import Iterator
@@ -103,7 +104,9 @@ def first_gradients(scene: Scene, fused: FusedStep) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ["paper", "code-2012", "caffe", "torchvision"])
 def test_gradients_of_a_small_network(name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """float32, every parameter to 1e-4 of float64: five convolutions and three layers of sums, each rounded by 6e-8 many times."""
+    """float32, every parameter to 1e-4 of float64: five convolutions and three layers of sums, each
+    rounded by 6e-8 many times.
+    """
     set_precision("fp32", device)
     scene = Scene(get(name, **SMALL), 3, device)
     exact = {name: p.detach().double() for name, p in scene.model.named_parameters()}
@@ -132,7 +135,8 @@ def test_testing_a_small_network(name: str, device: torch.device, monkeypatch: p
 def test_bfloat16_on_a_small_network(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps: losses near float32's, and the copies are the masters' rounding.
 
-    Within 3 % where bfloat16 is rounded. The interpreter cuts off, 0.3 % of each of a dozen results in a row: within 6 %.
+    Within 3 % where bfloat16 is rounded. The interpreter cuts off, 0.3 % of each of a dozen
+    results in a row: within 6 %.
     """
     losses = []
     for dtype in (torch.float32, torch.bfloat16):
@@ -149,16 +153,18 @@ def test_bfloat16_on_a_small_network(device: torch.device, monkeypatch: pytest.M
     assert float(difference.max()) <= 2**-7 * float(weight.abs().max())  # the interpreter cuts off
 
 
-# --- on a GPU ---------------------------------------------------------------------------------------------------------------
+# --- on a GPU -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [1, 7, 128])
 @pytest.mark.parametrize("name", ["paper", "code-2012"])
 def test_gradients_at_full_size(name: str, batch: int, gpu: torch.device) -> None:
-    """float32 within 2e-3 of float64; bfloat16 no further than 1.5 times what PyTorch's own layers are in bfloat16.
+    """float32 within 2e-3 of float64; bfloat16 no further than 1.5 times what PyTorch's
+    own layers are in bfloat16.
 
-    Windows and units at a tie go another way in float32, some in a million, and their gradients with them. Two roundings of the
-    same network differ by chance: a kernel by itself is held to 4e-3 in its own test.
+    Windows and units at a tie go another way in float32, some in a million, and their
+    gradients with them. Two roundings of the same network differ by chance: a kernel by itself
+    is held to 4e-3 in its own test.
     """
     set_precision("fp32", gpu)
     variant = get(name, init="he", pixels="unit")
@@ -186,7 +192,9 @@ def _scene_of(fused: FusedStep, like: Scene) -> Scene:
 
 
 def test_the_recorded_step_is_the_step(gpu: torch.device) -> None:
-    """Twelve steps recorded and not, in float32 (tf32 off): the same losses to 1e-4, as sums may be taken in another order."""
+    """Twelve steps recorded and not, in float32 (tf32 off): the same losses to 1e-4, as sums may be
+    taken in another order.
+    """
     set_precision("fp32", gpu)
     runs = []
     for record in (True, False):
@@ -235,7 +243,9 @@ def test_the_three_places_give_the_same_batches(gpu: torch.device) -> None:
 
 
 def test_padded_taps_stay_zero(device: torch.device) -> None:
-    """After 100 steps, what conv1 multiplies with at the 69 taps that it does not have is 0. Small on a CPU, by the reference."""
+    """After 100 steps, what conv1 multiplies with at the 69 taps that it does not have is 0. Small
+    on a CPU, by the reference.
+    """
     fused = Scene(get("paper") if device.type == "cuda" else get("paper", **SMALL), 16, device).fused(torch.bfloat16)
     for number in range(100):
         fused.take(*divmod(number, 3), 1e-4, 1.0)
@@ -246,7 +256,9 @@ def test_padded_taps_stay_zero(device: torch.device) -> None:
 
 
 def test_curves_agree(store: Store, tmp_path: Path, gpu: torch.device) -> None:
-    """Training as a user starts it, in bfloat16 and by the plain step in float32: both learn three colours alike."""
+    """Training as a user starts it, in bfloat16 and by the plain step in float32: both
+    learn three colours alike.
+    """
     errors = {}
     for fused in ("on", "off"):
         recipe = recipes.get(

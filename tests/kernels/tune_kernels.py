@@ -3,9 +3,10 @@
     python tests/kernels/tune_kernels.py cuda
     python tests/kernels/tune_kernels.py cpu
 
-One line of JSON: how many configurations were measured, which were chosen, and how often a kernel was launched that updates the
-weights it was given. On a CPU nothing is launched and the times are invented (the last configuration is the fastest), which leaves
-the choosing and keeping to be looked at. Run by `test_tiles.py` in a process of its own: one that interprets kernels tunes none.
+One line of JSON: how many configurations were measured, which were chosen, and how often a kernel
+was launched that updates the weights it was given. On a CPU nothing is launched and the times are
+invented (the last configuration is the fastest), which leaves the choosing and keeping to be looked
+at. Run by `test_tiles.py` in a process of its own: one that interprets kernels tunes none.
 """
 
 import json

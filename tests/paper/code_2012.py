@@ -1,19 +1,23 @@
-"""The network that won in 2012, written out once more in plain NumPy: the executable specification of `code-2012`.
+"""The network that won in 2012, written out once more in plain NumPy: the executable
+specification of `code-2012`.
 
-It is written from the facts about the source of 2012 (`layers-145.cfg`) and shares no line with the package: float64, no
-PyTorch, and a backward by hand. `test_code_2012.py` holds the PyTorch network to it. Read it from top to bottom: what a window
-is, then each layer with its gradient below it, then `forward`, the whole network, and `backward`, the same lines in reverse.
+It is written from the facts about the source of 2012 (`layers-145.cfg`) and shares no line with the
+package: float64, no PyTorch, and a backward by hand. `test_code_2012.py` holds the PyTorch network
+to it. Read it from top to bottom: what a window is, then each layer with its gradient below it,
+then `forward`, the whole network, and `backward`, the same lines in reverse.
 
 Where it departs from the paper's text:
 
-* the picture gets no zeros at the left and the top and 3 at the right and the bottom (output sizes were rounded up);
+* the picture gets no zeros at the left and the top and 3 at the right and the bottom
+  (output sizes were rounded up);
 * block 1 is conv, LRN, pool, ReLU; block 5 is conv, pool, ReLU;
-* the window of the local response normalisation (LRN) ends at the seam between the two towers (each lived on one GPU), and
-  its alpha of 1e-4 is divided by the five maps of the window;
+* the window of the local response normalisation (LRN) ends at the seam between the two towers
+  (each lived on one GPU), and its alpha of 1e-4 is divided by the five maps of the window;
 * a second normalisation, over 5 x 5 positions of one map, follows the LRN of block 2.
 
-Letters: N pictures, C maps going in, K maps coming out (kernels), H x W positions, F x F a window with its own positions I, J.
-A gradient is named d...: dy comes from the layer above and has y's shape, dx goes to the layer below.
+Letters: N pictures, C maps going in, K maps coming out (kernels), H x W positions, F x F a window
+with its own positions I, J. A gradient is named d...: dy comes from the layer above and has y's
+shape, dx goes to the layer below.
 """
 
 from collections.abc import Mapping
@@ -33,16 +37,21 @@ RNORM_SIDE, RNORM_COEFFICIENT, RNORM_POWER, RNORM_K = 5, 1e-3 / 25, 0.75, 1.0
 AT_TEST: Mapping[str, Kept] = {"drop6": 0.5, "drop7": 0.5}
 
 
-# Windows. A convolution and a pooling look at a picture through F x F windows, one every `stride` positions.
+# Windows. A convolution and a pooling look at a picture through F x F windows, one
+# every `stride` positions.
 
 
 def windows(x: Array, size: int, stride: int) -> Array:
-    """(N, C, H, W) -> (N, C, H', W', F, F): what each window sees, as a view that copies nothing."""
+    """(N, C, H, W) -> (N, C, H', W', F, F): what each window sees, as a view that copies
+    nothing.
+    """
     return sliding_window_view(x, (size, size), axis=(2, 3))[:, :, ::stride, ::stride]
 
 
 def windows_backward(dy: Array, side: int, stride: int) -> Array:
-    """(N, C, H', W', F, F) -> (N, C, side, side): each position adds up what it receives from all windows that see it."""
+    """(N, C, H', W', F, F) -> (N, C, side, side): each position adds up what it receives from
+    all windows that see it.
+    """
     n, c, h, w, size, _ = dy.shape
     dx = np.zeros((n, c, side, side))
     for i in range(size):
@@ -52,11 +61,14 @@ def windows_backward(dy: Array, side: int, stride: int) -> Array:
 
 
 def pad(x: Array, before: int, after: int) -> Array:
-    """Zeros around each map: `before` at the left and the top, `after` at the right and the bottom."""
+    """Zeros around each map: `before` at the left and the top, `after` at the right and the
+    bottom.
+    """
     return np.pad(x, ((0, 0), (0, 0), (before, after), (before, after)))
 
 
-# Convolution: y[n, k, h, w] = bias[k] + sum over c, i, j of x[n, c, stride h + i, stride w + j] weight[k, c, i, j].
+# Convolution: y[n, k, h, w] = bias[k] + sum over c, i, j of x[n, c, stride h + i, stride w +
+# j] weight[k, c, i, j].
 
 
 def conv(x: Array, weight: Array, bias: Array, stride: int = 1, padding: tuple[int, int] = (0, 0)) -> Array:
@@ -68,7 +80,9 @@ def conv(x: Array, weight: Array, bias: Array, stride: int = 1, padding: tuple[i
 def conv_backward(
     dy: Array, x: Array, weight: Array, stride: int = 1, padding: tuple[int, int] = (0, 0)
 ) -> tuple[Array, Array, Array]:
-    """dx, dweight, dbias. A weight meets every position, an input every window that sees it: both gradients are sums."""
+    """dx, dweight, dbias. A weight meets every position, an input every window that sees it:
+    both gradients are sums.
+    """
     (before, after), side = padding, x.shape[-1]
     seen = windows(pad(x, before, after), weight.shape[-1], stride)
     dweight = np.einsum("nkhw,nchwij->kcij", dy, seen, optimize=True)
@@ -77,7 +91,8 @@ def conv_backward(
     return dpadded[:, :, before : before + side, before : before + side], dweight, dy.sum((0, 2, 3))
 
 
-# The two towers: the first half of the kernels sees the first half of the maps, the second half the second.
+# The two towers: the first half of the kernels sees the first half of the maps, the
+# second half the second.
 
 
 def tower_conv(x: Array, weight: Array, bias: Array, padding: tuple[int, int]) -> Array:
@@ -98,7 +113,9 @@ def tower_conv_backward(dy: Array, x: Array, weight: Array, padding: tuple[int, 
 
 
 def neighbours(count: int, window: int, groups: int = 1) -> Array:
-    """(count, count): 1 where j lies in the window around i and in i's group. Windows are cut off at both ends."""
+    """(count, count): 1 where j lies in the window around i and in i's group. Windows
+    are cut off at both ends.
+    """
     i, j = np.arange(count)[:, None], np.arange(count)[None, :]
     each = count // groups
     return ((abs(i - j) <= window // 2) & (i // each == j // each)).astype(np.float64)
@@ -120,7 +137,9 @@ def lrn(x: Array) -> Array:
 
 
 def lrn_backward(dy: Array, x: Array) -> Array:
-    """x acts on its own y directly and on all its neighbours' through their denominators; being neighbours is mutual."""
+    """x acts on its own y directly and on all its neighbours' through their denominators; being
+    neighbours is mutual.
+    """
     base = LRN_K + LRN_COEFFICIENT * sum_across_maps(x**2)
     from_neighbours = sum_across_maps(dy * x * base ** (-LRN_POWER - 1))
     return dy * base**-LRN_POWER - 2 * LRN_COEFFICIENT * LRN_POWER * x * from_neighbours
@@ -147,7 +166,9 @@ def max_pool(x: Array) -> Array:
 
 
 def max_pool_backward(dy: Array, x: Array) -> Array:
-    """The gradient goes to where the largest value was. Two equal largest values would both get it: the tests have none."""
+    """The gradient goes to where the largest value was. Two equal largest values would both get
+    it: the tests have none.
+    """
     largest = windows(x, POOL_SIZE, POOL_STRIDE) == max_pool(x)[..., None, None]
     return windows_backward(dy[..., None, None] * largest, x.shape[-1], POOL_STRIDE)
 
@@ -163,7 +184,9 @@ def relu_backward(dy: Array, x: Array) -> Array:
 
 
 def dropout(x: Array, kept: Kept) -> Array:
-    """In training some units are zeroed and the others left as they are; at test all are halved instead."""
+    """In training some units are zeroed and the others left as they are; at
+    test all are halved instead.
+    """
     return x * kept
 
 
@@ -187,11 +210,14 @@ def flatten(x: Array) -> Array:
     return x.reshape(len(x), -1)
 
 
-# Softmax and cross-entropy: loss = mean over pictures of -log p[label], p = exp(logits) / sum of exp(logits).
+# Softmax and cross-entropy: loss = mean over pictures of -log p[label], p =
+# exp(logits) / sum of exp(logits).
 
 
 def log_softmax(logits: Array) -> Array:
-    """(N, classes) -> (N, classes). Subtracting the largest first keeps exp within range and changes nothing."""
+    """(N, classes) -> (N, classes). Subtracting the largest first keeps exp within
+    range and changes nothing.
+    """
     shifted = logits - logits.max(1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
@@ -215,7 +241,8 @@ def forward(picture: Array, p: Mapping[str, Array], kept: Mapping[str, Kept] = A
 
     Args:
         picture: (N, 3, H, H), pixels in [0, 255] minus their mean, RGB.
-        p: conv1.weight (K, C, F, F), conv1.bias (K,), ..., fc8.weight (classes, units), fc8.bias (classes,).
+        p: conv1.weight (K, C, F, F), conv1.bias (K,), ..., fc8.weight
+            (classes, units), fc8.bias (classes,).
         kept: masks for drop6 and drop7, in training.
     """
     y: dict[str, Array] = {}  # shapes at full size in the comments, without N
@@ -255,10 +282,11 @@ def forward(picture: Array, p: Mapping[str, Array], kept: Mapping[str, Kept] = A
 def backward(
     picture: Array, p: Mapping[str, Array], y: Mapping[str, Array], labels: Labels, kept: Mapping[str, Kept] = AT_TEST
 ) -> dict[str, Array]:
-    """The gradient of the mean cross-entropy for every parameter, by its name, and for the input, as "picture".
+    """The gradient of the mean cross-entropy for every parameter, by its name, and for
+    the input, as "picture".
 
-    `y` is what `forward` gave for the same picture, parameters and `kept`. Each line undoes one line of `forward`, last first;
-    d is the gradient on its way down.
+    `y` is what `forward` gave for the same picture, parameters and `kept`. Each line undoes one
+    line of `forward`, last first; d is the gradient on its way down.
     """
     g: dict[str, Array] = {}
     d = cross_entropy_backward(y["fc8"], labels)

@@ -1,9 +1,11 @@
-"""The PyTorch network of `code-2012` equals its specification in NumPy, `code_2012.py`, in every stage and every gradient.
+"""The PyTorch network of `code-2012` equals its specification in NumPy, `code_2012.py`, in every
+stage and every gradient.
 
-Both run in float64 and differ only in the order of their sums: at most 1e-14 in relative L2 was seen, and 1e-10 is allowed.
-A comparison is worth what its inputs are worth, so these are checked as well: LRN and the spatial norm change their inputs
-much, the seam between the towers shows, every ReLU passes some and blocks some, and neither a maximum nor a sign is so close
-a call that rounding could decide it.
+Both run in float64 and differ only in the order of their sums: at most 1e-14 in relative L2 was
+seen, and 1e-10 is allowed. A comparison is worth what its inputs are worth, so these are checked
+as well: LRN and the spatial norm change their inputs much, the seam between the towers shows,
+every ReLU passes some and blocks some, and neither a maximum nor a sign is so close a call that
+rounding could decide it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,7 +29,9 @@ PARAMETERS = [f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Conv1 sees all three of its zeros at 64 and 224 pixels, and stops short of them at 67 and 99."""
+    """Conv1 sees all three of its zeros at 64 and 224 pixels, and stops short of them at 67 and
+    99.
+    """
 
     input_size: int
     width: float = 1 / 8
@@ -44,9 +48,10 @@ CASES = {
     "full size": Case(input_size=224, width=1, num_classes=1000, pictures=1),
 }
 
-# Weights are uniform in +-gain * sqrt(3 / fan-in), a deviation of gain / sqrt(fan-in); biases are uniform between two numbers.
-# So conv1 answers with a deviation of about 200: 2e-5 * 5 * 200^2 = 4, twice LRN's k. Conv1's biases push whole windows below
-# zero and give its ReLU, which comes after the pool, something to block; conv2's keep every window of its pool above zero.
+# Weights are uniform in +-gain * sqrt(3 / fan-in), a deviation of gain / sqrt(fan-in); biases are
+# uniform between two numbers. So conv1 answers with a deviation of about 200: 2e-5 * 5 * 200^2 = 4,
+# twice LRN's k. Conv1's biases push whole windows below zero and give its ReLU, which comes after
+# the pool, something to block; conv2's keep every window of its pool above zero.
 GAINS = dict(zip(LAYER_NAMES, (3, 4, 2, 2, 2, 1, 1, 0.1), strict=True))
 BIASES = {"conv1": (-400, 400), "conv2": (100, 250), "fc8": (-1, 1)}
 
@@ -60,7 +65,8 @@ def draw_parameters(net: AlexNet, rng: np.random.Generator) -> dict[str, Array]:
         else:
             limit = GAINS[layer] * (3 / prod(shape[1:])) ** 0.5
             p[name] = rng.uniform(-limit, limit, shape)
-    # Maps are positive after a ReLU, and a kernel with a mean would be above or below zero everywhere.
+    # Maps are positive after a ReLU, and a kernel with a mean would be above or
+    # below zero everywhere.
     p["conv2.weight"] -= p["conv2.weight"].mean((2, 3), keepdims=True)
     return p
 
@@ -126,7 +132,9 @@ def as_array(gradient: Tensor | None) -> Array:
 
 
 def read_masks(stages: Mapping[str, Array]) -> dict[str, Kept]:
-    """Which units PyTorch's dropout kept. One that was zero before counts as dropped: no value and no gradient can tell."""
+    """Which units PyTorch's dropout kept. One that was zero before counts as dropped: no value and
+    no gradient can tell.
+    """
     return {name: stages[name] != 0 for name in ("drop6", "drop7")}
 
 
@@ -158,7 +166,9 @@ def test_gradients(run: Run) -> None:
 
 
 def test_the_inputs_matter(run: Run) -> None:
-    """Leaving a normalisation out, or letting LRN look across the seam, would move its result by far more than the bound."""
+    """Leaving a normalisation out, or letting LRN look across the seam, would move its result by
+    far more than the bound.
+    """
     y = run.stages
     assert y["conv1"].std((2, 3)).mean() > 100  # the picture's part of it, apart from the biases
     assert distance(y["conv1"] * spec.LRN_K**-spec.LRN_POWER, y["norm1"]) > 0.3
@@ -179,7 +189,9 @@ def lrn_across_the_seam(x: Array) -> Array:
 
 
 def test_nothing_is_a_close_call(run: Run) -> None:
-    """No window of a pool has two largest values that rounding could confuse, and no input of a ReLU is so close to zero."""
+    """No window of a pool has two largest values that rounding could confuse, and no input of a
+    ReLU is so close to zero.
+    """
     y = run.stages
     for name in ("norm1", "rnorm2", "conv5"):
         seen = spec.windows(y[name], spec.POOL_SIZE, spec.POOL_STRIDE)
@@ -192,7 +204,9 @@ def test_nothing_is_a_close_call(run: Run) -> None:
 
 
 def test_dropout_halves(run: Run) -> None:
-    """Training keeps half of the units that are not zero anyway, others in each layer and picture; at test all stay."""
+    """Training keeps half of the units that are not zero anyway, others in each layer and
+    picture; at test all stay.
+    """
     kept = {}
     for number in (6, 7):
         active = run.found_stages[f"relu{number}"] > 0
@@ -220,7 +234,9 @@ def test_full_size(run: Run) -> None:
 
 
 def directions(gradient: Array, rng: np.random.Generator) -> Iterator[Array]:
-    """Of length 1: along the gradient, where its length shows, and at random, where its other components do."""
+    """Of length 1: along the gradient, where its length shows, and at random, where
+    its other components do.
+    """
     for direction in (gradient, rng.standard_normal(gradient.shape)):
         yield direction / np.linalg.norm(direction)
 
@@ -229,7 +245,8 @@ def directions(gradient: Array, rng: np.random.Generator) -> Iterator[Array]:
 def test_the_backward_itself(case: str) -> None:
     """The specification's gradients against central differences of its own loss.
 
-    Steps of 1e-7 of the array's length cross no kink of a ReLU or a pool; rounding then leaves errors of up to 3e-8.
+    Steps of 1e-7 of the array's length cross no kink of a ReLU or a pool; rounding then
+    leaves errors of up to 3e-8.
     """
     run, rng = run_both(CASES[case]), np.random.default_rng(0)
     everything = {**run.parameters, "picture": run.picture}

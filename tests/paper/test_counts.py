@@ -60,7 +60,9 @@ def test_the_papers_words_agree_with_its_figure() -> None:
 
 
 def test_receptive_fields() -> None:
-    """By the recurrence r += (k - 1) * j, j *= s, worked out on paper for pool5: 195 pixels, one every 32."""
+    """By the recurrence r += (k - 1) * j, j *= s, worked out on paper for pool5:
+    195 pixels, one every 32.
+    """
     layers = {layer.name: layer for layer in variants.get("paper").layers()}
     assert (layers["conv1"].receptive_field, layers["conv1"].jump) == (11, 4)
     assert (layers["pool5"].receptive_field, layers["pool5"].jump) == (195, 32)

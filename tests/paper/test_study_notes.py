@@ -1,6 +1,7 @@
 """Every line of the study notes that the project starts from comes out of `summary --explain`.
 
-The notes have one slip: Maxpool3's output_size stands there as [13,13,256], and two lines further down, rightly, as 6 x 6 x 256.
+The notes have one slip: Maxpool3's output_size stands there as [13,13,256], and two lines further
+down, rightly, as 6 x 6 x 256.
 """
 
 from pathlib import Path

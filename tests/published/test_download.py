@@ -334,7 +334,9 @@ def test_both_hashes_must_hold(server: Server, cache: Path, which: str) -> None:
 
 
 def test_wrong_content_replaces_nothing(server: Server, cache: Path) -> None:
-    """A part of the wrong file is resumed to the right length: the hash tells, and the next pull begins anew."""
+    """A part of the wrong file is resumed to the right length: the hash tells, and
+    the next pull begins anew.
+    """
     cache.mkdir()
     (cache / "test.bin.part").write_bytes(OTHER[:1000])
     (cache / "test.bin.part.version").write_text('"v1"')
@@ -432,7 +434,9 @@ def test_space_for_the_rest_is_enough(server: Server, cache: Path, monkeypatch: 
 
 
 def test_a_disk_that_fills_up(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real bytes up to 123,456, then what a full disk says; with space again, the same command asks for the rest."""
+    """Real bytes up to 123,456, then what a full disk says; with space again, the same
+    command asks for the rest.
+    """
 
     def write(file: io.FileIO, chunk: bytes) -> None:
         file.write(chunk[: 123_456 - file.tell()])
@@ -452,7 +456,9 @@ def test_a_disk_that_fills_up(server: Server, cache: Path, monkeypatch: pytest.M
 
 
 def test_a_limit_of_the_system(server: Server, cache: Path) -> None:
-    """The kernel itself refuses: a limit on one file's size, which says EFBIG in the middle of a write."""
+    """The kernel itself refuses: a limit on one file's size, which says EFBIG
+    in the middle of a write.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, hard))
     try:

@@ -1,4 +1,6 @@
-"""The 1000 classes: their order, and that real pictures named by others carry the same ids and names."""
+"""The 1000 classes: their order, and that real pictures named by others
+carry the same ids and names.
+"""
 
 import re
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Any format in, recognised by content, with what `predict` needs; anything else refused with a reason."""
+"""Any format in, recognised by content, with what `predict` needs; anything
+else refused with a reason.
+"""
 
 import gzip
 import json
@@ -32,7 +34,9 @@ TINY = ("alexnet-v1.caffemodel", "alexnet-v2.caffemodel")
 
 @pytest.mark.parametrize("file", TINY)
 def test_caffes_own_answers(shared: Path, inputs: ModuleType, file: str) -> None:
-    """Caffe's probabilities for its own files, through our preprocessing's channel order and size."""
+    """Caffe's probabilities for its own files, through our preprocessing's channel order and
+    size.
+    """
     trained, foreign = import_weights(shared / "weights/tiny" / file, mean=shared / "weights/tiny/imagenet-mean.binaryproto")
     golden = np.load(shared / "weights/tiny/caffe-output.npz")
     with torch.inference_mode():
@@ -69,7 +73,9 @@ ROUND_TRIPS = [
 
 @pytest.mark.parametrize(("target", "variant"), ROUND_TRIPS)
 def test_round_trip_to_the_bit(tmp_path: Path, target: str, variant: str) -> None:
-    """Import, export, import: parameters and variant to the bit, and the preprocessing where the format holds it."""
+    """Import, export, import: parameters and variant to the bit, and the preprocessing
+    where the format holds it.
+    """
     first = trained(variant)
     path = tmp_path / f"file{ENDINGS[target]}"
     export(first, target, path)

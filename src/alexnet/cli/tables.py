@@ -56,7 +56,9 @@ def print_line(text: object) -> None:
 
 
 def print_parts(*parts: object) -> None:
-    """Parts on one line of standard output, two spaces apart; where a terminal is too narrow, on several."""
+    """Parts on one line of standard output, two spaces apart; where a terminal
+    is too narrow, on several.
+    """
     first, *others = (clean(str(part)) for part in parts)
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     print(wrapped([first, *(f"  {part}" for part in others)], columns, indent="    "))

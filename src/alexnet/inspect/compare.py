@@ -1,8 +1,10 @@
-"""Two variants, one set of weights, one picture: how far apart are they, where does it begin, and which field does it?
+"""Two variants, one set of weights, one picture: how far apart are they, where does it begin,
+and which field does it?
 
-The distance at a stage is ||b - a|| / ||a||. To find the cause, each field in which the variants differ is changed alone, from
-the first variant's value to the second's: the stage at which that first shows, and what it does to the logits. Fields that
-matter in training only (initialisation, dropout's rate, the biases' learning rate) change nothing here, and are said to.
+The distance at a stage is ||b - a|| / ||a||. To find the cause, each field in which the variants
+differ is changed alone, from the first variant's value to the second's: the stage at which that
+first shows, and what it does to the logits. Fields that matter in training only (initialisation,
+dropout's rate, the biases' learning rate) change nothing here, and are said to.
 """
 
 from collections.abc import Iterator, Sequence
@@ -77,7 +79,9 @@ def compare(trained: Trained, first: str, second: str, picture: bytes) -> tuple[
 
 
 def load(path: Path, variant: str) -> Trained:
-    """Weights of any format for a comparison; where the file does not tell its variant, it is taken for the one named."""
+    """Weights of any format for a comparison; where the file does not tell its variant, it is
+    taken for the one named.
+    """
     return importer.import_weights(path, otherwise=variant)[0]
 
 

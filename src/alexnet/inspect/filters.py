@@ -38,7 +38,9 @@ class FirstLayer:
 
 
 def first_layer(model: AlexNet, grey: bool = False) -> NDArray[np.float32]:
-    """A network's first kernels, see `pictures`: (towers, kernels per tower, 11, 11, 3) float32 in [0, 1], RGB."""
+    """A network's first kernels, see `pictures`: (towers, kernels per tower, 11, 11,
+    3) float32 in [0, 1], RGB.
+    """
     return pictures(model.get_parameter(CONV1), model.variant.towers, model.variant.channel_order == "BGR", grey)
 
 
@@ -49,11 +51,12 @@ def pictures(weight: Tensor, towers: int = 1, bgr: bool = False, grey: bool = Fa
         weight: (kernels, channels, height, width), of three channels, or of one.
         towers: halves that the kernels belong to, in their order.
         bgr: whether the channels are blue, green, red.
-        grey: show the sum over the channels, which is all that grey pictures see of a kernel; its colours are those of the
-            random start, which no gradient has touched.
+        grey: show the sum over the channels, which is all that grey pictures see of a kernel; its
+            colours are those of the random start, which no gradient has touched.
 
     Returns:
-        (towers, kernels per tower, height, width, 3) float32 in [0, 1], RGB; a constant kernel is mid-grey.
+        (towers, kernels per tower, height, width, 3) float32 in [0, 1], RGB; a
+        constant kernel is mid-grey.
 
     Raises:
         CheckpointError: another shape.
@@ -72,7 +75,8 @@ def pictures(weight: Tensor, towers: int = 1, bgr: bool = False, grey: bool = Fa
 
 
 def read(path: Path, variant: str | None = None, bgr: bool = False, grey: bool = False) -> FirstLayer:
-    """conv1's kernels of a file of any format that `alexnet weights import` reads; other layers may be missing.
+    """conv1's kernels of a file of any format that `alexnet weights import` reads;
+    other layers may be missing.
 
     Args:
         path: the file, or a run's folder.
@@ -81,7 +85,8 @@ def read(path: Path, variant: str | None = None, bgr: bool = False, grey: bool =
         grey: see `pictures`.
 
     Raises:
-        CheckpointError: unreadable, without a conv1 that can be shown, or the file says something else than the caller.
+        CheckpointError: unreadable, without a conv1 that can be shown, or the file says
+            something else than the caller.
     """
     foreign = importer.read_beginning(path)
     if CONV1 not in foreign.tensors:

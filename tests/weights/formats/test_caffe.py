@@ -1,6 +1,8 @@
-"""Caffe's files against Caffe's own outputs, in both layouts; hand-made files for what no real one does; fuzzing.
+"""Caffe's files against Caffe's own outputs, in both layouts; hand-made files for what
+no real one does; fuzzing.
 
-`Net` below writes the wire format itself, so that the reader is not tested with its own writer alone.
+`Net` below writes the wire format itself, so that the reader is not tested
+with its own writer alone.
 """
 
 import struct
@@ -44,7 +46,7 @@ def same(first: Any, second: Any) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-# ---------------------------------------------------------------- the wire format, written independently
+# --- the wire format, written independently -------------------------------------------------------
 
 
 def varint(value: int) -> bytes:
@@ -55,7 +57,9 @@ def varint(value: int) -> bytes:
 
 
 def message(*fields: tuple[int, Any]) -> bytes:
-    """Fields as (number, value): int as varint, float as float32, str and bytes with their length."""
+    """Fields as (number, value): int as varint, float as float32, str and bytes with their
+    length.
+    """
     out = b""
     for number, value in fields:
         if isinstance(value, int):
@@ -74,7 +78,9 @@ def blob(array: Tensor, *more: tuple[int, Any]) -> tuple[int, bytes]:
 
 
 class Net(dict[str, list[tuple[int, Any]]]):
-    """A small AlexNet in today's layout as name -> fields of the layer, to be changed and written."""
+    """A small AlexNet in today's layout as name -> fields of the layer, to be changed and
+    written.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +132,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "x.caffemodel"
 
 
-# ---------------------------------------------------------------- real files
+# --- real files -----------------------------------------------------------------------------------
 
 
 def distance(found: Tensor, golden: np.ndarray) -> float:
@@ -161,7 +167,9 @@ def test_both_layouts_are_one_network(shared: Path) -> None:
 
 
 def test_the_mean_image(shared: Path) -> None:
-    """The colour is the one that all of Caffe's examples subtract: 104.007, 116.669, 122.679 in B, G, R."""
+    """The colour is the one that all of Caffe's examples subtract: 104.007,
+    116.669, 122.679 in B, G, R.
+    """
     mean = caffe_read.read_mean(shared / "weights" / "tiny" / "imagenet-mean.binaryproto")
     assert mean.shape == (3, 256, 256) and mean.dtype == torch.float32
     assert mean.mean((1, 2)).tolist() == pytest.approx([122.679, 116.669, 104.007], abs=5e-4)
@@ -183,7 +191,7 @@ def test_looks_like(shared: Path, path: Path, net: Net) -> None:
         assert not caffe_read.looks_like(path), foreign
 
 
-# ---------------------------------------------------------------- reading hand-made files
+# --- reading hand-made files ----------------------------------------------------------------------
 
 
 def test_small(net: Net, path: Path) -> None:
@@ -208,7 +216,9 @@ def test_a_name_that_is_no_utf8(net: Net, path: Path) -> None:
 
 
 def test_what_caffe_adds_in_training(net: Net, path: Path) -> None:
-    """Splits of blobs that are read twice, losses, accuracies; a gradient beside the numbers; rules that we do not know."""
+    """Splits of blobs that are read twice, losses, accuracies; a gradient beside the numbers;
+    rules that we do not know.
+    """
     net.set("fc8", 7, *(blob(net.tensors[f"fc8.{kind}"], (6, b"\0" * 400))[1] for kind in ("weight", "bias")))
     net["split"] = [(1, "s"), (2, "Split"), (3, "label"), (4, "label0"), (4, "label1")]
     net["split2"] = [(1, "s2"), (2, "Split"), (3, "fc8"), (4, "fc8_0"), (4, "fc8_1")]
@@ -387,7 +397,9 @@ def test_a_mean_of_another_shape(path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["length", "numbers", "shape", "fields", "layers", "varint", "settings"])
 def test_claims_cost_nothing(net: Net, path: Path, content: str) -> None:
-    """A few bytes that claim terabytes, and a file of nothing but tags: both end soon, and without memory."""
+    """A few bytes that claim terabytes, and a file of nothing but tags: both end
+    soon, and without memory.
+    """
     if content == "length":
         path.write_bytes(varint(100 << 3 | 2) + varint(1 << 50) + b"\0" * 100)
     elif content == "numbers":  # a shape and data that agree on 16 GiB
@@ -414,7 +426,7 @@ def test_claims_cost_nothing(net: Net, path: Path, content: str) -> None:
     assert peak < 4 << 20 and time.perf_counter() - start < 5
 
 
-# ---------------------------------------------------------------- writing
+# --- writing --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variant", [SMALL, replace(SMALL, name="x", towers=1, lrn_k=2.0, dropout=0.25), get("caffenet", width=1 / 16, input_size=67, num_classes=1)])  # fmt: skip
@@ -479,7 +491,9 @@ def test_what_caffe_cannot_hold(path: Path, changes: dict[str, Any], reason: str
 
 
 def test_rgb_and_one_scale(path: Path) -> None:
-    """A grey data set's torchvision network, mean 0 and deviation 1: the same logits of the same picture, turned round."""
+    """A grey data set's torchvision network, mean 0 and deviation 1: the same logits of the same
+    picture, turned round.
+    """
     variant = get("torchvision", width=1 / 16, num_classes=4)
     net = AlexNet(variant, torch.Generator().manual_seed(1)).eval()
     scale = torch.tensor([0.0123, 0.0123, 0.0123]) * torch.tensor([1, 1 + 1e-7, 1])
@@ -544,7 +558,7 @@ def test_a_write_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Monk
         caffe_write.write(path.parent / "none" / path.name, SMALL, parameters(SMALL), torch.ones(3, 1, 1))
 
 
-# ---------------------------------------------------------------- fuzzing
+# --- fuzzing --------------------------------------------------------------------------------------
 
 FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WHOLE = message((1, "small"), *((100, message(*fields)) for fields in Net().values()))

@@ -1,4 +1,6 @@
-"""NumPy's files: as np.load reads them, as Python 2 wrote them, as somebody with bad intentions would write them."""
+"""NumPy's files: as np.load reads them, as Python 2 wrote them, as somebody with bad
+intentions would write them.
+"""
 
 import io
 import os
@@ -41,7 +43,9 @@ def parameters(variant: Variant = SMALL) -> dict[str, Tensor]:
 
 
 def theirs(tensors: dict[str, Tensor], dtype: str = "<f4") -> dict[str, list[NDArray[Any]]]:
-    """The dictionary as caffe-tensorflow makes it, element by element: H, W, I, O and (in, out), fc6's rows in H, W, C order."""
+    """The dictionary as caffe-tensorflow makes it, element by element: H, W, I, O and (in, out),
+    fc6's rows in H, W, C order.
+    """
     out: dict[str, list[NDArray[Any]]] = {}
     for name in LAYER_NAMES:
         weight, bias = tensors[f"{name}.weight"].numpy(), tensors[f"{name}.bias"].numpy()
@@ -67,7 +71,7 @@ def same(first: Any, second: Any) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-# ---------------------------------------------------------------- .npy
+# --- .npy -----------------------------------------------------------------------------------------
 
 
 def test_round_trip(path: Path) -> None:
@@ -80,7 +84,9 @@ def test_round_trip(path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["latin1", "bytes", "ASCII"])
 def test_numpy_reads_what_we_write(path: Path, encoding: Any) -> None:
-    """With the lines that programs of 2016 have, with NumPy's default, and names that NumPy 1 knows."""
+    """With the lines that programs of 2016 have, with NumPy's default, and
+    names that NumPy 1 knows.
+    """
     tensors = parameters()
     npy.write(path, SMALL, tensors)
     loaded = np.load(path, allow_pickle=True, encoding=encoding).item()
@@ -96,7 +102,9 @@ def test_numpy_reads_what_we_write(path: Path, encoding: Any) -> None:
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", ">f8"])
 def test_what_numpy_writes(path: Path, protocol: int, dtype: str) -> None:
-    """Protocol 2 keeps bytes as text and turns it back with _codecs.encode; transposed arrays lie in Fortran's order."""
+    """Protocol 2 keeps bytes as text and turns it back with _codecs.encode; transposed
+    arrays lie in Fortran's order.
+    """
     tensors = parameters()
     dump(path, theirs(tensors, dtype), protocol)
     assert same(npy.read(path).tensors, tensors)
@@ -134,7 +142,9 @@ def test_header_versions(path: Path, version: tuple[int, int]) -> None:
 
 
 def test_as_python_2_pickled(path: Path) -> None:
-    """Byte strings for names and numbers, dtypes with integers for flags, lengths as long integers."""
+    """Byte strings for names and numbers, dtypes with integers for flags, lengths as long
+    integers.
+    """
     tensors = parameters()
     rebuild = b"cnumpy.core.multiarray\n_reconstruct\nq\x01cnumpy\nndarray\nq\x02K\x00\x85U\x01b\x87R"
     kind = b"cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
@@ -237,7 +247,7 @@ def test_cut_short_anywhere(path: Path) -> None:
             npy.read(path)
 
 
-# ---------------------------------------------------------------- pickles that want to run something
+# --- pickles that want to run something -----------------------------------------------------------
 
 
 class Runs:
@@ -357,7 +367,7 @@ def test_layers_that_share_their_numbers(path: Path) -> None:
         npy.read(path)
 
 
-# ---------------------------------------------------------------- .npz
+# --- .npz -----------------------------------------------------------------------------------------
 
 
 def test_npz_of_real_weights(shared: Path) -> None:
@@ -439,7 +449,7 @@ def test_npz_that_lies_about_its_size(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-# ---------------------------------------------------------------- fuzzing
+# --- fuzzing --------------------------------------------------------------------------------------
 
 FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -1,4 +1,6 @@
-"""Our networks as ONNX: ONNX Runtime and OpenVINO compute what PyTorch computes, from tensors and from pixels."""
+"""Our networks as ONNX: ONNX Runtime and OpenVINO compute what PyTorch computes, from
+tensors and from pixels.
+"""
 
 import json
 import sys
@@ -34,7 +36,9 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 def make(name: str, mean_image: bool = True, **changes: Any) -> Trained:
-    """A narrow network with weights that keep the signal's size (He), so that every stage carries it to the end."""
+    """A narrow network with weights that keep the signal's size (He), so that every
+    stage carries it to the end.
+    """
     variant = get(name, **{"width": 1 / 8, "num_classes": 10, "input_size": 67, **changes})
     generator = torch.Generator().manual_seed(3)
     model = AlexNet(variant, generator).eval()
@@ -63,7 +67,9 @@ def onnxruntime(model: Any) -> Run:
 
 
 def vino(model: Any) -> Run:
-    """A function that runs the model in OpenVINO; without the hint, CPUs with AMX or AVX512-BF16 compute in bfloat16."""
+    """A function that runs the model in OpenVINO; without the hint, CPUs with AMX or
+    AVX512-BF16 compute in bfloat16.
+    """
     core = engines.openvino_core()
     compiled = core.compile_model(
         core.read_model(model.SerializeToString()), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
@@ -75,7 +81,9 @@ ENGINES = pytest.mark.parametrize("engine", [onnxruntime, vino])
 
 
 def picture(batch: int, side: int, seed: int = 0) -> Tensor:
-    """Noise as loud as photos, so that the sums under LRN's power are far from k (see `test_lrn_matters`)."""
+    """Noise as loud as photos, so that the sums under LRN's power are far from k
+    (see `test_lrn_matters`).
+    """
     return torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 300
 
 
@@ -87,7 +95,9 @@ def difference(found: np.ndarray, expected: np.ndarray) -> float:
 @ENGINES
 @pytest.mark.parametrize("name", VARIANTS)
 def test_logits(name: str, engine: Callable[[Any], Run]) -> None:
-    """float32 on both sides: 3e-7 to 9e-7 was found, 1e-5 is promised. One compiled model takes both batches."""
+    """float32 on both sides: 3e-7 to 9e-7 was found, 1e-5 is promised. One compiled
+    model takes both batches.
+    """
     trained = make(name)
     run = engine(to_onnx(trained))
     for batch in (1, 3):
@@ -99,7 +109,9 @@ def test_logits(name: str, engine: Callable[[Any], Run]) -> None:
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if any(isinstance(op, LRN) for op in named()[name].ops())])
 def test_lrn_matters(name: str) -> None:
-    """The inputs above would show a wrong LRN: it more than halves some values, and towers or not makes a difference."""
+    """The inputs above would show a wrong LRN: it more than halves some values, and towers
+    or not makes a difference.
+    """
     model = make(name).model
     stages = model.stages(picture(3, 67, 3))
     before = dict(zip(stages, ["x", *stages], strict=False))["norm1"]
@@ -171,7 +183,9 @@ def reference(trained: Trained, pixels: np.ndarray) -> np.ndarray:
 
 
 def calm(trained: Trained, pixels: np.ndarray) -> Trained:
-    """The same network with fc8 scaled down until the probabilities are far from 0 and 1: else they would hide errors."""
+    """The same network with fc8 scaled down until the probabilities are far from 0 and 1:
+    else they would hide errors.
+    """
     with torch.no_grad():
         for parameter in (trained.model.get_parameter("fc8.weight"), trained.model.get_parameter("fc8.bias")):
             parameter.mul_(1e-3)
@@ -190,7 +204,9 @@ SIZES = [(201, 320), (120, 80), (80, 80), (50, 61), (67, 401), (1, 1)]
     [("paper", {}, True), ("caffe", {}, True), ("torchvision", {}, False), ("code-2012", {"channel_order": "BGR"}, False)],
 )
 def test_pixels_to_probabilities(name: str, changes: dict[str, Any], mean_image: bool, engine: Callable[[Any], Run]) -> None:
-    """Wide, tall, smaller than the record, one pixel: one model takes every size; 1e-6 was found, 1e-5 is promised."""
+    """Wide, tall, smaller than the record, one pixel: one model takes every size; 1e-6 was
+    found, 1e-5 is promised.
+    """
     rng = np.random.default_rng(5)
     batches = [rng.integers(0, 256, (1 + number % 2, *size, 3), np.uint8) for number, size in enumerate(SIZES)]
     trained = calm(make(name, mean_image, **changes), batches[0])
@@ -210,7 +226,9 @@ def test_a_crop_as_large_as_the_record(resize: Any) -> None:
 
 
 def test_a_large_photo() -> None:
-    """4,000 pixels become 80: the filter's weights are whole numbers up to 8,000, so no size costs precision."""
+    """4,000 pixels become 80: the filter's weights are whole numbers up to 8,000, so
+    no size costs precision.
+    """
     rng = np.random.default_rng(7)
     coarse = rng.integers(0, 256, (1, 40, 30, 3), np.uint8)
     pixels = coarse.repeat(100, axis=1).repeat(100, axis=2)
@@ -220,7 +238,9 @@ def test_a_large_photo() -> None:
 
 
 def test_near_records_on_photos(shared: Path) -> None:
-    """What the graph leaves out (whole grey levels, colour at half resolution) moves probabilities by a hundredth."""
+    """What the graph leaves out (whole grey levels, colour at half resolution) moves
+    probabilities by a hundredth.
+    """
     photos = sorted((shared / "data" / "imagenette-mini" / "val").rglob("*.JPEG"))[::20]
     pixels = [np.array(Image.open(path).convert("RGB"))[None] for path in photos]
     trained = calm(make("torchvision", mean_image=False, input_size=195), pixels[0])

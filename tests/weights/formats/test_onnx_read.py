@@ -1,4 +1,6 @@
-"""AlexNets in ONNX files: ours go round to the bit, others' come in whichever way they were written, the rest is refused."""
+"""AlexNets in ONNX files: ours go round to the bit, others' come in whichever way they were
+written, the rest is refused.
+"""
 
 import warnings
 from collections.abc import Callable
@@ -34,7 +36,9 @@ BVLC = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light" / "lig
 
 
 def make(name: str, **changes: Any) -> Trained:
-    """A small network with random weights and biases, and odd preprocessing, so that a default in its place would show."""
+    """A small network with random weights and biases, and odd preprocessing, so that a default in
+    its place would show.
+    """
     variant = get(name, **{"width": 1 / 16, "num_classes": 3, "input_size": 67, **changes})
     model = AlexNet(variant).eval()
     with torch.no_grad():
@@ -152,7 +156,9 @@ def test_ours_in_halves_is_refused_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", ["BASIC", "EXTENDED", "ALL"])
 @pytest.mark.parametrize("ours", [True, False])
 def test_what_onnx_runtime_optimised(tmp_path: Path, level: str, ours: bool) -> None:
-    """With its own operations it is refused for that; a graph of ordinary ones that it only tidied is read."""
+    """With its own operations it is refused for that; a graph of ordinary ones
+    that it only tidied is read.
+    """
     model = to_onnx(make("caffe"))
     if not ours:
         del model.metadata_props[:]
@@ -180,7 +186,9 @@ def test_ours_with_other_pixels_inside(tmp_path: Path) -> None:
 
 
 def test_the_model_zoos_alexnet() -> None:
-    """Its graph without its weights, which stand for themselves as ConstantOfShape: 61 million ones in 4 kB."""
+    """Its graph without its weights, which stand for themselves as ConstantOfShape:
+    61 million ones in 4 kB.
+    """
     assert looks_like(BVLC)
     foreign = read(BVLC)
     variant = fit(foreign)
@@ -306,7 +314,9 @@ def test_lrn_in_parts(normed: Path) -> None:
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_halves(normed: Path, keep: bool, tmp_path: Path) -> None:
-    """As ONNX Runtime's converter makes them, with float32 at the ends or without: eleven bits, and a note."""
+    """As ONNX Runtime's converter makes them, with float32 at the ends or without:
+    eleven bits, and a note.
+    """
     path = stored(convert_float_to_float16(onnx.load(normed), keep_io_types=keep), tmp_path)
     foreign = check_normed(path, 1e-2)
     assert foreign.notes == ("its weights were torch.float16, now torch.float32",)
@@ -397,7 +407,9 @@ def stored(model: Any, folder: Path) -> Path:
 
 
 def plain(name: str = "caffe") -> tuple[Any, AlexNet]:
-    """A small network's file without our metadata, and the network: LRN, no dropout in the graph."""
+    """A small network's file without our metadata, and the network: LRN, no dropout in the
+    graph.
+    """
     trained = make(name)
     model = to_onnx(trained)
     del model.metadata_props[:]
@@ -788,7 +800,9 @@ def test_refused_with_the_reason(change: Callable[[Any], None], reason: str, tmp
 
 
 def test_dropout_at_test_needs_our_metadata(tmp_path: Path) -> None:
-    """Without it, nothing says that the factor is dropout's; dropping it would double the activations."""
+    """Without it, nothing says that the factor is dropout's; dropping it
+    would double the activations.
+    """
     model, _ = plain("paper")
     with pytest.raises(CheckpointError, match="node 'drop6' is 'Mul' where"):
         read(stored(model, tmp_path))
@@ -796,7 +810,9 @@ def test_dropout_at_test_needs_our_metadata(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "side"), [("caffe", 227), ("torchvision", 224)])
 def test_an_input_of_any_size(name: str, side: int, tmp_path: Path) -> None:
-    """Where the file leaves height and width open, the usual size is taken if fc6 fits it, and refused if not."""
+    """Where the file leaves height and width open, the usual size is taken if fc6
+    fits it, and refused if not.
+    """
     for size in (side, 67):
         model = to_onnx(make(name, input_size=size))
         del model.metadata_props[:]
@@ -919,7 +935,8 @@ def test_any_bytes(tmp_path: Path, data: bytes, started: bool) -> None:
     outcome(b"\x08\x08" * started + data, tmp_path)
 
 
-#: Small whole files: the model zoo's, 4 kB in which every byte matters, and ours, of which weights are left out of the fuzzing.
+#: Small whole files: the model zoo's, 4 kB in which every byte matters, and ours, of which weights
+#: are left out of the fuzzing.
 OURS = to_onnx(make("code-2012"), with_preprocessing=True)
 edits = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(max_size=3), st.integers(0, 3)), min_size=1, max_size=6)
 
@@ -952,7 +969,9 @@ def test_damaged_metadata(tmp_path: Path, changes: list[tuple[float, bytes, int]
 @FUZZ
 @given(st.data())
 def test_damaged_nodes(tmp_path: Path, data: st.DataObject) -> None:
-    """Valid protobuf, odd graph: numbers, names and operations exchanged, nodes repeated or gone."""
+    """Valid protobuf, odd graph: numbers, names and operations exchanged, nodes repeated or
+    gone.
+    """
     model = onnx.load(BVLC)
     nodes = model.graph.node
     names = sorted({name for node in nodes for name in (*node.input, *node.output)})

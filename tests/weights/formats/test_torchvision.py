@@ -161,7 +161,9 @@ def test_types_and_layouts(tmp_path: Path, dtype: torch.dtype, legacy: bool) -> 
 
 
 def test_big_endian(tmp_path: Path) -> None:
-    """As a mainframe writes it: the numbers' bytes the other way round, which the record byteorder says."""
+    """As a mainframe writes it: the numbers' bytes the other way round, which
+    the record byteorder says.
+    """
     path, swapped = tmp_path / "x.pth", tmp_path / "big.pth"
     torch.save({"conv1.bias": torch.tensor([1.0, 2.5])}, path)
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(swapped, "w") as target:
@@ -411,7 +413,9 @@ MODULE = b"ctorch.nn\nModule\n)\x81q\x07}X\x08\x00\x00\x00_modules}q\x08(" + b""
     ids=["dictionary", "module"],
 )
 def test_what_holds_itself_is_walked_once(tmp_path: Path, program: bytes) -> None:
-    """A hundred ways from a dictionary to itself would be a hundred million walks four levels deep."""
+    """A hundred ways from a dictionary to itself would be a hundred million walks four levels
+    deep.
+    """
     start = time.perf_counter()
     assert list(torchvision.read(zipped(tmp_path / "x.pth", b"\x80\x02" + program)).tensors) == ["a"]
     assert time.perf_counter() - start < 2

@@ -63,7 +63,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return shape, fortran, dtype
 
 
-# ---------------------------------------------------------------- the pickle
+# --- the pickle -----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -165,7 +165,7 @@ def _rebuild(shape: tuple[Any, ...], kind: _Type, fortran: bool, data: Any) -> A
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-# ---------------------------------------------------------------- bvlc_alexnet.npy
+# --- bvlc_alexnet.npy -----------------------------------------------------------------------------
 
 
 def read(path: Path) -> Foreign:
@@ -350,7 +350,7 @@ def _short(text: str) -> bytes:
     return pickle.BINUNICODE + struct.pack("<I", len(text)) + text.encode("ascii")
 
 
-# ---------------------------------------------------------------- .npz
+# --- .npz -----------------------------------------------------------------------------------------
 
 
 def read_npz(path: Path) -> Foreign:
