@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from alexnet import AlexNet
 from alexnet.errors import VariantError
@@ -189,7 +190,23 @@ def test_derivatives_of_derivatives(name: str, monkeypatch: pytest.MonkeyPatch) 
         jacobian = torch.func.jacrev(net)(x)
         tangent = torch.func.jvp(net, (x,), (t,))[1]
         curvature = torch.func.jvp(torch.func.grad(lambda x: net(x).square().sum()), (x,), (t,))[1]
-        results = [*penalty, per_picture, jacobian, tangent, curvature, *torch.func.vmap(net.stages)(x[None]).values()]
+        along = torch.func.jvp(lambda x: torch.func.jvp(net, (x,), (t,))[1], (x,), (t,))[1]
+        batched = torch.autograd.functional.jacobian(net, x, vectorize=True)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(x.clone().requires_grad_(), t)
+            mixed = forward_ad.unpack_dual(torch.autograd.grad(net(dual).square().sum(), dual)[0]).tangent
+        assert mixed is not None
+        results = [
+            *penalty,
+            per_picture,
+            jacobian,
+            tangent,
+            curvature,
+            along,
+            batched,
+            mixed,
+            *torch.func.vmap(net.stages)(x[None]).values(),
+        ]
         return [result.detach() for result in results]
 
     ours = found()

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from alexnet.kernels.blocks import picture_blocks
 
@@ -47,9 +48,17 @@ def lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers:
     """
     if x.dtype == torch.float16:  # squares overflow from |x| = 256 on
         return lrn(x.float(), size, coefficient, beta, k, towers).half()
-    function = _LRN if torch.compiler.is_compiling() else _TransformableLRN
-    y, _ = function.apply(x, size, coefficient, beta, k, towers)
+    if _followed(x):
+        return x * (k + coefficient * _window_sum(x * x, size, towers)).pow(-beta)
+    y, _ = _LRN.apply(x, size, coefficient, beta, k, towers)
     return y
+
+
+def _followed(x: Tensor) -> bool:
+    """Whether `torch.func` or forward mode watches the operations on x: every level of it must see all of them."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None
 
 
 def _window_sum(q: Tensor, size: int, towers: int) -> Tensor:
@@ -91,7 +100,6 @@ class _LRN(torch.autograd.Function):
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)  # for r it would be a tensor of zeros
         ctx.save_for_backward(x, output[1])
-        ctx.save_for_forward(x)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, _: None) -> tuple[Tensor | None, None, None, None, None, None]:
@@ -99,34 +107,14 @@ class _LRN(torch.autograd.Function):
             return None, None, None, None, None, None
         x, r = ctx.saved_tensors
         size, coefficient, beta, _, towers = ctx.constants
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # the compiler differentiates once only
+        if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(g)):
+            # The compiler differentiates once only. With is_grads_batched, r lacks a dimension that g has.
             dx = _lrn_gradient(x, g, *ctx.constants)
         else:
             gp = _power(r, beta).mul_(g)
             around = _window_sum((gp * x).mul_(r).mul_(r), size, towers)
             dx = gp.addcmul_(around, x, value=-2 * coefficient * beta)
         return dx, None, None, None, None, None
-
-
-class _TransformableLRN(_LRN):
-    """With what `torch.func` and forward mode ask for, and the compiler does
-    not take (PyTorch 2.13)."""
-
-    @staticmethod
-    def jvp(ctx: Any, t: Tensor, *_: None) -> tuple[Tensor, None]:
-        """For a tangent t of x: t p - 2 coefficient beta x p / d window_sum(x t)."""
-        x, *_ = ctx.saved_tensors
-        size, coefficient, beta, k, towers = ctx.constants
-        d = k + coefficient * _window_sum(x * x, size, towers)
-        around = _window_sum(x * t, size, towers)
-        return d.pow(-beta) * (t - 2 * coefficient * beta * x * around / d), None
-
-    @staticmethod
-    def vmap(_: Any, in_dims: tuple[int | None, ...], x: Tensor, *constants: Any) -> tuple[Any, tuple[int, int]]:
-        """A batch of batches is one batch: pictures do not see each other."""
-        batches = x.movedim(in_dims[0], 0)  # type: ignore[arg-type]
-        outputs = _TransformableLRN.apply(batches.flatten(0, 1), *constants)
-        return tuple(output.unflatten(0, batches.shape[:2]) for output in outputs), (0, 0)
 
 
 def _lrn_gradient(x: Tensor, g: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int) -> Tensor:
