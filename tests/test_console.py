@@ -13,9 +13,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress
 
-from alexnet import console
+from alexnet import meter as metering
 from alexnet.cli.tables import print_parts, print_table
-from alexnet.console import Meter, clean, fitting, say
+from alexnet.console import clean, say
+from alexnet.meter import Meter, fitting
 
 #: A name, and what is shown of it.
 NAMES = {
@@ -73,7 +74,7 @@ def test_parts_of_a_result_stay_whole(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_a_moving_bar_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(console, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=120))
+    monkeypatch.setattr(metering, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=120))
     with Meter("[b]run\x1b]0;x\x07", 2, "images") as meter:
         meter.add(1, "\x1b[2J")
         meter.add(1, "\x9b31m")
@@ -136,7 +137,8 @@ def test_a_line_that_moves(columns: int) -> None:
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
     code = """
 import time
-from alexnet.console import Meter, say
+from alexnet.console import say
+from alexnet.meter import Meter
 with Meter("training", 179_904, "images") as meter:
     meter.skip(36_000)
     for _ in range(60):
@@ -175,7 +177,7 @@ def test_few_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     of the last half minute.
     """
     now = 0.0
-    monkeypatch.setattr(console, "Progress", partial(Progress, get_time=lambda: now))
+    monkeypatch.setattr(metering, "Progress", partial(Progress, get_time=lambda: now))
     seconds = []
     with Meter("training", 1_000_000, "images") as meter:
         meter.skip(640_000)
@@ -194,7 +196,7 @@ def test_a_line_of_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     not count into the rate.
     """
     now = 0.0
-    monkeypatch.setattr(console, "Progress", partial(Progress, get_time=lambda: now))
+    monkeypatch.setattr(metering, "Progress", partial(Progress, get_time=lambda: now))
     with pytest.raises(KeyError), Meter("training", 1_000, "images") as meter:
         meter.skip(500)
         for wait in (9.5, 1.0, 1.0):

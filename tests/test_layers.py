@@ -19,7 +19,8 @@ def run(*words: str, modules: bool = False) -> "subprocess.CompletedProcess[str]
     """The command line in a fresh process; with `modules`, the heavy ones that it
     imported are printed last.
     """
-    report = "\nfinally:\n    print([m for m in ('torch', 'numpy', 'PIL', 'matplotlib', 'pyarrow') if m in sys.modules])"
+    heavy = ("torch", "numpy", "PIL", "matplotlib", "pyarrow", "rich.progress", "statistics")
+    report = f"\nfinally:\n    print([m for m in {heavy} if m in sys.modules])"
     code = f"import sys\ntry:\n    from alexnet.cli import main; main({list(words)!r}){report if modules else chr(10) + 'finally: pass'}"
     return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
 

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.console import Meter
 from alexnet.data.loader import in_order
 from alexnet.data.preprocessing import Views
 from alexnet.data.resample import resampled
@@ -26,6 +25,7 @@ from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import BATCH_SIZE, Evaluation, check_asked, check_fits, probabilities, same_form
+from alexnet.meter import Meter
 
 FIT_STEPS = 1000
 FIT_CHANGE = 1e-7

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet import intervals
-from alexnet.console import Meter
 from alexnet.data.loader import Batch, in_order
 from alexnet.data.preprocessing import Preprocessing, Views
 from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier, Network
 from alexnet.errors import CheckpointError, StoreError
+from alexnet.meter import Meter
 from alexnet.published import imagenet
 
 BATCH_SIZE = 128

@@ -14,7 +14,6 @@ from alexnet.cli.options import for_each_recipe
 from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
 from alexnet.errors import RecipeError
-from alexnet.run_folder import is_run
 from alexnet.train import recipes
 from alexnet.train.recipes import RECIPES, Recipe
 
@@ -82,11 +81,14 @@ def begun(words: list[str]) -> Begun | None:
     """
     named, rest = ([words[0]], words[1:]) if words and not words[0].startswith("-") else ([], words)
     given, out, family = (_value(rest, option) for option in ("--config", "--out", "--seeds"))
-    resumed = "--resume" in rest and out is not None and family is None and is_run(Path(out))
-    if given is None and not resumed:
+    resumed = out if "--resume" in rest and family is None else None
+    if given is None and resumed is None:
         return None
+    from alexnet.run_folder import is_run
     from alexnet.train.history import read_config
 
+    if given is None and not is_run(Path(resumed or "")):
+        return None
     source = Path(given or out or "")
     config = read_config(source)
     differing = {name: len(recipes.differences(make(), config.recipe)) for name, make in RECIPES.items()}

@@ -65,8 +65,8 @@ def _verify_runs(runs: list[Path], data: Path | None) -> None:
 
 
 def _verify_store(store: Path) -> None:
-    from alexnet.console import Meter
     from alexnet.data.store import Store
+    from alexnet.meter import Meter
 
     opened = Store(store)
     with Meter("verifying", sum(map(len, opened.splits.values())), "images") as meter:

@@ -28,11 +28,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.console import Meter
 from alexnet.data.augment import Augmentation, Draw
 from alexnet.data.loader import AUGMENT, DROPOUT, Batch, Loader, stream
 from alexnet.data.store import Split
 from alexnet.errors import RecipeError
+from alexnet.meter import Meter
 
 Place = Literal["resident", "pinned", "disk"]
 GIB = 2**30

@@ -23,11 +23,12 @@ from itertools import islice
 from numbers import Real
 from typing import Any, Protocol
 
-from alexnet.console import Meter, say
+from alexnet.console import say
 from alexnet.data import sources
 from alexnet.data.image import Unreadable
 from alexnet.data.sources.source import TRAIN, Item, Source
 from alexnet.errors import SourceError
+from alexnet.meter import Meter
 
 BLOCK = 256  # pictures in one job
 SHOWN = 5  # classes that are named in a line

@@ -17,7 +17,7 @@ from typing import get_args
 import numpy as np
 
 from alexnet import paper
-from alexnet.console import Meter, say
+from alexnet.console import say
 from alexnet.data import hold_out as holding
 from alexnet.data import sources
 from alexnet.data.image import MAX_PIXELS, Resize, Unreadable, encode, record_bytes
@@ -27,6 +27,7 @@ from alexnet.data.store import BLOCK, Store, sha256
 from alexnet.data.workers import WorkerDied, Workers, check_workers, open_workers, sigterm_as_ctrl_c
 from alexnet.data.writer import Encoded, Writer, check_free
 from alexnet.errors import FULL_DISK, SourceError, StoreError
+from alexnet.meter import Meter
 
 HOLD_OUT = 0.1
 #: Limits for the side of stored squares, in pixels. ImageNet is stored at 256.

@@ -25,13 +25,14 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from alexnet.console import Meter, say
+from alexnet.console import say
 from alexnet.data.image import planes, record_bytes
 from alexnet.data.sources import TRAIN
 from alexnet.data.statistics import Sums
 from alexnet.data.store import MANIFEST, MEAN, SKIPPED, Store, seal, sha256
 from alexnet.errors import StoreError
 from alexnet.files import alone
+from alexnet.meter import Meter
 from alexnet.schema import read_json
 
 ORIGIN = "origin.json"

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from alexnet.console import Meter, say
+from alexnet.console import say
 from alexnet.errors import FULL_DISK, CheckpointError
 from alexnet.files import alone, replacing
+from alexnet.meter import Meter
 from alexnet.published.registry import CHUNK, MB, Member, Published, cache_folder, digests, get, size
 
 KB = 1_000

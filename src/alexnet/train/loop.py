@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet.console import Meter, say
+from alexnet.console import say
 from alexnet.data.augment import Augmentation
 from alexnet.data.loader import INIT, Loader, stream
 from alexnet.data.preprocessing import Preprocessing
@@ -33,6 +33,7 @@ from alexnet.data.store import Store
 from alexnet.devices import pick_device, pick_precision, room_for, set_precision
 from alexnet.errors import FULL_DISK, AlexNetError, CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
+from alexnet.meter import Meter
 from alexnet.model import AlexNet
 from alexnet.run_folder import BEST, KEPT, LATEST, RESULT, changes, environment, is_run, read_environment
 from alexnet.train.health.causes import too_large
