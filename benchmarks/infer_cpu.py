@@ -103,9 +103,11 @@ def table(times: dict[str, list[list[float]]], batch: int) -> dict[str, dict[str
         shown = median if batch == 1 else 1000 * batch / median
         print(f"{name:21}{shown:12.1f}{slowest:10.1f}{middle:22.2f}   {low:.2f} to {high:.2f}")
         rows[name] = {
-            "ms": round(median, 2), "ms_p99": round(slowest, 2), "ratio": round(middle, 3),
+            "ms": round(median, 2),
+            "ms_p99": round(slowest, 2),
+            "ratio": round(middle, 3),
             "range": [round(low, 3), round(high, 3)],
-        }  # fmt: skip
+        }
     return rows
 
 

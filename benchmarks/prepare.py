@@ -64,13 +64,17 @@ def main() -> None:
     ratios = {name: [ours / theirs for ours, theirs in zip(rates["ours"], rates[name], strict=True)] for name in ways}
     for name in ways:
         print(f"{name:18}{statistics.median(rates[name]):12.1f}{statistics.median(ratios[name]):14.2f}")
-    print(json.dumps({
-        "benchmark": "prepare", "pictures": len(files), "size": arguments.size,
+    result = {
+        "benchmark": "prepare",
+        "pictures": len(files),
+        "size": arguments.size,
         "pictures_per_second": {name: round(statistics.median(values), 1) for name, values in rates.items()},
         "ratio": round(statistics.median(ratios["plain, bicubic"]), 3),
         "ratio_same_filter": round(statistics.median(ratios["plain, bilinear"]), 3),
-        "range_same_filter": [round(f(ratios["plain, bilinear"]), 3) for f in (min, max)], "environment": environment(),
-    }))  # fmt: skip
+        "range_same_filter": [round(f(ratios["plain, bilinear"]), 3) for f in (min, max)],
+        "environment": environment(),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -98,12 +98,17 @@ def main() -> None:
         low, middle, high = min(ratios[name]), statistics.median(ratios[name]), max(ratios[name])
         print(f"{name:18}{statistics.median(rates[name]):10.1f}{middle:10.2f}   {low:.2f} to {high:.2f}")
     print(f"{'at sgemm speed':18}{at_sgemm_speed:10.1f}")
-    print(json.dumps({
-        "benchmark": "train_cpu", "variant": variant.name, "batch": arguments.batch,
+    result = {
+        "benchmark": "train_cpu",
+        "variant": variant.name,
+        "batch": arguments.batch,
         "images_per_second": {name: round(statistics.median(values), 2) for name, values in rates.items()},
-        "at_sgemm_speed": round(at_sgemm_speed, 1), "ratio": round(statistics.median(ratios["ours"]), 3),
-        "range": [round(f(ratios["ours"]), 3) for f in (min, max)], "environment": environment(),
-    }))  # fmt: skip
+        "at_sgemm_speed": round(at_sgemm_speed, 1),
+        "ratio": round(statistics.median(ratios["ours"]), 3),
+        "range": [round(f(ratios["ours"]), 3) for f in (min, max)],
+        "environment": environment(),
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

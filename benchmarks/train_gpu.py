@@ -101,9 +101,12 @@ def maps(*shape: int, relu: bool = True) -> Tensor:
 
 
 def forward_backward(
-    name: str, function: Callable[..., Tensor], make_inputs: Callable[[], list[Tensor]], moved: tuple[float, float],
+    name: str,
+    function: Callable[..., Tensor],
+    make_inputs: Callable[[], list[Tensor]],
+    moved: tuple[float, float],
     flop: tuple[float, float],
-) -> list[Part]:  # fmt: skip
+) -> list[Part]:
     """A part forward, and the same part backward; `moved` and `flop` are for each."""
 
     def forward() -> Callable[[], object]:
@@ -222,9 +225,12 @@ def dropout(layer: Layer, batch: int) -> Iterator[Part]:
     seed = torch.tensor([7], device=GPU)
     moved = (2.0 * BF16 * batch * units, 3.0 * BF16 * batch * units)
     yield from forward_backward(
-        f"{layer.name}+dropout", lambda x: kernels.relu_dropout(x, 0.5, seed, False),
-        lambda: [maps(batch, units, relu=False)], moved, (0.0, 0.0),
-    )  # fmt: skip
+        f"{layer.name}+dropout",
+        lambda x: kernels.relu_dropout(x, 0.5, seed, False),
+        lambda: [maps(batch, units, relu=False)],
+        moved,
+        (0.0, 0.0),
+    )
 
 
 def loss(batch: int, classes: int) -> Part:
@@ -340,9 +346,11 @@ def print_parts(variant: Variant, batch: int, flops: float, speed: float) -> dic
     for one in worst:
         print(f"  {one.name}: {one.reason()}")
     return {
-        "parts": {one.name: one.as_json() for one in found}, "worst": {one.name: one.reason() for one in worst},
-        "sum_us": round(total, 1), "floor_us": round(floor, 1),
-    }  # fmt: skip
+        "parts": {one.name: one.as_json() for one in found},
+        "worst": {one.name: one.reason() for one in worst},
+        "sum_us": round(total, 1),
+        "floor_us": round(floor, 1),
+    }
 
 
 def print_contest(rows: list[Row], batch: int) -> None:
@@ -455,8 +463,9 @@ def checked() -> str:
     """
     if not find_spec("pytest"):
         return "not checked: pytest is not installed (pip install -e '.[dev]')"
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests")], cwd=ROOT, text=True,
-                          capture_output=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests")], cwd=ROOT, text=True, capture_output=True
+    )
     if done.returncode:
         raise SystemExit(f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}\nThe checks failed: nothing was timed.")
     return done.stdout.strip().splitlines()[-1]
@@ -537,11 +546,19 @@ def main() -> None:
     gc.collect()
     torch.cuda.empty_cache()
     learned = real_data.compare(photos, arguments) if photos else None
-    print(json.dumps({
-        "benchmark": "train_gpu", "variant": variant.name, "checks": check, "product_tflops": round(flops / 1e12, 1),
-        "copy_tb_per_second": round(speed / 1e12, 3), "batches": sizes, "full_epoch": full, "photos": learned,
-        "clocks": clocks(), "environment": environment(),
-    }))  # fmt: skip
+    result = {
+        "benchmark": "train_gpu",
+        "variant": variant.name,
+        "checks": check,
+        "product_tflops": round(flops / 1e12, 1),
+        "copy_tb_per_second": round(speed / 1e12, 3),
+        "batches": sizes,
+        "full_epoch": full,
+        "photos": learned,
+        "clocks": clocks(),
+        "environment": environment(),
+    }
+    print(json.dumps(result))
     if learned and not learned["agree"]:
         raise SystemExit(1)
 

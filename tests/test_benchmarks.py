@@ -207,9 +207,13 @@ def test_the_command(
     ],
 )
 def test_refusals(
-    real_data: Any, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    arguments: list[str], message: str,
-) -> None:  # fmt: skip
+    real_data: Any,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
     code = run_main(real_data, monkeypatch, store, *arguments)
     assert message in f"{code} {capsys.readouterr().err}" and code != 0
 
@@ -328,10 +332,14 @@ def test_the_gpus_command_on_photos(
         return {}
 
     stubs = {
-        "demand_gpu": lambda: None, "product_flops": lambda *_: 1e12, "copy_speed": lambda: 1e12, "GPU": CPU, "measure": measure,
+        "demand_gpu": lambda: None,
+        "product_flops": lambda *_: 1e12,
+        "copy_speed": lambda: 1e12,
+        "GPU": CPU,
+        "measure": measure,
         "FullEpochs": partial(train_gpu.FullEpochs, count=150),
         "get": lambda name: get(name, width=1 / 8, input_size=67, num_classes=3),
-    }  # fmt: skip
+    }
     for name, stub in stubs.items():
         monkeypatch.setattr(train_gpu, name, stub)
     monkeypatch.setattr(train_gpu.real_data, "compare", lambda photos, _: {"agree": list(photos.named) == ["paper-2012"]})

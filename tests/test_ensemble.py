@@ -40,11 +40,18 @@ def asked(networks: list[Classifier], store: Store, views: int) -> NDArray[np.fl
     """(M, N, K) probabilities, by hand."""
     records = torch.from_numpy(np.array(store.held_out.records))
     with torch.no_grad():
-        return np.stack([
-            np.mean([one.network(one.preprocessing.view(records, *view)).double().softmax(1).numpy()
-                     for view in one.preprocessing.views(views)], axis=0)  # type: ignore[arg-type]
-            for one in networks
-        ])  # fmt: skip
+        return np.stack(
+            [
+                np.mean(
+                    [
+                        one.network(one.preprocessing.view(records, *view)).double().softmax(1).numpy()
+                        for view in one.preprocessing.views(views)
+                    ],
+                    axis=0,
+                )  # type: ignore[arg-type]
+                for one in networks
+            ]
+        )
 
 
 @pytest.mark.parametrize("views", [1, 10])
@@ -74,9 +81,14 @@ def test_coefficients_against_a_general_optimiser(m: int) -> None:
     likelihoods = np.random.default_rng(m).beta(2, 2 + 0.1 * np.arange(m), (400, m))  # the best mixture has all of them
     found = fit_coefficients(likelihoods)
     best = optimize.minimize(
-        objective, np.full(m, 1 / m), (likelihoods,), "SLSQP", bounds=[(0, 1)] * m,
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1}, options={"ftol": 1e-12},
-    )  # fmt: skip
+        objective,
+        np.full(m, 1 / m),
+        (likelihoods,),
+        "SLSQP",
+        bounds=[(0, 1)] * m,
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+        options={"ftol": 1e-12},
+    )
     assert (best.x > 0.01).all()
     assert found.sum() == pytest.approx(1) and (found >= 0).all()
     assert objective(found, likelihoods) <= objective(best.x, likelihoods) + 1e-6

@@ -121,8 +121,28 @@ def test_training_evaluation_and_verification_agree(
             tar.extractall(tmp_path, filter="data")
         source = tmp_path / "photos"
     main(["prepare", str(source), str(store), "--size", "72"])
-    main(["train", "laptop", "--data", str(store), "--out", str(run), "--width", "0.25", "--epochs", "30", "--batch-size", "6",
-          "--compile", "off", "--lr", "0.01", "--device", "cpu"])  # fmt: skip
+    main(
+        [
+            "train",
+            "laptop",
+            "--data",
+            str(store),
+            "--out",
+            str(run),
+            "--width",
+            "0.25",
+            "--epochs",
+            "30",
+            "--batch-size",
+            "6",
+            "--compile",
+            "off",
+            "--lr",
+            "0.01",
+            "--device",
+            "cpu",
+        ]
+    )
     assert "held-out top-1 error 0.00%" in "".join(capsys.readouterr())
     main(["evaluate", str(run), "--data", str(store)])
     assert "0.00%" in capsys.readouterr().out.splitlines()[-2]
@@ -151,10 +171,13 @@ def test_a_class_is_its_number(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("network", "store_has"),
-    [(("crane", "crane", "red"), ("crane", "red")), (("crane", "red", "crane"), ("red", "crane", "crane")),
-     (("a", "crane", "red"), ("crane", "red", "crane"))],
+    [
+        (("crane", "crane", "red"), ("crane", "red")),
+        (("crane", "red", "crane"), ("red", "crane", "crane")),
+        (("a", "crane", "red"), ("crane", "red", "crane")),
+    ],
     ids=["fewer", "other order", "twice in the store"],
-)  # fmt: skip
+)
 def test_a_name_that_means_two_classes_is_refused(store: Store, network: tuple[str, ...], store_has: tuple[str, ...]) -> None:
     with pytest.raises(CheckpointError, match=r"several are called 'crane': which is which cannot be decided by name"):
         outputs_of(network, named(store, *store_has))
@@ -196,11 +219,17 @@ def test_other_records_are_refused(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"store": "store"}, r"store \(='store'\) must be a Store"), ({"store": None}, r"store \(=None\) must be a Store"),
-     ({"classifier": "run"}, r"classifier \(='run'\) must be a Classifier"), ({"views": 3}, r"views \(=3\) must be 1 or 10"),
-     ({"views": "10"}, r"views \(='10'\) must be 1 or 10"), ({"views": True}, r"views \(=True\) must be 1 or 10"),
-     ({"split": ["val"]}, r"has no split \['val'\]"), ({"split": 7}, r"has no split 7: it has train, val")],
-)  # fmt: skip
+    [
+        ({"store": "store"}, r"store \(='store'\) must be a Store"),
+        ({"store": None}, r"store \(=None\) must be a Store"),
+        ({"classifier": "run"}, r"classifier \(='run'\) must be a Classifier"),
+        ({"views": 3}, r"views \(=3\) must be 1 or 10"),
+        ({"views": "10"}, r"views \(='10'\) must be 1 or 10"),
+        ({"views": True}, r"views \(=True\) must be 1 or 10"),
+        ({"split": ["val"]}, r"has no split \['val'\]"),
+        ({"split": 7}, r"has no split 7: it has train, val"),
+    ],
+)
 def test_arguments_of_other_types(store: Store, changes: dict[str, Any], message: str) -> None:
     given = {"classifier": classifier(store), "store": store, **changes}
     with pytest.raises((CheckpointError, StoreError), match=message):

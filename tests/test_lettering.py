@@ -13,9 +13,23 @@ from alexnet import lettering
 from alexnet.lettering import drawable, fonts, shortened
 
 NAMES = (
-    "cat", "大熊猫", "ねこ", "고양이", "قطة كبيرة", "שלום", "हिन्दी", "ไทย", "👨‍👩‍👧", "\U00013000", "$x^$", "caf\udce9", "a\x1b[2Jb", "e\u0301",
-    "\u202eabc", "x" * 300,
-)  # fmt: skip
+    "cat",
+    "大熊猫",
+    "ねこ",
+    "고양이",
+    "قطة كبيرة",
+    "שלום",
+    "हिन्दी",
+    "ไทย",
+    "👨‍👩‍👧",
+    "\U00013000",
+    "$x^$",
+    "caf\udce9",
+    "a\x1b[2Jb",
+    "e\u0301",
+    "\u202eabc",
+    "x" * 300,
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -65,10 +65,26 @@ def verbs(run: Path, store: Store, tmp_path: Path) -> dict[str, list[str]]:
 
 
 VERBS = [
-    "overview", "help", "help of a verb", "summary", "summary as json", "summary, explained", "weights list", "weights verify",
-    "weights import", "export", "verify a store", "verify a run", "evaluate", "predict", "predict as json", "predict as csv",
-    "compare", "doctor", "report",
-]  # fmt: skip
+    "overview",
+    "help",
+    "help of a verb",
+    "summary",
+    "summary as json",
+    "summary, explained",
+    "weights list",
+    "weights verify",
+    "weights import",
+    "export",
+    "verify a store",
+    "verify a run",
+    "evaluate",
+    "predict",
+    "predict as json",
+    "predict as csv",
+    "compare",
+    "doctor",
+    "report",
+]
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
@@ -318,9 +334,13 @@ def test_a_pipe_in_the_place_of_a_file(
     ids=" ".join,
 )
 def test_pipes_are_not_waited_for(
-    command: tuple[str, ...], run: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+    run: Path,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkfifo("PIPE")
     places = {"RUN": str(run), "STORE": str(store.folder)}

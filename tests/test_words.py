@@ -158,8 +158,12 @@ def test_completion(said: Said, tmp_path: Any) -> None:
     ask alexnet tr; ask alexnet train sm; ask alexnet train small-photos --wid; ask alexnet weights pu"""
     result = subprocess.run([bash, "-c", ask, "bash", str(script)], capture_output=True, text=True, timeout=60)
     assert result.stdout.splitlines() == [
-        "complete -o default -F _tyro_alexnet alexnet", "train", "small-photos", "--width", "pull",
-    ], result.stderr  # fmt: skip
+        "complete -o default -F _tyro_alexnet alexnet",
+        "train",
+        "small-photos",
+        "--width",
+        "pull",
+    ], result.stderr
 
 
 @pytest.mark.parametrize("kind", [VERBS["predict"], RECIPE_VERBS["train"].command, Recipe])

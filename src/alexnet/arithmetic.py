@@ -175,9 +175,14 @@ def trace(ops: Sequence[Op], picture: tuple[int, int, int]) -> tuple[Layer, ...]
             case Linear():
                 field, jump, fan_in = picture[1], picture[1], prod(shape)
                 layer = Layer(
-                    op=op, input=shape, output=(op.units,), parameters=op.units * fan_in + op.units,
-                    multiply_adds=op.units * fan_in, receptive_field=field, jump=jump,
-                )  # fmt: skip
+                    op=op,
+                    input=shape,
+                    output=(op.units,),
+                    parameters=op.units * fan_in + op.units,
+                    multiply_adds=op.units * fan_in,
+                    receptive_field=field,
+                    jump=jump,
+                )
             case _:
                 layer = Layer(op=op, input=shape, output=shape, receptive_field=field, jump=jump)
         layers.append(replace(layer, receptive_field=min(field, picture[1])))
@@ -193,9 +198,14 @@ def _convolve(op: Conv, shape: tuple[int, ...], field: int, jump: int) -> tuple[
     weights = op.kernels * (channels // op.groups) * op.size**2
     field, jump = field + (op.size - 1) * jump, jump * op.stride
     layer = Layer(
-        op=op, input=shape, output=(op.kernels, side, side), parameters=weights + op.kernels,
-        multiply_adds=weights * side * side, receptive_field=field, jump=jump,
-    )  # fmt: skip
+        op=op,
+        input=shape,
+        output=(op.kernels, side, side),
+        parameters=weights + op.kernels,
+        multiply_adds=weights * side * side,
+        receptive_field=field,
+        jump=jump,
+    )
     return layer, field, jump
 
 
@@ -227,22 +237,29 @@ def explain(layer: Layer, towers: int) -> str:
         before, after = op.padding
         fan_in = layer.input[0] // op.groups
         lines = (
-            f"kernels: {split}", f"kernel_size: {op.size}", f"padding: [{before},{after}]", f"stride: {op.stride}",
-            f"input_size: {size(*layer.input)}", f"output_size: {size(*layer.output)}",
+            f"kernels: {split}",
+            f"kernel_size: {op.size}",
+            f"padding: [{before},{after}]",
+            f"stride: {op.stride}",
+            f"input_size: {size(*layer.input)}",
+            f"output_size: {size(*layer.output)}",
             f"N = (W - F + 2P) / S + 1 = ({layer.input[1]} - {op.size} + ({before} + {after})) / {op.stride} + 1"
             f" = {layer.output[1]}",
             f"parameters: {op.kernels} * ({op.size}*{op.size}*{fan_in}) + {op.kernels} = {layer.parameters:,}",
             f"multiply-adds: {layer.output[1]}*{layer.output[2]} * {op.kernels} * ({op.size}*{op.size}*{fan_in})"
             f" = {layer.multiply_adds:,}",
             f"receptive field: {layer.receptive_field} x {layer.receptive_field} pixels, one every {layer.jump}",
-        )  # fmt: skip
+        )
     elif isinstance(op, MaxPool):
         lines = (
-            f"kernel_size: {op.size}", "padding: 0", f"stride: {op.stride}",
-            f"input_size: {size(*layer.input)}", f"output_size: {size(*layer.output)}",
+            f"kernel_size: {op.size}",
+            "padding: 0",
+            f"stride: {op.stride}",
+            f"input_size: {size(*layer.input)}",
+            f"output_size: {size(*layer.output)}",
             f"N = (W - F + 2P) / S + 1 = ({layer.input[1]} - {op.size} + 0) / {op.stride} + 1 = {layer.output[1]}",
             f"receptive field: {layer.receptive_field} x {layer.receptive_field} pixels, one every {layer.jump}",
-        )  # fmt: skip
+        )
     elif isinstance(op, Linear):
         inputs = "*".join(str(side) for side in layer.input)
         lines = (

@@ -104,9 +104,14 @@ class Evaluation:
             for label, (name, count) in enumerate(zip(self.classes, counts, strict=True))
         ]
         return {
-            "images": self.images, "views": self.views, "top1_error": self.top1_error, "top5_error": self.top5_error,
-            "top1_interval": self.interval, "chance": self.chance, "per_class": per_class,
-        }  # fmt: skip
+            "images": self.images,
+            "views": self.views,
+            "top1_error": self.top1_error,
+            "top5_error": self.top5_error,
+            "top1_interval": self.interval,
+            "chance": self.chance,
+            "per_class": per_class,
+        }
 
 
 @torch.inference_mode()
@@ -191,8 +196,10 @@ def check_fits(classifier: Classifier, store: Store) -> Tensor:
             the network was trained on.
     """
     outputs = outputs_of(classifier.classes, store)
-    kind = {"stored size": (store.size, classifier.preprocessing.stored_size),
-            "resize rule": (store.manifest["resize"], classifier.preprocessing.resize)}  # fmt: skip
+    kind = {
+        "stored size": (store.size, classifier.preprocessing.stored_size),
+        "resize rule": (store.manifest["resize"], classifier.preprocessing.resize),
+    }
     for what, (has, needs) in kind.items():
         if has != needs:
             option = {"stored size": "--size", "resize rule": "--resize"}[what]

@@ -29,9 +29,13 @@ if TYPE_CHECKING:
 
 Target = Literal["safetensors", "torchvision", "caffe", "npy", "onnx", "openvino"]
 ENDINGS = {
-    "safetensors": ".safetensors", "torchvision": ".pth", "caffe": ".caffemodel", "npy": ".npy", "onnx": ".onnx",
+    "safetensors": ".safetensors",
+    "torchvision": ".pth",
+    "caffe": ".caffemodel",
+    "npy": ".npy",
+    "onnx": ".onnx",
     "openvino": ".xml",
-}  # fmt: skip
+}
 GRAPHS = ("onnx", "openvino")
 #: Points of top-1 that int8 may lose before the export is refused.
 MOST_LOST = 0.01

@@ -70,9 +70,17 @@ def convolution_shapes(variant: Variant, batch: int, dtype: torch.dtype, device:
             if first:
                 channels, side = blocks.CHANNELS, blocks.blocks_per_side(side, variant.conv1_padding)
             shapes[op.name] = towers.Shape(
-                batch=batch, channels=channels, side=side, kernels=op.kernels, size=blocks.SPAN if first else op.size,
-                padding=0 if first else op.padding[0], groups=op.groups, dtype=dtype, device=device, first=first,
-            )  # fmt: skip
+                batch=batch,
+                channels=channels,
+                side=side,
+                kernels=op.kernels,
+                size=blocks.SPAN if first else op.size,
+                padding=0 if first else op.padding[0],
+                groups=op.groups,
+                dtype=dtype,
+                device=device,
+                first=first,
+            )
     return shapes
 
 

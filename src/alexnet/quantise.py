@@ -66,12 +66,16 @@ def quantise(trained: Trained, store: Store, seven_bits: bool | None = None) -> 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         written = Path(folder) / "int8.onnx"
         library.quantize_static(
-            model, written, _pictures(library.CalibrationDataReader, trained.preprocessing, store),
-            op_types_to_quantize=["Conv", "Gemm"], per_channel=True,
+            model,
+            written,
+            _pictures(library.CalibrationDataReader, trained.preprocessing, store),
+            op_types_to_quantize=["Conv", "Gemm"],
+            per_channel=True,
             reduce_range=not has_vnni() if seven_bits is None else seven_bits,
-            activation_type=library.QuantType.QUInt8, weight_type=library.QuantType.QInt8,
+            activation_type=library.QuantType.QUInt8,
+            weight_type=library.QuantType.QInt8,
             extra_options={"OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"]},
-        )  # fmt: skip
+        )
         quantised = onnx_graph.library().load(written)
     # The quantiser puts its own name there.
     quantised.producer_name, quantised.producer_version = model.producer_name, model.producer_version

@@ -122,12 +122,17 @@ def environment() -> Environment:
     import torch
 
     return {
-        "alexnet": alexnet.__version__, "python": platform.python_version(), "torch": torch.__version__,
-        "numpy": np.__version__, "platform": f"{platform.system()} {platform.machine()}", "processor": _processor(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads(),
+        "alexnet": alexnet.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "triton": version("triton") if torch.cuda.is_available() and find_spec("triton") else None,
-    }  # fmt: skip
+    }
 
 
 def _processor() -> str:

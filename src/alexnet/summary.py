@@ -72,9 +72,11 @@ def markdown(variant: Variant) -> str:
     """The table as Markdown."""
     totals = _totals(variant)
     rows = [
-        HEADER, ("---",) * 4 + ("---:",) * 4, *map(_row, variant.layers()),
+        HEADER,
+        ("---",) * 4 + ("---:",) * 4,
+        *map(_row, variant.layers()),
         ("**total**", "", "", "", f"**{totals['parameters']:,}**", f"**{totals['multiply_adds']:,}**", "", ""),
-    ]  # fmt: skip
+    ]
     return "\n".join([_title(variant), "", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
@@ -82,12 +84,16 @@ def as_json(variant: Variant) -> str:
     """The table as JSON: `layers`, and `totals`."""
     layers = [
         {
-            "name": layer.name, "kind": layer.kind, "output": (*layer.output, 1, 1)[:3], "parameters": layer.parameters,
-            "multiply_adds": layer.multiply_adds, "activation_bytes": layer.activation_bytes,
+            "name": layer.name,
+            "kind": layer.kind,
+            "output": (*layer.output, 1, 1)[:3],
+            "parameters": layer.parameters,
+            "multiply_adds": layer.multiply_adds,
+            "activation_bytes": layer.activation_bytes,
             "receptive_field": layer.receptive_field,
         }
         for layer in variant.layers()
-    ]  # fmt: skip
+    ]
     head = {"variant": variant.name, "input_size": variant.input_size, "width": variant.width}
     return json.dumps({**head, "num_classes": variant.num_classes, "layers": layers, "totals": _totals(variant)}, indent=1)
 
@@ -127,7 +133,12 @@ def _row(layer: Layer) -> tuple[str, ...]:
         case _:
             window = ""
     return (
-        layer.name, layer.kind, " x ".join(map(str, layer.output)), window, f"{layer.parameters:,}" if layer.parameters else "",
-        f"{layer.multiply_adds:,}" if layer.multiply_adds else "", f"{layer.activation_bytes / 1000:,.1f}",
+        layer.name,
+        layer.kind,
+        " x ".join(map(str, layer.output)),
+        window,
+        f"{layer.parameters:,}" if layer.parameters else "",
+        f"{layer.multiply_adds:,}" if layer.multiply_adds else "",
+        f"{layer.activation_bytes / 1000:,.1f}",
         f"{layer.receptive_field}",
-    )  # fmt: skip
+    )

@@ -224,9 +224,13 @@ class Variant:
                 return self._activation(number)
             case "norm":
                 return LRN(
-                    name=f"norm{number}", size=paper.LRN_N, coefficient=self.lrn_coefficient, beta=paper.LRN_BETA,
-                    k=self.lrn_k, towers=self.towers if self.lrn_window == "tower" else 1,
-                )  # fmt: skip
+                    name=f"norm{number}",
+                    size=paper.LRN_N,
+                    coefficient=self.lrn_coefficient,
+                    beta=paper.LRN_BETA,
+                    k=self.lrn_k,
+                    towers=self.towers if self.lrn_window == "tower" else 1,
+                )
             case "spatial":
                 return SpatialNorm(name=f"rnorm{number}", size=5, coefficient=1e-3 / 25, beta=paper.LRN_BETA, k=1.0)
             case "pool":
@@ -264,40 +268,87 @@ class Variant:
         return sum(layer.multiply_adds for layer in self.layers())
 
 
+def _code_2012(text: Variant) -> Variant:
+    """The program that won ILSVRC-2012."""
+    return replace(
+        text,
+        name="code-2012",
+        conv1_padding=(0, 3),
+        block1=("conv", "norm", "pool", "relu"),
+        block2=("conv", "relu", "norm", "spatial", "pool"),
+        block5=("conv", "pool", "relu"),
+        lrn_window="tower",
+        init_std=_per_layer(paper.INIT_STD, conv3=0.03, conv4=0.03, conv5=0.03),
+        bias_lr=2.0,
+        bias_decay=0.0,
+        bias_lr_drops=False,
+        class_order="devkit",
+    )
+
+
+def _caffe(text: Variant) -> Variant:
+    """BVLC AlexNet."""
+    return replace(
+        text,
+        name="caffe",
+        input_size=227,
+        conv1_padding=(0, 0),
+        lrn_k=1.0,
+        init_std=_per_layer(paper.INIT_STD, fc6=0.005, fc7=0.005),
+        init_bias=_per_layer(0.0, **dict.fromkeys(paper.INIT_BIAS_ONE, 0.1)),
+        channel_order="BGR",
+        dropout_scaling="train",
+        bias_lr=2.0,
+        bias_decay=0.0,
+        resize="squash",
+        class_order="wordnet",
+    )
+
+
+def _caffenet(caffe: Variant) -> Variant:
+    """Caffe's reference network: pooling before normalisation."""
+    pool_first: tuple[Step, ...] = ("conv", "relu", "pool", "norm")
+    init_bias = _per_layer(0.0, **dict.fromkeys(paper.INIT_BIAS_ONE, 1.0))
+    return replace(caffe, name="caffenet", block1=pool_first, block2=pool_first, init_bias=init_bias)
+
+
+def _owt(code_2012: Variant) -> Variant:
+    """Krizhevsky's "one weird trick" (2014), as in cuda-convnet2."""
+    return replace(
+        code_2012,
+        name="owt",
+        kernels=(64, 192, 384, 256, 256),
+        towers=1,
+        lrn_window="all",
+        block2=("conv", "relu", "norm", "pool"),
+    )
+
+
+def _torchvision(text: Variant) -> Variant:
+    """torchvision's `alexnet`: the widths of `owt`, no normalisation."""
+    return replace(
+        text,
+        name="torchvision",
+        conv1_padding=(2, 2),
+        kernels=(64, 192, 384, 256, 256),
+        towers=1,
+        block1=("conv", "relu", "pool"),
+        block2=("conv", "relu", "pool"),
+        init="torch",
+        pixels="unit",
+        dropout_position="before",
+        dropout_scaling="train",
+        class_order="wordnet",
+    )
+
+
 @cache
 def named() -> dict[str, Variant]:
     """The known variants by name."""
     text = Variant(name="paper")
-    tower_lrn: dict[str, Any] = {"lrn_window": "tower", "bias_lr": 2.0, "bias_decay": 0.0, "bias_lr_drops": False}
-    deep = {"conv3": 0.03, "conv4": 0.03, "conv5": 0.03}
-    lrn_before_relu: tuple[Step, ...] = ("conv", "norm", "pool", "relu")
-
-    code_2012 = replace(
-        text, name="code-2012", conv1_padding=(0, 3), block1=lrn_before_relu,
-        block2=("conv", "relu", "norm", "spatial", "pool"), block5=("conv", "pool", "relu"),
-        init_std=_per_layer(paper.INIT_STD, **deep), class_order="devkit", **tower_lrn,
-    )  # fmt: skip
-    caffe = replace(
-        text, name="caffe", input_size=227, conv1_padding=(0, 0), lrn_k=1.0,
-        init_std=_per_layer(paper.INIT_STD, fc6=0.005, fc7=0.005),
-        init_bias=_per_layer(0.0, **dict.fromkeys(paper.INIT_BIAS_ONE, 0.1)), channel_order="BGR",
-        dropout_scaling="train", bias_lr=2.0, bias_decay=0.0, resize="squash", class_order="wordnet",
-    )  # fmt: skip
-    pool_first: tuple[Step, ...] = ("conv", "relu", "pool", "norm")
-    caffenet = replace(
-        caffe, name="caffenet", block1=pool_first, block2=pool_first,
-        init_bias=_per_layer(0.0, **dict.fromkeys(paper.INIT_BIAS_ONE, 1.0)),
-    )  # fmt: skip
-    owt = replace(
-        code_2012, name="owt", kernels=(64, 192, 384, 256, 256), towers=1, lrn_window="all",
-        block2=("conv", "relu", "norm", "pool"),
-    )  # fmt: skip
-    torchvision = replace(
-        text, name="torchvision", conv1_padding=(2, 2), kernels=(64, 192, 384, 256, 256), towers=1,
-        block1=("conv", "relu", "pool"), block2=("conv", "relu", "pool"), init="torch", pixels="unit",
-        dropout_position="before", dropout_scaling="train", class_order="wordnet",
-    )  # fmt: skip
-    return {variant.name: variant for variant in (text, code_2012, caffe, caffenet, owt, torchvision)}
+    code_2012, caffe = _code_2012(text), _caffe(text)
+    known = (text, code_2012, caffe, _caffenet(caffe), _owt(code_2012), _torchvision(text))
+    return {variant.name: variant for variant in known}
 
 
 def get(variant: "str | Variant", **changes: Any) -> Variant:

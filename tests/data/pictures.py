@@ -115,10 +115,16 @@ def tiff(
             offsets.append(len(out))
             out += content + bytes(len(content) % 2)
         tags: dict[int, int | tuple[int, ...]] = {
-            256: width, 257: height, 258: (8 * samples.dtype.itemsize,) * channels, 259: 8 if deflate else 1,
-            262: 2 if channels > 2 else 1, 273: tuple(offsets), 277: channels, 278: height,
+            256: width,
+            257: height,
+            258: (8 * samples.dtype.itemsize,) * channels,
+            259: 8 if deflate else 1,
+            262: 2 if channels > 2 else 1,
+            273: tuple(offsets),
+            277: channels,
+            278: height,
             279: tuple(map(len, contents)),
-        } | given  # fmt: skip
+        } | given
         tags = {tag: value for tag, value in tags.items() if value != ()}
         entries, beside = [], bytearray()
         start = len(out)

@@ -56,9 +56,17 @@ def test_mean_colour(store: Store) -> None:
 def test_ten_views_in_the_order_of_2012(store: Store) -> None:
     """Top-left, top-right, centre, bottom-left, bottom-right, then their mirrors."""
     assert preprocessing(store).views(10) == [
-        (0, 0, False), (0, 8, False), (4, 4, False), (8, 0, False), (8, 8, False),
-        (0, 0, True), (0, 8, True), (4, 4, True), (8, 0, True), (8, 8, True),
-    ]  # fmt: skip
+        (0, 0, False),
+        (0, 8, False),
+        (4, 4, False),
+        (8, 0, False),
+        (8, 8, False),
+        (0, 0, True),
+        (0, 8, True),
+        (4, 4, True),
+        (8, 0, True),
+        (8, 8, True),
+    ]
 
 
 def test_a_mirrored_view_is_the_mirror(store: Store) -> None:

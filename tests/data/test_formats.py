@@ -162,7 +162,7 @@ def test_twelve_bit_grey_tiff() -> None:
         (np.full((16, 16, 2), 9, np.uint16), {338: 2}, "a kind of TIFF that is not supported: unknown pixel mode"),
     ],
     ids=["uint32", "int16", "int32", "float", "planar-LA", "planar-CMYK", "subsampled", "grey-alpha-16"],
-)  # fmt: skip
+)
 def test_tiffs_without_a_certain_meaning_are_refused(
     samples: NDArray[np.generic], tags: dict[int, int | tuple[int, ...]], reason: str
 ) -> None:
@@ -479,12 +479,22 @@ def damageable() -> dict[str, bytes]:
     exif[0x0112] = 6
     told = {"exif": exif, "icc_profile": rgb_profile(DISPLAY_P3, SRGB_CURVE)}
     return {
-        "jpeg": saved(picture, "JPEG", **told), "progressive": saved(picture, "JPEG", progressive=True), "png": saved(picture, **told),
-        "palette": saved(picture.quantize(16)), "webp": saved(picture, "WEBP", **told), "gif": saved(picture, "GIF"),
-        "bmp": saved(picture, "BMP"), "tiff": saved(picture, "TIFF", **told), "lzw": saved(picture, "TIFF", compression="tiff_lzw"),
-        "planar": tiff((np.moveaxis(colours(16), -1, 0), {284: 2, 262: 2})), "ppm": saved(picture, "PPM"), "pgm": saved(picture.convert("L"), "PPM"),
-        "avif": saved(picture, "AVIF", **told), "heic": HEIC, "cmyk": saved(picture.convert("CMYK"), "JPEG"),
-    }  # fmt: skip
+        "jpeg": saved(picture, "JPEG", **told),
+        "progressive": saved(picture, "JPEG", progressive=True),
+        "png": saved(picture, **told),
+        "palette": saved(picture.quantize(16)),
+        "webp": saved(picture, "WEBP", **told),
+        "gif": saved(picture, "GIF"),
+        "bmp": saved(picture, "BMP"),
+        "tiff": saved(picture, "TIFF", **told),
+        "lzw": saved(picture, "TIFF", compression="tiff_lzw"),
+        "planar": tiff((np.moveaxis(colours(16), -1, 0), {284: 2, 262: 2})),
+        "ppm": saved(picture, "PPM"),
+        "pgm": saved(picture.convert("L"), "PPM"),
+        "avif": saved(picture, "AVIF", **told),
+        "heic": HEIC,
+        "cmyk": saved(picture.convert("CMYK"), "JPEG"),
+    }
 
 
 DAMAGEABLE = damageable()

@@ -127,8 +127,10 @@ def test_whatever_the_classes(classes: list[list[str]], share: float, seed: int)
     try:
         split = hold_out(source_of(classes), share, seed, readable).splits
     except SourceError:
-        assert all(len({content for content in contents if content != "bad"}) < 2 or not alone(classes, label)
-                   for label, contents in enumerate(classes))  # fmt: skip
+        assert all(
+            len({content for content in contents if content != "bad"}) < 2 or not alone(classes, label)
+            for label, contents in enumerate(classes)
+        )
         return
     sides = {name: {item.path for item in items} for name, items in split.items()}
     assert not sides["train"] & sides["val"]

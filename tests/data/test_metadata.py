@@ -56,10 +56,16 @@ def test_an_unknown_orientation_is_upright_whatever_xmp_says(value: int) -> None
 @pytest.mark.parametrize(
     "block",
     [
-        b"", b"Exif\0\0", b"garbage!", exif_block(6)[:20], b"XX" + exif_block(6)[2:], b"II\0\0" + exif_block(6)[4:],
-        b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff",
+        b"",
+        b"Exif\0\0",
+        b"garbage!",
+        exif_block(6)[:20],
+        b"XX" + exif_block(6)[2:],
+        b"II\0\0" + exif_block(6)[4:],
+        b"II*\0\xff\xff\xff\xff",
+        b"II*\0\x08\0\0\0\xff\xff",
     ],
-)  # fmt: skip
+)
 def test_damaged_exif_says_nothing(block: bytes) -> None:
     assert orientation(block) == 1
     assert orientation(block, XMP) == 6

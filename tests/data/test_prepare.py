@@ -595,8 +595,10 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killed]:
     command = "from alexnet.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", command, "prepare", str(source), str(store), "--size", str(SIDE), "--workers", "2"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     progress = store / "progress.jsonl"
     try:
         begun = wait_for(lambda: progress.exists() and progress.read_bytes().count(b"\n") > 3, 60)
@@ -665,9 +667,14 @@ def test_two_processes_in_one_store(photos: Callable[..., Path], tmp_path: Path,
     assert not prepare([tmp_path / "photos"], store, size=32).verify()
 
 
-@pytest.mark.parametrize(("number", "seconds", "group"), [
-    (signal.SIGINT, 0.0, True), (signal.SIGTERM, 0.4, False), (signal.SIGTERM, 0.8, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("number", "seconds", "group"),
+    [
+        (signal.SIGINT, 0.0, True),
+        (signal.SIGTERM, 0.4, False),
+        (signal.SIGTERM, 0.8, True),
+    ],
+)
 def test_ctrl_c_and_sigterm_with_workers(
     photos: Callable[..., Path], tmp_path: Path, number: signal.Signals, seconds: float, group: bool
 ) -> None:
@@ -753,10 +760,14 @@ def test_damaged_progress(digits: Path, unfinished: Path, field: str, value: Any
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("split", "val", "has another block in line 3"), ("records", 15, "has another block in line 3"),
-     ("skipped", 1, "has another block in line 3"), ("ends", [0, 0, 0], "has wrong lengths in line 3"),
-     ("ends", [2**62, 0, 0], "has wrong lengths in line 3")],
-)  # fmt: skip
+    [
+        ("split", "val", "has another block in line 3"),
+        ("records", 15, "has another block in line 3"),
+        ("skipped", 1, "has another block in line 3"),
+        ("ends", [0, 0, 0], "has wrong lengths in line 3"),
+        ("ends", [2**62, 0, 0], "has wrong lengths in line 3"),
+    ],
+)
 def test_progress_that_is_not_the_sources(digits: Path, unfinished: Path, field: str, value: Any, message: str) -> None:
     path = unfinished / "progress.jsonl"
     lines = path.read_text().splitlines()

@@ -66,10 +66,14 @@ def test_well_known_pairs(told: bytes, stored: tuple[int, ...], shown: tuple[int
 @pytest.mark.parametrize(
     ("format", "options"),
     [
-        ("JPEG", {"quality": 95}), ("JPEG", {"quality": 95, "keep_rgb": True}), ("WEBP", {"lossless": True}), ("TIFF", {}),
-        ("PNG", {}), ("AVIF", {"quality": 95}),
+        ("JPEG", {"quality": 95}),
+        ("JPEG", {"quality": 95, "keep_rgb": True}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("PNG", {}),
+        ("AVIF", {"quality": 95}),
     ],
-)  # fmt: skip
+)
 def test_every_format_that_has_profiles(format: str, options: dict[str, object]) -> None:
     expected = by_formula((150, 110, 60), ADOBE_RGB, 2.19921875)
     assert np.abs(expected - (150, 110, 60)).max() > 14  # so it matters

@@ -81,8 +81,12 @@ def test_folder_per_class(tmp_path: Path) -> None:
     assert source.kind == "folder"
     assert source.classes == ("ant", "mole", "yak")
     assert names(source) == [
-        ("ant/a.JPEG", "ant"), ("ant/b.png", "ant"), ("mole/x.webp", "mole"), ("yak/10.jpg", "yak"), ("yak/2.jpg", "yak"),
-    ]  # fmt: skip
+        ("ant/a.JPEG", "ant"),
+        ("ant/b.png", "ant"),
+        ("mole/x.webp", "mole"),
+        ("yak/10.jpg", "yak"),
+        ("yak/2.jpg", "yak"),
+    ]
     assert list(source.splits) == ["train"]
 
 
@@ -1000,11 +1004,20 @@ def test_several_kinds_at_once(tmp_path: Path, extra: str, kinds: str) -> None:
 def test_split_words_are_whole_words() -> None:
     """`valley` is no `val`, `contest` no `test`."""
     known = {
-        "train-00001-of-2.parquet": "train", "TRAIN": "train", "my.validation.tar": "val", "t10k-images": "test",
-        "training-0.tar": "train", "testing-0.tar": "test", "holdout.parquet": "test", "hold_out.parquet": "test",
-        "set.hold-out": "test", "dev-00000-of-00001.parquet": "val", "eval": "test", "train2017.tar": "train",
+        "train-00001-of-2.parquet": "train",
+        "TRAIN": "train",
+        "my.validation.tar": "val",
+        "t10k-images": "test",
+        "training-0.tar": "train",
+        "testing-0.tar": "test",
+        "holdout.parquet": "test",
+        "hold_out.parquet": "test",
+        "set.hold-out": "test",
+        "dev-00000-of-00001.parquet": "val",
+        "eval": "test",
+        "train2017.tar": "train",
         "TrainImages.tar": "train",
-    }  # fmt: skip
+    }
     unknown = ("valley", "contest-1", "trainspotting", "attesting", "", "train-test", "ILSVRC2012_devkit", "threshold_outer")
     assert {name: split_of(name) for name in known} == known
     assert not any(split_of(name) for name in unknown)
@@ -1016,11 +1029,18 @@ def test_split_words_are_whole_words() -> None:
 @pytest.mark.parametrize(
     ("train", "test", "split"),
     [
-        ("Training", "Testing", "test"), ("training_set", "test_set", "test"), ("seg_train", "seg_test", "test"),
-        ("train_images", "test_images", "test"), ("train", "holdout", "test"), ("train", "hold_out", "test"),
-        ("TrainSet", "ValSet", "val"), ("train", "dev", "val"), ("train", "eval", "test"), ("train2017", "val2017", "val"),
+        ("Training", "Testing", "test"),
+        ("training_set", "test_set", "test"),
+        ("seg_train", "seg_test", "test"),
+        ("train_images", "test_images", "test"),
+        ("train", "holdout", "test"),
+        ("train", "hold_out", "test"),
+        ("TrainSet", "ValSet", "val"),
+        ("train", "dev", "val"),
+        ("train", "eval", "test"),
+        ("train2017", "val2017", "val"),
     ],
-)  # fmt: skip
+)
 def test_split_folders_of_other_names(tmp_path: Path, train: str, test: str, split: str) -> None:
     """Two classes called Training and Testing are nobody's data set."""
     write(tmp_path, *(f"{part}/{name}/{part}.jpg" for part in (train, test) for name in "abc"))
@@ -1320,8 +1340,10 @@ def test_keys_that_restart_lose_no_picture(tmp_path: Path, capsys: pytest.Captur
     ]
     source = find([write_shard(tmp_path / "train.tar", files)])
     assert sorted(read(item) for item in source.splits["train"]) == sorted(data for name, data in files if "jpg" in name)
-    assert all(read(item) == picture(f"{part} {key}") and item.label == (key + part) % 3
-               for item, (key, part) in zip(source.splits["train"], [(k, p) for k in range(3) for p in range(2)], strict=True))  # fmt: skip
+    assert all(
+        read(item) == picture(f"{part} {key}") and item.label == (key + part) % 3
+        for item, (key, part) in zip(source.splits["train"], [(k, p) for k in range(3) for p in range(2)], strict=True)
+    )
     assert len({item.name for item in source.splits["train"]}) == 6
     assert "3 keys occur more than once" in capsys.readouterr().err
 
@@ -1458,7 +1480,7 @@ def test_idx_pictures_without_pixels(tmp_path: Path) -> None:
         ("07-parquet/neverclass.parquet", ("a", "b", "c"), {"train": 12}),
         ("10-synology", ("cat", "dog"), {"train": 10}),
     ],
-)  # fmt: skip
+)
 def test_cases(shared: Path, case: str, classes: tuple[str, ...] | None, expected: dict[str, int] | None) -> None:
     source = find([shared / "cases" / case])
     assert classes is None or source.classes == classes

@@ -362,10 +362,16 @@ def test_mean_image_that_is_not_the_records(copy: Path) -> None:
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros((3, 72, 71), np.float32), np.zeros((3, 72, 72)), np.full((3, 72, 72), np.nan, np.float32),
-     np.full((3, 72, 72), 1e6, np.float32), np.array([None]), np.zeros(0, np.float32)],
+    [
+        np.zeros((3, 72, 71), np.float32),
+        np.zeros((3, 72, 72)),
+        np.full((3, 72, 72), np.nan, np.float32),
+        np.full((3, 72, 72), 1e6, np.float32),
+        np.array([None]),
+        np.zeros(0, np.float32),
+    ],
     ids=["shape", "float64", "nan", "huge", "object", "empty"],
-)  # fmt: skip
+)
 def test_damaged_mean_image(copy: Path, array: NDArray[Any]) -> None:
     np.save(copy / "mean.npy", array, allow_pickle=True)
     with pytest.raises(StoreError, match=r"mean\.npy is damaged: .* Prepare the store again\."):
@@ -391,9 +397,11 @@ def test_a_store_of_an_earlier_version(copy: Path) -> None:
     np.save(copy / "mean.npy", sums.mean_image(clipped=False))
     values, axes = np.linalg.eigh(sums.covariance(clipped=False))
     manifest["statistics"] = {
-        "mean_colour": sums.mean_colour(clipped=False).tolist(), "axes": axes.tolist(),
-        "deviation": np.sqrt(np.diag(sums.covariance(clipped=False))).tolist(), "axis_deviations": np.sqrt(values).tolist(),
-    }  # fmt: skip
+        "mean_colour": sums.mean_colour(clipped=False).tolist(),
+        "axes": axes.tolist(),
+        "deviation": np.sqrt(np.diag(sums.covariance(clipped=False))).tolist(),
+        "axis_deviations": np.sqrt(values).tolist(),
+    }
     del manifest["seal"], manifest["clipped"], manifest["files"]["skipped.jsonl"]
     manifest["files"]["mean.npy"] = sha256((copy / "mean.npy").read_bytes())
     (copy / "manifest.json").write_text(json.dumps(manifest))
@@ -425,9 +433,14 @@ def test_records_that_shrink_or_go(copy: Path) -> None:
     loader = Loader(store.train, 10, seed=0)
     loader.batch(0, 0)
     ways: list[Callable[[], object]] = [
-        store.train.check, lambda: loader.batch(0, 1), lambda: list(loader.batches(0)), lambda: list(in_order(store.train, 10)),
-        lambda: Resident(loader, torch.device("cpu")), lambda: Pinned(loader, cuda=False), store.verify,
-    ]  # fmt: skip
+        store.train.check,
+        lambda: loader.batch(0, 1),
+        lambda: list(loader.batches(0)),
+        lambda: list(in_order(store.train, 10)),
+        lambda: Resident(loader, torch.device("cpu")),
+        lambda: Pinned(loader, cuda=False),
+        store.verify,
+    ]
     os.truncate(copy / "train.records", 0)
     for way in ways:
         with pytest.raises(

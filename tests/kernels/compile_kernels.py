@@ -62,10 +62,11 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     numbers = dict.fromkeys(("colour_ptr", "mean_ptr", "scale_ptr"), "*fp32")
     for cell in (1, 4):
         yield (
-            f"augment to blocks of {cell}", augment._augment,
+            f"augment to blocks of {cell}",
+            augment._augment,
             {"out_ptr": "*bf16", "records_ptr": "*u8", "mirror_ptr": "*i1", **places, **numbers},
             {"S": 256, "CELL": cell, "MEAN_IMAGE": True, "BGR": False},
-        )  # fmt: skip
+        )
     maps = dict.fromkeys(("x_ptr", "y_ptr", "g_ptr", "dx_ptr"), "*bf16") | {"bias_ptr": "*fp32", "dbias_ptr": "*fp32"}
     tile = {"CHANNELS": 384, "C": bias_relu.C}
     yield "bias_relu forward", bias_relu._forward, maps, tile
@@ -119,10 +120,17 @@ def main() -> None:
             whole = source(function, types, {**constants, **config.kwargs})
             compiled = triton.compile(whole, target=GPUTarget("cuda", capability, 32), options=options)
             registers, stack, instructions = resources(compiled.asm["cubin"])
-            print(json.dumps({
-                "kernel": name, "configuration": str(config), "capability": capability, "ptx": len(compiled.asm["ptx"]),
-                "registers": registers, "stack": stack, "shared": compiled.metadata.shared, "instructions": instructions,
-            }), flush=True)  # fmt: skip
+            result = {
+                "kernel": name,
+                "configuration": str(config),
+                "capability": capability,
+                "ptx": len(compiled.asm["ptx"]),
+                "registers": registers,
+                "stack": stack,
+                "shared": compiled.metadata.shared,
+                "instructions": instructions,
+            }
+            print(json.dumps(result), flush=True)
 
 
 def resources(cubin: bytes) -> tuple[int, int, int]:

@@ -42,9 +42,16 @@ def small(channels: int, kernels: int, size: int, padding: int, groups: int, dty
     gradient, the last one not full.
     """
     return Shape(
-        batch=3, channels=channels, side=11, kernels=kernels, size=size, padding=padding, groups=groups, dtype=dtype,
+        batch=3,
+        channels=channels,
+        side=11,
+        kernels=kernels,
+        size=size,
+        padding=padding,
+        groups=groups,
+        dtype=dtype,
         device=device,
-    )  # fmt: skip
+    )
 
 
 def near(found: Tensor, expected: Tensor) -> None:

@@ -77,9 +77,14 @@ def test_lrn_second_derivative(towers: int, beta: float) -> None:
 def test_lrn_tangents(towers: int) -> None:
     x = torch.randn(2, 6, 2, 2, dtype=torch.float64).mul_(300).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda x: kernels.lrn(x, 5, COEFFICIENT, BETA, K, towers), x, eps=1e-3, atol=1e-8, rtol=1e-6,
-        check_forward_ad=True, check_batched_forward_grad=True,
-    )  # fmt: skip
+        lambda x: kernels.lrn(x, 5, COEFFICIENT, BETA, K, towers),
+        x,
+        eps=1e-3,
+        atol=1e-8,
+        rtol=1e-6,
+        check_forward_ad=True,
+        check_batched_forward_grad=True,
+    )
 
 
 #: What `torch.func` makes of a function of x and a direction. Sums of squares: a plain sum's second
@@ -96,7 +101,7 @@ TRANSFORMS = {
     "jvp of grad": lambda f, x, t: torch.func.jvp(torch.func.grad(lambda x: f(x).square().sum()), (x,), (t,))[1],
     "grads of each": lambda f, x, t: torch.func.vmap(torch.func.grad(lambda x: f(x[None]).square().sum()))(x),
     "third": lambda f, x, t: torch.func.grad(lambda x: torch.func.hessian(lambda x: f(x).square().sum())(x).square().sum())(x),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)

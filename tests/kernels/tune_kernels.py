@@ -45,9 +45,13 @@ tiles.measure = measure
 from alexnet.kernels.gpu import augment, bias_relu, relu_lrn_pool, sgd_step  # noqa: E402
 
 KERNELS = {
-    "augment": augment._augment, "bias_relu": bias_relu._forward, "bias_relu backward": bias_relu._backward,
-    "relu_lrn_pool": relu_lrn_pool._forward, "relu_lrn_pool backward": relu_lrn_pool._backward, "sgd": sgd_step._step,
-}  # fmt: skip
+    "augment": augment._augment,
+    "bias_relu": bias_relu._forward,
+    "bias_relu backward": bias_relu._backward,
+    "relu_lrn_pool": relu_lrn_pool._forward,
+    "relu_lrn_pool backward": relu_lrn_pool._backward,
+    "sgd": sgd_step._step,
+}
 
 
 def stand_in(kernel: Any) -> None:

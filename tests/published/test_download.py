@@ -131,9 +131,13 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def published(server: Server, content: bytes = CONTENT, **fields: Any) -> Published:
     return Published(
-        name="test", file="test.bin", url=f"{server.url}/test.bin", bytes=len(content), licence="none",
+        name="test",
+        file="test.bin",
+        url=f"{server.url}/test.bin",
+        bytes=len(content),
+        licence="none",
         **{"sha256": hashlib.sha256(content).hexdigest(), "sha1": hashlib.sha1(content).hexdigest(), **fields},
-    )  # fmt: skip
+    )
 
 
 def files(folder: Path) -> list[str]:
@@ -386,9 +390,21 @@ def test_an_answer_that_is_no_file(server: Server, cache: Path, status: int) -> 
 
 @pytest.mark.parametrize(
     "url",
-    ["file:///etc/passwd", "ftp://x/y", "data:,x", "", "test.bin", "http://", "http://x:port/", "http://x:99999/",
-     "http://x/a b", "http://x/\r\nHost: y", "http://[x/", "http://ä/"],
-)  # fmt: skip
+    [
+        "file:///etc/passwd",
+        "ftp://x/y",
+        "data:,x",
+        "",
+        "test.bin",
+        "http://",
+        "http://x:port/",
+        "http://x:99999/",
+        "http://x/a b",
+        "http://x/\r\nHost: y",
+        "http://[x/",
+        "http://ä/",
+    ],
+)
 def test_only_http(server: Server, url: str) -> None:
     with pytest.raises(CheckpointError, match="is no address to download from"):
         pull(replace(published(server), url="x"), url=url or " ")

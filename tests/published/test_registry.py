@@ -24,9 +24,15 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def published(content: bytes, **fields: Any) -> Published:
     sha256, sha1 = hashlib.sha256(content).hexdigest(), hashlib.sha1(content).hexdigest()
     return Published(
-        name="test", file="test.bin", url="http://none/test.bin", bytes=len(content), sha256=sha256, sha1=sha1, licence="none",
+        name="test",
+        file="test.bin",
+        url="http://none/test.bin",
+        bytes=len(content),
+        sha256=sha256,
+        sha1=sha1,
+        licence="none",
         **fields,
-    )  # fmt: skip
+    )
 
 
 def test_entries_are_sound() -> None:

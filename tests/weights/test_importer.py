@@ -67,8 +67,11 @@ def trained(variant: str, **changes) -> Trained:
 ROUND_TRIPS = [
     *(("safetensors", name) for name in ("paper", "code-2012", "caffe", "caffenet", "owt", "torchvision")),
     *(("onnx", name) for name in ("paper", "code-2012", "caffe", "caffenet", "owt", "torchvision")),
-    ("torchvision", "torchvision"), ("caffe", "caffe"), ("caffe", "caffenet"), ("npy", "caffe"),
-]  # fmt: skip
+    ("torchvision", "torchvision"),
+    ("caffe", "caffe"),
+    ("caffe", "caffenet"),
+    ("npy", "caffe"),
+]
 
 
 @pytest.mark.parametrize(("target", "variant"), ROUND_TRIPS)

@@ -88,9 +88,12 @@ class Net(dict[str, list[tuple[int, Any]]]):
         self["data"] = [(1, "data"), (2, "Data"), (4, "data"), (4, "label")]
         current = "data"
         convolutions = {
-            1: [(4, 11), (6, 4)], 2: [(3, 2), (4, 5), (5, 2)], 3: [(3, 1), (4, 3)], 4: [(3, 1), (4, 3), (5, 2)],
+            1: [(4, 11), (6, 4)],
+            2: [(3, 2), (4, 5), (5, 2)],
+            3: [(3, 1), (4, 3)],
+            4: [(3, 1), (4, 3), (5, 2)],
             5: [(3, 1), (4, 3), (5, 2)],
-        }  # fmt: skip
+        }
         for number, fields in convolutions.items():
             param = message((1, len(self.tensors[f"conv{number}.bias"])), *fields)
             current = self.add(f"conv{number}", "Convolution", current, (106, param))
@@ -310,19 +313,31 @@ REFUSED: dict[str, tuple[Callable[[Net], Any], str]] = {
     "one blob": (lambda n: n.set("conv3", 7, blob(n.tensors["conv3.weight"])[1]), "conv3.*1 blobs"),
     "empty blob": (lambda n: n.set("fc8", 7, b"", b""), "fc8.*without numbers"),
     "claims too many": (lambda n: n.set("fc8", 7, message((1, 1 << 20), (2, 1 << 20), (5, b"\0" * 8)), b""), "claims.*holds 2"),
-    "negative shape": (lambda n: n.set("fc8", 7, message((7, message((1, b"\xff" * 9 + b"\1"))), (5, b"\0" * 8)), b""), "claims a blob of -1"),
+    "negative shape": (
+        lambda n: n.set("fc8", 7, message((7, message((1, b"\xff" * 9 + b"\1"))), (5, b"\0" * 8)), b""),
+        "claims a blob of -1",
+    ),
     "odd bytes": (lambda n: n.set("fc8", 7, message((1, 1), (2, 1), (3, 1), (4, 1), (5, b"\0" * 7)), b""), "are damaged"),
     "not packed": (lambda n: n.set("fc8", 7, message((5, 1.0)), b""), "are damaged"),
     "branch": (lambda n: n.set("fc8", 3, "fc6"), "fc8.*reads 'fc6' instead.*chain"),
-    "after a softmax": (lambda n: n.update(relu7=[(1, "s"), (2, "Softmax"), (3, "fc7"), (4, "fc7")]), "drop7.*reads 'fc7' instead"),
+    "after a softmax": (
+        lambda n: n.update(relu7=[(1, "s"), (2, "Softmax"), (3, "fc7"), (4, "fc7")]),
+        "drop7.*reads 'fc7' instead",
+    ),
     "two inputs": (lambda n: n.set("fc8", 3, "fc7", "fc6"), "reads 2 blobs"),
     "four convolutions": (lambda n: n.set("conv5", 2, "Dropout"), "five convolutions, then three.*conv4 .Convolution., fc6"),
-    "pooling first": (lambda n: n.set("relu1", 2, "Silence") or n.set("conv1", 2, "Silence") or n.set("norm1", 3, "data"), "AlexNet has five"),
+    "pooling first": (
+        lambda n: n.set("relu1", 2, "Silence") or n.set("conv1", 2, "Silence") or n.set("norm1", 3, "data"),
+        "AlexNet has five",
+    ),
     "ceil": (lambda n: n.set("data", 100, message((3, 71))), "71 pixels gives pool1 16.*up makes 8 and ours, down, 7"),
     "too small": (lambda n: n.set("data", 100, message((3, 20))), "20 pixels is too small for"),
     "other crop": (lambda n: n.set("data", 100, message((3, 99))), "fc6.*holds 4 x 4 weights.*4 x 16"),
-    "grey": (lambda n: n.set("data", 2, "Input") or n.set("data", 143, message((1, message((1, b"\1\1\x43\x43"))))), "1 x 1 x 67 x 67"),
-}  # fmt: skip
+    "grey": (
+        lambda n: n.set("data", 2, "Input") or n.set("data", 143, message((1, message((1, b"\1\1\x43\x43"))))),
+        "1 x 1 x 67 x 67",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -429,11 +444,26 @@ def test_claims_cost_nothing(net: Net, path: Path, content: str) -> None:
 # --- writing --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", [SMALL, replace(SMALL, name="x", towers=1, lrn_k=2.0, dropout=0.25), get("caffenet", width=1 / 16, input_size=67, num_classes=1)])  # fmt: skip
+@pytest.mark.parametrize(
+    "variant",
+    [
+        SMALL,
+        replace(SMALL, name="x", towers=1, lrn_k=2.0, dropout=0.25),
+        get("caffenet", width=1 / 16, input_size=67, num_classes=1),
+    ],
+)
 @pytest.mark.parametrize("size", [1, 80])
 def test_round_trip(path: Path, variant: Variant, size: int) -> None:
     tensors, mean = parameters(variant), torch.rand(3, size, size) * 255
-    caffe_write.write(path, variant, {name: tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor for name, tensor in tensors.items()}, mean)  # fmt: skip
+    caffe_write.write(
+        path,
+        variant,
+        {
+            name: tensor.to(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+            for name, tensor in tensors.items()
+        },
+        mean,
+    )
     read = caffe_read.read(path)
     assert caffe_read.looks_like(path)
     assert same(read.tensors, tensors) and read.ops == without_dropout(variant) and read.input_size == 67

@@ -211,11 +211,14 @@ BAD: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a list": (lambda d: [d], "array of objects, where a dictionary"),
     "biases": (lambda d: d.update(fc8=[d["fc8"][0], d["fc7"][1]]), r"fc8 has weights of shape \(8, 3\) and biases of \(8,\)"),
     "rank": (lambda d: d.update(conv1=[d["fc8"][0], d["fc8"][1]]), "conv1 has weights of shape.*4 dimensions"),
-    "fc6": (lambda d: d.update(fc6=[d["fc6"][0][:-1], d["fc6"][1]]), "fc6 has 15 inputs, which are no square maps of conv5's 4"),
+    "fc6": (
+        lambda d: d.update(fc6=[d["fc6"][0][:-1], d["fc6"][1]]),
+        "fc6 has 15 inputs, which are no square maps of conv5's 4",
+    ),
     "integers": (lambda d: d.update(fc8=[d["fc8"][0].astype("i4"), d["fc8"][1]]), "type <i4, where weights are floats"),
     "objects": (lambda d: d.update(fc8=[np.array([None, 1], object), d["fc8"][1]]), "array of objects"),
     "empty": (lambda d: d.update(fc8=[d["fc8"][0][:0], d["fc8"][1]]), r"array of shape \(0, 3\)"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -264,7 +267,12 @@ class Runs:
 @pytest.mark.parametrize("where", ["alone", "in an array", "as weights"])
 def test_nothing_is_executed(path: Path, protocol: int, where: str) -> None:
     proof = path.with_name("ran")
-    for function, argument in ((os.mkdir, str(proof)), (eval, f"open({str(proof)!r}, 'w')"), (np.load, str(path)), (os.system, f"touch {proof}")):  # fmt: skip
+    for function, argument in (
+        (os.mkdir, str(proof)),
+        (eval, f"open({str(proof)!r}, 'w')"),
+        (np.load, str(path)),
+        (os.system, f"touch {proof}"),
+    ):
         bomb: Any = Runs(function, argument)
         if where == "alone":
             path.write_bytes(HEADER + pickle.dumps(bomb, protocol))
@@ -295,7 +303,10 @@ def test_nothing_is_executed(path: Path, protocol: int, where: str) -> None:
         (b"\x80\x02cnumpy\nndarray\n)R.", "damaged at instruction b'R'"),
         (b"\x80\x02cnumpy\ndtype\nU\x02f4}\x85R.", "damaged at instruction b'R'"),
         (b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00utf8\x86R.", "damaged at instruction b'R'"),
-        (b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nJ\xff\xff\xff\x7f\x85U\x01b\x87R.", "damaged at instruction b'R'"),
+        (
+            b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nJ\xff\xff\xff\x7f\x85U\x01b\x87R.",
+            "damaged at instruction b'R'",
+        ),
         (b"\x80\x02}}b.", "damaged at instruction b'b'"),
         (b"\x80\x02P1\n.", "instruction b'P'"),
         (b"\x80\x02\x82\x01.", r"instruction b'\\x82'"),  # the extension registry
@@ -308,7 +319,7 @@ def test_nothing_is_executed(path: Path, protocol: int, where: str) -> None:
         (b"\x80\x02cos" + b"x" * 300, "names something without an end"),
         (b"\x80\x02].", "no dictionary"),
     ],
-)  # fmt: skip
+)
 def test_programs(path: Path, program: bytes, reason: str) -> None:
     path.write_bytes(HEADER + program)
     with pytest.raises(CheckpointError, match=reason):
@@ -325,14 +336,24 @@ F4 = b"cnumpy\ndtype\nU\x02f4\x89\x88\x87R"
         b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60),  # a string of 2^60 bytes
         b"\x80\x04T" + struct.pack("<i", -1),
         b"\x80\x02Nr" + struct.pack("<I", (1 << 32) - 1) * 3,  # a memo of 2^32 entries
-        b"\x80\x02" + RECONSTRUCT + b"(K\x01(" + b"J\xff\xff\xff\x7f" * 3 + b"t" + F4 + b"\x89U\x01xtb.",  # an array of 2^93 numbers
+        b"\x80\x02"
+        + RECONSTRUCT
+        + b"(K\x01("
+        + b"J\xff\xff\xff\x7f" * 3
+        + b"t"
+        + F4
+        + b"\x89U\x01xtb.",  # an array of 2^93 numbers
         b"\x80\x02" + b"]" * 20_000_000,  # lists without end
         b"\x80\x02]" + b"q\x01h\x01a" * 5_000_000,  # a list of itself
-        b"\x80\x02X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20) + b"q\x010" * 0 + b"q\x01"
+        b"\x80\x02X"
+        + struct.pack("<I", 1 << 20)
+        + b"a" * (1 << 20)
+        + b"q\x010" * 0
+        + b"q\x01"
         + b"c_codecs\nencode\nh\x01U\x06latin1\x86R" * 10_000,  # a megabyte of text, ten thousand times
         b"\x80\x02\x8a\xff" + b"\x7f" * 255 + b"I" + b"9" * 1_000_000 + b"\n.",
     ],
-)  # fmt: skip
+)
 def test_claims_cost_nothing(path: Path, program: bytes) -> None:
     path.write_bytes(HEADER + program)
     start = time.perf_counter()
@@ -468,7 +489,11 @@ def small_npz() -> bytes:
 
 NPY, NPZ = small_npy(), small_npz()
 #: Where the numbers are not: changes there are what a parser sees.
-TALK = [index for index in range(len(NPY)) if index < 900 or any(NPY[near : near + 3] in (b"tb\x94", b"\x86\x94h") for near in range(index - 40, index))]  # fmt: skip
+TALK = [
+    index
+    for index in range(len(NPY))
+    if index < 900 or any(NPY[near : near + 3] in (b"tb\x94", b"\x86\x94h") for near in range(index - 40, index))
+]
 
 
 def read_or_refuse(path: Path) -> None:
@@ -487,7 +512,15 @@ def test_any_pickle(path: Path, content: bytes) -> None:
 
 
 @FUZZ
-@given(st.lists(st.sampled_from([bytes([code]) for code in range(256)] + [RECONSTRUCT, F4, b"U\x01b", b"K\x00", b"q\x01", b"h\x01", b"c_codecs\nencode\n"]), max_size=40))  # fmt: skip
+@given(
+    st.lists(
+        st.sampled_from(
+            [bytes([code]) for code in range(256)]
+            + [RECONSTRUCT, F4, b"U\x01b", b"K\x00", b"q\x01", b"h\x01", b"c_codecs\nencode\n"]
+        ),
+        max_size=40,
+    )
+)
 def test_any_program(path: Path, parts: list[bytes]) -> None:
     path.write_bytes(HEADER + b"\x80\x02" + b"".join(parts) + b".")
     read_or_refuse(path)

@@ -204,10 +204,20 @@ def sequential(dropout: float = 0.5) -> nn.Sequential:
     torch.manual_seed(4)
     pool, relu = nn.MaxPool2d(3, 2), nn.ReLU()
     features = nn.Sequential(
-        nn.Conv2d(3, 4, 11, 4, 2), relu, pool, nn.Conv2d(4, 12, 5, padding=2), relu, pool,
-        nn.Conv2d(12, 24, 3, padding=1), relu, nn.Conv2d(24, 16, 3, padding=1), relu,
-        nn.Conv2d(16, 16, 3, padding=1), relu, pool,
-    )  # fmt: skip
+        nn.Conv2d(3, 4, 11, 4, 2),
+        relu,
+        pool,
+        nn.Conv2d(4, 12, 5, padding=2),
+        relu,
+        pool,
+        nn.Conv2d(12, 24, 3, padding=1),
+        relu,
+        nn.Conv2d(24, 16, 3, padding=1),
+        relu,
+        nn.Conv2d(16, 16, 3, padding=1),
+        relu,
+        pool,
+    )
     classifier = nn.Sequential(
         nn.Dropout(dropout), nn.Linear(16 * 36, 256), relu, nn.Dropout(dropout), nn.Linear(256, 256), relu, nn.Linear(256, 10)
     )
@@ -258,7 +268,7 @@ class Normed(nn.Module):
         self.convolutions = nn.ModuleList(
             nn.Conv2d(*sizes, padding=size // 2 if size < 11 else 0, stride=1 if size < 11 else 4, groups=groups)
             for *sizes, size, groups in ((3, 4, 11, 11, 1), (4, 8, 5, 5, 2), (8, 8, 3, 3, 1), (8, 8, 3, 3, 2), (8, 8, 3, 3, 2))
-        )  # fmt: skip
+        )
         self.layers = nn.ModuleList([nn.Linear(8, 6), nn.Linear(6, 6), nn.Linear(6, 3)])
         self.norm = (size, 1e-4 * size / 5, 0.75, k)
 
@@ -281,9 +291,12 @@ EXPORTS = {
     "legacy-unfolded": {"dynamo": False, "do_constant_folding": False, **FREE},
     "dynamo": {"dynamo": True, "external_data": False},
     "dynamo-free": {
-        "dynamo": True, "external_data": False, "optimize": False, "dynamic_shapes": ({0: torch.export.Dim("N")},),
+        "dynamo": True,
+        "external_data": False,
+        "optimize": False,
+        "dynamic_shapes": ({0: torch.export.Dim("N")},),
     },
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module", params=EXPORTS)
@@ -498,10 +511,12 @@ def reshape_by_size(model: Any) -> None:
     put(model, "units", np.array([16]))
     model.graph.initializer.remove(find(model, "shape"))
     insert(
-        model, "fc6.input", helper.make_node("Shape", ["pool5"], ["sides"], "sides"),
+        model,
+        "fc6.input",
+        helper.make_node("Shape", ["pool5"], ["sides"], "sides"),
         helper.make_node("Gather", ["sides", "zero"], ["count"], "count", axis=0),
         helper.make_node("Concat", ["count", "units"], ["shape"], "shape", axis=0),
-    )  # fmt: skip
+    )
 
 
 def reshape_by_list(model: Any) -> None:
@@ -546,10 +561,23 @@ def rounding_up(model: Any) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        rows_are_inputs, product_and_sum, transposed, constants, identities, dropout_and_softmax, reshape, reshape_by_size,
-        reshape_by_list, numbers, inputs, free, adaptive, automatic, rounding_up,
+        rows_are_inputs,
+        product_and_sum,
+        transposed,
+        constants,
+        identities,
+        dropout_and_softmax,
+        reshape,
+        reshape_by_size,
+        reshape_by_list,
+        numbers,
+        inputs,
+        free,
+        adaptive,
+        automatic,
+        rounding_up,
     ],
-)  # fmt: skip
+)
 def test_ways_to_write_the_same(change: Callable[[Any], None], tmp_path: Path) -> None:
     """Each is valid ONNX, runs, and is read as the network it was made from."""
     model, net = plain()

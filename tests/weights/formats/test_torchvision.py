@@ -34,14 +34,29 @@ def theirs(width: int = 16, classes: int = 10) -> nn.Module:
     k = [64 // width, 192 // width, 384 // width, 256 // width, 256 // width, 4096 // width]
     net = nn.Module()
     net.features = nn.Sequential(
-        nn.Conv2d(3, k[0], 11, 4, 2), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.Conv2d(k[0], k[1], 5, padding=2), nn.ReLU(True),
-        nn.MaxPool2d(3, 2), nn.Conv2d(k[1], k[2], 3, padding=1), nn.ReLU(True), nn.Conv2d(k[2], k[3], 3, padding=1),
-        nn.ReLU(True), nn.Conv2d(k[3], k[4], 3, padding=1), nn.ReLU(True), nn.MaxPool2d(3, 2),
-    )  # fmt: skip
+        nn.Conv2d(3, k[0], 11, 4, 2),
+        nn.ReLU(True),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(k[0], k[1], 5, padding=2),
+        nn.ReLU(True),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(k[1], k[2], 3, padding=1),
+        nn.ReLU(True),
+        nn.Conv2d(k[2], k[3], 3, padding=1),
+        nn.ReLU(True),
+        nn.Conv2d(k[3], k[4], 3, padding=1),
+        nn.ReLU(True),
+        nn.MaxPool2d(3, 2),
+    )
     net.classifier = nn.Sequential(
-        nn.Dropout(), nn.Linear(k[4] * 36, k[5]), nn.ReLU(True), nn.Dropout(), nn.Linear(k[5], k[5]), nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(k[4] * 36, k[5]),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(k[5], k[5]),
+        nn.ReLU(True),
         nn.Linear(k[5], classes),
-    )  # fmt: skip
+    )
     return net
 
 
@@ -72,7 +87,10 @@ WRAPPINGS: dict[str, Callable[[nn.Module, dict[str, Any]], Any]] = {
     "compiled": lambda _, state: prefixed("_orig_mod.", state),
     # PyTorch's own ImageNet example; best_acc1 is a tensor.
     "features parallel": lambda _, state: {
-        "epoch": 90, "arch": "alexnet", "best_acc1": torch.tensor(56.5), "optimizer": {"state": {0: {"m": torch.ones(3)}}},
+        "epoch": 90,
+        "arch": "alexnet",
+        "best_acc1": torch.tensor(56.5),
+        "optimizer": {"state": {0: {"m": torch.ones(3)}}},
         "state_dict": {name.replace("features.", "features.module."): value for name, value in state.items()},
         "scheduler": {"milestones": Counter({30: 1}), "base_lrs": [0.1]},
     },
@@ -80,7 +98,8 @@ WRAPPINGS: dict[str, Callable[[nn.Module, dict[str, Any]], Any]] = {
     "arguments": lambda _, state: {"model": state, "args": ARGUMENTS, "lr_scheduler": {}},
     "ema beside it": lambda _, state: {"state_dict_ema": dict(state), "state_dict": state, "args": ARGUMENTS, "version": 2},
     "lightning": lambda _, state: {
-        "state_dict": {**prefixed("model.", state), "criterion.weight": torch.ones(10)}, "hyper_parameters": Settings(lr=0.1),
+        "state_dict": {**prefixed("model.", state), "criterion.weight": torch.ones(10)},
+        "hyper_parameters": Settings(lr=0.1),
         "callbacks": {"ModelCheckpoint": {"best_model_score": torch.tensor(0.1)}},
     },
     "net.": lambda _, state: prefixed("net.", state),
@@ -94,7 +113,7 @@ WRAPPINGS: dict[str, Callable[[nn.Module, dict[str, Any]], Any]] = {
     "parameters": lambda net, _: dict(net.named_parameters()),
     "whole module": lambda net, _: net,
     "shared storage": lambda _, state: {name: torch.stack([value, value])[1] for name, value in state.items()},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
@@ -150,9 +169,12 @@ def test_types_and_layouts(tmp_path: Path, dtype: torch.dtype, legacy: bool) -> 
     """As `torch.load` gives them: every float, views, other strides, parameters."""
     state = {
         "conv1.weight": torch.randn(4, 3, 11, 11).to(memory_format=torch.channels_last).to(dtype),
-        "conv1.bias": nn.Parameter(torch.randn(4).to(dtype), requires_grad=False), "fc6.weight": torch.randn(5, 6).to(dtype).t(),
-        "fc7.weight": torch.randn(9, 9).to(dtype)[2:7:2, 3:], "fc8.bias": torch.tensor(1.0).to(dtype), "empty": torch.zeros(0, 3, dtype=dtype),
-    }  # fmt: skip
+        "conv1.bias": nn.Parameter(torch.randn(4).to(dtype), requires_grad=False),
+        "fc6.weight": torch.randn(5, 6).to(dtype).t(),
+        "fc7.weight": torch.randn(9, 9).to(dtype)[2:7:2, 3:],
+        "fc8.bias": torch.tensor(1.0).to(dtype),
+        "empty": torch.zeros(0, 3, dtype=dtype),
+    }
     torch.save(state, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
     found, expected = torchvision.read(tmp_path / "x.pth").tensors, torch.load(tmp_path / "x.pth")
     assert found.keys() == expected.keys()
@@ -183,15 +205,26 @@ def test_big_endian(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: torch.jit.save(torch.jit.script(nn.Conv2d(1, 1, 1)), path), r"it is TorchScript, .*torch\.jit\.load\(FILE\)\.state_dict\(\)"),
+        (
+            lambda path: torch.jit.save(torch.jit.script(nn.Conv2d(1, 1, 1)), path),
+            r"it is TorchScript, .*torch\.jit\.load\(FILE\)\.state_dict\(\)",
+        ),
         (lambda path: path.write_bytes(pickle.dumps({"a": 1}, 2)), "a pickle that torch.save did not write"),
-        (lambda path: torch.save({"a": prefixed("student.", theirs().state_dict()) | prefixed("teacher.", theirs().state_dict())}, path), "it holds 2 networks, under 'student.' and 'teacher.'"),
-        (lambda path: torch.save({"features.0.weight": ARGUMENTS, "x": torch.ones(1)}, path), "is an object of argparse.Namespace, where a tensor"),
+        (
+            lambda path: torch.save(
+                {"a": prefixed("student.", theirs().state_dict()) | prefixed("teacher.", theirs().state_dict())}, path
+            ),
+            "it holds 2 networks, under 'student.' and 'teacher.'",
+        ),
+        (
+            lambda path: torch.save({"features.0.weight": ARGUMENTS, "x": torch.ones(1)}, path),
+            "is an object of argparse.Namespace, where a tensor",
+        ),
         (lambda path: torch.save(ARGUMENTS, path), "it holds an object of argparse.Namespace without parameters"),
         (lambda path: torch.save({"x": torch.zeros(3, dtype=torch.complex64)}, path), "type torch.ComplexFloatStorage"),
         (lambda path: torch.save({(((1,),),): torch.zeros(3)}, path), "damaged at instruction"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_refused_with_the_reason(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
     path = tmp_path / "x.pth"
@@ -204,11 +237,20 @@ def test_refused_with_the_reason(tmp_path: Path, make: Callable[[Path], None], r
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (["conv1.weight", "bn1.weight", "bn1.running_mean", "bn1.num_batches_tracked", "layer1.0.conv1.weight", "fc.weight"], r"residual blocks \(layer1\.0\.conv1\.weight\), as a ResNet"),
-        (["features.0.weight", "features.1.running_mean", "features.1.num_batches_tracked"], r"batch normalisation \(features\.1\."),
-        ([f"features.{number}.weight" for number in range(13)], "it has 13 convolutions and 0 fully connected layers, and an AlexNet has 5 and 3"),
+        (
+            ["conv1.weight", "bn1.weight", "bn1.running_mean", "bn1.num_batches_tracked", "layer1.0.conv1.weight", "fc.weight"],
+            r"residual blocks \(layer1\.0\.conv1\.weight\), as a ResNet",
+        ),
+        (
+            ["features.0.weight", "features.1.running_mean", "features.1.num_batches_tracked"],
+            r"batch normalisation \(features\.1\.",
+        ),
+        (
+            [f"features.{number}.weight" for number in range(13)],
+            "it has 13 convolutions and 0 fully connected layers, and an AlexNet has 5 and 3",
+        ),
     ],
-)  # fmt: skip
+)
 def test_other_networks(tmp_path: Path, names: list[str], reason: str) -> None:
     tensors = {name: torch.tensor(3) if name.endswith("tracked") else torch.ones(2, 2, 1, 1) for name in names}
     torch.save(tensors, tmp_path / "x.pth")
@@ -384,8 +426,14 @@ def test_a_file_by_hand(tmp_path: Path) -> None:
         (b"\x80\x02cargparse\nNamespace\n)\x81}X\x01\x00\x00\x00acposix\nsystem\n)Rsb.", "wants to execute posix.system"),
         (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", "damaged at instruction b'R'"),
         (b"\x80\x02" + TENSOR.replace(b"K\x02\x85", b"K\x03\x85") + b".", "tensors"),
-        (b"\x80\x02}X\x01\x00\x00\x00a" + TENSOR.replace(b"K\x02\x85", b"K\x03\x85") + b"s.", "claims more numbers than the file"),
-        (b"\x80\x02}X\x01\x00\x00\x00a" + TENSOR.replace(b"K\x01\x85", b"K\x7f\x85") + b"s.", "claims more numbers than the file"),
+        (
+            b"\x80\x02}X\x01\x00\x00\x00a" + TENSOR.replace(b"K\x02\x85", b"K\x03\x85") + b"s.",
+            "claims more numbers than the file",
+        ),
+        (
+            b"\x80\x02}X\x01\x00\x00\x00a" + TENSOR.replace(b"K\x01\x85", b"K\x7f\x85") + b"s.",
+            "claims more numbers than the file",
+        ),
         (b"\x80\x02}X\x01\x00\x00\x00a" + TENSOR.replace(b"K\x00", b"K\x09", 1) + b"s.", "claims more numbers than the file"),
         (b"\x80\x02}X\x01\x00\x00\x00a" + TENSOR.replace(b"\x000X", b"\x001X") + b"s.", "claims more numbers than the file"),
         (b"\x80\x02}(((((tttttK\x01u.", "damaged at instruction b'u'"),
@@ -395,13 +443,17 @@ def test_a_file_by_hand(tmp_path: Path) -> None:
         (b"\x80\x02B" + b"\xff" * 4 + b".", "cut short"),
         (b"\x80\x02" + b"]" * 300_000, "more than 200,000 instructions"),
     ],
-)  # fmt: skip
+)
 def test_programs(tmp_path: Path, program: bytes, reason: str) -> None:
     with pytest.raises(CheckpointError, match=reason):
         torchvision.read(zipped(tmp_path / "x.pth", program))
 
 
-MODULE = b"ctorch.nn\nModule\n)\x81q\x07}X\x08\x00\x00\x00_modules}q\x08(" + b"".join(b"X\x01\x00\x00\x00%ch\x07" % code for code in b"abcdefgh") + b"usb"  # fmt: skip
+MODULE = (
+    b"ctorch.nn\nModule\n)\x81q\x07}X\x08\x00\x00\x00_modules}q\x08("
+    + b"".join(b"X\x01\x00\x00\x00%ch\x07" % code for code in b"abcdefgh")
+    + b"usb"
+)
 
 
 @pytest.mark.parametrize(
@@ -422,7 +474,15 @@ def test_what_holds_itself_is_walked_once(tmp_path: Path, program: bytes) -> Non
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.sampled_from([bytes([code]) for code in range(256)] + [STORAGE, TENSOR, b"K\x00", b"q\x01", b"h\x01", b"X\x01\x00\x00\x00a", b"cargparse\nNamespace\n", b")\x81", b"}"]), max_size=40))  # fmt: skip
+@given(
+    st.lists(
+        st.sampled_from(
+            [bytes([code]) for code in range(256)]
+            + [STORAGE, TENSOR, b"K\x00", b"q\x01", b"h\x01", b"X\x01\x00\x00\x00a", b"cargparse\nNamespace\n", b")\x81", b"}"]
+        ),
+        max_size=40,
+    )
+)
 def test_any_program(tmp_path: Path, parts: list[bytes]) -> None:
     path = zipped(tmp_path / "x.pth", b"\x80\x02" + b"".join(parts) + b".")
     try:
