@@ -38,7 +38,8 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_of_it_is_shown() -> None:
-    assert set(alexnet.__all__) <= set(dir(alexnet))
+    assert [name for name in dir(alexnet) if not name.startswith("_")] == sorted(set(alexnet.__all__) - {"__version__"})
+    assert "__version__" in dir(alexnet)
     text = pydoc.render_doc(alexnet, renderer=pydoc.plaintext)
     assert (
         "class AlexNet(torch.nn" in text and "load(path" in text and "predict(self, picture" in text and "class Variant" in text
@@ -95,6 +96,7 @@ def test_a_picture_from_anywhere(run: Path, photo: Path, tmp_path: Path) -> None
 def test_stages(run: Path, photo: Path, store: Store) -> None:
     """They are the network's for the centre crop, and NumPy takes them as they are."""
     network = alexnet.load(run)
+    assert repr(network) == f"<alexnet.Loaded '{run / 'latest.safetensors'}': paper, {len(network.classes)} classes>"
     assert network.model is not None
     stages = network.stages(photo)
     assert list(stages) == [layer.name for layer in network.model.variant.layers()]

@@ -179,3 +179,23 @@ def test_help_has_no_line_breaks_of_the_source(kind: Any) -> None:
     assert len(lines) > 5 and max(len(text) for _, _, text in lines) > 100
     for _, _, text in lines:
         assert text.removesuffix(".") in " ".join(source.split())
+
+
+@pytest.mark.parametrize(
+    "words", [["predict"], ["prepare"], ["evaluate"], ["train"], ["doctor"], ["ablate"], ["weights", "import"]], ids=" ".join
+)
+def test_help_says_what_an_option_takes(said: Said, words: list[str]) -> None:
+    """An option that may be left out does not ask for None, and what must be given has no empty default."""
+    status, out, _ = said("help", *words)
+    shown = [line for line in out.splitlines() if re.match(r"\W*--\w", line)]
+    assert status == 0 and shown
+    assert not [line for line in shown if "{None" in line or "None}" in line]
+    positional = re.split(r"options [^o\w]*\n", out)[0]
+    assert "(default: )" not in positional and "STR" not in positional
+
+
+def test_an_option_of_several_values(said: Said) -> None:
+    _, out, _ = said("help", "train")
+    assert "--kernels INT INT INT INT INT" in out and "--init {gaussian,he,torch}" in out
+    _, out, _ = said("help", "predict")
+    assert "PICTURE [PICTURE ...]" in out and "--sheet PATH" in out

@@ -63,4 +63,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    """The front door; submodules are imported by their names."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -30,7 +30,7 @@ Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
 AS_RGB = ("YCbCr", "LAB", "HSV", "RGBX")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Loaded:
     """A trained network with its class names and its way of preparing pictures, as
     `alexnet.load` returns it.
@@ -51,6 +51,10 @@ class Loaded:
     path: Path
     model: AlexNet | None
     _classifier: Classifier
+
+    def __repr__(self) -> str:
+        kind = self.model.variant.name if self.model else "exported"
+        return f"<alexnet.Loaded {str(self.path)!r}: {kind}, {len(self.classes)} classes>"
 
     @property
     def classes(self) -> tuple[str, ...]:

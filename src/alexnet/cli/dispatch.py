@@ -23,7 +23,7 @@ from alexnet.cli.doctor import Examination, doctor
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
 from alexnet.cli.filters import filters
-from alexnet.cli.help_text import unwrap
+from alexnet.cli.help_text import registry, unwrap
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
 from alexnet.cli.report import report
@@ -115,7 +115,7 @@ def _call(target: Any, words: list[str], prog: str, description: str | None = No
     if not set(HELP).isdisjoint(words):
         print(description or _wrapped(getdoc(target)), end="\n\n")  # tyro would join its lines
         unwrap(target)
-    return tyro.cli(target, prog=prog, description=" ", args=words, config=CONFIG, **settings)
+    return tyro.cli(target, prog=prog, description=" ", args=words, config=CONFIG, registry=registry(), **settings)
 
 
 def _weights(words: list[str]) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]")]],
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help_behavior_hint="")]],
     data: Path,
     split: str | None = None,
     views: Literal[1, 10] = 1,

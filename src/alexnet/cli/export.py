@@ -10,7 +10,7 @@ from alexnet.cli.tables import print_line
 
 
 def export(
-    checkpoint: Positional[Path],
+    checkpoint: Positional[Annotated[Path, arg(metavar="RUN")]],
     to: Literal["safetensors", "torchvision", "caffe", "npy", "onnx", "openvino"],
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     precision: Literal["fp32", "int8"] = "fp32",

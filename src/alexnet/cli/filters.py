@@ -10,7 +10,7 @@ from alexnet.console import say
 
 
 def filters(
-    weights: Positional[Path],
+    weights: Positional[Annotated[Path, arg(metavar="WEIGHTS")]],
     out: Annotated[Path, arg(aliases=["-o"])] = Path("filters.png"),
     variant: Annotated[str | None, arg(metavar="NAME")] = None,
     bgr: FlagCreatePairsOff[bool] = False,

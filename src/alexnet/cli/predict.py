@@ -4,10 +4,11 @@ import csv
 import json
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.cli.next_step import next_step
 from alexnet.cli.options import Engine
@@ -25,8 +26,8 @@ CSV_HEADER = ("file", "rank", "class", "probability")
 
 
 def predict(
-    run: Positional[Path],
-    files: Positional[tuple[str, ...]],
+    run: Positional[Annotated[Path, arg(metavar="RUN")]],
+    files: Positional[Annotated[tuple[str, ...], arg(metavar="PICTURE [PICTURE ...]", help_behavior_hint="")]],
     top: int = 5,
     views: Literal[1, 10] = 1,
     format: Literal["table", "jsonl", "csv"] = "table",
@@ -107,7 +108,7 @@ def _next(run: Path, files: tuple[str, ...], sheet: Path | None) -> None:
     elif run.suffix in (".onnx", ".xml"):
         next_step("evaluate", run, "--data", "store")
     else:
-        next_step("export", run, "--to", "onnx")
+        next_step("export", run, "--to", "onnx" if find_spec("onnx") else "safetensors")
 
 
 def _check(files: tuple[str, ...], top: int, sheet: Path | None, max_pixels: int) -> None:

@@ -18,7 +18,7 @@ MOST_SKIPPED_SHOWN = 10
 
 
 def prepare(
-    paths: Positional[Annotated[tuple[Path, ...], arg(metavar="SOURCE [SOURCE ...] STORE")]],
+    paths: Positional[Annotated[tuple[Path, ...], arg(metavar="SOURCE [SOURCE ...] STORE", help_behavior_hint="")]],
     train: Path | None = None,
     test: Path | None = None,
     image: str | None = None,

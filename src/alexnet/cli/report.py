@@ -10,7 +10,9 @@ from alexnet.cli.tables import print_path
 from alexnet.errors import CheckpointError
 
 
-def report(run: Positional[Path], data: Path, out: Annotated[Path | None, arg(aliases=["-o"])] = None) -> None:
+def report(
+    run: Positional[Annotated[Path, arg(metavar="RUN")]], data: Path, out: Annotated[Path | None, arg(aliases=["-o"])] = None
+) -> None:
     """Write a page about a run: error, settings, curves, filters, mistakes, confusion matrix.
 
     The page is one file that includes its pictures, so it can be sent on and opened offline.

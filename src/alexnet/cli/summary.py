@@ -1,15 +1,15 @@
 """`alexnet summary`: a network as numbers."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.cli.next_step import next_step
 from alexnet.errors import VariantError
 
 
 def summary(
-    variant: Positional[str] = "paper",
+    variant: Positional[Annotated[str, arg(metavar="VARIANT")]] = "paper",
     format: Literal["table", "markdown", "json"] = "table",
     input_size: int | None = None,
     width: float = 1.0,

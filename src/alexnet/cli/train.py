@@ -156,7 +156,7 @@ def _outcome(run: Path, errors: list[float], store: "Store") -> list[str]:
     by_chance = intervals.chance(np.bincount(store.held_out.labels).tolist())
     stated = intervals.stated(evaluation["top1_wrong"], evaluation["images"], by_chance)
     top5 = f"; top-5 error {intervals.percent(evaluation['top5_error'])}" if len(store.classes) > 5 else ""
-    lines = [f"{run}: held-out top-1 error {stated}{top5}, after {len(errors)} epochs."]
+    lines = [f"{run}: held-out top-1 error {stated}{top5}, after {len(errors)} epoch{'s' * (len(errors) != 1)}."]
     best = errors.index(min(errors))
     if errors[best] < errors[-1]:
         lowest = intervals.percent(errors[best])

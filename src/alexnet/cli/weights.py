@@ -77,7 +77,7 @@ def list_weights() -> None:
 
 
 def pull_weights(
-    name: Positional[str],
+    name: Positional[Annotated[str, arg(metavar="NAME")]],
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     url: str | None = None,
 ) -> None:

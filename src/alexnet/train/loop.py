@@ -408,7 +408,7 @@ def _announce(recipe: Recipe, store: Store, loader: Loader, model: AlexNet, wher
     say(
         f"{model.variant.name} x {model.variant.width:g}, {model.variant.input_size} pixels, "
         f"{model.variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "
-        f"{recipe.epochs} epochs of {loader.steps_per_epoch} steps on {where}"
+        f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)} of {loader.steps_per_epoch} steps on {where}"
         f"{f'; resumed at epoch {place.epoch}, step {place.step}' if run.resumed else ''}."
         f"{' The first step takes up to a minute.' if 'compiled' in where else ''}"
     )
