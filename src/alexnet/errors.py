@@ -6,6 +6,7 @@ AlexNetError
 ├── SourceError       photos that cannot be found or understood
 ├── StoreError        a store that is missing, unfinished, damaged or in the way
 ├── CheckpointError   weights that are missing, damaged or of another network
+├── DownloadError     a published file that cannot be obtained
 ├── TrainingError     a run that had to stop
 └── Interrupted       a run that the user stopped; it was saved
 
@@ -45,6 +46,10 @@ class StoreError(AlexNetError, ValueError):
 
 class CheckpointError(AlexNetError, ValueError):
     """Weights that are missing, damaged or of another network."""
+
+
+class DownloadError(AlexNetError):
+    """A published file that cannot be obtained."""
 
 
 class TrainingError(AlexNetError, RuntimeError):

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from alexnet.errors import CheckpointError
+from alexnet.errors import DownloadError
 from alexnet.published import download, registry
 from alexnet.published.download import pull
 from alexnet.published.registry import Member, Published
@@ -219,7 +219,7 @@ def test_many_cuts_with_progress_are_borne(server: Server) -> None:
 
 def test_a_server_without_ranges_that_cuts_is_given_up(server: Server, cache: Path) -> None:
     server.usual = Answer(ranges=False, cut_after=100_000)
-    with pytest.raises(CheckpointError, match=r"the connection was cut\. 0\.1 of 0\.3 MB are kept.*goes on.*--url"):
+    with pytest.raises(DownloadError, match=r"the connection was cut\. 0\.1 of 0\.3 MB are kept.*goes on.*--url"):
         pull(published(server))
     assert len(server.asked) == 4  # no progress after the first, and three pauses
     assert files(cache) == ["test.bin.part", "test.bin.part.version"]
@@ -306,14 +306,14 @@ def test_a_stall_times_out_and_goes_on(
 
 
 def test_nobody_listens(cache: Path, server: Server) -> None:
-    with pytest.raises(CheckpointError, match=r"127\.0\.0\.1:9/x could not be downloaded: .*refused"):
+    with pytest.raises(DownloadError, match=r"127\.0\.0\.1:9/x could not be downloaded: .*refused"):
         pull(published(server), url="http://127.0.0.1:9/x")
     assert files(cache) == []
 
 
 def test_https_is_spoken(server: Server) -> None:
     """To a server that does not: the handshake fails, and is not skipped."""
-    with pytest.raises(CheckpointError, match=r"https://.* could not be downloaded: .*SSL"):
+    with pytest.raises(DownloadError, match=r"https://.* could not be downloaded: .*SSL"):
         pull(published(server), url=server.url.replace("http", "https") + "/x")
 
 
@@ -322,7 +322,7 @@ def test_https_is_spoken(server: Server) -> None:
 
 def test_wrong_content(server: Server, cache: Path) -> None:
     server.usual = Answer(body=OTHER)
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(DownloadError) as error:
         pull(published(server))
     for part in (hashlib.sha256(OTHER).hexdigest(), hashlib.sha256(CONTENT).hexdigest(), "was removed", "--url"):
         assert part in str(error.value)
@@ -331,7 +331,7 @@ def test_wrong_content(server: Server, cache: Path) -> None:
 
 @pytest.mark.parametrize("which", ["sha256", "sha1"])
 def test_both_hashes_must_hold(server: Server, cache: Path, which: str) -> None:
-    with pytest.raises(CheckpointError, match="SHA-256" if which == "sha256" else "SHA-1"):
+    with pytest.raises(DownloadError, match="SHA-256" if which == "sha256" else "SHA-1"):
         pull(published(server, **{which: "0" * 64}))
     assert files(cache) == []
     assert pull(published(server, sha1=None)).exists()
@@ -344,7 +344,7 @@ def test_wrong_content_replaces_nothing(server: Server, cache: Path) -> None:
     cache.mkdir()
     (cache / "test.bin.part").write_bytes(OTHER[:1000])
     (cache / "test.bin.part.version").write_text('"v1"')
-    with pytest.raises(CheckpointError, match="gave another file"):
+    with pytest.raises(DownloadError, match="gave another file"):
         pull(published(server))
     assert pull(published(server)).read_bytes() == CONTENT
 
@@ -355,7 +355,7 @@ def test_wrong_length_is_told_before_the_download(server: Server, cache: Path, b
     (cache / "test.bin.part").write_bytes(CONTENT[:1000])
     (cache / "test.bin.part.version").write_text('"v1"')
     server.usual = Answer(body=body, ranges=False)
-    with pytest.raises(CheckpointError, match=rf"it has {len(body):,} bytes, the published one 300,000"):
+    with pytest.raises(DownloadError, match=rf"it has {len(body):,} bytes, the published one 300,000"):
         pull(published(server))
     assert (cache / "test.bin.part").read_bytes() == CONTENT[:1000]  # a page in its place does not cost the part
 
@@ -363,7 +363,7 @@ def test_wrong_length_is_told_before_the_download(server: Server, cache: Path, b
 def test_endless_without_a_length(server: Server, cache: Path) -> None:
     """Never more than the published length is written."""
     server.usual = Answer(body=OTHER * 3, length=-1)
-    with pytest.raises(CheckpointError, match="gave another file"):
+    with pytest.raises(DownloadError, match="gave another file"):
         pull(published(server))
     assert files(cache) == []
 
@@ -371,7 +371,7 @@ def test_endless_without_a_length(server: Server, cache: Path) -> None:
 @pytest.mark.parametrize("status", [404, 403, 401, 410])
 def test_refused(server: Server, cache: Path, status: int) -> None:
     server.usual = Answer(status)
-    with pytest.raises(CheckpointError, match=rf"the server answered {status} .*--url"):
+    with pytest.raises(DownloadError, match=rf"the server answered {status} .*--url"):
         pull(published(server))
     assert len(server.asked) == 1
 
@@ -380,7 +380,7 @@ def test_refused(server: Server, cache: Path, status: int) -> None:
 def test_an_answer_that_is_no_file(server: Server, cache: Path, status: int) -> None:
     server.next += [Answer(cut_after=1000)]
     server.usual = Answer(status, b"")
-    with pytest.raises(CheckpointError, match=f"the server answered {status}"):
+    with pytest.raises(DownloadError, match=f"the server answered {status}"):
         pull(published(server))
     assert (cache / "test.bin.part").read_bytes() == CONTENT[:1000]
 
@@ -406,27 +406,27 @@ def test_an_answer_that_is_no_file(server: Server, cache: Path, status: int) -> 
     ],
 )
 def test_only_http(server: Server, url: str) -> None:
-    with pytest.raises(CheckpointError, match="is no address to download from"):
+    with pytest.raises(DownloadError, match="is no address to download from"):
         pull(replace(published(server), url="x"), url=url or " ")
 
 
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1:9/x", "data:,x"])
 def test_redirects_stay_with_http(server: Server, cache: Path, target: str) -> None:
     server.usual = Answer(302, b"", location=target)
-    with pytest.raises(CheckpointError, match="302"):
+    with pytest.raises(DownloadError, match="302"):
         pull(published(server))
     assert files(cache) == []
 
 
 def test_a_redirect_to_nonsense(server: Server) -> None:
     server.usual = Answer(302, b"", location="http://[x/")
-    with pytest.raises(CheckpointError, match="could not be downloaded"):
+    with pytest.raises(DownloadError, match="could not be downloaded"):
         pull(published(server))
 
 
 def test_a_circle_of_redirects(server: Server) -> None:
     server.usual = Answer(302, b"", location="/test.bin")
-    with pytest.raises(CheckpointError, match="302 .*infinite loop.*--url"):
+    with pytest.raises(DownloadError, match="302 .*infinite loop.*--url"):
         pull(published(server))
 
 
@@ -435,7 +435,7 @@ def test_a_circle_of_redirects(server: Server) -> None:
 
 def test_too_little_space_is_told_before_the_download(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 200_000))  # type: ignore[attr-defined]
-    with pytest.raises(CheckpointError, match=r"0\.3 MB more are needed, 0\.2 MB are free, 0\.1 MB are missing.*ALEXNET_CACHE"):
+    with pytest.raises(DownloadError, match=r"0\.3 MB more are needed, 0\.2 MB are free, 0\.1 MB are missing.*ALEXNET_CACHE"):
         pull(published(server))
     assert server.asked == []
 
@@ -462,7 +462,7 @@ def test_a_disk_that_fills_up(server: Server, cache: Path, monkeypatch: pytest.M
     with monkeypatch.context() as full:
         full.setattr(download, "_write_all", write)
         with pytest.raises(
-            CheckpointError, match=r"does not fit into .*0\.2 MB more are needed.*the 0\.1 MB already there are kept"
+            DownloadError, match=r"does not fit into .*0\.2 MB more are needed.*the 0\.1 MB already there are kept"
         ):
             pull(published(server))
     assert (cache / "test.bin.part").read_bytes() == CONTENT[:123_456]
@@ -478,7 +478,7 @@ def test_a_limit_of_the_system(server: Server, cache: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_001, hard))
     try:
-        with pytest.raises(CheckpointError, match=r"0\.2 MB more are needed \(File too large\)"):
+        with pytest.raises(DownloadError, match=r"0\.2 MB more are needed \(File too large\)"):
             pull(published(server))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -502,10 +502,10 @@ def test_a_write_that_takes_less_than_it_was_given() -> None:
 def test_a_cache_that_cannot_be(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for cache in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(CheckpointError, match="cannot be"):
+        with pytest.raises(DownloadError, match="cannot be"):
             pull(published(server), cache=cache)
     (tmp_path / "test.bin").mkdir()
-    with pytest.raises(CheckpointError, match="ALEXNET_CACHE"):
+    with pytest.raises(DownloadError, match="ALEXNET_CACHE"):
         pull(published(server), cache=tmp_path)
 
 
@@ -602,6 +602,6 @@ def test_one_member_alone_is_unpacked(server: Server, cache: Path, name: str) ->
     ids=["missing", "elsewhere", "too large", "link", "folder", "cut", "no tar"],
 )
 def test_a_tar_without_the_member(server: Server, cache: Path, content: bytes) -> None:
-    with pytest.raises(CheckpointError, match="it is not the published one"):
+    with pytest.raises(DownloadError, match="it is not the published one"):
         pull(archived(server, content))
     assert files(cache) == ["test.bin"]

@@ -10,6 +10,8 @@ cache; others wait for it.
 """
 
 import errno
+import gzip
+import hashlib
 import http.client
 import os
 import re
@@ -26,7 +28,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from alexnet.console import say
-from alexnet.errors import FULL_DISK, CheckpointError
+from alexnet.errors import FULL_DISK, DownloadError
 from alexnet.files import alone, replacing
 from alexnet.meter import Meter
 from alexnet.published.registry import CHUNK, MB, Member, Published, cache_folder, digests, get, size
@@ -55,15 +57,15 @@ def pull(what: str | Published, *, url: str | None = None, cache: Path | None = 
         The file; for a tar, the one member that is wanted, beside it.
 
     Raises:
-        CheckpointError: unknown name, no way to the server, another file than the published one, no
+        DownloadError: unknown name, no way to the server, another file than the published one, no
             space. What was downloaded of the right file stays for the next time.
     """
     entry = get(what) if isinstance(what, str) else what
     url = _address(url or entry.url)
     path = (cache or cache_folder()) / entry.file
-    if not _is_whole(entry, path):  # looked at without the lock first: a finished cache may be read-only
+    if not is_whole(entry, path):  # looked at without the lock first: a finished cache may be read-only
         with _alone(path.parent):
-            if not _is_whole(entry, path):
+            if not is_whole(entry, path):
                 _download(entry, url, path)
     return _unpacked(entry.member, path) if entry.member else path
 
@@ -76,7 +78,7 @@ def _address(url: str) -> str:
     except ValueError:  # a port that is no number, a bracket without its partner
         sound = False
     if not sound or not url.isascii() or not url.isprintable() or " " in url:
-        raise CheckpointError(f"{url!r} is no address to download from: name a host and a file, http://... or https://...")
+        raise DownloadError(f"{url!r} is no address to download from: name a host and a file, http://... or https://...")
     return url
 
 
@@ -92,23 +94,34 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _is_whole(entry: Published, path: Path) -> bool:
+def is_whole(entry: Published, path: Path) -> bool:
     """Whether `path` is the published file; hashing 244 MB twice over takes 0.7 s."""
     try:
-        return path.stat().st_size == entry.bytes and _difference(entry, path) is None
+        fits = path.stat().st_size == entry.bytes or (entry.unpacked_sha256 is not None and path.is_file())
+        return fits and _difference(entry, path) is None
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror}): remove it or set ALEXNET_CACHE.") from error
+        raise DownloadError(f"{path} cannot be read ({error.strerror}): remove it or set ALEXNET_CACHE.") from error
 
 
 def _difference(entry: Published, path: Path) -> str | None:
     """In words, how the hashes differ from the published ones; None if they do not."""
+    if entry.unpacked_sha256 and entry.unpacked_sha256 == _unpacked_sha256(path):
+        return None  # compressed by whoever
     sha256, sha1 = digests(path)
-    for algorithm, found, expected in (("SHA-256", sha256, entry.sha256), ("SHA-1", sha1, entry.sha1)):
-        if expected is not None and found != expected:
-            return f"its {algorithm} is {found}, the published one is {expected}"
+    for algorithm, actual, expected in (("SHA-256", sha256, entry.sha256), ("SHA-1", sha1, entry.sha1)):
+        if expected is not None and actual != expected:
+            return f"its {algorithm} is {actual}, the published one is {expected}"
     return None
+
+
+def _unpacked_sha256(path: Path) -> str | None:
+    try:
+        with gzip.open(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, EOFError, zlib.error):
+        return None
 
 
 # The download
@@ -127,9 +140,9 @@ def _download(entry: Published, url: str, path: Path) -> None:
     _fetch(entry, url, part)
     if difference := _difference(entry, part):
         _discard(part)
-        raise CheckpointError(
-            f"{url} gave another file than {entry.name}: {difference}. It was removed. Pull again; if that does not help, "
-            f"name another server with --url."
+        raise DownloadError(
+            f"{url} gave another file than {entry.name}: {difference}. It was removed. Run the same command "
+            f"again; if that does not help, {entry.elsewhere}"
         )
     with _writing(entry, part):
         with open(part, "rb") as file:
@@ -147,9 +160,9 @@ def _fetch(entry: Published, url: str, part: Path) -> None:
                 furthest, pauses = size(part), iter(PAUSES)
             pause = next(pauses, None)
             if pause is None:
-                raise CheckpointError(
+                raise DownloadError(
                     f"{url} could not be downloaded: {cut}. {size(part) / MB:.1f} of {entry.bytes / MB:.1f} MB are kept, and "
-                    f"the same command goes on from there; another server can be named with --url."
+                    f"the same command goes on from there. Or {entry.elsewhere}"
                 )
             say(f"{entry.file}: {cut} at {size(part) / MB:.1f} MB; trying again in {pause:.0f} s.")
             time.sleep(pause)
@@ -165,11 +178,9 @@ def _attempt(entry: Published, url: str, part: Path, meter: Meter) -> str | None
             _receive(answer, entry, part, meter, asked=request.has_header("Range"))
     except urllib.error.HTTPError as error:
         with error:
-            return _refused(error, url, part)
+            return _refused(error, entry, url, part)
     except TimeoutError:
         return f"no byte came for {TIMEOUT:.0f} s"
-    except CheckpointError:  # ours, which is a ValueError too
-        raise
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a header that makes no sense
         return str(getattr(error, "reason", None) or error) or type(error).__name__
     return None if size(part) == entry.bytes else "the connection was cut"
@@ -185,13 +196,13 @@ def _request(url: str, part: Path) -> urllib.request.Request:
     return urllib.request.Request(url, headers=headers)
 
 
-def _refused(error: urllib.error.HTTPError, url: str, part: Path) -> str:
+def _refused(error: urllib.error.HTTPError, entry: Published, url: str, part: Path) -> str:
     """Why to try again after an answer that is no file; raises if there is no point in it."""
     said = f"the server answered {error.code} {' '.join(str(error.reason).split())}"
     if error.code == 416:  # it has no bytes from there on: the part is not from this file
         _discard(part)
     elif error.code not in PASSING and error.code < 500:
-        raise CheckpointError(f"{url} could not be downloaded: {said}. Name another server with --url.")
+        raise DownloadError(f"{url} could not be downloaded: {said}. Instead, {entry.elsewhere}")
     return said
 
 
@@ -201,9 +212,9 @@ def _receive(answer: http.client.HTTPResponse, entry: Published, part: Path, met
     start, length = _extent(answer)
     version = _version(answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
     if length not in (None, entry.bytes):
-        raise CheckpointError(
+        raise DownloadError(
             f"{answer.url} is another file than {entry.name}: it has {length:,} bytes, the published one {entry.bytes:,}. "
-            f"Name another server with --url."
+            f"Instead, {entry.elsewhere}"
         )
     if start and (not asked or start != size(part) or version not in (None, _version_of_part(part))):
         _discard(part)  # other bytes than asked for, or of another file: the next attempt asks for all
@@ -246,8 +257,8 @@ def _opened(path: Path, mode: str) -> IO[bytes]:
         raise _unwritable(path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(f"{path} cannot be written ({error.strerror}): set ALEXNET_CACHE to a folder that can.")
+def _unwritable(path: Path, error: OSError) -> DownloadError:
+    return DownloadError(f"{path} cannot be written ({error.strerror}): set ALEXNET_CACHE to a folder that can.")
 
 
 @contextmanager
@@ -261,7 +272,7 @@ def _writing(entry: Published, part: Path) -> Iterator[None]:
         raise _unwritable(part, error) from error
 
 
-def _no_space(entry: Published, part: Path, free: int, error: OSError | None = None) -> CheckpointError:
+def _no_space(entry: Published, part: Path, free: int, error: OSError | None = None) -> DownloadError:
     """The error for a disk, a quota or a limit on one file that is too small;
     what was downloaded stays."""
     left = entry.bytes - size(part)
@@ -270,7 +281,7 @@ def _no_space(entry: Published, part: Path, free: int, error: OSError | None = N
         lack = f"{left / MB:.1f} MB more are needed ({error.strerror})"
     else:
         lack = f"{left / MB:.1f} MB more are needed, {free / MB:.1f} MB are free, {max(left - free, 0) / MB:.1f} MB are missing"
-    return CheckpointError(
+    return DownloadError(
         f"{entry.file} does not fit into {part.parent}: {lack}{kept}. Free some space, or set ALEXNET_CACHE to another disk's "
         f"folder, and pull again."
     )
@@ -371,7 +382,5 @@ def _content(member: Member, archive: Path) -> bytes:
             if (info := next(wanted, None)) and info.size <= member.most and (file := tar.extractfile(info)):
                 return file.read(member.most)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise CheckpointError(f"{archive} is no tar that can be read ({error}): it is not the published one.") from error
-    raise CheckpointError(
-        f"{archive} holds no file {member.file} of at most {member.most:,} bytes: it is not the published one."
-    )
+        raise DownloadError(f"{archive} is no tar that can be read ({error}): it is not the published one.") from error
+    raise DownloadError(f"{archive} holds no file {member.file} of at most {member.most:,} bytes: it is not the published one.")

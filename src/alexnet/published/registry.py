@@ -50,6 +50,8 @@ class Published:
         name: what `pull` takes.
         file: its name in the cache.
         bytes: exact length.
+        unpacked_sha256: for a .gz, of what it holds. A file of that content is the published one,
+            whoever compressed it: packagers compress anew.
         sha256, sha1: hexadecimal; both must hold. `sha1` is None where the publisher gives none.
         licence: in the publisher's words.
         variant: name of the network in `alexnet.variants`; None for a file that is no network.
@@ -57,6 +59,7 @@ class Published:
             pictures; None for no network.
         protocol: how that was measured.
         companion: name of another entry without which this one cannot be used.
+        elsewhere: what a user can do where the server does not help; ends a sentence.
         member: the file that is wanted if this one is a tar.
     """
 
@@ -66,6 +69,8 @@ class Published:
     bytes: int
     sha256: str
     sha1: str | None = None
+    unpacked_sha256: str | None = None
+    elsewhere: str = "name another server with --url."
     licence: str
     variant: str | None = None
     top1: float | None = None
