@@ -66,6 +66,7 @@ def networks(trained: Trained, folder: Path) -> dict[str, Network]:
 
 
 def milliseconds(network: Network, x: Tensor) -> float:
+    """How long one batch takes."""
     start = time.perf_counter()
     network(x)
     return 1000 * (time.perf_counter() - start)
@@ -112,6 +113,7 @@ def table(times: dict[str, list[list[float]]], batch: int) -> dict[str, dict[str
 
 
 def main() -> None:
+    """Time every engine and print the table and the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="caffe")
     parser.add_argument("--blocks", type=int, default=9)

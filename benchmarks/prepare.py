@@ -28,6 +28,7 @@ ORIGINALS = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-
 
 
 def plain(path: Path, size: int, **resample: Image.Resampling) -> Image.Image:
+    """What one writes first: decode all, resize, crop."""
     image = Image.open(path).convert("RGB")
     scale = size / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), **resample)
@@ -36,6 +37,7 @@ def plain(path: Path, size: int, **resample: Image.Resampling) -> Image.Image:
 
 
 def main() -> None:
+    """Time ours against the plain loops and print the table and the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=ORIGINALS)
     parser.add_argument("--size", type=int, default=256)

@@ -29,6 +29,7 @@ from alexnet.variants import get
 
 
 def naive_step(variant: str, images: Tensor, labels: Tensor) -> Callable[[], None]:
+    """A step of the network as one writes it first."""
     net = Naive(get(variant))
     optimiser = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
@@ -41,6 +42,7 @@ def naive_step(variant: str, images: Tensor, labels: Tensor) -> Callable[[], Non
 
 
 def our_step(variant: str, images: Tensor, labels: Tensor, compiled: bool) -> Callable[[], None]:
+    """A step as `alexnet train` takes it on a CPU."""
     net = AlexNet(get(variant)).to(memory_format=torch.channels_last)
     optimiser = SGD(net, momentum=0.9, weight_decay=5e-4, variant=net.variant)
     forward = loss_function(net, compiled)
@@ -64,6 +66,7 @@ def sgemm_flops() -> float:
 
 
 def main() -> None:
+    """Time ours against the naive step and print the table and the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="paper")
     parser.add_argument("--batch", type=int, default=64)

@@ -197,6 +197,7 @@ def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: i
 
 
 def bias_and_relu(conv: Layer, batch: int) -> Iterator[Part]:
+    """What follows conv3 and conv4."""
     each = BF16 * batch * prod(conv.output)
 
     def inputs() -> list[Tensor]:
@@ -221,6 +222,7 @@ def fully_connected(layer: Layer, batch: int) -> Iterator[Part]:
 
 
 def dropout(layer: Layer, batch: int) -> Iterator[Part]:
+    """Dropout before fc6 and fc7."""
     units = prod(layer.input)
     seed = torch.tensor([7], device=GPU)
     moved = (2.0 * BF16 * batch * units, 3.0 * BF16 * batch * units)
@@ -234,6 +236,8 @@ def dropout(layer: Layer, batch: int) -> Iterator[Part]:
 
 
 def loss(batch: int, classes: int) -> Part:
+    """Softmax cross-entropy, with its gradient and the counts of right guesses."""
+
     def make() -> Callable[[], object]:
         logits, labels = torch.randn(batch, classes, device=GPU), torch.randint(classes, (batch,), device=GPU)
         return lambda: kernels.cross_entropy_topk(logits, labels)
@@ -269,6 +273,7 @@ class Timed:
 
     @property
     def floor(self) -> float:
+        """Seconds that bytes or operations take at the ceilings, whichever is more."""
         return max(self.bytes_seconds, self.flop_seconds)
 
     @property
@@ -294,6 +299,7 @@ class Timed:
         return f"{above:.1f} us above its floor: bounded by {self.bound}, at {share:.0%} of {ceiling} speed ({alone})"
 
     def as_json(self) -> dict[str, Any]:
+        """Plain data: microseconds, share of the roofline, and what bounds the part."""
         share = round(self.floor / self.seconds, 3)
         return {"us": round(1e6 * self.seconds, 2), "share": share, "bound": self.bound}
 
@@ -527,6 +533,7 @@ def in_memory(what: str, measured: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def main() -> None:
+    """Check, time and compare; print the tables and the line."""
     arguments = asked()
     variant = get(arguments.variant)
     demand_gpu()

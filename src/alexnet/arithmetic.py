@@ -140,10 +140,12 @@ class Layer:
 
     @property
     def name(self) -> str:
+        """The operation's name."""
         return self.op.name
 
     @property
     def kind(self) -> str:
+        """The operation's kind in lower case, such as conv or maxpool."""
         return type(self.op).__name__.lower()
 
     @property

@@ -44,6 +44,7 @@ class Evaluation:
 
     @property
     def images(self) -> int:
+        """Pictures tested."""
         return int(self.confusion.sum())
 
     @property

@@ -58,6 +58,7 @@ class Loaded:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names in the order of the network's outputs."""
         return self._classifier.classes
 
     @torch.no_grad()

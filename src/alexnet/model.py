@@ -45,7 +45,9 @@ class AlexNet(nn.Module):
         fc7: nn.Linear
         fc8: nn.Linear
 
-        def __call__(self, x: Tensor) -> Tensor: ...
+        def __call__(self, x: Tensor) -> Tensor:
+            """Class scores, see `forward`."""
+            ...
 
     def __init__(self, variant: Variant | str, generator: torch.Generator | None = None, **changes: Any) -> None:
         super().__init__()

@@ -108,6 +108,7 @@ class Example:
 
     @property
     def wrong(self) -> bool:
+        """Whether the most likely class is not the true one."""
         return self.top[0][0] != self.true
 
 

@@ -4,6 +4,7 @@ The notes have one slip: Maxpool3's output_size stands there as [13,13,256], and
 down, rightly, as 6 x 6 x 256.
 """
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -92,14 +93,10 @@ def test_output_size_by_counting() -> None:
     """The formula against placing the window wherever it fits."""
     from alexnet.arithmetic import output_size
 
-    for size in range(1, 20):
-        for kernel in range(1, 8):
-            for stride in range(1, 5):
-                for padding in ((0, 0), (1, 2), (3, 0)):
-                    padded = size + sum(padding)
-                    positions = len(range(0, padded - kernel + 1, stride))
-                    if positions:
-                        assert output_size(size, kernel, stride, padding) == positions
-                    else:
-                        with pytest.raises(VariantError, match="does not fit"):
-                            output_size(size, kernel, stride, padding)
+    for size, kernel, stride, padding in product(range(1, 20), range(1, 8), range(1, 5), ((0, 0), (1, 2), (3, 0))):
+        positions = len(range(0, size + sum(padding) - kernel + 1, stride))
+        if positions:
+            assert output_size(size, kernel, stride, padding) == positions
+        else:
+            with pytest.raises(VariantError, match="does not fit"):
+                output_size(size, kernel, stride, padding)

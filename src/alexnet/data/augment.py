@@ -47,6 +47,9 @@ class Augmentation:
 
     @classmethod
     def of(cls, preprocessing: Preprocessing, store: Store, crop: bool, mirror: bool, colour_noise: float) -> "Augmentation":
+        """The augmentation of a recipe on a store; `colour_noise` is the
+        strength of the colour shift.
+        """
         statistics = store.statistics
         return cls(preprocessing, crop, mirror, statistics.axes * statistics.axis_deviations * colour_noise)
 

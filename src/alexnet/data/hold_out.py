@@ -37,7 +37,9 @@ SHOWN = 5  # classes that are named in a line
 class Each(Protocol):
     """`map`, or the same in several processes."""
 
-    def __call__(self, function: Callable[[Any], Any], jobs: Iterable[Any], /) -> Iterator[Any]: ...
+    def __call__(self, function: Callable[[Any], Any], jobs: Iterable[Any], /) -> Iterator[Any]:
+        """What `function` gives for each job, in order."""
+        ...
 
 
 def check_share(share: float) -> None:

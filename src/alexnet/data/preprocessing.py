@@ -53,6 +53,7 @@ class Preprocessing:
         return cls(store.size, variant.input_size, store.manifest["resize"], variant.channel_order == "BGR", mean, scale)
 
     def to(self, device: torch.device) -> "Preprocessing":
+        """The same with mean and scale on a device."""
         return Preprocessing(
             self.stored_size, self.input_size, self.resize, self.bgr, self.mean.to(device), self.scale.to(device)
         )

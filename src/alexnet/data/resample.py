@@ -144,14 +144,11 @@ def _write(store: Store, size: int, folder: Path) -> None:
     with Meter("resampling", _pictures(store), "images") as meter:
         for name in store.splits:
             blocks = []
-            with open(folder / f"{name}.records", "wb") as file:
-                for records in _blocks(store, name, manifest):
-                    small = shrink(records, size)
-                    file.write(small.data)
-                    blocks.append((len(small), sha256(small)))
-                    if name == TRAIN:
-                        sums.add(Sums.of(small))
-                    meter.add(len(small))
+            for small in _shrunk(folder / f"{name}.records", _blocks(store, name, manifest), size):
+                blocks.append((len(small), sha256(small)))
+                if name == TRAIN:
+                    sums.add(Sums.of(small))
+                meter.add(len(small))
             manifest["splits"][name]["blocks"] = blocks
     for name in (SKIPPED, *(f"{name}.{ending}" for name in store.splits for ending in ("labels", "files"))):
         if (store.folder / name).exists():
@@ -164,6 +161,15 @@ def _write(store: Store, size: int, folder: Path) -> None:
     manifest["files"][MEAN] = sha256(mean.getvalue())
     (folder / ORIGIN).write_text(json.dumps({"fingerprint": store.fingerprint, "size": store.size}))
     (folder / MANIFEST).write_text(json.dumps(seal(manifest), indent=1))
+
+
+def _shrunk(path: Path, blocks: Iterator[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """Each block at the new size, once it is written."""
+    with open(path, "wb") as file:
+        for records in blocks:
+            small = shrink(records, size)
+            file.write(small.data)
+            yield small
 
 
 def _blocks(store: Store, name: str, manifest: dict[str, Any]) -> Iterator[NDArray[np.uint8]]:

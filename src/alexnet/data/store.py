@@ -266,6 +266,7 @@ class Store:
 
     @property
     def train(self) -> Split:
+        """The split that is trained on."""
         return self.splits[TRAIN]
 
     @property
@@ -297,6 +298,7 @@ class Store:
 
     @property
     def statistics(self) -> Statistics:
+        """Colour statistics of the training pictures."""
         return Statistics(**{name: np.array(value) for name, value in vars(self._manifest.statistics).items()})
 
     @property

@@ -168,7 +168,9 @@ class Writer:
         return len(text), done
 
     def _check_order(self, done: list[Done], remedy: str) -> None:
-        """Check that every line belongs to its block and that file lengths grow by what it wrote."""
+        """Check that every line belongs to its block and that file lengths grow by what it
+        wrote.
+        """
         problem = f"has {len(done)} blocks, but the source has {len(self.blocks)}" if len(done) > len(self.blocks) else ""
         counts: Counter[str] = Counter()
         names: dict[str, int] = {}

@@ -55,7 +55,9 @@ def lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers:
 
 
 def _followed(x: Tensor) -> bool:
-    """Whether `torch.func` or forward mode watches the operations on x: every level of it must see all of them."""
+    """Whether `torch.func` or forward mode watches the operations on x: every level of
+    it must see all of them.
+    """
     if torch._C._are_functorch_transforms_active():
         return True
     return not torch.compiler.is_compiling() and forward_ad.unpack_dual(x).tangent is not None
@@ -108,7 +110,8 @@ class _LRN(torch.autograd.Function):
         x, r = ctx.saved_tensors
         size, coefficient, beta, _, towers = ctx.constants
         if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or torch._C._functorch.is_legacy_batchedtensor(g)):
-            # The compiler differentiates once only. With is_grads_batched, r lacks a dimension that g has.
+            # The compiler differentiates once only. With is_grads_batched, r lacks
+            # a dimension that g has.
             dx = _lrn_gradient(x, g, *ctx.constants)
         else:
             gp = _power(r, beta).mul_(g)

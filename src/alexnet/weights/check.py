@@ -50,6 +50,7 @@ class Check:
 
     @property
     def looks_trained(self) -> bool:
+        """Whether one of the two signs says so."""
         return self.smoothness > SMOOTH or (self.spread or 0) > SPREAD
 
     @property

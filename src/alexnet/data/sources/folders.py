@@ -59,7 +59,9 @@ def nothing_found(folder: Path) -> str:
 
 
 def class_name(folder: str) -> str:
-    """The class name of a folder: composed letters (NFC), and a byte that is not UTF-8 as `\\xe9`."""
+    """The class name of a folder: composed letters (NFC), and a byte that is not UTF-8 as
+    `\\xe9`.
+    """
     return unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "backslashreplace"))
 
 

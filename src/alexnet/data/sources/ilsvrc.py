@@ -95,20 +95,30 @@ def _known(name: str, labels: dict[str, int], tar: Path) -> str:
 
 
 def _from_kit(kit: Path, name: str) -> bytes:
-    if kit.is_dir():
-        for file in walk(kit, LeftOut()):
-            if Path(file).name == name:
-                with open_regular(file) as opened:
-                    return opened.read(MAX_KIT_BYTES)
-    else:
-        try:
-            with tarfile.open(kit, "r:*") as tar:
-                for member in tar:
-                    if Path(member.name).name == name and (found := tar.extractfile(member)):
-                        return found.read(MAX_KIT_BYTES)
-        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-            raise SourceError(f"{kit} cannot be read ({error}): download it again.") from error
-    raise SourceError(f"{kit} holds no {name}: expected the development kit of ILSVRC2012, tasks 1 and 2.")
+    """A file of the development kit, which is a folder or a tar."""
+    content = _from_folder(kit, name) if kit.is_dir() else _from_tar(kit, name)
+    if content is None:
+        raise SourceError(f"{kit} holds no {name}: expected the development kit of ILSVRC2012, tasks 1 and 2.")
+    return content
+
+
+def _from_folder(kit: Path, name: str) -> bytes | None:
+    for file in walk(kit, LeftOut()):
+        if Path(file).name == name:
+            with open_regular(file) as opened:
+                return opened.read(MAX_KIT_BYTES)
+    return None
+
+
+def _from_tar(kit: Path, name: str) -> bytes | None:
+    try:
+        with tarfile.open(kit, "r:*") as tar:
+            for member in tar:
+                if Path(member.name).name == name and (found := tar.extractfile(member)):
+                    return found.read(MAX_KIT_BYTES)
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{kit} cannot be read ({error}): download it again.") from error
+    return None
 
 
 def _kit_synsets(kit: Path) -> dict[str, str]:

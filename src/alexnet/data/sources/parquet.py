@@ -29,7 +29,8 @@ def parquet(splits: Mapping[str, Sequence[Path]], left_out: LeftOut) -> Source:
         left_out: counts what is passed over.
 
     Raises:
-        SourceError: a file is not an image parquet, files disagree about the classes, or pyarrow is missing.
+        SourceError: a file is not an image parquet, files disagree about the
+            classes, or pyarrow is missing.
     """
     _check_installed(next(file for files in splits.values() for file in files))
     _file.cache_clear()  # files may have changed since they were read for another source

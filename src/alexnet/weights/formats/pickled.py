@@ -50,6 +50,7 @@ class Opaque:
     items: list[Any] = field(default_factory=list)
 
     def append(self, item: Any) -> None:
+        """As a list's: pickles fill objects by it."""
         self.items.append(item)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -113,6 +114,7 @@ class Reader(_MACHINE):
             raise CheckpointError(f"its pickle is damaged at instruction {bytes([self.dispatch.code])!r}{why}") from error
 
     def find_class(self, module: str, name: str) -> Named:
+        """A name in place of the class or function that the pickle asks for."""
         return Named(f"{module}.{name}"[:LONGEST_NAME])
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> Any:  # noqa: ARG002 - for those that derive

@@ -90,6 +90,7 @@ class Stored:
 
     @property
     def bytes(self) -> int:
+        """Size of all its numbers."""
         return prod(self.shape) * self.dtype.itemsize
 
     @property
