@@ -5,7 +5,8 @@ Triton's interpreter otherwise.
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -75,6 +76,28 @@ def write_photos(folder: Path, per_class: int, first: int = 0) -> Path:
 def photos(tmp_path: Path) -> Callable[..., Path]:
     """`photos(per_class)` writes a flat folder per class under the test's own folder."""
     return lambda per_class=12, name="photos": write_photos(tmp_path / name, per_class)
+
+
+@contextmanager
+def deep_folder(folder: Path, levels: int) -> Iterator[None]:
+    """Folders `d`, one in the other, with the innermost as the working folder. Afterwards they and
+    the files in the innermost are gone: pytest's own cleaning is recursive.
+    """
+    earlier, innermost = Path.cwd(), folder.joinpath(*["d"] * levels)
+    os.chdir(folder)
+    try:
+        for _ in range(levels):
+            Path("d").mkdir()
+            os.chdir("d")
+        yield
+    finally:
+        os.chdir(innermost)
+        for file in Path().iterdir():
+            file.unlink()
+        for _ in range(levels):
+            os.chdir("..")
+            Path("d").rmdir()
+        os.chdir(earlier)
 
 
 @pytest.fixture(scope="session")

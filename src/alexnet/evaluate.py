@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ class Evaluation:
         """Numbers of the classes that have test pictures or were predicted for some; rising."""
         return np.flatnonzero(self.confusion.sum(axis=0) + self.confusion.sum(axis=1))
 
-    @property
+    @cached_property
     def shares(self) -> NDArray[np.float64]:
         """(K, K) `confusion` as shares of each row, in [0, 1]; 0 for a class without pictures."""
         return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)

@@ -49,7 +49,7 @@ class Prediction:
         top: (class name, probability) from the most likely on; empty if the file could not be read.
         error: why not, or None.
         record: (bytes,) uint8, what the network saw before cropping; None if unreadable.
-        true: the class whose folder the file lies in, if the network knows such a class.
+        true: the class whose folder the file is in, if the network has one class of that name.
     """
 
     path: str
@@ -264,7 +264,7 @@ def _read(classifier: Classifier, path: str, max_pixels: int) -> Prediction:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         return Prediction(path, error=getattr(error, "strerror", None) or str(error))
     folder = class_name(Path(path).absolute().parent.name)
-    return Prediction(path, record=record, true=folder if folder in classifier.classes else None)
+    return Prediction(path, record=record, true=folder if classifier.classes.count(folder) == 1 else None)
 
 
 def classify_records(classifier: Classifier, batch: list[Prediction], top: int = 5, views: Views = 1) -> list[Prediction]:

@@ -22,6 +22,7 @@ from alexnet.data.prepare import prepare
 from alexnet.data.statistics import Sums
 from alexnet.data.store import Store, seal, sha256
 from alexnet.errors import StoreError
+from alexnet.train.health.probe import thumbnails
 
 
 @pytest.fixture
@@ -440,6 +441,8 @@ def test_records_that_shrink_or_go(copy: Path) -> None:
         lambda: Resident(loader, torch.device("cpu")),
         lambda: Pinned(loader, cuda=False),
         store.verify,
+        lambda: store.train.take(np.arange(4)),
+        lambda: thumbnails(store, np.arange(4)),
     ]
     os.truncate(copy / "train.records", 0)
     for way in ways:

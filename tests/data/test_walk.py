@@ -9,6 +9,7 @@ import pytest
 
 from alexnet.data.sources.walk import LeftOut, folders_in, walk
 from alexnet.files import open_regular
+from conftest import deep_folder
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links and pipes are made differently there")
 
@@ -172,19 +173,10 @@ def test_a_folder_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: py
     assert lines == [f"Left out: 1 folder that cannot be opened (Permission denied): {tmp_path / 'shut'}"]
 
 
-def test_folders_nested_deeper_than_pythons_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for _ in range(1500):
-        Path("d").mkdir()
-        os.chdir("d")
-    Path("1.jpg").write_bytes(b"")
-    try:
+def test_folders_nested_deeper_than_pythons_stack(tmp_path: Path) -> None:
+    with deep_folder(tmp_path, 1500):
+        Path("1.jpg").write_bytes(b"")
         assert [Path(name).name for name in walked(tmp_path)[0]] == ["1.jpg"]
-    finally:  # pytest's own cleaning is recursive
-        Path("1.jpg").unlink()
-        for _ in range(1500):
-            os.chdir("..")
-            Path("d").rmdir()
 
 
 def test_folders_in_leaves_out_links_into_the_source(tmp_path: Path) -> None:

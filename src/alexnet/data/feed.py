@@ -194,8 +194,7 @@ def _pieces(split: Split) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Start and copy of each run of records of at most `PIECE` bytes."""
     each = max(1, PIECE // split.records.shape[1])
     for start in range(0, len(split), each):
-        split.check()
-        yield start, np.array(split.records[start : start + each])
+        yield start, split.take(slice(start, start + each))
 
 
 def open_feed(place: Place, loader: Loader, device: torch.device) -> Resident | Streamed:

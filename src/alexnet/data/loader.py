@@ -72,12 +72,11 @@ class Loader:
             StoreError: the store's files are gone or have shrunk.
         """
         indices = self.indices(epoch, step)
-        self.split.check()
         # Reading in the order of the file is kinder to a disk; the batch keeps the
         # order of the permutation.
         order = np.argsort(indices)
         records = torch.empty((len(indices), self.split.records.shape[1]), dtype=torch.uint8, pin_memory=self.pinned)
-        records.numpy()[order] = self.split.records[indices[order]]
+        records.numpy()[order] = self.split.take(indices[order])
         return Batch(records, torch.from_numpy(self.split.labels[indices].astype(np.int64)))
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
@@ -99,6 +98,5 @@ class Loader:
 def in_order(split: Split, batch_size: int) -> Iterator[Batch]:
     """Every record once, in the order of the store, the last batch smaller: for evaluation."""
     for start in range(0, len(split), batch_size):
-        split.check()
-        records = torch.from_numpy(np.array(split.records[start : start + batch_size]))
+        records = torch.from_numpy(split.take(slice(start, start + batch_size)))
         yield Batch(records, torch.from_numpy(split.labels[start : start + batch_size].astype(np.int64)))

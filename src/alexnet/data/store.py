@@ -177,6 +177,19 @@ class Split:
         if actual < self.length:
             raise StoreError(f"{path} has shrunk from {self.length:,} to {actual:,} bytes while it was in use. {AGAIN}")
 
+    def take(self, which: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copies of some records, (n, bytes) uint8.
+
+        Args:
+            which: a run of records, or their numbers.
+
+        Raises:
+            StoreError: as `check`, which is done first.
+        """
+        self.check()
+        taken = self.records[which]
+        return np.array(taken) if isinstance(which, slice) else np.asarray(taken)  # numbers copy anyway
+
     @cached_property
     def files(self) -> list[str]:
         """Where each picture came from. Read whole: for looking at pictures, not for training.

@@ -45,7 +45,7 @@ def whiten(model: AlexNet, preprocessing: Preprocessing, split: Split) -> None:
         raise RecipeError(f"whiten gives conv1 at most {2 * directions} kernels, not {len(weight)}: lower width or kernels.")
     chosen = np.linspace(0, len(split) - 1, min(len(split), PICTURES)).astype(int)
     second_moment = torch.zeros(directions, directions, dtype=torch.float64)
-    for records in torch.from_numpy(np.array(split.records[chosen])).split(AT_ONCE):
+    for records in torch.from_numpy(split.take(chosen)).split(AT_ONCE):
         images = preprocessing.view(records, *preprocessing.views(1)[0])
         patches = F.unfold(images, conv1.size, stride=conv1.stride).transpose(1, 2).reshape(-1, directions).double()
         second_moment += patches.T @ patches / (len(patches) * len(chosen) / len(records))

@@ -202,7 +202,7 @@ def _trial(recipe: Recipe, trained: Trained, batches: Batches) -> tuple[tuple[fl
 def _difference(split: Split) -> float:
     """Mean deviation of a stored byte from picture to picture."""
     chosen = np.linspace(0, len(split) - 1, min(len(split), LOOK_PICTURES)).astype(int)
-    return float(split.records[chosen].astype(np.float32).std(axis=0).mean())
+    return float(split.take(chosen).astype(np.float32).std(axis=0).mean())
 
 
 def _verdict(name: str, spread: dict[str, float], dead: dict[str, float], update: dict[str, float]) -> str:

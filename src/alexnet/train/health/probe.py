@@ -61,10 +61,7 @@ def thumbnails(store: Store, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
     """Records `chosen` of the training split as (N, 192) mean colours of 8 x 8 fields, RGB in [0, 255]."""
     size = store.size
     plain = Preprocessing(size, size, store.manifest["resize"], False, torch.zeros(3, 1, 1), torch.ones(3))
-    batches = (
-        torch.from_numpy(np.array(store.train.records[chosen[i : i + LOOK_PICTURES]]))
-        for i in range(0, len(chosen), LOOK_PICTURES)
-    )
+    batches = (torch.from_numpy(store.train.take(chosen[i : i + LOOK_PICTURES])) for i in range(0, len(chosen), LOOK_PICTURES))
     small = [F.adaptive_avg_pool2d(plain.view(records, 0, 0, False), THUMBNAIL).flatten(1) for records in batches]
     return torch.cat(small).double().numpy()
 
