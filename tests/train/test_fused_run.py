@@ -1,4 +1,6 @@
-"""Whole runs by the fused step, on a CPU: the same training, resumed to the bit, evaluated by the same walk."""
+"""Whole runs by the fused step, on a CPU: the same training, resumed to the bit,
+evaluated by the same walk.
+"""
 
 import json
 from pathlib import Path
@@ -57,7 +59,9 @@ def finished(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_plain_run_is_the_same(store: Store, tmp_path: Path) -> None:
-    """Without dropout, whose choices differ: every line of the log to 1e-4 (float32 sums in another order, 18 steps)."""
+    """Without dropout, whose choices differ: every line of the log to 1e-4 (float32 sums in
+    another order, 18 steps).
+    """
     one, other = tmp_path / "fused", tmp_path / "plain"
     train(recipe(), store, one)
     train(recipe(fused="off"), store, other)
@@ -160,7 +164,9 @@ def test_a_batch_that_does_not_fit(store: Store, tmp_path: Path, monkeypatch: py
 def test_an_old_driver_is_named(
     there: bool, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """PyTorch sees no GPU where the driver is too old; where a driver is installed, the person is told, and the CPU computes."""
+    """PyTorch sees no GPU where the driver is too old; where a driver is installed, the person is
+    told, and the CPU computes.
+    """
 
     def init() -> None:
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver")

@@ -12,7 +12,9 @@ CURVATURE = torch.tensor([1.0, 4.0, 0.25], dtype=torch.float64)
 
 
 class Quadratic(nn.Module):
-    """Loss = sum of curvature * p^2 / 2 over a weight and a bias, so the gradient is curvature * p."""
+    """Loss = sum of curvature * p^2 / 2 over a weight and a bias, so the gradient is curvature *
+    p.
+    """
 
     def __init__(self) -> None:
         super().__init__()

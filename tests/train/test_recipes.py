@@ -25,7 +25,9 @@ def test_paper_2012() -> None:
 
 
 def test_paper_2012_starts_as_the_code_did() -> None:
-    """layers-145.cfg: initW 0.01, and 0.03 in conv3 to conv5; initB 1 in conv2, conv4, conv5, fc6 and fc7."""
+    """layers-145.cfg: initW 0.01, and 0.03 in conv3 to conv5; initB 1 in conv2,
+    conv4, conv5, fc6 and fc7.
+    """
     net = recipes.get("paper-2012").network(1000)
     assert net.init == "gaussian" and net.pixels == "mean-image"
     assert net.init_std == (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01)
@@ -34,7 +36,9 @@ def test_paper_2012_starts_as_the_code_did() -> None:
 
 
 def test_paper_text() -> None:
-    """Section 5: 0.01 in every layer, biases of 1 in conv2, conv4, conv5, fc6 and fc7, lowered when the error stops falling."""
+    """Section 5: 0.01 in every layer, biases of 1 in conv2, conv4, conv5, fc6 and fc7, lowered when
+    the error stops falling.
+    """
     recipe = recipes.get("paper-text")
     net = recipe.network(1000)
     assert net.init == "gaussian" and net.pixels == "mean-image" and net.parameters == 60_965_224
@@ -139,7 +143,9 @@ WRONG = (
 
 @pytest.mark.parametrize("field", recipes.Recipe.__dataclass_fields__)
 def test_any_value_is_refused_in_words_or_can_be_recorded(field: str) -> None:
-    """Types, NaN, infinity, too much: RecipeError names the field; what passes comes back from JSON as it was."""
+    """Types, NaN, infinity, too much: RecipeError names the field; what passes comes
+    back from JSON as it was.
+    """
     for wrong in WRONG:
         try:
             recipe = recipes.get("laptop", **{field: wrong})

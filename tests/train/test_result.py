@@ -52,7 +52,9 @@ def test_what_is_recorded(finished: Path, store: Store) -> None:
 
 
 def test_hash() -> None:
-    """Equal for equal parameters in whatever order and memory format; not for another name, shape, type or bit."""
+    """Equal for equal parameters in whatever order and memory format; not for another
+    name, shape, type or bit.
+    """
     tensor = torch.arange(24.0).view(2, 3, 2, 2)
     plain = weights_hash({"a": tensor, "b": torch.ones(2)})
     assert plain == weights_hash({"b": torch.ones(2), "a": tensor.contiguous(memory_format=torch.channels_last)})

@@ -1,22 +1,27 @@
-"""The paper's claims, each as a pair of recipes that differ in one thing: `alexnet ablate NAME --data STORE --seeds N`.
+"""The paper's claims, each as a pair of recipes that differ in one thing:
+`alexnet ablate NAME --data STORE --seeds N`.
 
-An `Ablation` is data: what changes, what the paper says it is worth, and how it is measured. `ablate.py` trains the pairs. The
-standard side is the recipe as it is; the changed side has the one thing altered or taken away, so a positive difference of
-errors means that the thing was worth having. Ten views and five nets change no training, only how the standard networks are
-asked.
+An `Ablation` is data: what changes, what the paper says it is worth, and how it is measured.
+`ablate.py` trains the pairs. The standard side is the recipe as it is; the changed side has the one
+thing altered or taken away, so a positive difference of errors means that the thing was worth
+having. Ten views and five nets change no training, only how the standard networks are asked.
 
 Readings where the paper leaves a choice:
 
-* One tower of half width keeps conv5 and the fully connected layers at full width, as the paper's footnote to section 3.2 says:
-  so both nets have about the same number of parameters.
-* Pooling windows of 2 x 2, 2 apart, give the same 27, 13 and 6 without padding: (N - 2) // 2 + 1 = (N - 3) // 2 + 1 for odd N,
-  and 55, 27 and 13 are odd. Where a smaller input makes one of them even, the pair would differ in fc6's inputs too: refused.
+* One tower of half width keeps conv5 and the fully connected layers at full width, as the paper's
+  footnote to section 3.2 says: so both nets have about the same number of parameters.
+* Pooling windows of 2 x 2, 2 apart, give the same 27, 13 and 6 without padding: (N - 2) // 2 + 1 =
+  (N - 3) // 2 + 1 for odd N, and 55, 27 and 13 are odd. Where a smaller input makes one of them
+  even, the pair would differ in fc6's inputs too: refused.
 * Towers that never talk meet in fc6 first. In the standard net they meet in conv3 as well.
-* A layer is taken out with its activation, normalisation and dropout; pooling stays, so heights and widths do. Without conv3,
-  conv4 reads both towers in its place: otherwise the towers would not talk either, and two things would change at once. That
-  is the network without conv4, layer for layer, as conv3 and conv4 have 384 kernels of 3 x 3 each; and what is left without fc6
-  is what is left without fc7. Without conv5, fc6 reads 384 maps instead of 256. The counts of parameters are reported.
-* The text's start changes the weights of conv3 to conv5 alone; biases, rates and the order of layers stay the recipe's.
+* A layer is taken out with its activation, normalisation and dropout; pooling stays, so heights
+  and widths do. Without conv3, conv4 reads both towers in its place: otherwise the towers would
+  not talk either, and two things would change at once. That is the network without conv4, layer
+  for layer, as conv3 and conv4 have 384 kernels of 3 x 3 each; and what is left without fc6 is
+  what is left without fc7. Without conv5, fc6 reads 384 maps instead of 256. The counts of
+  parameters are reported.
+* The text's start changes the weights of conv3 to conv5 alone; biases, rates and the order of
+  layers stay the recipe's.
 """
 
 from collections.abc import Callable
@@ -38,7 +43,9 @@ class Ablation:
     name: str
     """Of the ablation, and of its changed side."""
     change: Callable[[Variant], Changes] = lambda _: {}
-    """Fields of the recipe on the changed side, given the standard network; empty if it has nothing to change."""
+    """Fields of the recipe on the changed side, given the standard network; empty if
+    it has nothing to change.
+    """
     both: Changes = field(default_factory=dict)
     """Fields of the recipe on both sides."""
     needs: str = ""
@@ -46,7 +53,9 @@ class Ablation:
     claim: str
     """What the paper says, with its section."""
     points: tuple[float | None, float | None] = (None, None)
-    """By how many points the change raises top-1 and top-5 error in the paper; None where it gives no number."""
+    """By how many points the change raises top-1 and top-5 error in the paper; None
+    where it gives no number.
+    """
     measure: Literal["error", "epochs"] = "error"
     """Held-out error after the last epoch, or epochs to a training error."""
     views: Literal[1, 10] = 1

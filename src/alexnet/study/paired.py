@@ -1,8 +1,10 @@
-"""How much two sides differ, from pairs that share a seed, and whether that can be told from chance.
+"""How much two sides differ, from pairs that share a seed, and whether that
+can be told from chance.
 
-Both networks of a pair see the same pictures in the same order, so much of what chance does to one it does to the other, and
-their difference varies less than each of them. The interval is Student's: mean ± t s / sqrt(n) over n pairs. It covers what the
-seed decides; which pictures happen to be held out is the same for all pairs, and not covered.
+Both networks of a pair see the same pictures in the same order, so much of what chance does to one
+it does to the other, and their difference varies less than each of them. The interval is Student's:
+mean ± t s / sqrt(n) over n pairs. It covers what the seed decides; which pictures happen to be held
+out is the same for all pairs, and not covered.
 """
 
 from collections.abc import Sequence
@@ -11,7 +13,8 @@ from math import inf, sqrt
 from statistics import NormalDist, mean, stdev
 
 CONFIDENCE = 0.95
-#: Student's t at 97.5 % for 1 to 9 degrees of freedom; beyond, `t_quantile`'s series is right to 2e-4.
+#: Student's t at 97.5 % for 1 to 9 degrees of freedom; beyond, `t_quantile`'s
+#: series is right to 2e-4.
 T_TABLE = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
 MOST_PAIRS = 1000
 
@@ -23,7 +26,8 @@ class Difference:
     Attributes:
         n: pairs.
         deviation: of the pairs' differences; None for one pair.
-        half: half the width of the 95 % interval; None where none can be drawn: one pair, or all pairs differ by the same.
+        half: half the width of the 95 % interval; None where none can be drawn: one pair, or all
+            pairs differ by the same.
     """
 
     n: int
@@ -41,7 +45,9 @@ class Difference:
         return self.half is not None and abs(value - self.mean) <= self.half
 
     def pairs_needed(self, value: float) -> int | None:
-        """How many pairs of this deviation would show a difference of that size; None if a thousand would not."""
+        """How many pairs of this deviation would show a difference of that size; None
+        if a thousand would not.
+        """
         if not self.deviation or not value:
             return None
         fits = (n for n in range(2, MOST_PAIRS + 1) if t_quantile(n - 1) * self.deviation / sqrt(n) < abs(value))

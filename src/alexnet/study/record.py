@@ -1,6 +1,8 @@
-"""What a family or an ablation gave, for people: sentences, a README with n, mean and deviation, curves.
+"""What a family or an ablation gave, for people: sentences, a README with n,
+mean and deviation, curves.
 
-The folder that `write_ablation` fills has the layout of the project's `records/`, and holds no weights.
+The folder that `write_ablation` fills has the layout of the project's
+`records/`, and holds no weights.
 """
 
 import shutil
@@ -61,7 +63,7 @@ Seconds of training for one model: {seconds}. {machine}
 """
 
 
-# --- a family -------------------------------------------------------------------------------------------------------------
+# --- a family -------------------------------------------------------------------------------------
 
 
 def write_family(folder: Path, recipe: Recipe, store: Store, summary: dict[str, Any]) -> None:
@@ -96,7 +98,7 @@ def _spread(errors: Sequence[float]) -> str:
     return f"{100 * mean(errors):.2f} ± {100 * stdev(errors):.2f} %"
 
 
-# --- an ablation, in words ------------------------------------------------------------------------------------------------
+# --- an ablation, in words ------------------------------------------------------------------------
 
 
 def tell(outcome: Outcome) -> list[str]:
@@ -153,7 +155,7 @@ def verdict(found: Difference, stated: float | None, show: Callable[[float], str
     return text
 
 
-# --- an ablation's record -------------------------------------------------------------------------------------------------
+# --- an ablation's record -------------------------------------------------------------------------
 
 
 def write_ablation(outcome: Outcome, store: Store, folder: Path) -> Path:
@@ -253,7 +255,7 @@ def _pairs(outcome: Outcome) -> list[list[str]]:
     return rows
 
 
-# --- both -----------------------------------------------------------------------------------------------------------------
+# --- both -----------------------------------------------------------------------------------------
 
 
 def _facts(recipe: Recipe, store: Store) -> str:

@@ -15,7 +15,8 @@ from alexnet.run_folder import EVENTS
 class Board:
     """Curves for TensorBoard, written as they come.
 
-    PyTorch's `SummaryWriter` writes from a thread of its own: a full disk shows there, as a traceback, and later.
+    PyTorch's `SummaryWriter` writes from a thread of its own: a full disk shows there,
+    as a traceback, and later.
     """
 
     def __init__(self, folder: Path, step: int) -> None:

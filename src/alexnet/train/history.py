@@ -1,4 +1,6 @@
-"""A run's folder, read back: what was asked for, where it ran, what happened. Each file is checked as it is read."""
+"""A run's folder, read back: what was asked for, where it ran, what happened. Each file
+is checked as it is read.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,9 @@ from alexnet.train.recipes import Recipe
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The store of a run: the folder that it was named by, and the fingerprint of the pictures trained on."""
+    """The store of a run: the folder that it was named by, and the fingerprint of
+    the pictures trained on.
+    """
 
     folder: str
     fingerprint: str
@@ -21,7 +25,9 @@ class TrainedOn:
 
 @dataclass(frozen=True)
 class Extension:
-    """A run that was given more epochs: `epochs` were asked for until `at`, which is where it was then, in epochs."""
+    """A run that was given more epochs: `epochs` were asked for until `at`, which is
+    where it was then, in epochs.
+    """
 
     epochs: Annotated[int, Range(1)]
     at: Seconds
@@ -33,7 +39,8 @@ class Config:
 
     Attributes:
         compiled: whether the plain step is.
-        extended: how many epochs were asked for before the recipe's, in order; empty for a run that has what it began with.
+        extended: how many epochs were asked for before the recipe's, in order; empty for a run
+            that has what it began with.
     """
 
     recipe: Recipe

@@ -3,11 +3,12 @@
     v <- momentum * v - weight_decay * lr * w - lr * gradient
     w <- w + v
 
-The learning rate stands inside the velocity (section 5). `torch.optim.SGD` keeps it outside, which is the same while it is
-constant and differs at every drop: here an old step keeps the size it was taken with.
+The learning rate stands inside the velocity (section 5). `torch.optim.SGD` keeps it
+outside, which is the same while it is constant and differs at every drop: here an old step
+keeps the size it was taken with.
 
-Nesterov's momentum, which the paper does not use, looks one step ahead: the velocity that a second gradient like this one would
-give is what moves the weights.
+Nesterov's momentum, which the paper does not use, looks one step ahead: the velocity that a second
+gradient like this one would give is what moves the weights.
 
     w <- w + momentum * v - weight_decay * lr * w - lr * gradient
 """
@@ -27,7 +28,8 @@ class SGD:
     """Velocity for each parameter, and the update.
 
     Args:
-        model: its parameters are updated in place; weights and biases are told apart by their names.
+        model: its parameters are updated in place; weights and biases are
+            told apart by their names.
         momentum, weight_decay: as in the rule above.
         nesterov: whether to look ahead.
         variant: says how biases differ.
@@ -46,7 +48,8 @@ class SGD:
 
         Args:
             lr: the recipe's learning rate.
-            scale: where the schedule stands; biases ignore it in variants whose bias rate is never lowered.
+            scale: where the schedule stands; biases ignore it in variants whose
+                bias rate is never lowered.
         """
         (weights, biases), (decay, bias_decay) = self.rates(lr, scale), self.decays
         self._update("weight", weights, decay)
@@ -114,7 +117,9 @@ def _described(tensor: Tensor) -> str:
 
 
 def warmup(recipe: Recipe, epoch: float) -> float:
-    """The rise of the learning rate at the start, up to 1, for the step that ends at `epoch` (with its fraction)."""
+    """The rise of the learning rate at the start, up to 1, for the step that ends at
+    `epoch` (with its fraction).
+    """
     length = recipe.warmup * recipe.epochs
     return min(1.0, epoch / length) if length else 1.0
 

@@ -1,11 +1,13 @@
 """A finished run's result and what proves it: `result.json` in the run's folder.
 
-It holds the evaluation, a hash of the weights, the store's fingerprint, hashes of the configuration and the log, and where it
-was computed. `alexnet verify RUN` reads all of it again, evaluates again, and names whatever differs.
+It holds the evaluation, a hash of the weights, the store's fingerprint, hashes of the configuration
+and the log, and where it was computed. `alexnet verify RUN` reads all of it again, evaluates again,
+and names whatever differs.
 
-On a CPU, in the environment that is recorded, the evaluation is repeated to the picture. In another one (other processor,
-PyTorch, thread count) or on a GPU float32 sums are taken in another order, and a picture whose two best classes are nearly
-equal may change sides: there one picture in a thousand may differ.
+On a CPU, in the environment that is recorded, the evaluation is repeated to the picture. In
+another one (other processor, PyTorch, thread count) or on a GPU float32 sums are taken in another
+order, and a picture whose two best classes are nearly equal may change sides: there one picture
+in a thousand may differ.
 """
 
 import hashlib
@@ -97,7 +99,9 @@ class Result:
 
 
 def weights_hash(parameters: Mapping[str, Tensor]) -> str:
-    """SHA-256 over every parameter's name, type, shape and bytes (N, C, H, W order, little-endian), sorted by name."""
+    """SHA-256 over every parameter's name, type, shape and bytes (N, C, H, W order,
+    little-endian), sorted by name.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(parameters.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

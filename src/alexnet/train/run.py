@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 
 #: Fields that may differ when a run is resumed, since they change no result.
 FREE_FIELDS = ("feed", "workers", "checkpoint_minutes")
-#: Names of what a run writes beside its configuration and TensorBoard's folder, and of such files half written.
+#: Names of what a run writes beside its configuration and TensorBoard's folder, and of
+#: such files half written.
 _OWN = "|".join(map(re.escape, (ENVIRONMENT, LOG, RESULT, LATEST, BEST, LOCK))) + r"|epoch-\d{4,}\.safetensors"
 OWN = re.compile(rf"{_OWN}|\.({_OWN}|{re.escape(CONFIG)})\.([0-9a-f]+\.)?tmp")
 
-# --- writing ----------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -56,7 +57,9 @@ class Run:
     _board: "Board | None" = None
 
     def start_log(self, length: int, step: int) -> None:
-        """Start logging at `step`; what an interrupted start logged after the checkpoint is cut off."""
+        """Start logging at `step`; what an interrupted start logged after
+        the checkpoint is cut off.
+        """
         self._log.seek(0, os.SEEK_END)
         self._log.truncate(min(length, self._log.tell()))
         self._log.seek(0, os.SEEK_END)
@@ -76,14 +79,18 @@ class Run:
         return self._log.tell()
 
     def extend(self, recipe: Recipe, at: float) -> None:
-        """Record that the run goes on with this recipe, of more epochs. Its result is no longer one."""
+        """Record that the run goes on with this recipe, of more epochs. Its
+        result is no longer one.
+        """
         (self.folder / RESULT).unlink(missing_ok=True)  # first: a run killed in between has ended with its old epochs
         earlier = Extension(self.config.recipe.epochs, at)
         self.config = replace(self.config, recipe=recipe, extended=(*self.config.extended, earlier))
         write_json(self.folder / CONFIG, _plain(self.config))
 
     def close(self) -> None:
-        """Let the folder go. Lines were flushed as they came: what a full disk would raise here, `log` has raised already."""
+        """Let the folder go. Lines were flushed as they came: what a full disk would raise here,
+        `log` has raised already.
+        """
         with suppress(OSError):
             self._log.close()
         if self._board:
@@ -112,11 +119,13 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
     """Make a run's folder, or find one to go on with, and lock it.
 
     Args:
-        compiled: whether a new run shall compile the plain step; a resumed one does what it began with, to the bit.
+        compiled: whether a new run shall compile the plain step; a resumed one does what
+            it began with, to the bit.
         overwrite: delete the run that the folder holds, and nothing else that is in it.
 
     Raises:
-        TrainingError: the folder is in the way, is a run of another recipe or store, or another process trains in it.
+        TrainingError: the folder is in the way, is a run of another recipe or store, or
+            another process trains in it.
     """
     if resume and is_run(folder):
         config = check_same(folder, recipe, store, more_epochs=True)
@@ -162,7 +171,9 @@ def _check_free(folder: Path, overwrite: bool) -> None:
 
 
 def _begun(entry: Path) -> bool:
-    """Whether a start that was killed before it wrote its configuration may have left this; it is nothing that counts."""
+    """Whether a start that was killed before it wrote its configuration may have left this;
+    it is nothing that counts.
+    """
     return entry.name in (ENVIRONMENT, LOCK) or is_temporary(entry.name) or (entry.name == LOG and entry.stat().st_size == 0)
 
 
@@ -171,7 +182,9 @@ def _listed(names: list[str]) -> str:
 
 
 def own_files(folder: Path) -> Iterator[Path]:
-    """What a run wrote into its folder, its configuration last: what is left when a deletion is cut short is still a run's."""
+    """What a run wrote into its folder, its configuration last: what is left when a deletion is cut
+    short is still a run's.
+    """
     yield from (entry for entry in folder.iterdir() if OWN.fullmatch(entry.name))
     board = folder / TENSORBOARD
     if board.is_dir() and not board.is_symlink():

@@ -1,10 +1,12 @@
 """A start for conv1 that knows what pictures look like.
 
-Neighbouring pixels are nearly equal, so random kernels answer to much the same thing: the slow changes of light across a patch,
-which make up most of its variance. Gradient descent must first pull the kernels apart. Whitening does that before the first
-step: the kernels are the principal components of the patches of the training pictures, scaled so that each answers with the
-same deviation, and each with both signs, as the ReLU that follows cuts one of them off (as in the CIFAR-10 speed records:
-Page 2019, Jordan 2024). The kernels are trained like any others afterwards. `docs/log.md` says what it is worth.
+Neighbouring pixels are nearly equal, so random kernels answer to much the same thing: the slow
+changes of light across a patch, which make up most of its variance. Gradient descent must first
+pull the kernels apart. Whitening does that before the first step: the kernels are the principal
+components of the patches of the training pictures, scaled so that each answers with the same
+deviation, and each with both signs, as the ReLU that follows cuts one of them off (as in the
+CIFAR-10 speed records: Page 2019, Jordan 2024). The kernels are trained like any others afterwards.
+`docs/log.md` says what it is worth.
 """
 
 import numpy as np
@@ -18,7 +20,8 @@ from alexnet.data.store import Split
 from alexnet.errors import RecipeError
 from alexnet.model import AlexNet
 
-#: 128 pictures of 224 pixels have 373,000 patches and take 3.4 s on a core; of 64 pixels, 25,000 in 0.2 s.
+#: 128 pictures of 224 pixels have 373,000 patches and take 3.4 s on a core; of 64
+#: pixels, 25,000 in 0.2 s.
 PICTURES, AT_ONCE = 128, 16
 #: Added to each variance, relative to the largest one, so that what hardly occurs is not blown up.
 LEAST = 1e-3
@@ -53,7 +56,9 @@ def whiten(model: AlexNet, preprocessing: Preprocessing, split: Split) -> None:
 
 
 def components(second_moment: Tensor, count: int) -> Tensor:
-    """The first directions of (D, D) data, scaled to `DEVIATION` along each, then the same negated: (count, D)."""
+    """The first directions of (D, D) data, scaled to `DEVIATION` along each, then the
+    same negated: (count, D).
+    """
     variances, axes = torch.linalg.eigh(second_moment)  # rising
     half = (count + 1) // 2
     scaled = DEVIATION * axes / (variances + LEAST * variances[-1]).sqrt()

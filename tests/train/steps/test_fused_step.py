@@ -1,4 +1,6 @@
-"""The GPU's step on a CPU, where its kernels are their reference: it is the training that the plain step does."""
+"""The GPU's step on a CPU, where its kernels are their reference: it is the training
+that the plain step does.
+"""
 
 from pathlib import Path
 
@@ -41,7 +43,9 @@ class Scene:
         return FusedStep(self.model, self.augmentation.preprocessing, self.optimiser, feed, plan, dtype)
 
     def plain_step(self, epoch: int, step: int, lr: float, scale: float) -> float:
-        """The reference: this network walked plainly, with dropout's choices by the plan's seeds."""
+        """The reference: this network walked plainly, with dropout's choices by the plan's
+        seeds.
+        """
         records, labels = self.loader.batch(epoch, step)
         x = self.augmentation(records, stream(5, AUGMENT, epoch, step)).to(self.model.conv1.weight.dtype)
         seeds = iter(stream(5, DROPOUT, epoch, step).integers(2**62, size=self.dropouts))
@@ -72,7 +76,9 @@ def run(fused: FusedStep, steps: int, start: int = 0, lr: float = 0.005) -> list
     ("name", "nesterov"), [("paper", False), ("code-2012", False), ("caffe", False), ("torchvision", False), ("paper", True)]
 )
 def test_twenty_steps_are_the_plain_ones(store: Store, name: str, nesterov: bool) -> None:
-    """In float64, over three epochs and a drop of the learning rate: every loss to 1e-9, all weights to 1e-9."""
+    """In float64, over three epochs and a drop of the learning rate: every loss to
+    1e-9, all weights to 1e-9.
+    """
     scene, reference = Scene(store, name, nesterov=nesterov), Scene(store, name, nesterov=nesterov)
     expected = [reference.plain_step(*divmod(n, 6), 0.005, 0.1 if n >= 12 else 1.0) for n in range(20)]
     assert run(scene.fused(), 20) == pytest.approx(expected, rel=1e-9)
@@ -82,7 +88,9 @@ def test_twenty_steps_are_the_plain_ones(store: Store, name: str, nesterov: bool
 
 
 def test_bfloat16_learns_as_float64(store: Store) -> None:
-    """Twenty steps: the mean loss of the last eight within 5 %; the masters stay float32, and the copies are their rounding."""
+    """Twenty steps: the mean loss of the last eight within 5 %; the masters stay float32, and the
+    copies are their rounding.
+    """
     exact, scene = Scene(store), Scene(store, dtype=torch.float32)
     fused = scene.fused(dtype=torch.bfloat16)
     expected, found = run(exact.fused(), 20), run(fused, 20)
@@ -102,7 +110,9 @@ def test_the_three_places_give_the_same_bits(store: Store, place: feeding.Place)
 
 @pytest.mark.parametrize("after", [1, 3, 6, 8])
 def test_resumed_anywhere(store: Store, after: int) -> None:
-    """A step taken by a new object, from the weights and velocity alone, is the step that the old one would have taken."""
+    """A step taken by a new object, from the weights and velocity alone, is the step that the old
+    one would have taken.
+    """
     whole, first = Scene(store, dtype=torch.float32), Scene(store, dtype=torch.float32)
     losses = run(whole.fused(dtype=torch.float32, rows=4), 14)
     start = run(first.fused(dtype=torch.float32), after)

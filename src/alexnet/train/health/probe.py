@@ -15,9 +15,9 @@ from alexnet.train.health.signals import LOOK_PICTURES
 PROBE_PICTURES, PROBE_CLASSES, THUMBNAIL = 1000, 20, 8
 #: Permutations of the labels that make up chance.
 PERMUTATIONS = 200
-#: Deviations above chance below which labels are suspected. With 200 pictures of ten classes, Imagenette's labels score 7.5
-#: and more in 24 draws, with 400 at least 16; Fashion-MNIST's score more. Shuffled labels score 3.9 at most in 504 draws.
-#: Fewer pictures are not asked.
+#: Deviations above chance below which labels are suspected. With 200 pictures of ten classes,
+#: Imagenette's labels score 7.5 and more in 24 draws, with 400 at least 16; Fashion-MNIST's score
+#: more. Shuffled labels score 3.9 at most in 504 draws. Fewer pictures are not asked.
 RELATED, PROBE_LEAST = 5.0, 200
 
 
@@ -27,7 +27,8 @@ class Labels:
 
     Attributes:
         present: classes that occur.
-        score: how much better than chance thumbnails tell them, in standard deviations of chance; None if not asked.
+        score: how much better than chance thumbnails tell them, in standard deviations of
+            chance; None if not asked.
         pictures: asked of so many.
     """
 
@@ -47,7 +48,9 @@ def ask(store: Store) -> Labels:
 
 
 def _sample(split: Split) -> NDArray[np.int64]:
-    """Pictures of some classes, equally many of each where there are as many, in the order of the store."""
+    """Pictures of some classes, equally many of each where there are as many,
+    in the order of the store.
+    """
     rng = np.random.default_rng(0)
     labels = np.asarray(split.labels)
     counts = np.bincount(labels)
@@ -58,7 +61,9 @@ def _sample(split: Split) -> NDArray[np.int64]:
 
 
 def thumbnails(store: Store, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Records `chosen` of the training split as (N, 192) mean colours of 8 x 8 fields, RGB in [0, 255]."""
+    """Records `chosen` of the training split as (N, 192) mean colours of 8 x 8
+    fields, RGB in [0, 255].
+    """
     size = store.size
     plain = Preprocessing(size, size, store.manifest["resize"], False, torch.zeros(3, 1, 1), torch.ones(3))
     batches = (torch.from_numpy(store.train.take(chosen[i : i + LOOK_PICTURES])) for i in range(0, len(chosen), LOOK_PICTURES))
@@ -67,10 +72,12 @@ def thumbnails(store: Store, chosen: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def relation(features: NDArray[np.float64], labels: NDArray[np.int32]) -> float | None:
-    """How much better than chance features tell labels, in standard deviations of chance; None if all features are equal.
+    """How much better than chance features tell labels, in standard deviations of chance; None
+    if all features are equal.
 
-    How well a kernel ridge regression fits one-hot labels, against how well it fits the labels permuted, `PERMUTATIONS` times,
-    which is chance. (Predicting each picture from all others instead tells no more: 7.5 against 7.7 in the weakest draw.)
+    How well a kernel ridge regression fits one-hot labels, against how well it fits the labels
+    permuted, `PERMUTATIONS` times, which is chance. (Predicting each picture from all others
+    instead tells no more: 7.5 against 7.7 in the weakest draw.)
 
     Args:
         features: (N, D).

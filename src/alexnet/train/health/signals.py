@@ -1,11 +1,14 @@
-"""What a network says of itself, as numbers: before a run (`doctor.py`) and during one (`watch.py`).
+"""What a network says of itself, as numbers: before a run (`doctor.py`) and
+during one (`watch.py`).
 
 Three numbers for a layer tell most failures apart, and none needs a run of hours:
 
-- spread: the deviation of its values from picture to picture, relative to their mean size. Near 0 every picture looks the same
-  to the layers above, all they can learn is how frequent each class is, and the loss stands still at ln K (6.908 for K = 1000).
+- spread: the deviation of its values from picture to picture, relative to their mean size. Near 0
+  every picture looks the same to the layers above, all they can learn is how frequent each class
+  is, and the loss stands still at ln K (6.908 for K = 1000).
 - dead: the share of units that fire for no picture. A dead layer passes no gradient down.
-- update: the size of a step relative to the weights that it changes. A step as large as the weights is a leap.
+- update: the size of a step relative to the weights that it changes. A step as large
+  as the weights is a leap.
 """
 
 import numpy as np
@@ -22,7 +25,8 @@ LOOK_PICTURES = 32  # of a batch, at each look
 
 @torch.no_grad()
 def look(model: AlexNet, images: Tensor) -> tuple[dict[str, float], dict[str, float]]:
-    """Spread of every stage but dropout, and the dead share of every ReLU, as at test. The model stays in its mode.
+    """Spread of every stage but dropout, and the dead share of every ReLU, as at test. The
+    model stays in its mode.
 
     Args:
         images: (N, 3, K, K), N at least 2.
@@ -47,7 +51,9 @@ def _spread(value: Tensor) -> Tensor:
 
 
 def _dead(value: Tensor) -> Tensor:
-    """(N, C) or (N, C, H, W) after a ReLU: share of the C that are 0 everywhere in every picture."""
+    """(N, C) or (N, C, H, W) after a ReLU: share of the C that are 0 everywhere in every
+    picture.
+    """
     return (value.transpose(0, 1).flatten(1).amax(1) <= 0).float().mean()
 
 
@@ -78,7 +84,9 @@ def _numbers(values: list[Tensor]) -> list[float]:
 
 
 def frequencies_loss(split: Split, classes: int, label_smoothing: float = 0.0) -> float:
-    """Loss of an answer that knows how frequent each class is and does not look at the picture: ln K if all are equally so."""
+    """Loss of an answer that knows how frequent each class is and does not look at the picture: ln
+    K if all are equally so.
+    """
     share = np.bincount(split.labels, minlength=classes) / len(split)
     share = (1 - label_smoothing) * share + label_smoothing / classes
     return float(-(share[share > 0] * np.log(share[share > 0])).sum())

@@ -25,7 +25,8 @@ class Step(Protocol):
         Args:
             epoch, step: which; steps of an epoch follow one another, from any on.
             lr, scale: as in `SGD.step`.
-            look: called with the batch's first pictures between gradients and update, while the parameters hold the gradients.
+            look: called with the batch's first pictures between gradients and update, while the
+                parameters hold the gradients.
         """
 
     def collect(self) -> tuple[float, int, int]:
