@@ -25,8 +25,14 @@ from alexnet.weights import native
 from stopping import stop_after
 
 SMALL: dict[str, Any] = {
-    "width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu", "fused": "on",
-}  # fmt: skip
+    "width": 1 / 8,
+    "epochs": 3,
+    "batch_size": 10,
+    "lr": 0.005,
+    "compile": "off",
+    "device": "cpu",
+    "fused": "on",
+}
 
 
 def recipe(**changes: Any) -> recipes.Recipe:

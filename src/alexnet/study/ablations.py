@@ -114,80 +114,115 @@ def _without(layer: str) -> Callable[[Variant], Changes]:
     return change
 
 
-_MIDDLE = "removing any of the middle layers costs about 2 % top-1 (section 7)"
+_MIDDLE = ("conv2", "conv3", "conv4")
+
+
+def _claim_on(layer: str) -> str:
+    """What the paper says of a net without this layer."""
+    if layer in _MIDDLE:
+        return "removing any of the middle layers costs about 2 % top-1 (section 7)"
+    if layer == "conv5":
+        return "removing any convolutional layer makes it worse, no number given (section 1)"
+    return "no statement on a single fully connected layer"
+
+
 _REMOVED = [
     Ablation(
-        name=f"no-{layer}", change=_without(layer), needs=f"a net with {layer}",
-        claim=_MIDDLE if layer in ("conv2", "conv3", "conv4") else
-        "removing any convolutional layer makes it worse, no number given (section 1)" if layer == "conv5" else
-        "no statement on a single fully connected layer",
-        points=(paper.MIDDLE_LAYER_GAIN, None) if layer in ("conv2", "conv3", "conv4") else (None, None),
+        name=f"no-{layer}",
+        change=_without(layer),
+        needs=f"a net with {layer}",
+        claim=_claim_on(layer),
+        points=(paper.MIDDLE_LAYER_GAIN, None) if layer in _MIDDLE else (None, None),
     )
     for layer in REMOVABLE
-]  # fmt: skip
+]
 
 ABLATIONS = {
     ablation.name: ablation
     for ablation in (
         Ablation(
-            name="tanh", change=lambda _: {"activation": "tanh"}, needs="a net with ReLUs", measure="epochs",
+            name="tanh",
+            change=lambda _: {"activation": "tanh"},
+            needs="a net with ReLUs",
+            measure="epochs",
             both={"dropout": 0.0, "crop": False, "mirror": False, "colour_noise": 0.0, "weight_decay": 0.0},
             claim="with ReLUs a four-layer net reaches 25 % training error on CIFAR-10 six times faster, both without "
-                  "regularisation and with a learning rate of their own (figure 1, section 3.1)",
+            "regularisation and with a learning rate of their own (figure 1, section 3.1)",
         ),
         Ablation(
-            name="no-lrn", change=_no_lrn, needs="a net with local response normalisation",
+            name="no-lrn",
+            change=_no_lrn,
+            needs="a net with local response normalisation",
             claim="local response normalisation lowers the errors by 1.4 and 1.2 points (section 3.3)",
             points=_lost("local response normalisation"),
         ),
         Ablation(
-            name="non-overlapping", change=lambda _: {"pool_size": paper.POOL_STRIDE}, same_shapes=True,
+            name="non-overlapping",
+            change=lambda _: {"pool_size": paper.POOL_STRIDE},
+            same_shapes=True,
             needs="a net with overlapping pooling",
             claim="overlapping pooling lowers the errors by 0.4 and 0.3 points (section 3.4)",
             points=_lost("overlapping pooling"),
         ),
         Ablation(
-            name="one-tower", change=_half_tower, needs="a net with two towers",
+            name="one-tower",
+            change=_half_tower,
+            needs="a net with two towers",
             claim="two towers lower the errors by 1.7 and 1.2 points against one with half the kernels (section 3.2)",
             points=_lost("two towers"),
         ),
         Ablation(
-            name="never-talk", change=_never_talk, needs="a net with two towers",
+            name="never-talk",
+            change=_never_talk,
+            needs="a net with two towers",
             claim="nothing in the paper; the notes in the program of 2012 have 41.8 and 19.3 % against 40.7 and 18.2 %",
-            points=(round(paper.NEVER_TALK_ERRORS[0] - paper.TALK_ERRORS[0], 1),
-                    round(paper.NEVER_TALK_ERRORS[1] - paper.TALK_ERRORS[1], 1)),
+            points=(
+                round(paper.NEVER_TALK_ERRORS[0] - paper.TALK_ERRORS[0], 1),
+                round(paper.NEVER_TALK_ERRORS[1] - paper.TALK_ERRORS[1], 1),
+            ),
         ),
         Ablation(
-            name="no-dropout", change=lambda _: {"dropout": 0.0}, needs="a recipe with dropout (--dropout 0.5)",
+            name="no-dropout",
+            change=lambda _: {"dropout": 0.0},
+            needs="a recipe with dropout (--dropout 0.5)",
             claim="without dropout the net overfits substantially, no number given (section 4.2)",
         ),
         Ablation(
-            name="no-augmentation", change=lambda _: {"crop": False, "mirror": False, "colour_noise": 0.0},
+            name="no-augmentation",
+            change=lambda _: {"crop": False, "mirror": False, "colour_noise": 0.0},
             needs="a recipe with crops, mirrors or colour noise",
             claim="without crops and mirrors the net overfits substantially, no number given (section 4.1)",
         ),
         Ablation(
-            name="no-colour-noise", change=lambda _: {"colour_noise": 0.0}, needs="a recipe with colour noise",
+            name="no-colour-noise",
+            change=lambda _: {"colour_noise": 0.0},
+            needs="a recipe with colour noise",
             claim="colour noise lowers the top-1 error by over 1 point (section 4.1)",
             points=(paper.COLOUR_NOISE_GAIN, None),
         ),
         Ablation(
-            name="text-start", change=_text_start, needs="a start other than the paper's, such as paper-2012's",
+            name="text-start",
+            change=_text_start,
+            needs="a start other than the paper's, such as paper-2012's",
             claim="its text starts all weights with 0.01 (section 5), its program conv3 to conv5 with 0.03; it says nothing "
-                  "of the difference",
+            "of the difference",
         ),
         *_REMOVED,
         Ablation(
-            name="ten-views", views=10, needs="a store with pictures larger than the net's input",
+            name="ten-views",
+            views=10,
+            needs="a store with pictures larger than the net's input",
             claim="ten views lower the errors by 1.5 and 1.3 points (section 4.1)",
             points=_between(("ILSVRC-2010 test", "1 CNN, ten views"), ("ILSVRC-2010 test", "1 CNN, centre crop")),
         ),
         Ablation(
-            name="five-nets", nets=5, claim="averaging five nets lowers the errors by 2.6 and 1.8 points (table 2)",
+            name="five-nets",
+            nets=5,
+            claim="averaging five nets lowers the errors by 2.6 and 1.8 points (table 2)",
             points=_between(("ILSVRC-2012 validation", "5 CNNs"), ("ILSVRC-2012 validation", "1 CNN")),
         ),
     )
-}  # fmt: skip
+}
 
 
 def get(name: str) -> Ablation:
@@ -247,9 +282,13 @@ def _differing_shape(first: Variant, second: Variant, size: int) -> str:
     """The first layer whose shape differs at an input size, with both; empty if there is none."""
     traces = (replace(variant, input_size=size).layers() for variant in (first, second))
     return next(
-        (f"{one.name} shape {_plain(one.output)} on the standard side and {_plain(other.output)}"
-         for one, other in zip(*traces, strict=True) if one.output != other.output), "",
-    )  # fmt: skip
+        (
+            f"{one.name} shape {_plain(one.output)} on the standard side and {_plain(other.output)}"
+            for one, other in zip(*traces, strict=True)
+            if one.output != other.output
+        ),
+        "",
+    )
 
 
 def what_changes(standard: Recipe, changed: Recipe) -> list[str]:

@@ -83,10 +83,16 @@ def write_family(folder: Path, recipe: Recipe, store: Store, summary: dict[str, 
     figures.save(figures.bands({recipe.variant: [read_log(run) for run in members(folder)]}), folder / CURVES)
     seeds = [row["seed"] for row in rows]
     page = FAMILY_PAGE.format(
-        words=recipes.words(recipe), n=len(rows), seeds=f"{seeds[0]}..{seeds[-1]}", facts=_facts(recipe, store),
-        table=_table([["seed", "top-1 error", "top-5 error", "seconds"], *cells]), seconds=summary["seconds_per_model"],
-        shared=f", {summary['at_once']} at once" if summary["at_once"] > 1 else "", machine=_machine(), curves=CURVES,
-    )  # fmt: skip
+        words=recipes.words(recipe),
+        n=len(rows),
+        seeds=f"{seeds[0]}..{seeds[-1]}",
+        facts=_facts(recipe, store),
+        table=_table([["seed", "top-1 error", "top-5 error", "seconds"], *cells]),
+        seconds=summary["seconds_per_model"],
+        shared=f", {summary['at_once']} at once" if summary["at_once"] > 1 else "",
+        machine=_machine(),
+        curves=CURVES,
+    )
     (folder / README).write_text(page, encoding="utf-8")
 
 
@@ -111,8 +117,10 @@ def _errors_in_words(outcome: Outcome) -> list[str]:
     ablation, lines = outcome.plan.ablation, []
     for measure, found, stated in zip(("top-1", "top-5"), (outcome.top1, outcome.top5), ablation.points, strict=True):
         interval = _interval(found, lambda points: f"{points:+.2f}")
-        lines.append(f"{measure} error, {ablation.name} minus standard: {found.mean:+.2f} points, {interval}. "
-                     f"{verdict(found, stated, lambda points: f'{points:+.2f}')}")  # fmt: skip
+        lines.append(
+            f"{measure} error, {ablation.name} minus standard: {found.mean:+.2f} points, {interval}. "
+            f"{verdict(found, stated, lambda points: f'{points:+.2f}')}"
+        )
     return lines
 
 
@@ -120,8 +128,10 @@ def _epochs_in_words(outcome: Outcome) -> list[str]:
     name, n, target = outcome.plan.ablation.name, len(outcome.standard), f"{outcome.plan.training_error:.0%} training error"
     if not outcome.reached:
         counts = [sum(map(isfinite, side)) for side in (outcome.standard, outcome.changed)]
-        return [f"{target} was reached by {counts[0]} of {n} standard and {counts[1]} of {n} {name} networks: no number is "
-                "given. Train longer (--epochs), or compare at a higher --training-error."]  # fmt: skip
+        return [
+            f"{target} was reached by {counts[0]} of {n} standard and {counts[1]} of {n} {name} networks: no number is "
+            "given. Train longer (--epochs), or compare at a higher --training-error."
+        ]
     found = outcome.top1
     interval = _interval(found, lambda logarithm: f"{exp(logarithm):.2f}")
     told = verdict(found, log(paper.TANH_EPOCHS), lambda logarithm: f"factor of {exp(logarithm):.2f}")
@@ -185,9 +195,12 @@ def write_ablation(outcome: Outcome, store: Store, folder: Path) -> Path:
         plan.training_error if epochs else None,
         figures.Pairs(
             "epochs to the training error" if epochs else "held-out top-1 error, last epoch",
-            ("standard", plan.ablation.name), not epochs, outcome.standard, outcome.changed,
+            ("standard", plan.ablation.name),
+            not epochs,
+            outcome.standard,
+            outcome.changed,
         ),
-    )  # fmt: skip
+    )
     figures.save(curves, record / CURVES)
     (record / README).write_text(_page(outcome, store), encoding="utf-8")
     return record
@@ -195,13 +208,21 @@ def write_ablation(outcome: Outcome, store: Store, folder: Path) -> Path:
 
 def _config(plan: Plan, store: Store) -> dict[str, Any]:
     return {
-        "ablation": plan.ablation.name, "claim": plan.ablation.claim, "paper_points": plan.ablation.points,
-        "sides": {side: asdict(recipe) for side, recipe in plan.trained.items()}, "seeds": plan.seeds,
-        "views": plan.ablation.views, "nets": plan.ablation.nets,
+        "ablation": plan.ablation.name,
+        "claim": plan.ablation.claim,
+        "paper_points": plan.ablation.points,
+        "sides": {side: asdict(recipe) for side, recipe in plan.trained.items()},
+        "seeds": plan.seeds,
+        "views": plan.ablation.views,
+        "nets": plan.ablation.nets,
         "training_error": plan.training_error if plan.ablation.measure == "epochs" else None,
-        "store": {"fingerprint": store.fingerprint, "classes": len(store.classes), "train": len(store.train),
-                  "held_out": len(store.held_out)},
-    }  # fmt: skip
+        "store": {
+            "fingerprint": store.fingerprint,
+            "classes": len(store.classes),
+            "train": len(store.train),
+            "held_out": len(store.held_out),
+        },
+    }
 
 
 def _result(outcome: Outcome) -> dict[str, Any]:
@@ -210,13 +231,17 @@ def _result(outcome: Outcome) -> dict[str, Any]:
 
     epochs = outcome.plan.ablation.measure == "epochs"
     return {
-        "unit": "epochs" if epochs else "share", "standard": plain(outcome.standard), "changed": plain(outcome.changed),
-        "standard_top5": outcome.standard5, "changed_top5": outcome.changed5,
+        "unit": "epochs" if epochs else "share",
+        "standard": plain(outcome.standard),
+        "changed": plain(outcome.changed),
+        "standard_top5": outcome.standard5,
+        "changed_top5": outcome.changed5,
         "difference_unit": "natural logarithm of the ratio" if epochs else "points",
         "difference": asdict(outcome.top1) if outcome.reached else None,
         "difference_top5": asdict(outcome.top5) if outcome.standard5 else None,
-        "seconds": dict(outcome.seconds), "environment": environment(),
-    }  # fmt: skip
+        "seconds": dict(outcome.seconds),
+        "environment": environment(),
+    }
 
 
 def _page(outcome: Outcome, store: Store) -> str:
@@ -226,14 +251,21 @@ def _page(outcome: Outcome, store: Store) -> str:
     both = ", ".join(f"{name.replace('_', '-')} {value}" for name, value in plan.ablation.both.items())
     counts = [f"{side} {recipe.network(len(store.classes)).parameters:,}" for side, recipe in plan.trained.items()]
     return ABLATION_PAGE.format(
-        name=plan.ablation.name, pairs="1 pair" if n == 1 else f"{n} pairs", facts=_facts(plan.pair[0], store),
-        words=recipes.words(plan.recipe), seeds=plan.seeds, options=options, table=_table(_pairs(outcome)),
+        name=plan.ablation.name,
+        pairs="1 pair" if n == 1 else f"{n} pairs",
+        facts=_facts(plan.pair[0], store),
+        words=recipes.words(plan.recipe),
+        seeds=plan.seeds,
+        options=options,
+        table=_table(_pairs(outcome)),
         told="\n".join(f"* {line}" for line in tell(outcome)),
         changes="; ".join(what_changes(*plan.pair)) or f"{plan.ablation.views} views, {plan.ablation.nets} networks averaged",
-        parameters=", ".join(counts), both=f" On both sides: {both}." if both else "",
-        seconds=", ".join(f"{side} {seconds:,.1f}" for side, seconds in outcome.seconds.items()), machine=_machine(),
+        parameters=", ".join(counts),
+        both=f" On both sides: {both}." if both else "",
+        seconds=", ".join(f"{side} {seconds:,.1f}" for side, seconds in outcome.seconds.items()),
+        machine=_machine(),
         curves=CURVES,
-    )  # fmt: skip
+    )
 
 
 def _pairs(outcome: Outcome) -> list[list[str]]:

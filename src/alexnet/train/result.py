@@ -177,8 +177,11 @@ def verify_run(folder: Path, data: Path | None = None) -> list[str]:
     store = resampled(Store(data or recorded["store"]["folder"]), trained.preprocessing.stored_size)
     if store.fingerprint != recorded["store"]["fingerprint"]:
         wanted = recorded["store"]
-        return [*found, f"{store.folder} is another data set (fingerprint {store.fingerprint}) than the run was trained on "
-                        f"({wanted['fingerprint']}, {wanted['folder']}): name that one with --data"]  # fmt: skip
+        return [
+            *found,
+            f"{store.folder} is another data set (fingerprint {store.fingerprint}) than the run was trained on "
+            f"({wanted['fingerprint']}, {wanted['folder']}): name that one with --data",
+        ]
     return found + _compare(recorded, _summary(_evaluate(trained, store), store.held_out.name), _device(trained))
 
 
@@ -217,11 +220,14 @@ def _evaluate(trained: Trained, store: Store) -> Evaluation:
 
 def _summary(evaluation: Evaluation, split: str) -> dict[str, Any]:
     return {
-        "split": split, "images": evaluation.images, "views": evaluation.views,
+        "split": split,
+        "images": evaluation.images,
+        "views": evaluation.views,
         "top1_wrong": evaluation.images - int(evaluation.confusion.trace()),
         "top5_wrong": evaluation.images - int(evaluation.in_top5.sum()),
-        "top1_error": evaluation.top1_error, "top5_error": evaluation.top5_error,
-    }  # fmt: skip
+        "top1_error": evaluation.top1_error,
+        "top5_error": evaluation.top5_error,
+    }
 
 
 def _device(trained: Trained) -> str:
