@@ -21,13 +21,12 @@ from alexnet import paper
 from alexnet.bench import LR, STORED, noise, preprocessing_of
 from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
-from alexnet.data.loader import Loader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
 from alexnet.devices import set_precision
 from alexnet.errors import RecipeError
-from alexnet.model import AlexNet
-from alexnet.train.optim import SGD
+from alexnet.train.recipes import Recipe
+from alexnet.train.start import Start
 from alexnet.train.steps.fused import TYPES, FusedStep, build
 from alexnet.variants import Variant
 
@@ -59,11 +58,9 @@ class FullEpochs:
 
     def run(self, batch: int) -> dict[str, Any]:
         """An epoch in batches of this size, printed; as plain data."""
-        feed = feeding.Resident(Loader(self.split, batch, seed=0), self.device, self.records)
-        model = AlexNet(self.variant, torch.Generator().manual_seed(0)).to(self.device)
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimiser = SGD(model, paper.MOMENTUM, paper.WEIGHT_DECAY, self.variant)
-        fused = build(feed, model, self.augmentation, optimiser, TYPES["bf16"])
+        start = Start.on_records(Recipe(), self.variant, self.split, self.augmentation).in_batches_of(batch)
+        feed = feeding.Resident(start.loader, self.device, self.records)
+        fused = build(feed, start.model, start.augmentation, start.optimiser, TYPES["bf16"])
         try:
             found = one_epoch(fused, self.lr)
         finally:

@@ -45,8 +45,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.arithmetic import Dropout
-from alexnet.data.augment import Augmentation
-from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
+from alexnet.data.loader import AUGMENT, DROPOUT, stream
 from alexnet.data.store import Store
 from alexnet.devices import pick_device, pick_precision, set_precision
 from alexnet.errors import AlexNetError, Interrupted
@@ -54,9 +53,9 @@ from alexnet.run_folder import environment
 from alexnet.study.family import train_family
 from alexnet.study.paired import difference, t_quantile
 from alexnet.train import recipes
-from alexnet.train.loop import fitting, fresh
-from alexnet.train.optim import SGD, schedule, warmup
+from alexnet.train.optim import schedule, warmup
 from alexnet.train.recipes import Recipe
+from alexnet.train.start import Start, fitting
 from alexnet.train.steps import fused as fused_step
 from alexnet.train.steps.choose import wanted
 from alexnet.train.steps.plain import PlainStep, loss_function
@@ -105,30 +104,25 @@ class Course:
 
     def __init__(self, recipe: Recipe, store: Store) -> None:
         self.recipe, self.store, self.device = recipe, store, pick_device(recipe.device)
-        self.loader = Loader(store.train, recipe.batch_size, recipe.seed)
-        trained = fresh(recipe, store, self.device)
-        self.model = trained.model.train()
-        self.augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
-        self.optimiser = SGD(self.model, recipe.momentum, recipe.weight_decay, self.model.variant, recipe.nesterov)
+        self.start = Start.fresh(recipe, store, self.device)
+        self.start.model.train()
 
     def plain(self, steps: int, kind: type[PlainStep] = PlainStep) -> Curve:
         """By the plain step in float32."""
         set_precision("fp32", self.device)
-        loss = loss_function(self.model, False, self.recipe.label_smoothing)
-        return self._walk(steps, kind(self.model, loss, self.optimiser, self.loader, self.augmentation))
+        start = self.start
+        loss = loss_function(start.model, False, self.recipe.label_smoothing)
+        return self._walk(steps, kind(start.model, loss, start.optimiser, start.loader, start.augmentation))
 
     def fused(self, steps: int) -> Curve:
         """By the fused step in bfloat16."""
         precision = pick_precision("bf16", self.device, True)
         set_precision(precision, self.device)
-        step = fused_step.open_step(
-            self.recipe, self.loader, self.store.held_out, self.model, self.augmentation, self.optimiser, precision
-        )
-        return self._walk(steps, step)
+        return self._walk(steps, fused_step.open_step(self.start, self.store.held_out, precision))
 
     def _walk(self, steps: int, step: Step) -> Curve:
         """The learning rate as in training."""
-        per_epoch, found = self.loader.steps_per_epoch, []
+        per_epoch, found = self.start.loader.steps_per_epoch, []
         recipe = replace(self.recipe, epochs=max(self.recipe.epochs, math.ceil(steps / per_epoch)))
         try:
             for number in range(steps):

@@ -35,7 +35,8 @@ from alexnet.data.store import Split
 from alexnet.devices import pick_precision, room_for, set_precision
 from alexnet.model import AlexNet
 from alexnet.run_folder import environment
-from alexnet.train.optim import SGD
+from alexnet.train.recipes import Recipe
+from alexnet.train.start import Start
 from alexnet.train.steps.choose import pays
 from alexnet.train.steps.fused import TYPES, FusedStep, build
 from alexnet.train.steps.plain import PlainStep, loss_function
@@ -202,50 +203,51 @@ class Scene:
         self.takes_fused = pays(variant, device)
         self.precision = pick_precision("auto", device, self.takes_fused)
         set_precision(self.precision, device)
-        self.loader = Loader(noise(max(STORED, variant.input_size), BATCHES * batch, variant.num_classes), batch, seed=0)
+        self.split = noise(max(STORED, variant.input_size), BATCHES * batch, variant.num_classes)
         preprocessing = preprocessing_of(variant).to(device)
         self.augmentation = Augmentation(preprocessing, True, True, np.eye(3))
-        self.pictures = preprocessing.view(torch.from_numpy(self.loader.split.records[:batch]).to(device), 0, 0, False)
-        self.labels = torch.from_numpy(self.loader.split.labels[:batch].astype(np.int64)).to(device)
+        self.pictures = preprocessing.view(torch.from_numpy(self.split.records[:batch]).to(device), 0, 0, False)
+        self.labels = torch.from_numpy(self.split.labels[:batch].astype(np.int64)).to(device)
         self.hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else environment()["processor"]
         self._fused: FusedStep | None = None
 
-    def network(self) -> AlexNet:
-        """As training begins."""
-        model = AlexNet(self.variant, torch.Generator().manual_seed(0)).to(self.device)
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def begun(self) -> Start:
+        """A run as it begins."""
+        return Start.on_records(Recipe(), self.variant, self.split, self.augmentation).in_batches_of(self.batch)
 
     def fused(self) -> FusedStep:
         """The fused step with everything resident."""
-        model = self.network()
-        feed = feeding.open_feed("resident", self.loader, self.device)
-        self._fused = build(feed, model, self.augmentation, SGD(model, 0.9, 5e-4, self.variant), TYPES[self.precision])
+        start = self.begun()
+        feed = feeding.open_feed("resident", start.loader, self.device)
+        self._fused = build(feed, start.model, start.augmentation, start.optimiser, TYPES[self.precision])
         return self._fused
 
     def training(self) -> Run:
         """One step after the other as `alexnet train` takes them here."""
         if self.takes_fused:
             fused = self.fused()
-            return Steps(self.loader, lambda epoch, step: fused.take(epoch, step, LR, 1.0))
-        model = self.network()
-        optimiser = SGD(model, 0.9, 5e-4, self.variant)
-        plain = PlainStep(model, loss_function(model, self.compile), optimiser, self.loader, self.augmentation)
-        return Steps(self.loader, lambda epoch, step: plain.take(epoch, step, LR, 1.0))
+            return Steps(fused.feed.loader, lambda epoch, step: fused.take(epoch, step, LR, 1.0))
+        start = self.begun()
+        loss = loss_function(start.model, self.compile)
+        plain = PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation)
+        return Steps(start.loader, lambda epoch, step: plain.take(epoch, step, LR, 1.0))
 
     def data(self) -> Run:
         """The batches alone."""
         if self._fused:
             return self._fused.data_alone()
 
+        loader = self.begun().loader
+
         def make(epoch: int, step: int) -> None:
-            records = self.loader.batch(epoch, step).records.to(self.device)
+            records = loader.batch(epoch, step).records.to(self.device)
             self.augmentation(records, stream(0, AUGMENT, epoch, step))
 
-        return Steps(self.loader, make)
+        return Steps(loader, make)
 
     def inference(self) -> tuple[engines.Network, str]:
         """What `alexnet predict` and `evaluate` would multiply with, and its name."""
-        network = engines.fastest(self.network().eval())
+        network = engines.fastest(self.begun().model.eval())
         return torch.inference_mode()(network), "fused" if self.takes_fused else "PyTorch, eager"
 
     def peers(self) -> dict[str, Run]:
@@ -257,7 +259,7 @@ class Scene:
             found["naive network, AMP"] = self._peer(own, True, False)
         if self.compile:
             kind = "AMP, compiled" if cuda else "compiled"
-            found[f"plain network, {kind}"] = self._peer(self.network(), cuda, True)
+            found[f"plain network, {kind}"] = self._peer(self.begun().model, cuda, True)
         found[f"torchvision's{', AMP' if cuda else ''}"] = self._peer(theirs, cuda, False)
         if self.compile:
             found[f"torchvision's{', AMP' if cuda else ''}, compiled"] = self._peer(theirs, cuda, True)

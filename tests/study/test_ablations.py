@@ -21,7 +21,8 @@ from alexnet.study import ablations
 from alexnet.study.ablate import Outcome, Plan, ablate, epochs_to
 from alexnet.study.ablations import ABLATIONS, sides, what_changes
 from alexnet.study.record import tell, write_ablation
-from alexnet.train import loop, recipes
+from alexnet.train import recipes
+from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
 from alexnet.variants import Variant
 from alexnet.weights import native
@@ -295,7 +296,7 @@ def test_stopped_and_gone_on(
     done: tuple[Path, Outcome], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """Ctrl-C in any of the four runs; the same call ends with the same bits, and 48 steps have been taken in all."""
-    steps = stop_after(monkeypatch, loop.SGD, "step", after)
+    steps = stop_after(monkeypatch, SGD, "step", after)
     with pytest.raises(Interrupted, match="the same command goes on from here"):
         ablate(NO_LRN, store, tmp_path / "out")
     outcome = ablate(NO_LRN, store, tmp_path / "out")
@@ -326,7 +327,7 @@ def test_the_record(done: tuple[Path, Outcome], store: Store) -> None:
 def test_the_standard_side_is_shared(done: tuple[Path, Outcome], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten views train nothing; their errors are those of `evaluate --views 10`."""
     folder, _ = done
-    monkeypatch.setattr(loop.SGD, "step", None)  # no step is taken
+    monkeypatch.setattr(SGD, "step", None)  # no step is taken
     asked: list[int] = []
 
     def counted(*arguments: Any, views: Any) -> Any:

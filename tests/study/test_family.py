@@ -1,7 +1,6 @@
 """Families: each member is the run it would be alone, also when the family was stopped."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ from alexnet.run_folder import FAMILY, member, members
 from alexnet.study import family
 from alexnet.study.family import parse_seeds, train_family
 from alexnet.study.record import write_family
-from alexnet.train import loop, recipes
+from alexnet.train import recipes
 from alexnet.train.loop import train
+from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
+from alexnet.train.start import Start
 from alexnet.weights import native
 from stopping import stop_after
 
@@ -151,7 +152,7 @@ def test_the_record(quiet: Path, store: Store) -> None:
 @pytest.mark.parametrize("after", [2, 2 * STEPS, 2 * STEPS + 1, 3 * STEPS])
 def test_stopped_and_resumed(quiet: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Ctrl-C in either member or between them: the same bits and logs in the end, and no batch trained on twice."""
-    folder, steps = tmp_path / "family", stop_after(monkeypatch, loop.SGD, "step", after)
+    folder, steps = tmp_path / "family", stop_after(monkeypatch, SGD, "step", after)
     with pytest.raises(Interrupted, match="--resume"):
         train_family(recipe(keep="0..2"), store, folder, (0, 1))
     train_family(recipe(keep="0..2"), store, folder, (0, 1), resume=True)
@@ -213,7 +214,7 @@ def test_what_a_seed_fixes_on_a_gpu(store: Store) -> None:
     device, seen = torch.device("cuda"), []
     one = recipe(dropout=0.5, crop=True, mirror=True, colour_noise=0.1)
     for _ in range(2):
-        trained = loop._begin(one, store, loop.Run(Path("none"), False, False), device)[0]
+        trained = Start.fresh(one, store, device).trained
         records, _ = Loader(store.train, 10, 0).batch(1, 2)
         augmentation = Augmentation.of(trained.preprocessing, store, True, True, 0.1)
         images = augmentation(records.to(device), stream(0, AUGMENT, 1, 2))
@@ -221,5 +222,5 @@ def test_what_a_seed_fixes_on_a_gpu(store: Store) -> None:
         dropped = torch.nn.functional.dropout(torch.ones(1000, device=device))
         seen.append([*trained.model.state_dict().values(), images, dropped])
     assert all(torch.equal(first, second) for first, second in zip(*seen, strict=True))
-    on_cpu = loop._begin(replace(one, device="cpu"), store, loop.Run(Path("none"), False, False), torch.device("cpu"))[0]
+    on_cpu = Start.fresh(one, store, torch.device("cpu")).trained
     assert all(torch.equal(a.cpu(), b) for a, b in zip(seen[0], on_cpu.model.state_dict().values(), strict=False))

@@ -18,9 +18,10 @@ from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, CheckpointError, RecipeError, StoreError, TrainingError
 from alexnet.run_folder import read_environment, read_log
 from alexnet.study import family
-from alexnet.train import board, loop
+from alexnet.train import board
 from alexnet.train.history import read_config
 from alexnet.train.loop import train
+from alexnet.train.optim import SGD
 from alexnet.train.place import Place
 from alexnet.train.result import read_result, verify_run
 from alexnet.weights import native
@@ -262,7 +263,7 @@ def test_files_that_may_not_grow(store: Store, tmp_path: Path, limit: int) -> No
 @pytest.mark.parametrize("after", [2, 6, 8])
 def test_a_run_folder_that_goes_away(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """In the middle of an epoch and at its end: one line that says so."""
-    folder, step, count = tmp_path / "run", loop.SGD.step, 0
+    folder, step, count = tmp_path / "run", SGD.step, 0
 
     def vanish(self: Any, *arguments: float) -> None:
         nonlocal count
@@ -271,7 +272,7 @@ def test_a_run_folder_that_goes_away(store: Store, tmp_path: Path, monkeypatch: 
         if count == after:
             shutil.rmtree(folder)
 
-    monkeypatch.setattr(loop.SGD, "step", vanish)
+    monkeypatch.setattr(SGD, "step", vanish)
     with pytest.raises(AlexNetError, match=r"run is gone: it was deleted or moved while a run was using it"):
         train(recipe(), store, folder)
 
@@ -280,7 +281,7 @@ def test_a_run_folder_that_goes_away(store: Store, tmp_path: Path, monkeypatch: 
 def test_a_store_that_shrinks_or_goes_away(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool) -> None:
     """A mapped file that is cut would kill the process. The last checkpoint stays, and with the store back the run ends."""
     other = Store(shutil.copytree(store.folder, tmp_path / "store"))
-    records, folder, step, count = other.folder / "train.records", tmp_path / "run", loop.SGD.step, 0
+    records, folder, step, count = other.folder / "train.records", tmp_path / "run", SGD.step, 0
 
     def spoil(self: Any, *arguments: float) -> None:
         nonlocal count
@@ -292,7 +293,7 @@ def test_a_store_that_shrinks_or_goes_away(store: Store, tmp_path: Path, monkeyp
                 records.write_bytes(b"short")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.SGD, "step", spoil)
+        patch.setattr(SGD, "step", spoil)
         with pytest.raises(StoreError, match=r"train.records (is gone|has shrunk)"):
             train(recipe(), other, folder)
     assert native.load(folder).state["epoch"] == 1
@@ -309,7 +310,7 @@ def test_memory_that_is_not_there(store: Store, tmp_path: Path, monkeypatch: pyt
             "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"
         )
 
-    monkeypatch.setattr(loop.SGD, "step", full_memory)
+    monkeypatch.setattr(SGD, "step", full_memory)
     with pytest.raises(TrainingError, match=r"batch_size \(=10\) and the network do not fit .*--batch-size 5 or a smaller"):
         train(recipe(), store, tmp_path / "run")
 

@@ -15,8 +15,11 @@ from filelock import FileLock
 
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
-from alexnet.train import loop, recipes
-from alexnet.train.loop import fresh, train
+from alexnet.train import recipes
+from alexnet.train.loop import train
+from alexnet.train.optim import SGD
+from alexnet.train.run import Run
+from alexnet.train.start import Start
 from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.weights import native
 from stopping import stop_after
@@ -85,7 +88,7 @@ def test_stopped_and_resumed(finished: Path, store: Store, tmp_path: Path, monke
     """Ctrl-C after any step: saved, and the resumed run ends with the same bits and the same log."""
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        stop_after(patch, loop.SGD, "step", after)
+        stop_after(patch, SGD, "step", after)
         with pytest.raises(Interrupted, match="--resume"):
             train(recipe(), store, run)
     train(recipe(), store, run, resume=True)
@@ -150,7 +153,7 @@ def test_a_full_gpu_is_named(store: Store, tmp_path: Path, monkeypatch: pytest.M
 
 def test_label_smoothing(store: Store) -> None:
     """Against the formula in float64; 1e-6 for float32."""
-    model = fresh(recipe(), store, torch.device("cpu")).model.eval()
+    model = Start.fresh(recipe(), store, torch.device("cpu")).model.eval()
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([0, 2, 1, 1])
     with torch.no_grad():
         loss, logits = loss_function(model, compiled=False, label_smoothing=0.1)(images, labels)
@@ -216,15 +219,15 @@ def test_a_loss_that_explodes(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("layer", ["conv3", "fc7"])
 def test_the_layer_that_broke_is_named(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: str) -> None:
     """A layer whose output overflows is named by its own name, not by those that follow."""
-    begin = loop._begin
+    begin = Start.fresh
 
     def poisoned(*arguments: Any) -> Any:
-        trained, place, optimiser = begin(*arguments)
+        begun = begin(*arguments)
         with torch.no_grad():
-            trained.model.get_parameter(f"{layer}.weight").fill_(3e38)
-        return trained, place, optimiser
+            begun.model.get_parameter(f"{layer}.weight").fill_(3e38)
+        return begun
 
-    monkeypatch.setattr(loop, "_begin", poisoned)
+    monkeypatch.setattr(Start, "fresh", poisoned)
     with pytest.raises(TrainingError, match=f"the output of {layer} went first"):
         train(recipe(), store, tmp_path / "run")
 
@@ -269,14 +272,14 @@ def test_killed_between_the_two_checkpoints(store: Store, tmp_path: Path, monkey
 
 def test_a_full_disk_under_the_log(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """/dev/full takes nothing, neither when a line is written nor when the log is closed."""
-    start_log = loop.Run.start_log
+    start_log = Run.start_log
 
     def full(self: Any, *arguments: int) -> None:
         start_log(self, *arguments)
         self._log.close()
         self._log = open("/dev/full", "a")  # noqa: SIM115
 
-    monkeypatch.setattr(loop.Run, "start_log", full)
+    monkeypatch.setattr(Run, "start_log", full)
     with pytest.raises(TrainingError, match=r"No space left.*free some space and go on with --resume"):
         train(recipe(epochs=1), store, tmp_path / "run")
 

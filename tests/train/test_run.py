@@ -17,11 +17,13 @@ from alexnet.data.store import Store
 from alexnet.ensemble import evaluate_average
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate_classifier
-from alexnet.train import loop, recipes, run
+from alexnet.train import recipes, run, session, start
 from alexnet.train.health.doctor import examine
 from alexnet.train.history import read_config
-from alexnet.train.loop import fitting, train
+from alexnet.train.loop import train
+from alexnet.train.optim import SGD
 from alexnet.train.result import read_result, verify_run
+from alexnet.train.start import fitting
 from alexnet.weights import native
 from conftest import write_photos
 from stopping import stop_after
@@ -88,7 +90,7 @@ def test_a_run_that_was_begun_on_large_pictures_goes_on_with_them(
 ) -> None:
     """As runs did before pictures were resampled."""
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "MOST_ROOM", 10)
+        patch.setattr(start, "MOST_ROOM", 10)
         train(recipe(epochs=1), large, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
     trained = train(recipe(epochs=1), large, tmp_path / "run", resume=True)
@@ -186,7 +188,7 @@ def test_more_epochs_of_a_linear_schedule(copy: Path, store: Store, capfd: pytes
     expected = [0.005 * min(1, (1 - done / 4) / 0.95) for done in (2 + 5 / 6, 3 + 5 / 6)]
     assert rates[2:] == pytest.approx(expected, rel=1e-9)
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(patch, loop.SGD, "step", 8)
+        stop_after(patch, SGD, "step", 8)
         with pytest.raises(Interrupted):
             train(recipe(epochs=4), store, other, resume=True)
     assert not (other / "result.json").exists()
@@ -233,12 +235,12 @@ def test_another_number_of_threads_is_said_and_recorded(
 ) -> None:
     folder, here = tmp_path / "run", run.environment()
     with monkeypatch.context() as patch:
-        stop_after(patch, loop.SGD, "step", 3)
+        stop_after(patch, SGD, "step", 3)
         with pytest.raises(Interrupted):
             train(recipe(epochs=1), store, folder)
     there = {**here, "threads": 64}
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "environment", lambda: there)
+        patch.setattr(session, "environment", lambda: there)
         train(recipe(epochs=1), store, folder, resume=True)
     assert f"continues in another environment (threads {here['threads']}, now 64): its weights" in capfd.readouterr().err
     assert read_result(folder)["environments"] == [here, there]

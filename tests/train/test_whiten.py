@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError
 from alexnet.train import recipes, whiten
-from alexnet.train.loop import fresh
+from alexnet.train.start import Start
 
 
 def test_answers_are_independent_and_equally_strong() -> None:
@@ -37,9 +37,9 @@ def test_an_odd_number_and_directions_that_do_not_occur() -> None:
 def test_conv1_of_a_run(store: Store) -> None:
     """conv1 answers to the training pictures with a deviation near 1.2 in each kernel; everything else starts as without."""
     changes = {"width": 1 / 8, "device": "cpu"}
-    plain = fresh(recipes.get("laptop", **changes), store, torch.device("cpu"))
-    trained = fresh(recipes.get("laptop", whiten=True, **changes), store, torch.device("cpu"))
-    again = fresh(recipes.get("laptop", whiten=True, **changes), store, torch.device("cpu"))
+    plain = Start.fresh(recipes.get("laptop", **changes), store, torch.device("cpu"))
+    trained = Start.fresh(recipes.get("laptop", whiten=True, **changes), store, torch.device("cpu"))
+    again = Start.fresh(recipes.get("laptop", whiten=True, **changes), store, torch.device("cpu"))
     for name, parameter in trained.model.named_parameters():
         assert torch.equal(parameter, again.model.get_parameter(name))
         assert torch.equal(parameter, plain.model.get_parameter(name)) == (name != "conv1.weight")
@@ -53,4 +53,4 @@ def test_conv1_of_a_run(store: Store) -> None:
 
 def test_too_many_kernels(store: Store) -> None:
     with pytest.raises(RecipeError, match="at most 726 kernels, not 736"):
-        fresh(recipes.get("laptop", whiten=True, kernels=(736 * 2, 32, 32, 32, 32)), store, torch.device("cpu"))
+        Start.fresh(recipes.get("laptop", whiten=True, kernels=(736 * 2, 32, 32, 32, 32)), store, torch.device("cpu"))

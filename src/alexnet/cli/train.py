@@ -171,7 +171,7 @@ def _train_family(command: Training, seeds: str) -> None:
     from alexnet.data.store import Store
     from alexnet.study import record
     from alexnet.study.family import parse_seeds, train_family
-    from alexnet.train.loop import fitting
+    from alexnet.train.start import fitting
 
     if command.recipe.seed:
         raise RecipeError(f"seed (={command.recipe.seed}) cannot be combined with seeds (={seeds}): leave one of them out.")

@@ -32,9 +32,9 @@ from alexnet.run_folder import Log, is_run, member, read_log
 from alexnet.study.ablations import Ablation, sides
 from alexnet.study.family import is_finished, train_member
 from alexnet.study.paired import Difference, difference
-from alexnet.train.loop import fitting
 from alexnet.train.recipes import MOST_NUMBERS, Recipe
 from alexnet.train.result import read_result
+from alexnet.train.start import fitting
 
 SMOOTHING = 3  # lines of the log; each is the mean of up to 20 steps
 Errors = tuple[float, float]  # top-1 and top-5, shares in [0, 1]
@@ -165,7 +165,7 @@ def checked(plan: Plan, store: Store, folder: Path) -> Store:
     if is_run(folder):
         raise TrainingError(f"{folder} holds a single run, not ablations: name another folder.")
     store = fitting(plan.recipe, store, next(iter(plan.runs(folder).values()))[0])
-    size = plan.recipe.network(len(store.classes)).input_size
+    size = plan.recipe.crop_size
     if plan.ablation.views > 1 and store.size <= size:
         raise RecipeError(
             f"{plan.ablation.name} needs {plan.ablation.needs}: those of {store.folder} have {store.size} pixels, the net "

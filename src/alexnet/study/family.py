@@ -33,10 +33,11 @@ from alexnet.data.store import Store
 from alexnet.devices import pick_device
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
 from alexnet.run_folder import FAMILY, RESULT, is_run, member, members
-from alexnet.train.loop import fitting, train
+from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe, numbers
 from alexnet.train.result import read_result
 from alexnet.train.run import check_same, write_json
+from alexnet.train.start import fitting
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

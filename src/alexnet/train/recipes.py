@@ -159,18 +159,22 @@ class Recipe:
         return variants.get(self.variant, **changes)
 
     @property
+    def crop_size(self) -> int:
+        """Side of the crop that the net sees, in pixels."""
+        return variants.named()[self.variant].input_size if self.input_size is None else self.input_size
+
+    @property
     def stored_size(self) -> int:
         """Side of the stored pictures that this recipe wants, in pixels: a little more than a crop, so that crops can differ.
 
         256 for the variant's own input size, as in 2012; for another one nine eighths of it, which is that ratio.
         """
-        size = self.network(num_classes=2).input_size
-        return paper.STORED_SIZE if self.input_size is None else 2 * round(size * 9 / 16)
+        return paper.STORED_SIZE if self.input_size is None else 2 * round(self.input_size * 9 / 16)
 
     @property
     def stored_as(self) -> dict[str, Any]:
         """Size and resize rule of the store that this recipe wants: `prepare(photos, store, **recipe.stored_as)`."""
-        return {"size": self.stored_size, "resize": self.network(num_classes=2).resize}
+        return {"size": self.stored_size, "resize": variants.named()[self.variant].resize}
 
     @property
     def kept_epochs(self) -> tuple[int, ...]:

@@ -24,7 +24,9 @@ from alexnet.train.health import doctor, watch
 from alexnet.train.health.causes import ALIKE
 from alexnet.train.health.doctor import Diagnosis, examine
 from alexnet.train.health.probe import relation
+from alexnet.train.health.signals import frequencies_loss
 from alexnet.train.loop import train
+from alexnet.train.start import Start
 from conftest import write_photos
 
 CPU: dict[str, Any] = {"device": "cpu", "compile": "off"}
@@ -101,9 +103,9 @@ def test_what_is_measured(store: Store) -> None:
     """Against the definitions, from the model's own stages in float64."""
     recipe = recipes.get("laptop", **EIGHTH)
     diagnosis = examine(recipe, store)
-    trained = doctor.fresh(recipe, store, torch.device("cpu"))
-    images, labels = doctor.Batches(recipe, store, trained.preprocessing).get(32, 0)
-    stages = {name: value.detach().double() for name, value in trained.model.eval().stages(images).items()}
+    begun = Start.fresh(recipe, store, torch.device("cpu"))
+    images, labels = doctor.batch(begun.in_batches_of(32), 0)
+    stages = {name: value.detach().double() for name, value in begun.model.eval().stages(images).items()}
     assert [layer.name for layer in diagnosis.layers] == [name for name in stages if not name.startswith("drop")]
     for layer in diagnosis.layers:
         value = stages[layer.name]
@@ -111,9 +113,9 @@ def test_what_is_measured(store: Store) -> None:
         if layer.name.startswith("relu"):
             silent = (value <= 0).all(0).flatten(1).all(1) if value.dim() == 4 else (value <= 0).all(0)
             assert layer.dead == pytest.approx(float(silent.double().mean()), abs=1e-6)
-    images, labels = doctor.Batches(recipe, store, trained.preprocessing).get(16, 0)
-    torch.nn.functional.cross_entropy(trained.model.train()(images), labels).backward()
-    weight = trained.model.get_parameter("fc7.weight")
+    images, labels = doctor.batch(begun.in_batches_of(16), 0)
+    torch.nn.functional.cross_entropy(begun.model.train()(images), labels).backward()
+    weight = begun.model.get_parameter("fc7.weight")
     fc7 = next(layer for layer in diagnosis.layers if layer.name == "fc7")
     assert weight.grad is not None
     assert fc7.gradient == pytest.approx(float(weight.grad.norm()), rel=1e-4)
@@ -345,10 +347,11 @@ def test_a_resumed_run_does_not_repeat_its_warning(store: Store, tmp_path: Path,
     watched(store, tmp_path / "quiet", monkeypatch, **flat)
     plateau = watch.Watch.plateau
 
-    def stopping(self: watch.Watch, step: int, *arguments: Any) -> None:
-        plateau(self, step, *arguments)
-        if step == 30:
+    def stopping(self: watch.Watch, step: int, *arguments: Any) -> Any:
+        cause = plateau(self, step, *arguments)
+        if cause:
             os.kill(os.getpid(), signal.SIGINT)
+        return cause
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(watch.Watch, "plateau", stopping)
@@ -366,8 +369,8 @@ def test_frequencies_loss() -> None:
     def split(*labels: int) -> Split:
         return Split("train", np.zeros((len(labels), 6), np.uint8), np.array(labels, np.int32), Path())
 
-    assert watch.frequencies_loss(split(0, 1), 2) == pytest.approx(np.log(2))
-    assert watch.frequencies_loss(split(1, 1), 3) == 0
-    assert watch.frequencies_loss(split(0, 0, 0, 1), 2) == pytest.approx(0.75 * np.log(4 / 3) + 0.25 * np.log(4))
+    assert frequencies_loss(split(0, 1), 2) == pytest.approx(np.log(2))
+    assert frequencies_loss(split(1, 1), 3) == 0
+    assert frequencies_loss(split(0, 0, 0, 1), 2) == pytest.approx(0.75 * np.log(4 / 3) + 0.25 * np.log(4))
     smoothed = -0.95 * np.log(0.95) - 0.05 * np.log(0.05)  # the entropy of 1 - s / 2 and s / 2, s = 0.1
-    assert watch.frequencies_loss(split(0, 0), 2, label_smoothing=0.1) == pytest.approx(smoothed)
+    assert frequencies_loss(split(0, 0), 2, label_smoothing=0.1) == pytest.approx(smoothed)

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from alexnet import fused, kernels
-from alexnet.data.augment import Augmentation
-from alexnet.data.loader import Loader
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError, TrainingError
 from alexnet.kernels import reference
 from alexnet.train import recipes
-from alexnet.train.loop import fresh, train
-from alexnet.train.optim import SGD
+from alexnet.train.loop import train
+from alexnet.train.start import Start
 from alexnet.train.steps import check as self_check
 from alexnet.train.steps import choose as steps
 from alexnet.train.steps import fused as fused_step
@@ -29,11 +27,7 @@ CPU = torch.device("cpu")
 def step_of(store: Store, precision: str = "bf16", recipe: str = "paper-2012", **changes: Any) -> FusedStep:
     """A fused step on the CPU, where its kernels are the reference."""
     chosen = recipes.get(recipe, **{"width": 1 / 8, "input_size": 67, "batch_size": 10, **changes})
-    trained = fresh(chosen, store, CPU)
-    augmentation = Augmentation.of(trained.preprocessing, store, chosen.crop, chosen.mirror, chosen.colour_noise)
-    optimiser = SGD(trained.model, 0.9, 5e-4, trained.model.variant)
-    loader = Loader(store.train, chosen.batch_size, chosen.seed)
-    return fused_step.open_step(chosen, loader, store.held_out, trained.model, augmentation, optimiser, precision)
+    return fused_step.open_step(Start.fresh(chosen, store, CPU), store.held_out, precision)
 
 
 @pytest.fixture
@@ -130,7 +124,7 @@ def test_pictures_are_checked_too(step: FusedStep, monkeypatch: pytest.MonkeyPat
         blocks = arguments[-2] is not None
         return reference.augment(records, top, (left - 1).clamp(min=0) if blocks else left, *arguments)
 
-    monkeypatch.setattr("alexnet.data.augment.kernels.augment", shifted)
+    monkeypatch.setattr("alexnet.data.preprocessing.kernels.augment", shifted)
     assert "from float64's" in str(disagreement(step, 0, 0))
 
 

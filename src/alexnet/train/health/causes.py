@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
+from alexnet.model import AlexNet
 from alexnet.variants import Variant
 
 #: Spread of pool5 at the start, on 32 photos, below which the loss is likely to stay flat. On ImageNet, Caffe's AlexNet with
@@ -106,3 +110,26 @@ def too_large(variant: Variant, deviation: float, lr: float, lower: float, evide
     return Cause(
         "large-steps", f"{evidence}: lr {lr:g} is too high", "lr", f"Pass a lower --lr, such as {lower:.1g}, or raise --warmup"
     )
+
+
+@torch.no_grad()
+def overflow(model: AlexNet, images: Tensor, lr: float, seen: str) -> Cause:
+    """Where the first value that is not finite is, and why.
+
+    If weights are broken already, the gradients of the step before were, and those flow from fc8 down:
+    the last layer broke first. If not, the first stage to overflow did.
+
+    Args:
+        images: (N, 3, K, K), of the step that broke.
+        lr: the recipe's.
+        seen: how it was noticed.
+    """
+    layers = dict(model.named_children())
+    broken = [name for name in layers if not all(p.isfinite().all() for p in layers[name].parameters())]
+    if broken:
+        where = f"the weights of {broken[-1]} went first, by the gradient of the step before"
+    else:
+        stages = model.stages(images)
+        first = next((name for name, value in stages.items() if not value.isfinite().all()), None)
+        where = f"the output of {first} went first" if first else "every activation is finite, the logits are too large"
+    return too_large(model.variant, float(images.std()), lr, lr / 10, f"{seen}: {where}")

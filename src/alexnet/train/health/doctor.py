@@ -22,18 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.data.augment import Augmentation
-from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
-from alexnet.data.preprocessing import Preprocessing
+from alexnet.data.loader import AUGMENT, DROPOUT, stream
 from alexnet.data.store import Split, Store
 from alexnet.devices import pick_device
+from alexnet.model import AlexNet
 from alexnet.train.health.causes import ALIKE, DEAD, SMALL_PIXELS, Cause, pictures_alike, too_large
 from alexnet.train.health.probe import RELATED, Labels, ask
 from alexnet.train.health.signals import LOOK_PICTURES, frequencies_loss, gradient_norms, look, update_ratios
-from alexnet.train.loop import fitting, fresh
-from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
-from alexnet.trained import Trained
+from alexnet.train.start import Start, fitting
 from alexnet.variants import Variant
 
 #: A step of 16 pictures takes 0.6 s at full size on a core.
@@ -132,14 +129,13 @@ def examine(recipe: Recipe, store: Store) -> Diagnosis:
     """
     start = time.monotonic()
     store = fitting(recipe, store)
-    trained = fresh(recipe, store, pick_device(recipe.device))
-    variant = trained.model.variant
-    batches = Batches(recipe, store, trained.preprocessing)
-    images, labels = batches.get(LOOK_PICTURES, 0)
-    spread, dead = look(trained.model, images)
+    begun = Start.fresh(recipe, store, pick_device(recipe.device))
+    variant = begun.variant
+    images, labels = batch(begun.in_batches_of(LOOK_PICTURES), 0)
+    spread, dead = look(begun.model, images)
     pictures = Pictures(float(images.mean()), float(images.std()), _difference(store.train))
-    first_loss = _first_loss(trained, images, labels)
-    trial, gradient, update = _trial(recipe, trained, batches)
+    first_loss = _first_loss(begun.model, images, labels)
+    trial, gradient, update = _trial(begun.in_batches_of(TRIAL_PICTURES))
     layers = tuple(
         Layer(name, value, dead.get(name), gradient.get(name), update.get(name), _verdict(name, spread, dead, update))
         for name, value in spread.items()
@@ -153,40 +149,30 @@ def examine(recipe: Recipe, store: Store) -> Diagnosis:
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-class Batches:
-    """The first batches of a run, in any size."""
-
-    def __init__(self, recipe: Recipe, store: Store, preprocessing: Preprocessing) -> None:
-        self.recipe, self.split = recipe, store.train
-        self.device = preprocessing.mean.device
-        self.augmentation = Augmentation.of(preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
-
-    def get(self, pictures: int, step: int) -> tuple[Tensor, Tensor]:
-        """Batch `step`: (N, 3, K, K) augmented pictures and (N,) labels; N is smaller where the store is."""
-        loader = Loader(self.split, pictures, self.recipe.seed)
-        epoch, place = divmod(step, loader.steps_per_epoch)
-        records, labels = loader.batch(epoch, place)
-        images = self.augmentation(records.to(self.device), stream(self.recipe.seed, AUGMENT, epoch, place))
-        return images.contiguous(memory_format=torch.channels_last), labels.to(self.device)
+def batch(start: Start, step: int) -> tuple[Tensor, Tensor]:
+    """Batch `step` of a run: (N, 3, K, K) augmented pictures and (N,) labels; N is smaller where the store is."""
+    epoch, place = divmod(step, start.loader.steps_per_epoch)
+    records, labels = start.loader.batch(epoch, place)
+    images = start.augmentation(records.to(start.device), stream(start.recipe.seed, AUGMENT, epoch, place))
+    return images.contiguous(memory_format=torch.channels_last), labels.to(start.device)
 
 
 @torch.no_grad()
-def _first_loss(trained: Trained, images: Tensor, labels: Tensor) -> float:
-    return float(F.cross_entropy(trained.model.eval()(images), labels))
+def _first_loss(model: AlexNet, images: Tensor, labels: Tensor) -> float:
+    return float(F.cross_entropy(model.eval()(images), labels))
 
 
-def _trial(recipe: Recipe, trained: Trained, batches: Batches) -> tuple[tuple[float, ...], dict[str, float], dict[str, float]]:
+def _trial(start: Start) -> tuple[tuple[float, ...], dict[str, float], dict[str, float]]:
     """Real steps at the full learning rate, without warm-up: losses, and the first step's gradients and updates.
 
     The network is left as the steps made it.
     """
-    model = trained.model.train()
-    optimiser = SGD(model, recipe.momentum, recipe.weight_decay, model.variant, recipe.nesterov)
+    recipe, model = start.recipe, start.model.train()
     losses: list[float] = []
     gradient: dict[str, float] = {}
     update: dict[str, float] = {}
     for step in range(TRIAL_STEPS):
-        images, labels = batches.get(TRIAL_PICTURES, step)
+        images, labels = batch(start, step)
         torch.manual_seed(int(stream(recipe.seed, DROPOUT, 0, step).integers(2**62)))
         loss = F.cross_entropy(model(images), labels, label_smoothing=recipe.label_smoothing)
         losses.append(float(loss.detach()))
@@ -194,8 +180,8 @@ def _trial(recipe: Recipe, trained: Trained, batches: Batches) -> tuple[tuple[fl
             break
         loss.backward()
         gradient = gradient or gradient_norms(model)
-        optimiser.step(recipe.lr)
-        update = update or update_ratios(model, optimiser)
+        start.optimiser.step(recipe.lr)
+        update = update or update_ratios(model, start.optimiser)
     return tuple(losses), gradient, update
 
 

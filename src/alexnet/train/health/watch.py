@@ -1,22 +1,21 @@
 """The signals of a network while it trains, and warnings of the known failures among them.
 
-`Watch` reads the signals (`signals.py`) every `LOOK_STEPS` steps, into `log.jsonl` and TensorBoard, and says once what is wrong
-(`causes.py`). It draws no random number and changes no tensor: a watched run ends with the bits of an unwatched one.
+`Watch` reads the signals (`signals.py`) every `LOOK_STEPS` steps and knows what they mean
+(`causes.py`); the session logs them, for `log.jsonl` and TensorBoard, and says once what is wrong. It
+draws no random number and changes no tensor: a watched run ends with the bits of an unwatched one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 
 from torch import Tensor
 
-from alexnet.console import say
 from alexnet.data.store import Split
 from alexnet.model import AlexNet
 from alexnet.train.health.causes import Cause, layer_died, pictures_alike, too_large
 from alexnet.train.health.signals import LOOK_PICTURES, frequencies_loss, gradient_norms, look, update_ratios
 from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
-from alexnet.train.run import Run
 from alexnet.variants import Variant
 
 Pictures = Callable[[int], Tensor]
@@ -31,58 +30,54 @@ PLATEAU_FROM = (400, 3000)
 
 
 class Watch:
-    """Looks at a network in training and warns, once for each failure.
+    """Looks at a network in training and names what is wrong with it.
 
     Args:
         recipe: says what is known of the start.
         split: trained on; the frequencies of its classes say what the loss of a net that learns nothing is.
         steps: of the whole run.
-        losses, warned: the averages of the latest log lines and the warnings given, kept in the run's checkpoint; changed here.
     """
 
-    def __init__(
-        self, recipe: Recipe, variant: Variant, split: Split, steps: int, losses: list[float], warned: list[str]
-    ) -> None:
+    def __init__(self, recipe: Recipe, variant: Variant, split: Split, steps: int) -> None:
         self.recipe, self.variant = recipe, variant
         self.blind = frequencies_loss(split, variant.num_classes, recipe.label_smoothing)
         self.plateau_from = min(max(steps // 10, PLATEAU_FROM[0]), PLATEAU_FROM[1])
-        self.losses, self.warned = losses, warned
 
     def due(self, step: int) -> bool:
-        """Whether `look` will look."""
+        """Whether to look at this step."""
         return step % LOOK_STEPS == FIRST_LOOK
 
-    def look(self, step: int, model: AlexNet, images: Tensor, optimiser: SGD, run: Run) -> None:
-        """Every `LOOK_STEPS`: log every layer's signals. Call it between `backward` and the update of step `step`."""
-        if not self.due(step) or len(images) < 2:
-            return
+    def look(self, model: AlexNet, images: Tensor, optimiser: SGD) -> tuple[dict[str, float], list[Cause]]:
+        """Every layer's finite signals, for the log, and the failures that they show.
+
+        Args:
+            model: between `backward` and the update.
+            images: (N, 3, K, K), of the step; N at least 2.
+        """
         spread, dead = look(model, images[:LOOK_PICTURES])
         parts = {"spread": spread, "dead": dead, "gradient": gradient_norms(model), "update": update_ratios(model, optimiser)}
         values = {f"{part}/{name}": value for part, signals in parts.items() for name, value in signals.items()}
-        run.log("signals", step, {name: value for name, value in values.items() if isfinite(value)})
+        causes = [layer_died(dead, self.recipe.lr)]
         broken = next((name for name, value in parts["gradient"].items() if not isfinite(value)), None)
         if broken:
             evidence = f"the gradient of {broken} is no longer finite, though the loss still is"
-            self._warn(too_large(self.variant, float(images.std()), self.recipe.lr, self.recipe.lr / 10, evidence), step, run)
-        self._warn(layer_died(dead, self.recipe.lr), step, run)
+            causes.insert(0, too_large(self.variant, float(images.std()), self.recipe.lr, self.recipe.lr / 10, evidence))
+        return {name: value for name, value in values.items() if isfinite(value)}, list(filter(None, causes))
 
-    def plateau(self, step: int, loss: float, model: AlexNet, pictures: Pictures, run: Run) -> None:
-        """After a line of the log with this loss: has the network learned nothing but how frequent the classes are?
+    def plateau(self, step: int, losses: Sequence[float], model: AlexNet, pictures: Pictures) -> Cause | None:
+        """After a line of the log: has the network learned nothing but how frequent the classes are?
 
         Args:
+            losses: of the latest lines, `PLATEAU_LINES` at most.
             pictures: gives as many of the last step's as it is asked for.
         """
-        self.losses[:] = [*self.losses, loss][-PLATEAU_LINES:]
-        mean = sum(self.losses) / len(self.losses)
-        full = len(self.losses) == PLATEAU_LINES and step >= self.plateau_from
+        mean = sum(losses) / len(losses)
+        full = len(losses) == PLATEAU_LINES and step >= self.plateau_from
         low, high = PLATEAU[0] * self.blind, PLATEAU[1] * self.blind
-        if not full or not low <= mean <= high or "plateau" in self.warned:
-            return
+        if not full or not low <= mean <= high:
+            return None
         images = pictures(LOOK_PICTURES)
-        if len(images) < 2:
-            return
-        self._warn(self._why_flat(mean, step, model, images), step, run)
-        self.warned.append("plateau")
+        return self._why_flat(mean, step, model, images) if len(images) >= 2 else None
 
     def _why_flat(self, mean: float, step: int, model: AlexNet, images: Tensor) -> Cause:
         spread, dead = look(model, images)
@@ -97,11 +92,3 @@ class Watch:
             "plateau", f"{flat}, and the layers look healthy", "data",
             "See with `alexnet doctor` whether the labels fit the pictures; if they do, try a higher and a lower --lr",
         )  # fmt: skip
-
-    def _warn(self, cause: Cause | None, step: int, run: Run) -> None:
-        """Say it, unless it was said before."""
-        if cause is None or cause.name in self.warned:
-            return
-        self.warned.append(cause.name)
-        run.log("warning", step, {cause.name: 1.0})
-        say(f"Warning: {cause}")

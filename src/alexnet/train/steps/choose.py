@@ -10,15 +10,12 @@ import torch
 
 from alexnet import kernels
 from alexnet.console import say
-from alexnet.data.augment import Augmentation
-from alexnet.data.loader import Loader
-from alexnet.data.store import Store
+from alexnet.data.store import Split
 from alexnet.devices import pick_precision, set_precision
 from alexnet.errors import RecipeError
 from alexnet.fused import unknown
-from alexnet.model import AlexNet
-from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
+from alexnet.train.start import Start
 from alexnet.train.steps import fused as fused_step
 from alexnet.train.steps.check import disagreement
 from alexnet.train.steps.plain import PlainStep, loss_function
@@ -26,34 +23,22 @@ from alexnet.train.steps.step import Step
 from alexnet.variants import Variant
 
 
-def open_step(
-    recipe: Recipe,
-    *,
-    fused: bool,
-    precision: str,
-    compiled: bool,
-    store: Store,
-    loader: Loader,
-    model: AlexNet,
-    augmentation: Augmentation,
-    optimiser: SGD,
-    at: tuple[int, int],
-) -> tuple[Step, str]:
+def open_step(start: Start, held_out: Split, *, fused: bool, precision: str, compiled: bool) -> tuple[Step, str]:
     """The step of a run, and a few words on it.
 
     Args:
+        held_out: the pictures to test on.
         fused, precision: what `wanted` and `pick_precision` say.
         compiled: whether the plain step is.
-        at: the epoch and step that come first.
 
     Raises:
         RecipeError: the fused step was asked for, and its gradients are wrong here.
         TrainingError: the pictures do not fit where they were asked to be.
     """
-    device = model.get_parameter("conv1.weight").device
+    recipe, device = start.recipe, start.device
     if fused:
-        step = fused_step.open_step(recipe, loader, store.held_out, model, augmentation, optimiser, precision)
-        problem = _checked(step, device, at)
+        step = fused_step.open_step(start, held_out, precision)
+        problem = _checked(step, device, (start.place.epoch, start.place.step))
         if not problem:
             return step, f"the fused step, {precision}"
         if recipe.fused == "on" or recipe.precision == "bf16":  # which no other step has
@@ -62,7 +47,8 @@ def open_step(
         say(f"The fused step is not used, as it is wrong here: {problem}. Please report it.")
         precision = pick_precision(recipe.precision, device, False)
         set_precision(precision, device)
-    plain = PlainStep(model, loss_function(model, compiled, recipe.label_smoothing), optimiser, loader, augmentation)
+    loss = loss_function(start.model, compiled, recipe.label_smoothing)
+    plain = PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation)
     return plain, f"{precision}, compiled" if compiled else precision
 
 

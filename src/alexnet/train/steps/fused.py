@@ -26,7 +26,7 @@ from alexnet.console import say
 from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
 from alexnet.data.feed import Plan, Resident, Row, Streamed
-from alexnet.data.loader import Batch, Loader
+from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
 from alexnet.devices import room_for
@@ -36,7 +36,7 @@ from alexnet.kernels import convolutions as towers
 from alexnet.model import AlexNet
 from alexnet.train.health.signals import LOOK_PICTURES
 from alexnet.train.optim import SGD
-from alexnet.train.recipes import Recipe
+from alexnet.train.start import Start
 from alexnet.variants import Variant
 
 TYPES = {"bf16": torch.bfloat16, "tf32": torch.float32, "fp32": torch.float32}
@@ -375,11 +375,10 @@ class FusedStep:
             torch.cuda.set_stream(self._before)
 
 
-def open_step(
-    recipe: Recipe, loader: Loader, held_out: Split, model: AlexNet, augmentation: Augmentation, optimiser: SGD, precision: str
-) -> FusedStep:
+def open_step(start: Start, held_out: Split, precision: str) -> FusedStep:
     """The fused step of a run, with its pictures where they fit; the held-out ones on the GPU if it has room for them too."""
-    device = model.get_parameter("conv1.weight").device
+    recipe, model, loader = start.recipe, start.model, start.loader
+    device = start.device
     free = 0
     place: feeding.Place = "disk" if recipe.feed == "auto" else recipe.feed
     if device.type == "cuda":
@@ -388,7 +387,7 @@ def open_step(
         say(sentence)
     with room_for(f"feed (={recipe.feed})", device, "--feed auto"):
         feed = feeding.open_feed(place, loader, device)
-    fused = build(feed, model, augmentation, optimiser, TYPES[precision], recipe.label_smoothing)
+    fused = build(feed, model, start.augmentation, start.optimiser, TYPES[precision], recipe.label_smoothing)
     needed = held_out.records.nbytes + (loader.split.records.nbytes if place == "resident" else 0)
     if needed <= free:
         try:

@@ -15,11 +15,11 @@ from alexnet import arithmetic
 from alexnet.console import say
 from alexnet.data.augment import Augmentation
 from alexnet.data.loader import AUGMENT, DROPOUT, Batch, Loader, stream
-from alexnet.data.store import Store
 from alexnet.engines import Network, eager
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
+from alexnet.variants import Variant
 
 #: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it pays within some minutes.
 COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
@@ -101,15 +101,18 @@ class PlainStep:
         self._batches = iter(())
 
 
-def compile_pays(recipe: Recipe, store: Store, loader: Loader, device: torch.device) -> bool:
-    """Whether to compile the plain step: as the recipe says, or where it pays within the run."""
+def compile_pays(recipe: Recipe, variant: Variant, pictures: int, device: torch.device) -> bool:
+    """Whether to compile the plain step: as the recipe says, or where it pays within the run.
+
+    Args:
+        pictures: to train on.
+    """
     if recipe.compile != "auto":
         return recipe.compile == "on"
     if device.type != "cpu":
         return device.type == "cuda"
-    layers = recipe.network(len(store.classes)).layers()
-    images = recipe.epochs * loader.steps_per_epoch * loader.batch_size
-    seconds = images * arithmetic.training_flop(layers) / EAGER_FLOPS
+    images = recipe.epochs * (pictures - pictures % min(recipe.batch_size, pictures))  # in whole batches
+    seconds = images * arithmetic.training_flop(variant.layers()) / EAGER_FLOPS
     compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
     return bool(compiler) and seconds > COMPILE_PAYS_SECONDS
 

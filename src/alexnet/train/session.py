@@ -1,0 +1,414 @@
+"""A run under way: all that changes while it lasts.
+
+`open_session` opens the run's folder and begins the run (`start.py`); `Session` counts, logs, warns,
+saves and stops while `loop.py` trains. What the system refuses, a full disk or memory, becomes an
+error that says what is saved and what to do, here and once.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from alexnet.console import say
+from alexnet.data.store import Store
+from alexnet.devices import pick_device, pick_precision, room_for, set_precision
+from alexnet.errors import FULL_DISK, AlexNetError, CheckpointError, Interrupted, RecipeError, TrainingError
+from alexnet.evaluate import Evaluation, evaluate
+from alexnet.meter import Meter
+from alexnet.run_folder import BEST, KEPT, LATEST, RESULT, changes, environment, read_environment
+from alexnet.train.health.causes import Cause, overflow
+from alexnet.train.health.watch import PLATEAU_LINES, Watch
+from alexnet.train.optim import schedule, warmup
+from alexnet.train.place import Place, Window
+from alexnet.train.recipes import Recipe
+from alexnet.train.result import write_result
+from alexnet.train.run import Run, open_run
+from alexnet.train.start import Start, fitting
+from alexnet.train.steps import choose
+from alexnet.train.steps.plain import compile_pays
+from alexnet.train.steps.step import Step
+from alexnet.trained import Trained
+from alexnet.weights import native
+
+LOG_STEPS = 20
+STOPPED = "stopped at epoch {epoch:.2f} and saved. Go on with the same command and --resume."
+
+
+@dataclass
+class Session:
+    """A run under way.
+
+    Attributes:
+        fused, precision: how it computes.
+        watch: knows the failures; what it has seen and said is in `place`.
+        step: takes the steps; opened by `under_way`, as is all that follows.
+        kind: a few words on the step and the device.
+        stopping: signals that asked the run to stop.
+        clock: the moment at which `place.seconds` was zero.
+        saved: when the latest checkpoint was written.
+        result: the last evaluation.
+    """
+
+    store: Store
+    run: Run
+    start: Start
+    fused: bool
+    precision: str
+    place: Place = field(init=False)
+    watch: Watch = field(init=False)
+    step: Step = field(init=False)
+    kind: str = ""
+    meter: Meter = field(init=False)
+    stopping: list[int] = field(default_factory=list)
+    clock: float = 0.0
+    saved: float = 0.0
+    result: Evaluation | None = None
+
+    def __post_init__(self) -> None:
+        self.place = self.start.place
+        steps = self.recipe.epochs * self.start.loader.steps_per_epoch
+        self.watch = Watch(self.recipe, self.start.variant, self.start.loader.split, steps)
+        if self.run.resumed and self.place.epoch >= self.recipe.epochs:
+            say(f"{self.run.folder} is finished: {self.place.epoch} epochs.")
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the run does."""
+        return self.start.recipe
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.place.epoch >= self.recipe.epochs and (self.run.folder / RESULT).exists()
+
+    @property
+    def steps_done(self) -> int:
+        """Since the run's first."""
+        return self.place.epoch * self.start.loader.steps_per_epoch + self.place.step
+
+    # --- begin and end --------------------------------------------------------------------------
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """The step, the log and the display are open inside it, and Ctrl-C stops after a step."""
+        place, loader, device = self.place, self.start.loader, self.start.device
+        if self.recipe.epochs > self.run.config.recipe.epochs:
+            _extend(self.recipe, self.run, place, loader.steps_per_epoch)
+        self.run.start_log(place.log_length, self.steps_done)
+        self.step, kind = choose.open_step(
+            self.start, self.store.held_out, fused=self.fused, precision=self.precision, compiled=self.run.config.compiled
+        )
+        with ExitStack() as stack:
+            stack.callback(self.step.close)
+            _announce(self.start, self.store, f"{device.type} ({kind})", self.run.resumed)
+            self.kind = f"{kind} on {device.type}"
+            self.saved = time.monotonic()
+            self.clock = self.saved - place.seconds
+            images = self.recipe.epochs * loader.steps_per_epoch * loader.batch_size
+            self.meter = stack.enter_context(Meter("training", images, "images"))
+            stack.enter_context(_stop_on_signal(self.stopping))
+            if self.steps_done == 0:
+                self._keep()
+            self.meter.skip(self.steps_done * loader.batch_size)
+            yield
+
+    def end(self) -> Trained:
+        """The network after the last epoch; its record is written if there is none."""
+        self.start.model.eval()
+        trained = replace(self.start.trained, state=asdict(self.place))
+        if not (self.run.folder / RESULT).exists():
+            write_result(self.run.folder, trained, self.store, self.result)
+        return trained
+
+    # --- a step ---------------------------------------------------------------------------------
+
+    def look(self) -> Callable[[Tensor], None] | None:
+        """What the coming step calls between gradients and update; None unless a look is due."""
+        return self._look if self.watch.due(self.steps_done) else None
+
+    def _look(self, images: Tensor) -> None:
+        """Log every layer's signals, and warn of what they show."""
+        if len(images) < 2:
+            return
+        values, causes = self.watch.look(self.start.model, images, self.start.optimiser)
+        self.run.log("signals", self.steps_done, values)
+        for cause in causes:
+            self._warn(cause)
+
+    def count_step(self, now: float, lr: float) -> None:
+        """Count the step just taken; at every `LOG_STEPS` and at the epoch's end, a line of the log.
+
+        Args:
+            now: where the step began, in epochs.
+            lr: of the weights.
+        """
+        place, loader = self.place, self.start.loader
+        place.step += 1
+        place.seconds = time.monotonic() - self.clock
+        line_due = place.step % LOG_STEPS == 0 or place.step == loader.steps_per_epoch
+        if self.step.at_once or line_due:
+            self._collect(now)
+        loss, error = place.window.texts()
+        self.meter.add(loader.batch_size, loss, f"epoch {place.epoch + 1}/{self.recipe.epochs}", error, f"lr {lr:.2g}")
+        if line_due:
+            self._log_line(lr)
+
+    def _collect(self, now: float) -> None:
+        """Count what the steps gave, and stop if the loss is no longer finite."""
+        window, batch = self.place.window, self.start.loader.batch_size
+        window.count(*self.step.collect(), batch)
+        if not isfinite(window.loss):
+            seen = f"the loss is {window.loss} at epoch {now:.3f}"
+            cause = overflow(self.start.model, self.step.pictures(batch), self.recipe.lr, seen)
+            raise TrainingError(f"{cause.evidence}. {_what_is_saved(self.run.folder)}. {cause.remedy}.")
+
+    def _log_line(self, lr: float) -> None:
+        place = self.place
+        values = place.window.values(lr, place.seconds)
+        self.run.log("train", self.steps_done, values)
+        place.losses = [*place.losses, values["loss"]][-PLATEAU_LINES:]
+        if "plateau" not in place.warned:
+            cause = self.watch.plateau(self.steps_done, place.losses, self.start.model, self.step.pictures)
+            if cause:
+                self._warn(cause)
+                place.warned.append("plateau")
+        place.window = Window(start=place.seconds)
+
+    def _warn(self, cause: Cause) -> None:
+        """Say it, unless it was said before."""
+        if cause.name in self.place.warned:
+            return
+        self.place.warned.append(cause.name)
+        self.run.log("warning", self.steps_done, {cause.name: 1.0})
+        say(f"Warning: {cause}")
+
+    def save_if_due(self, now: float) -> None:
+        """A checkpoint within the epoch, every `checkpoint_minutes` and before the run stops.
+
+        Raises:
+            Interrupted: the user asked for it.
+        """
+        asked = bool(self.stopping)  # once, as a signal may come at any time
+        if asked or time.monotonic() - self.saved > 60 * self.recipe.checkpoint_minutes:
+            self._collect(now)
+            self._save()
+        if asked:
+            raise Interrupted(STOPPED.format(epoch=now))
+
+    # --- an epoch -------------------------------------------------------------------------------
+
+    def begin_epoch(self) -> None:
+        """Note what trains from here on, and where."""
+        _note_step(self.place, self.kind)
+        _note_environment(self.place, self.run)
+        self.start.model.train()
+
+    def evaluate(self) -> Evaluation:
+        """On the held-out pictures, one view."""
+        self.start.model.eval()
+        network, batches = self.step.for_testing()
+        return evaluate(network, self.start.preprocessing, self.store.held_out, self.store.classes, batches=batches)
+
+    def end_epoch(self, result: Evaluation) -> None:
+        """Log and save.
+
+        Raises:
+            Interrupted: the user asked for it.
+        """
+        place, split = self.place, self.store.held_out.name
+        place.epoch, place.step = place.epoch + 1, 0
+        place.errors.append(result.top1_error)
+        place.seconds = time.monotonic() - self.clock
+        errors = {"top1_error": result.top1_error, "top5_error": result.top5_error}
+        self.run.log(split, self.steps_done, {"epoch": place.epoch, **errors})
+        say(f"epoch {place.epoch}: {split} top-1 error {result.top1_error:.2%}")
+        self.result = result
+        self._keep()
+        self._save()
+        if self.stopping and place.epoch < self.recipe.epochs:
+            raise Interrupted(STOPPED.format(epoch=place.epoch))
+
+    # --- checkpoints ----------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        """Write the latest checkpoint and, if an epoch just ended with the lowest error so far, the best one.
+
+        The best comes first: a run that is killed between the two repeats the end of the epoch and
+        writes both.
+        """
+        place, folder = self.place, self.run.folder
+        place.log_length = self.run.log_length
+        network = replace(self.start.trained, state=asdict(place))
+        if place.step == 0 and place.errors and place.errors[-1] == min(place.errors):
+            native.save(folder / BEST, network)
+        native.save(folder / LATEST, replace(network, extra=self.start.optimiser.state()))
+        self.saved = time.monotonic()
+
+    def _keep(self) -> None:
+        """Write the weights, without the velocity, if this epoch is one to keep; before `_save`, for the reason given there."""
+        epoch = self.place.epoch
+        if epoch in self.recipe.kept_epochs:
+            native.save(self.run.folder / KEPT.format(epoch=epoch), replace(self.start.trained, state=asdict(self.place)))
+
+
+@contextmanager
+def open_session(recipe: Recipe, store: Store, folder: Path, resume: bool, overwrite: bool) -> Iterator[Session]:
+    """Open a run's folder and begin the run; arguments and errors as those of `loop.train`."""
+    folder = _checked_arguments(recipe, store, folder, resume, overwrite)
+    variant = recipe.network(len(store.classes))
+    store = fitting(recipe, store, folder if resume else None)
+    device = pick_device(recipe.device)
+    fused = choose.wanted(recipe, variant, device)
+    precision = pick_precision(recipe.precision, device, fused)
+    set_precision(precision, device)
+    compiled = compile_pays(recipe, variant, len(store.train), device)
+    with _in_words(folder, min(recipe.batch_size, len(store.train)), device), ExitStack() as stack:
+        run = open_run(folder, recipe, store, resume, compiled, overwrite)
+        stack.callback(run.close)
+        if run.resumed:
+            start = Start.resumed(recipe, store, device, folder / LATEST, variant)
+        else:
+            start = Start.fresh(recipe, store, device, variant)
+        yield Session(store, run, start, fused, precision)
+
+
+def _checked_arguments(recipe: object, store: object, folder: object, resume: bool, overwrite: bool) -> Path:
+    """Refuse arguments of other types, which would fail far from here; the folder as a path."""
+    if not isinstance(recipe, Recipe):
+        raise RecipeError(f"recipe (={recipe!r}) must be a Recipe, such as alexnet.train.recipes.get('small-photos').")
+    if not isinstance(store, Store):
+        raise RecipeError(f"store (={store!r}) must be a Store, such as alexnet.data.store.Store('store').")
+    if not isinstance(folder, str | Path):
+        raise RecipeError(f"folder (={folder!r}) must be a path.")
+    if resume and overwrite:
+        raise RecipeError("resume goes on with a run and overwrite deletes it: choose one of the two.")
+    return Path(folder)
+
+
+# --- what the system refuses --------------------------------------------------------------------
+
+
+@contextmanager
+def _in_words(folder: Path, batch_size: int, device: torch.device) -> Iterator[None]:
+    """What the system refuses (memory, disk, files) as an error of ours."""
+    smaller = f"--batch-size {max(1, batch_size // 2)}"
+    try:
+        with room_for(f"batch_size (={batch_size})", device, smaller):
+            yield
+    except CheckpointError as error:
+        if isinstance(error.__cause__, OSError) and not folder.exists():
+            raise TrainingError(_refused(folder, error.__cause__)) from error
+        raise
+    except AlexNetError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise TrainingError(
+            f"batch_size (={batch_size}) and the network do not fit into this machine's memory. "
+            f"{_what_is_saved(folder)}: pass {smaller} or a smaller --width."
+        ) from error
+    except OSError as error:
+        raise TrainingError(_refused(folder, error)) from error
+
+
+def _refused(folder: Path, error: OSError) -> str:
+    if error.errno in FULL_DISK:
+        return f"{folder}: {error.strerror}. {_what_is_saved(folder)}: free some space and go on with --resume."
+    if not folder.exists():
+        return (
+            f"{folder} is gone: it was deleted or moved while a run was using it. Put it back and go on with --resume, or "
+            "begin anew."
+        )
+    where = error.filename or folder
+    return f"{where if isinstance(where, Path) else os.fsdecode(where)}: {error.strerror or error}. {_what_is_saved(folder)}."
+
+
+def _what_is_saved(folder: Path) -> str:
+    return f"The last good checkpoint is in {folder}" if (folder / LATEST).exists() else "No checkpoint had been saved yet"
+
+
+@contextmanager
+def _stop_on_signal(stopping: list[int]) -> Iterator[None]:
+    """Fill a list when the user asks to stop, so that a step is never cut in half. A second Ctrl-C stops at once."""
+
+    def note(number: int, _: object) -> None:
+        if stopping:
+            raise KeyboardInterrupt
+        stopping.append(number)
+        say("Stopping after this step ...")
+
+    try:
+        earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread, where signals do not arrive
+        earlier = {}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+# --- for the person ------------------------------------------------------------------------------
+
+
+def _note_step(place: Place, kind: str) -> None:
+    """Keep what trains; say so if it is another than before."""
+    if place.trained_by[-1:] != [kind]:
+        if place.trained_by:
+            say(f"This run used {place.trained_by[-1]} until now and continues with {kind}: its results mix the two.")
+        place.trained_by.append(kind)
+
+
+def _note_environment(place: Place, run: Run) -> None:
+    """Keep where it computes; say so if a resumed run computes elsewhere: the same sums in another order have other bits."""
+    if not place.environments and run.resumed:  # by a version that kept the first one only
+        place.environments.append(read_environment(run.folder))
+    here, earlier = environment(), place.environments[-1] if place.environments else {}
+    if here == earlier:
+        return
+    if earlier:
+        say(
+            f"This run continues in another environment ({changes(earlier, here)}): its weights will not be, to the bit, those "
+            "of a run that was never stopped."
+        )
+    place.environments.append(here)
+
+
+def _announce(start: Start, store: Store, where: str, resumed: bool) -> None:
+    recipe, variant, loader, place = start.recipe, start.variant, start.loader, start.place
+    if loader.batch_size < recipe.batch_size:
+        say(f"The store has {len(store.train)} pictures to train on: batches hold {loader.batch_size} instead of "
+            f"{recipe.batch_size}.")  # fmt: skip
+    if store.manifest["resize"] != variant.resize:
+        say(f"{variant.name} was trained on {variant.resize} pictures, this store holds "
+            f"{store.manifest['resize']} ones (see `alexnet prepare --resize`).")  # fmt: skip
+    say(
+        f"{variant.name} x {variant.width:g}, {variant.input_size} pixels, "
+        f"{variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "
+        f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)} of {loader.steps_per_epoch} steps on {where}"
+        f"{f'; resumed at epoch {place.epoch}, step {place.step}' if resumed else ''}."
+        f"{' The first step takes up to a minute.' if 'compiled' in where else ''}"
+    )
+
+
+def _extend(recipe: Recipe, run: Run, place: Place, steps_per_epoch: int) -> None:
+    """Record that a run gets more epochs, and say what its learning rate does."""
+    now, earlier = place.epoch + place.step / steps_per_epoch, run.config.recipe.epochs
+    before, after = (recipe.lr * min(warmup(one, now), schedule(one, now, place.errors)) for one in (run.config.recipe, recipe))
+    rate = f"the learning rate goes on at {after:.2g}"
+    if abs(after - before) > 1e-9:
+        rate = (
+            f"the learning rate goes from {before:.2g} to {after:.2g}, where a run of {recipe.epochs} epochs has it by now, "
+            "and follows that schedule; the result is not that of a run begun so"
+        )
+    say(f"{run.folder}: {recipe.epochs} epochs instead of {earlier}. From epoch {now:g} on, {rate}.")
+    run.extend(recipe, now)

@@ -1,0 +1,179 @@
+"""How a run begins: a recipe's network and all that trains it on a store.
+
+Nothing else in the project builds these for a run: `alexnet train`, families, ablations, the doctor
+and the benchmarks all begin with one of the constructors of `Start`.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from alexnet.data.augment import Augmentation
+from alexnet.data.loader import INIT, Loader, stream
+from alexnet.data.preprocessing import Preprocessing
+from alexnet.data.resample import resampled
+from alexnet.data.store import Split, Store
+from alexnet.errors import CheckpointError, RecipeError
+from alexnet.model import AlexNet
+from alexnet.run_folder import is_run
+from alexnet.train.history import read_config
+from alexnet.train.optim import SGD
+from alexnet.train.place import REMEDY, Place
+from alexnet.train.recipes import Recipe
+from alexnet.train.whiten import whiten
+from alexnet.trained import Trained
+from alexnet.variants import Variant
+from alexnet.weights import native
+from alexnet.weights.match import shapes
+
+#: Stored pictures may have this many times the side of a crop; ImageNet's 256 have 1.14 times the 224.
+MOST_ROOM = 1.5
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with, on its device.
+
+    Attributes:
+        trained: the network, its classes and its preprocessing.
+        augmentation: what training does to the pictures.
+        loader: the batches of the training split.
+        optimiser: of the network's parameters, with its velocity.
+        place: how far the run is; it moves on as the run does.
+    """
+
+    recipe: Recipe
+    trained: Trained
+    augmentation: Augmentation
+    loader: Loader
+    optimiser: SGD
+    place: Place
+
+    @property
+    def variant(self) -> Variant:
+        """The network that is trained."""
+        return self.trained.model.variant
+
+    @property
+    def model(self) -> AlexNet:
+        """The network's weights."""
+        return self.trained.model
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From a record to the network's input."""
+        return self.trained.preprocessing
+
+    @property
+    def device(self) -> torch.device:
+        """Where all of it computes."""
+        return self.preprocessing.mean.device
+
+    @classmethod
+    def fresh(cls, recipe: Recipe, store: Store, device: torch.device, variant: Variant | None = None) -> "Start":
+        """With the weights that the recipe's seed gives.
+
+        Args:
+            variant: the recipe's network for this store, where it is known already.
+
+        Raises:
+            RecipeError: the recipe does not fit the store.
+        """
+        variant = variant or recipe.network(len(store.classes))
+        preprocessing = Preprocessing.of(variant, store)
+        model = _seeded(variant, recipe.seed)
+        if recipe.whiten:
+            whiten(model, preprocessing, store.train)
+        trained = Trained(_placed(model, device), store.classes, preprocessing.to(device), {}, {})
+        return cls._around(trained, recipe, store, Place())
+
+    @classmethod
+    def resumed(cls, recipe: Recipe, store: Store, device: torch.device, file: Path, variant: Variant | None = None) -> "Start":
+        """Where a run of this recipe on this store wrote its checkpoint.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or that of another run.
+        """
+        trained = native.load(file, device)
+        start = cls._around(trained, recipe, store, Place.of(trained.state, file))
+        _check(start, variant or recipe.network(len(store.classes)), store, file)
+        start.optimiser.load(trained.extra, file)
+        return replace(start, trained=replace(trained, extra={}))
+
+    @classmethod
+    def on_records(cls, recipe: Recipe, variant: Variant, split: Split, augmentation: Augmentation) -> "Start":
+        """On records that are no store's, such as the noise of a benchmark.
+
+        Args:
+            recipe: says how to train; the network is `variant`.
+            augmentation: with its preprocessing, on the device.
+        """
+        device = augmentation.preprocessing.mean.device
+        model = _placed(_seeded(variant, recipe.seed), device)
+        trained = Trained(model, (), augmentation.preprocessing, {}, {})
+        return cls._of(trained, recipe, split, augmentation, Place())
+
+    @classmethod
+    def _around(cls, trained: Trained, recipe: Recipe, store: Store, place: Place) -> "Start":
+        """All that trains a network on a store."""
+        augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
+        return cls._of(trained, recipe, store.train, augmentation, place)
+
+    @classmethod
+    def _of(cls, trained: Trained, recipe: Recipe, split: Split, augmentation: Augmentation, place: Place) -> "Start":
+        loader = Loader(split, recipe.batch_size, recipe.seed, recipe.workers)
+        variant = trained.model.variant
+        optimiser = SGD(trained.model, recipe.momentum, recipe.weight_decay, variant, recipe.nesterov)
+        return cls(recipe, trained, augmentation, loader, optimiser, place)
+
+    def in_batches_of(self, size: int) -> "Start":
+        """The same with batches of another size."""
+        return replace(self, loader=Loader(self.loader.split, size, self.recipe.seed, self.recipe.workers))
+
+
+def fitting(recipe: Recipe, store: Store, run: Path | None = None) -> Store:
+    """The store in pictures of a size that fits the recipe.
+
+    Where they are more than `MOST_ROOM` times the side of a crop, the net would see a small part of
+    each, in training and at test. Then they are resampled to `Recipe.stored_size`, once
+    (`data/resample.py`).
+
+    Args:
+        run: of a run that is resumed, the folder; the store that it was begun with is taken as it is.
+
+    Raises:
+        RecipeError: the pictures are smaller than the crop.
+        StoreError: they cannot be resampled.
+    """
+    size = recipe.crop_size
+    if size > store.size:
+        raise RecipeError(
+            f"input_size (={size}) is larger than the pictures of {store.folder} (={store.size}): prepare a store with "
+            f"--size {size + size % 2} or more, or pass --input-size {store.size}."
+        )
+    if run and is_run(run) and read_config(run).store.fingerprint == store.fingerprint:
+        return store
+    return resampled(store, recipe.stored_size) if store.size > MOST_ROOM * size else store
+
+
+def _seeded(variant: Variant, seed: int) -> AlexNet:
+    """The weights of a seed, on the CPU."""
+    return AlexNet(variant, torch.Generator().manual_seed(int(stream(seed, INIT).integers(2**62))))
+
+
+def _placed(model: AlexNet, device: torch.device) -> AlexNet:
+    """On the device, in the layout that its convolutions want."""
+    return model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _check(start: Start, wanted: Variant, store: Store, file: Path) -> None:
+    """Refuse a checkpoint of another network, or at a step that the epoch does not have."""
+    pictures, steps, problem = start.preprocessing, start.loader.steps_per_epoch, None
+    sizes = (pictures.input_size, pictures.stored_size)
+    if shapes(wanted) != shapes(start.variant) or (wanted.input_size, store.size) != sizes:
+        problem = "it holds another network than config.json asks for"
+    elif start.place.step > steps:  # equal: stopped before the evaluation
+        problem = f"it is at step {start.place.step} of an epoch, which has {steps}"
+    if problem:
+        raise CheckpointError(f"{file} is damaged: {problem}. {REMEDY}")
