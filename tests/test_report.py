@@ -166,6 +166,19 @@ def test_names(page: tuple[Page, str, Evaluation]) -> None:
     assert "<b>0.png" in parsed.text or "<b>1.png" in parsed.text  # a file's name
 
 
+@pytest.mark.parametrize(
+    ("file", "shown"),
+    {
+        "IMG_20261126.jpeg": "IMG_20261126.jpeg",
+        "t10k-images-idx3-ubyte.gz[9441]": "t10k-image…e.gz[9441]",  # the picture's number is what counts
+    }.items(),
+)
+def test_the_end_of_a_long_file_name_is_shown(file: str, shown: str) -> None:
+    example = report.Example(file, np.zeros((8, 8, 3), np.uint8), 0, ((1, 0.75), (0, 0.25)))
+    card = report._card(example, ["cat", "dog"])
+    assert f'title="{file}"><bdi>{shown}</bdi>' in card and "<b><bdi>cat</bdi></b>, taken for <bdi>dog</bdi>" in card
+
+
 def test_mistakes_come_first(page: tuple[Page, str, Evaluation]) -> None:
     parsed, _, result = page
     verdicts = re.findall(r", (taken for|right)\b", parsed.text)

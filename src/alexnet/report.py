@@ -36,6 +36,7 @@ from alexnet.trained import Trained
 SAMPLE = 512  # test pictures among which mistakes are looked for
 SHOWN = 12  # pictures of each kind
 BATCH_SIZE = 64
+CARD_LETTERS = 20  # of a file's name, on the narrowest card
 PAIRS = 15  # classes that are taken for each other
 OPEN_ROWS = 20  # longer tables are folded
 MOST_CSV = 300_000  # bytes of a confusion matrix that the page holds
@@ -158,6 +159,11 @@ def _text(value: Any) -> str:
 def _name(value: str) -> str:
     """A foreign name, whose direction of writing does not spread to what follows."""
     return f"<bdi>{_text(value)}</bdi>"
+
+
+def _shortened(file: str) -> str:
+    """A file's name without its middle if a card has no room for it: what tells files apart is at the end."""
+    return file if len(file) <= CARD_LETTERS else f"{file[: CARD_LETTERS // 2]}…{file[-(CARD_LETTERS // 2) :]}"
 
 
 def _data(content: bytes, kind: str) -> str:
@@ -283,7 +289,7 @@ def _card(example: Example, classes: Sequence[str]) -> str:
     verdict = f", taken for {_name(classes[example.top[0][0]])}" if example.wrong else ", right"
     return (
         f'<figure class=card><img src="{picture}" alt="{_text(true)}"><figcaption>'
-        f'<span class=file title="{_text(example.file)}">{_name(Path(example.file).name)}</span>'
+        f'<span class=file title="{_text(example.file)}">{_name(_shortened(Path(example.file).name))}</span>'
         f"<b>{_name(true)}</b>{verdict}{lines}</figcaption></figure>\n"
     )
 

@@ -285,7 +285,7 @@ def test_a_run_is_repeated_and_resumed_by_its_configuration(
     command("train", "--config", "run", "--out", "other", "--overwrite")
     assert same_weights(Path("run"), Path("other"))
     for words, message in (
-        (["modern", "--config", "run"], "run is a run of laptop, not of modern: leave out the recipe."),
+        (["modern", "--config", "run"], "run is a run of recipe laptop, not modern: leave out the recipe."),
         (["--config", "nowhere"], "nowhere cannot be read: No such file or directory."),
         (["laptop", "--resume", "--out", "run", "--lr", "0.1"], "other settings (lr 0.005, now 0.1): resume with the same"),
         (
