@@ -1,11 +1,12 @@
 """One epoch over as many resident records as ImageNet has, in random order, end to end.
 
-1,281,167 records of 256 x 256 pixels are 117.3 GiB. `train_gpu.py --full` fills them with a store's photos over and over, or
-with noise, by copies within the GPU's memory: the photos cross the bus once, and the host never holds the whole. Each record
-lies at its own address, so the permutation reads all of them, as it would with ImageNet's.
+1,281,167 records of 256 x 256 pixels are 117.3 GiB. `train_gpu.py --full` fills them with a store's
+photos over and over, or with noise, by copies within the GPU's memory: the photos cross the bus
+once, and the host never holds the whole. Each record lies at its own address, so the permutation
+reads all of them, as it would with ImageNet's.
 
-The clock runs over the epoch alone, its loss read every 20 steps as in training; it begins when kernels are compiled and the
-step is recorded. Filling is timed by itself.
+The clock runs over the epoch alone, its loss read every 20 steps as in training; it begins when
+kernels are compiled and the step is recorded. Filling is timed by itself.
 """
 
 import time
@@ -112,7 +113,9 @@ def filled_with(records: NDArray[np.uint8], count: int, device: torch.device) ->
 
 
 def one_epoch(fused: FusedStep, lr: float) -> dict[str, float]:
-    """Seconds from an idle device to an idle device; losses are means over the first and the last lines of the log."""
+    """Seconds from an idle device to an idle device; losses are means over the first and
+    the last lines of the log.
+    """
     steps, losses = fused.feed.loader.steps_per_epoch, []
     for step in range(min(FIRST_STEPS, steps)):
         fused.take(1, step, lr, 1.0)

@@ -1,31 +1,39 @@
-"""The fused step against the plain one on photos: do they learn alike, and does the network get as good?
+"""The fused step against the plain one on photos: do they learn alike, and does
+the network get as good?
 
-    python benchmarks/real_data.py --data STORE                     # paper-2012 and modern, three seeds each
+    python benchmarks/real_data.py --data STORE    # paper-2012 and modern, three seeds each
     python benchmarks/real_data.py --data STORE --epochs 30 --out RUNS --part accuracy
-    python benchmarks/real_data.py --data STORE --device cpu --recipe laptop --part curves --width 0.5 --input-size 64
+    python benchmarks/real_data.py --data STORE --device cpu --recipe laptop --part curves \\
+        --width 0.5 --input-size 64
 
-Plain is float32, operation by operation, not compiled (`fused="off"`); fused is the step of `train/steps/fused.py` in bfloat16,
-as it trains on a GPU. On a CPU its kernels are their reference, so that all of this runs there too, at small size.
+Plain is float32, operation by operation, not compiled (`fused="off"`); fused is the step of
+`train/steps/fused.py` in bfloat16, as it trains on a GPU. On a CPU its kernels are their reference,
+so that all of this runs there too, at small size.
 
 1. Curves. For each seed three runs of `--steps` steps, from the same weights, on the same batches:
 
        plain    float32
-       other    plain again, with other draws of dropout (of crops and mirrors where the recipe drops nothing)
+       other    plain again, with other draws of dropout (of crops and mirrors where the recipe
+                drops nothing)
        fused    bfloat16; where it drops units, its draws are its own
 
-   The mean loss over each 20 steps is a curve. other - plain is what two correct float32 runs differ by: the noise. Its
-   deviation over the seeds gives Student's 95 % interval for fused - plain. Two numbers decide:
+   The mean loss over each 20 steps is a curve. other - plain is what two correct float32 runs
+   differ by: the noise. Its deviation over the seeds gives Student's 95 % interval for fused -
+   plain. Two numbers decide:
 
-       level       the mean over the whole curve of fused - plain, with its sign, must lie within the noise's interval;
-       distance    the largest |fused - plain| of any 20 steps, a mean over the seeds, must not exceed the upper end of what
-                   another set of float32 pairs would show (mean + t s sqrt(2 / n)).
+       level       the mean over the whole curve of fused - plain, with its sign, must be within
+                   the noise's interval;
+       distance    the largest |fused - plain| of any 20 steps, a mean over the seeds, must not
+                   exceed the upper end of what another set of float32 pairs would show
+                   (mean + t s sqrt(2 / n)).
 
-   A correct step fails the first in one of 20 trials, the second in one of 40 or fewer. The intervals of single rows are for
-   reading: of 15 rows a correct step may well leave one.
+   A correct step fails the first in one of 20 trials, the second in one of 40 or fewer. The
+   intervals of single rows are for reading: of 15 rows a correct step may well leave one.
 
-2. Accuracy. Both paths to the recipe's end for each seed (`alexnet train --seeds`), held-out top-1 error. The paths are equal
-   within noise if the 95 % interval of the paired difference holds zero; its half width says what could have been seen. Seconds
-   are the runs' own, evaluation and checkpoints included.
+2. Accuracy. Both paths to the recipe's end for each seed (`alexnet train --seeds`), held-out
+   top-1 error. The paths are equal within noise if the 95 % interval of the paired difference
+   holds zero; its half width says what could have been seen. Seconds are the runs' own,
+   evaluation and checkpoints included.
 
 It exits with 1 if the two differ. The last line is one JSON object.
 """
@@ -77,7 +85,8 @@ def recipe_of(name: str, device: torch.device, epochs: int = 0, **changes: Any) 
     """A named recipe with changes, None being none.
 
     Args:
-        epochs: at most so many, the drops of the learning rate moved in proportion; the recipe's own if 0.
+        epochs: at most so many, the drops of the learning rate moved in
+            proportion; the recipe's own if 0.
     """
     recipe = recipes.get(name, device=device.type, **{key: value for key, value in changes.items() if value is not None})
     if not 0 < epochs < recipe.epochs:
@@ -86,13 +95,16 @@ def recipe_of(name: str, device: torch.device, epochs: int = 0, **changes: Any) 
     return replace(recipe, epochs=epochs, lr_drops=drops)
 
 
-# --- curves -------------------------------------------------------------------------------------------------------------
+# --- curves ---------------------------------------------------------------------------------------
 
 
 class OtherDraws(PlainStep):
-    """The plain step with draws of its own: of dropout, or of crops and mirrors where nothing is dropped."""
+    """The plain step with draws of its own: of dropout, or of crops and mirrors
+    where nothing is dropped.
+    """
 
     def chance(self, epoch: int, step: int) -> tuple[np.random.Generator, int]:
+        """Other crops and dropout for the same order of pictures."""
         augment, dropout = super().chance(epoch, step)
         if any(isinstance(op, Dropout) and op.rate for op in self.model.ops):
             return augment, int(stream(self.loader.seed, DROPOUT, epoch, step, 1).integers(2**62))
@@ -146,14 +158,18 @@ class Curves:
 
     @property
     def noise(self) -> Curve:
+        """Differences between two runs of the plain step that differ in chance alone."""
         return self.other - self.plain
 
     @property
     def difference(self) -> Curve:
+        """Differences between the fused step and the plain one."""
         return self.fused - self.plain
 
     def half(self, noise: Curve) -> Curve:
-        """Half the 95 % interval of the mean of pairs with the deviation of `noise`, (seeds, ...)."""
+        """Half the 95 % interval of the mean of pairs with the deviation of `noise`,
+        (seeds, ...).
+        """
         n = len(noise)
         return np.asarray(t_quantile(n - 1) * noise.std(0, ddof=1) / math.sqrt(n))
 
@@ -176,6 +192,7 @@ class Curves:
         return abs(level) <= half and distance <= limit
 
     def as_json(self) -> dict[str, Any]:
+        """Plain data, with the curves rounded to five digits."""
         curves = {name: getattr(self, name).round(5).tolist() for name in ("plain", "other", "fused")}
         return {"level": self.level, "distance": self.distance, "agree": self.agree, **curves}
 
@@ -206,7 +223,7 @@ def print_curves(name: str, found: Curves) -> None:
     print(f"{name}: the fused step's loss is {'within' if found.agree else 'OUTSIDE'} the noise of float32", flush=True)
 
 
-# --- accuracy -----------------------------------------------------------------------------------------------------------
+# --- accuracy -------------------------------------------------------------------------------------
 
 
 def accuracy(recipe: Recipe, store: Store, folder: Path, seeds: int) -> dict[str, Any]:
@@ -234,7 +251,7 @@ def print_accuracy(name: str, found: dict[str, Any]) -> None:
     print(f"{name}: the paths' errors are {verdict}", flush=True)
 
 
-# --- the command --------------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -307,6 +324,7 @@ def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Non
 
 
 def main() -> None:
+    """Compare the two steps and print the line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="STORE", help="a store, as `alexnet prepare` makes it")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])

@@ -23,7 +23,9 @@ def idx(array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> bytes:
 
 @pytest.fixture(autouse=True)
 def _in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten classes, told apart by where a bright square is, as files in the cache; checksums to match."""
+    """Ten classes, told apart by where a bright square is, as files in the
+    cache; checksums to match.
+    """
     rng = np.random.default_rng(0)
     folder = tmp_path / "cache" / "alexnet" / "fashion-mnist"
     folder.mkdir(parents=True)

@@ -185,7 +185,9 @@ def test_help_has_no_line_breaks_of_the_source(kind: Any) -> None:
     "words", [["predict"], ["prepare"], ["evaluate"], ["train"], ["doctor"], ["ablate"], ["weights", "import"]], ids=" ".join
 )
 def test_help_says_what_an_option_takes(said: Said, words: list[str]) -> None:
-    """An option that may be left out does not ask for None, and what must be given has no empty default."""
+    """An option that may be left out does not ask for None, and what must be
+    given has no empty default.
+    """
     status, out, _ = said("help", *words)
     shown = [line for line in out.splitlines() if re.match(r"\W*--\w", line)]
     assert status == 0 and shown

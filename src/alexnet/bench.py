@@ -1,12 +1,15 @@
-"""How fast is it here? `alexnet bench` times training, its data path alone, and inference, on this machine.
+"""How fast is it here? `alexnet bench` times training, its data path alone, and
+inference, on this machine.
 
-Every contestant runs in turns within each block (A B C A B C), so a slow minute meets all alike; a rate is the median over
-blocks, shown with its extremes. On NVIDIA's GPUs time is taken by their events, elsewhere by the clock. Pictures are noise of
-natural contrast, eight batches of them; never zeros, on which processors are faster.
+Every contestant runs in turns within each block (A B C A B C), so a slow minute meets all alike; a
+rate is the median over blocks, shown with its extremes. On NVIDIA's GPUs time is taken by their
+events, elsewhere by the clock. Pictures are noise of natural contrast, eight batches of them; never
+zeros, on which processors are faster.
 
-The last column compares with arithmetic: the operations that training or testing on one picture takes (`arithmetic.py`), at the
-speed of a large matrix product, the best of those timed before and after. On a GPU that is a floor. On a CPU the library of
-convolutions may be faster than that of products: up to 134 % was seen on an AMD EPYC.
+The last column compares with arithmetic: the operations that training or testing on one picture
+takes (`arithmetic.py`), at the speed of a large matrix product, the best of those timed before and
+after. On a GPU that is a floor. On a CPU the library of convolutions may be faster than that of
+products: up to 134 % was seen on an AMD EPYC.
 """
 
 import shutil
@@ -54,7 +57,8 @@ class Row:
 
     Attributes:
         rates: pictures a second in each block.
-        floor: pictures a second that the arithmetic would take at a product's speed; None where there is none to speak of.
+        floor: pictures a second that the arithmetic would take at a product's speed; None where
+            there is none to speak of.
         first: the rates of the contest's first, in the same blocks.
     """
 
@@ -65,6 +69,7 @@ class Row:
 
     @property
     def rate(self) -> float:
+        """Median images a second."""
         return statistics.median(self.rates)
 
     @property
@@ -123,7 +128,9 @@ def bench(
 
 
 def print_table(rows: list[Row]) -> None:
-    """One line for each row, on standard output; for peers how many times as fast `training` was, block by block."""
+    """One line for each row, on standard output; for peers how many times as fast
+    `training` was, block by block.
+    """
     width = max(len(row.name) for row in rows)
     peers = any(row.first is not row.rates for row in rows)
     print(f"{'':{width}}{'images/s':>12}{'range':>22}{'of a product':>14}{rows[0].name + ' is' if peers else '':>26}")
@@ -136,13 +143,15 @@ def print_table(rows: list[Row]) -> None:
         )
 
 
-# --- timing -------------------------------------------------------------------------------------------------------------
+# --- timing ---------------------------------------------------------------------------------------
 
 
 def contest(
     runs: Mapping[str, Run], device: torch.device, batch: int, floor: float | None, blocks: int, steps: int
 ) -> list[Row]:
-    """Time `runs` in turns. One that fails drops out with a line; one that is out of memory ends all."""
+    """Time `runs` in turns. One that fails drops out with a line; one that
+    is out of memory ends all.
+    """
     alive: dict[str, int] = {}
     for name, run in runs.items():
         try:
@@ -185,14 +194,16 @@ def _settle(device: torch.device) -> None:
 
 
 def product_flops(device: torch.device, precision: str) -> float:
-    """Operations a second of a large square matrix product, of side 8192 on a GPU, 1024 on a CPU; the best of five."""
+    """Operations a second of a large square matrix product, of side 8192 on a GPU, 1024 on
+    a CPU; the best of five.
+    """
     side = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(side, side, device=device).to(TYPES[precision]) for _ in range(2))
     seconds(lambda: a @ b, device, 3)
     return float(2 * side**3 / min(seconds(lambda: a @ b, device, 4) for _ in range(5)))
 
 
-# --- contestants --------------------------------------------------------------------------------------------------------
+# --- contestants ----------------------------------------------------------------------------------
 
 
 class Scene:
@@ -296,6 +307,7 @@ class Steps:
         self.loader, self.take, self.number = loader, take, 0
 
     def __call__(self) -> None:
+        """Take the next step."""
         self.take(*divmod(self.number, self.loader.steps_per_epoch))
         self.number += 1
 
@@ -311,7 +323,9 @@ class Naive(AlexNet):
 
 
 def torchvisions(classes: int) -> nn.Sequential:
-    """torchvision's alexnet, layer by layer; 4.145 GFLOP to train on a picture where the paper's takes 4.136."""
+    """torchvision's alexnet, layer by layer; 4.145 GFLOP to train on a picture where
+    the paper's takes 4.136.
+    """
     return nn.Sequential(
         nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(True),
         nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(True), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(True),
@@ -322,7 +336,9 @@ def torchvisions(classes: int) -> nn.Sequential:
 
 
 def noise(side: int, count: int, classes: int) -> Split:
-    """Stored pictures of grey noise with the contrast of photos, in blocks of 16 pixels, and some colour."""
+    """Stored pictures of grey noise with the contrast of photos, in blocks of 16
+    pixels, and some colour.
+    """
     rng = np.random.default_rng(0)
     records = rng.integers(100, 157, (count, record_bytes(side)), np.uint8)
     luma = rng.integers(0, 256, (count, side // 16 + 1, side // 16 + 1), np.uint8).repeat(16, 1).repeat(16, 2)

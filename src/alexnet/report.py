@@ -162,7 +162,9 @@ def _name(value: str) -> str:
 
 
 def _shortened(file: str) -> str:
-    """A file's name without its middle if a card has no room for it: what tells files apart is at the end."""
+    """A file's name without its middle if a card has no room for it: what tells
+    files apart is at the end.
+    """
     return file if len(file) <= CARD_LETTERS else f"{file[: CARD_LETTERS // 2]}…{file[-(CARD_LETTERS // 2) :]}"
 
 

@@ -1,4 +1,6 @@
-"""Data sets of others: obtained by the downloader, from a package or by hand, and never used before their hashes are compared."""
+"""Data sets of others: obtained by the downloader, from a package or by hand, and never used before
+their hashes are compared.
+"""
 
 import gzip
 import hashlib
@@ -108,7 +110,9 @@ def test_no_way(cache: Path, there: tuple[str, ...]) -> None:
 def test_from_a_package(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """apt-get download and dpkg -x as two small programs that do what the real ones do to these files."""
+    """apt-get download and dpkg -x as two small programs that do what the
+    real ones do to these files.
+    """
     archive = tmp_path / "archive"
     archive.mkdir()
     for name, content in CONTENT.items():

@@ -1,4 +1,6 @@
-"""The ablations: what each changes, against counts by hand; pairs from end to end; what is told of them."""
+"""The ablations: what each changes, against counts by hand; pairs from end to
+end; what is told of them.
+"""
 
 import json
 from dataclasses import replace
@@ -40,11 +42,11 @@ def changed(name: str, **changes: Any) -> Variant:
     return sides(ABLATIONS[name], Recipe(**changes))[1].network(1000)
 
 
-# --- what changes -----------------------------------------------------------------------------------------------------------
+# --- what changes ---------------------------------------------------------------------------------
 
 PARAMETERS = {
-    # paper: 60,965,224. conv2 sees 96 maps instead of 48, and so on: 48*(11*11*3)+48, 128*(25*48)+128, 192*(9*128)+192,
-    # 192*(9*192)+192, 256*(9*192)+256, then as before.
+    # paper: 60,965,224. conv2 sees 96 maps instead of 48, and so on: 48*(11*11*3)+48,
+    # 128*(25*48)+128, 192*(9*128)+192, 192*(9*192)+192, 256*(9*192)+256, then as before.
     "one-tower": 17_472 + 153_728 + 221_376 + 331_968 + 442_624 + 37_752_832 + 16_781_312 + 4_097_000,
     "never-talk": 60_965_224 - 384 * 9 * 128,  # conv3 reads 128 maps instead of 256
     "no-conv2": 60_965_224 - 307_456 - 384 * 9 * (256 - 96),  # conv3 reads conv1's 96
@@ -66,7 +68,9 @@ def test_parameters(name: str, parameters: int) -> None:
 
 @pytest.mark.parametrize("variant", variants.named())
 def test_every_network_runs(variant: str) -> None:
-    """Each ablation that applies gives a network that keeps the heights, and has the other layers' parameters by name."""
+    """Each ablation that applies gives a network that keeps the heights, and has the other
+    layers' parameters by name.
+    """
     start = Recipe(variant=variant, width=1 / 8, input_size=67)
     expected = set(AlexNet(start.network(5)).state_dict())
     for name, ablation in ABLATIONS.items():
@@ -135,7 +139,9 @@ def depends_on_the_other_tower(network: Variant) -> dict[str, bool]:
     ("name", "meeting"), [("tanh", "conv3"), ("never-talk", "fc6"), ("no-conv3", "conv4"), ("no-conv4", "conv3")]
 )
 def test_where_the_towers_meet(name: str, meeting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not before the layer that reads both, and from there on. LRN across the seam is kept out of it."""
+    """Not before the layer that reads both, and from there on. LRN across
+    the seam is kept out of it.
+    """
     layers = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6")
     monkeypatch.setattr(AlexNet, "state_dict_layers", layers, raising=False)
     network = replace(changed(name, width=1 / 8, input_size=64), lrn_window="tower")
@@ -165,7 +171,7 @@ def test_impossible_networks(changes: dict[str, Any], message: str) -> None:
         recipe(**changes)
 
 
-# --- what is asked ----------------------------------------------------------------------------------------------------------
+# --- what is asked --------------------------------------------------------------------------------
 
 
 def test_the_paper_s_numbers() -> None:
@@ -233,7 +239,7 @@ def test_impossible_plans(store: Store, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------------
+# --- measuring ------------------------------------------------------------------------------------
 
 
 def made_log(errors: list[float], steps: int = 10) -> list[dict[str, Any]]:
@@ -248,13 +254,16 @@ def made_log(errors: list[float], steps: int = 10) -> list[dict[str, Any]]:
 
 
 def test_epochs_to() -> None:
-    """Errors falling by 0.1 a line, at epochs 0.25, 0.75, 1.25 ...: a mean of three neighbours lies on the same line."""
+    """Errors falling by 0.1 a line, at epochs 0.25, 0.75, 1.25 ...: a mean of three
+    neighbours lies on the same line.
+    """
     log = made_log([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     assert epochs_to(0.6, log) == pytest.approx(1.75)
     assert epochs_to(0.65, log) == pytest.approx(1.5)
     assert epochs_to(0.95, log) == pytest.approx(0.75)  # below from the first mean on
     assert epochs_to(0.45, log) == np.inf  # the last mean is 0.5
-    # The means: 0.4 at 0.75, 0.4, 0.3, 0.8 / 3 at 2.25, 0.4 / 3 at 2.75; 0.25 lies an eighth of the way between the last two.
+    # The means: 0.4 at 0.75, 0.4, 0.3, 0.8 / 3 at 2.25, 0.4 / 3 at 2.75; 0.25 lies an eighth of the
+    # way between the last two.
     assert epochs_to(0.25, made_log([0.5, 0.5, 0.2, 0.5, 0.1, 0.2, 0.1, 0.1])) == pytest.approx(2.25 + 0.5 / 8)
 
 
@@ -262,7 +271,7 @@ def test_one_lucky_line_is_not_enough() -> None:
     assert epochs_to(0.25, made_log([0.5, 0.2, 0.5, 0.5])) == np.inf
 
 
-# --- from end to end --------------------------------------------------------------------------------------------------------
+# --- from end to end ------------------------------------------------------------------------------
 
 NO_LRN = Plan(ablation=ABLATIONS["no-lrn"], recipe=recipe(), seeds=2)
 
@@ -280,7 +289,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_pairs(done: tuple[Path, Outcome], store: Store) -> None:
-    """Each number is that of the checkpoint of its side and seed; the two sides saw the same pictures."""
+    """Each number is that of the checkpoint of its side and seed; the two
+    sides saw the same pictures.
+    """
     folder, outcome = done
     for side, values in (("standard", outcome.standard), ("no-lrn", outcome.changed)):
         for seed in (0, 1):
@@ -295,7 +306,9 @@ def test_pairs(done: tuple[Path, Outcome], store: Store) -> None:
 def test_stopped_and_gone_on(
     done: tuple[Path, Outcome], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    """Ctrl-C in any of the four runs; the same call ends with the same bits, and 48 steps have been taken in all."""
+    """Ctrl-C in any of the four runs; the same call ends with the same bits, and 48
+    steps have been taken in all.
+    """
     steps = stop_after(monkeypatch, SGD, "step", after)
     with pytest.raises(Interrupted, match="the same command goes on from here"):
         ablate(NO_LRN, store, tmp_path / "out")

@@ -56,7 +56,7 @@ def quiet(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- seeds ----------------------------------------------------------------------------------------------------------------
+# --- seeds ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -98,11 +98,13 @@ def test_keep_refused(keep: str, message: str) -> None:
         recipe(keep=keep)
 
 
-# --- what a family is -------------------------------------------------------------------------------------------------------
+# --- what a family is -----------------------------------------------------------------------------
 
 
 def test_each_member_is_the_run_of_its_seed(quiet: Path, store: Store, tmp_path: Path) -> None:
-    """Alone, with more loader workers, checkpoints at every step and nothing kept: the same bits."""
+    """Alone, with more loader workers, checkpoints at every step and nothing kept: the same
+    bits.
+    """
     for seed in (0, 1):
         train(recipe(seed=seed, workers=3, checkpoint_minutes=0.0), store, tmp_path / f"{seed}")
         assert same(tmp_path / f"{seed}", member(quiet, seed))
@@ -146,12 +148,14 @@ def test_the_record(quiet: Path, store: Store) -> None:
     assert (quiet / "curves.png").stat().st_size > 5000
 
 
-# --- stopping and going on --------------------------------------------------------------------------------------------------
+# --- stopping and going on ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("after", [2, 2 * STEPS, 2 * STEPS + 1, 3 * STEPS])
 def test_stopped_and_resumed(quiet: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Ctrl-C in either member or between them: the same bits and logs in the end, and no batch trained on twice."""
+    """Ctrl-C in either member or between them: the same bits and logs in the end, and
+    no batch trained on twice.
+    """
     folder, steps = tmp_path / "family", stop_after(monkeypatch, SGD, "step", after)
     with pytest.raises(Interrupted, match="--resume"):
         train_family(recipe(keep="0..2"), store, folder, (0, 1))
@@ -194,7 +198,9 @@ def test_refused(quiet: Path, store: Store, tmp_path: Path) -> None:
 
 
 def test_several_at_once(quiet: Path, store: Store, tmp_path: Path) -> None:
-    """Processes of their own (on the CPU here): one ends with the bits of its seed, the other says why it did not."""
+    """Processes of their own (on the CPU here): one ends with the bits of its seed, the
+    other says why it did not.
+    """
     good, bad = member(tmp_path, 0), member(tmp_path, 1)
     jobs = [(recipe(keep="0..2"), store.folder, good), (recipe(input_size=128), store.folder, bad)]
     with pytest.raises(TrainingError, match=r"1 of 2 runs had to stop.*seed1.txt"):
@@ -204,13 +210,15 @@ def test_several_at_once(quiet: Path, store: Store, tmp_path: Path) -> None:
     assert "epoch 2: val top-1 error" in Path(f"{good}.txt").read_text()
 
 
-# --- determinism on a GPU ---------------------------------------------------------------------------------------------------
+# --- determinism on a GPU -------------------------------------------------------------------------
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_what_a_seed_fixes_on_a_gpu(store: Store) -> None:
-    """The weights at the start, the batches after augmentation, and the dropout; to the bit, twice."""
+    """The weights at the start, the batches after augmentation, and the dropout; to the bit,
+    twice.
+    """
     device, seen = torch.device("cuda"), []
     one = recipe(dropout=0.5, crop=True, mirror=True, colour_noise=0.1)
     for _ in range(2):

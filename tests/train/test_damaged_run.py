@@ -1,4 +1,6 @@
-"""A run whose files are damaged, whose disk is full, whose folder goes away: one line that says what, and nothing is lost."""
+"""A run whose files are damaged, whose disk is full, whose folder goes away: one line that says
+what, and nothing is lost.
+"""
 
 import errno
 import json
@@ -40,13 +42,15 @@ def copy(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 WRONG: tuple[Any, ...] = (None, "x", True, -1, 10**30, 1e300, math.nan, math.inf, [], {}, [[]], "missing")
 
 
 def spoiled(value: Any) -> Iterator[tuple[str, Any]]:
-    """Each way to replace one part of plain data by something wrong: what was done, and the outcome."""
+    """Each way to replace one part of plain data by something wrong: what
+    was done, and the outcome.
+    """
     pairs: list[tuple[Any, Any]] = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
     for key, item in pairs:
         for wrong in WRONG:
@@ -68,7 +72,8 @@ def spoiled(value: Any) -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "reader", "accepted"),
     [
-        # A recipe's field may be missing (older versions had fewer), and 0, false or None may be right.
+        # A recipe's field may be missing (older versions had fewer), and 0,
+        # false or None may be right.
         ("config.json", read_config, 0.2),
         ("environment.json", read_environment, 0.5),  # of free texts and numbers
         ("result.json", read_result, 0.4),
@@ -182,7 +187,7 @@ def test_a_damaged_family(tmp_path: Path) -> None:
             assert what != "nothing"
 
 
-# --- a full disk, a folder that goes away -------------------------------------------------------------------------------
+# --- a full disk, a folder that goes away ---------------------------------------------------------
 
 
 def full(*_: object) -> None:
@@ -201,7 +206,9 @@ def quiet(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_full_disk_at_every_file(
     quiet: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """At the n-th file: one line, no half file, and once there is space the run ends with the bits of a quiet one."""
+    """At the n-th file: one line, no half file, and once there is space the run ends with
+    the bits of a quiet one.
+    """
     folder, flush, count = tmp_path / "run", os.fsync, 0
 
     def fill(file: int) -> None:
@@ -279,7 +286,9 @@ def test_a_run_folder_that_goes_away(store: Store, tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_store_that_shrinks_or_goes_away(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: bool) -> None:
-    """A mapped file that is cut would kill the process. The last checkpoint stays, and with the store back the run ends."""
+    """A mapped file that is cut would kill the process. The last checkpoint stays, and with the
+    store back the run ends.
+    """
     other = Store(shutil.copytree(store.folder, tmp_path / "store"))
     records, folder, step, count = other.folder / "train.records", tmp_path / "run", SGD.step, 0
 

@@ -85,7 +85,9 @@ def test_same_seed_same_bits(finished: Path, store: Store, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("after", [1, 5, 6, 7, 13])
 def test_stopped_and_resumed(finished: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Ctrl-C after any step: saved, and the resumed run ends with the same bits and the same log."""
+    """Ctrl-C after any step: saved, and the resumed run ends with the same bits and the same
+    log.
+    """
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_after(patch, SGD, "step", after)
@@ -113,7 +115,9 @@ def start(store: Store, run: Path, *words: str) -> "subprocess.Popen[bytes]":
 
 
 def test_killed_and_resumed(store: Store, tmp_path: Path) -> None:
-    """SIGKILL at four moments, some in the middle of writing a checkpoint, then to the end: the bits of one quiet run."""
+    """SIGKILL at four moments, some in the middle of writing a checkpoint, then to the end: the
+    bits of one quiet run.
+    """
     train(recipe(epochs=12), store, tmp_path / "quiet")
     run = tmp_path / "run"
     process = start(store, run)
@@ -249,7 +253,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(store: Store, tmp_path: Path, mo
 
 
 def test_killed_between_the_two_checkpoints(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of an epoch writes two files; a run that dies after the first ends with both as if it had not."""
+    """The end of an epoch writes two files; a run that dies after the first ends
+    with both as if it had not.
+    """
     quiet, run, save, saved = tmp_path / "quiet", tmp_path / "run", native.save, 0
     train(recipe(epochs=1), store, quiet)
 
@@ -300,7 +306,9 @@ def test_a_damaged_configuration(finished: Path, store: Store, tmp_path: Path) -
 @pytest.mark.skipif(not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 @pytest.mark.filterwarnings("default")  # the compiler's own; any would stop it
 def test_compiled_equals_eager(store: Store, tmp_path: Path) -> None:
-    """One epoch compiled: the loss of each log line within 1e-3 (float32 sums in another order, amplified by 6 steps)."""
+    """One epoch compiled: the loss of each log line within 1e-3 (float32 sums in another order,
+    amplified by 6 steps).
+    """
     eager, compiled = tmp_path / "eager", tmp_path / "compiled"
     for folder, mode in ((eager, "off"), (compiled, "on")):
         train(recipe(epochs=1, compile=mode, dropout=0.0), store, folder)

@@ -1,4 +1,6 @@
-"""A run's folder: begun, replaced, repeated, continued; and what is said where its files are damaged, gone or do not fit."""
+"""A run's folder: begun, replaced, repeated, continued; and what is said where its files are
+damaged, gone or do not fit.
+"""
 
 import json
 import shutil
@@ -42,7 +44,7 @@ def copy(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-# --- a store of larger pictures ---------------------------------------------------------------------------------------
+# --- a store of larger pictures -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def test_the_default_way(large: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """256 pixels and a recipe that wants 72: resampled once, and every reader of the run finds the copy by itself."""
+    """256 pixels and a recipe that wants 72: resampled once, and every reader of the run
+    finds the copy by itself.
+    """
     folder = tmp_path / "run"
     train(recipe(epochs=1), large, folder)
     small = large.folder / "72px"
@@ -110,7 +114,7 @@ def test_the_store_that_a_recipe_wants(name: str, size: int, resize: str) -> Non
     assert recipes.get(name).stored_as == {"size": size, "resize": resize}
 
 
-# --- again ------------------------------------------------------------------------------------------------------------
+# --- again ----------------------------------------------------------------------------------------
 
 
 def test_a_start_that_failed_is_not_in_the_way(store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +181,9 @@ def test_more_epochs_equal_a_run_begun_with_them(finished: Path, store: Store, t
 
 
 def test_more_epochs_of_a_linear_schedule(copy: Path, store: Store, capfd: pytest.CaptureFixture[str]) -> None:
-    """From epoch 2 on the learning rate is that of a run of 4 epochs, which is said; stopped and resumed, it is the same run."""
+    """From epoch 2 on the learning rate is that of a run of 4 epochs, which is said; stopped and
+    resumed, it is the same run.
+    """
     other = Path(shutil.copytree(copy, copy.parent / "other"))
     train(recipe(epochs=4), store, copy, resume=True)
     assert (
@@ -227,7 +233,7 @@ def test_a_run_without_tensorboard(
     assert said.count("TensorBoard") == said.count("pip install 'alexnet[tensorboard]'") == 1
 
 
-# --- elsewhere --------------------------------------------------------------------------------------------------------
+# --- elsewhere ------------------------------------------------------------------------------------
 
 
 def test_another_number_of_threads_is_said_and_recorded(
@@ -253,7 +259,7 @@ def test_an_unbroken_run_has_one_environment(finished: Path) -> None:
     assert read_result(finished)["environments"] == [run.environment()]
 
 
-# --- the command line -------------------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 
 def command(*words: object) -> None:

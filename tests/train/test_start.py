@@ -1,4 +1,6 @@
-"""A run begins in one place: nothing else builds its parts, and a recipe's network is derived once."""
+"""A run begins in one place: nothing else builds its parts, and a recipe's network is derived
+once.
+"""
 
 import ast
 from dataclasses import replace
@@ -47,7 +49,9 @@ def test_nothing_else_builds_what_a_run_begins_with() -> None:
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_network_is_derived_once(resume: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From its recipe, for the store's three classes; a recipe is checked with two, wherever one is made."""
+    """From its recipe, for the store's three classes; a recipe is checked with
+    two, wherever one is made.
+    """
     asked = recipe(epochs=1)
     if resume:
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
@@ -71,7 +75,9 @@ def test_a_network_is_derived_once(resume: bool, store: Store, tmp_path: Path, m
 
 
 def test_the_loop_is_short() -> None:
-    """The algorithm is read from top to bottom: at most 40 lines, loops and conditions at most three deep."""
+    """The algorithm is read from top to bottom: at most 40 lines, loops and
+    conditions at most three deep.
+    """
     for node in ast.parse(Path(loop.__file__).read_text()).body:
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 40, node.name
@@ -97,7 +103,9 @@ def test_fresh(store: Store) -> None:
 
 
 def test_resumed(store: Store, tmp_path: Path) -> None:
-    """Weights, velocity and place of the checkpoint; the same run a second time goes on from them."""
+    """Weights, velocity and place of the checkpoint; the same run a second time goes on from
+    them.
+    """
     one = recipe(epochs=1)
     train(one, store, tmp_path / "run")
     start = Start.resumed(one, store, CPU, tmp_path / "run" / LATEST)

@@ -1,4 +1,6 @@
-"""Whitened kernels: on the pictures that they were made of, and against a singular value decomposition."""
+"""Whitened kernels: on the pictures that they were made of, and against a
+singular value decomposition.
+"""
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ from alexnet.train.start import Start
 
 
 def test_answers_are_independent_and_equally_strong() -> None:
-    """Correlated numbers in 20 dimensions, whose deviations differ by a factor of 20: 1.2 along each kernel, no correlation.
+    """Correlated numbers in 20 dimensions, whose deviations differ by a factor of 20: 1.2 along
+    each kernel, no correlation.
 
-    1e-3 of the largest variance is added to each, which lowers the weakest of the six kept by 0.2 %.
+    1e-3 of the largest variance is added to each, which lowers the weakest
+    of the six kept by 0.2 %.
     """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4000, 20)) * np.linspace(1, 20, 20) @ np.linalg.qr(rng.standard_normal((20, 20)))[0]
@@ -35,7 +39,9 @@ def test_an_odd_number_and_directions_that_do_not_occur() -> None:
 
 
 def test_conv1_of_a_run(store: Store) -> None:
-    """conv1 answers to the training pictures with a deviation near 1.2 in each kernel; everything else starts as without."""
+    """conv1 answers to the training pictures with a deviation near 1.2 in each kernel; everything
+    else starts as without.
+    """
     changes = {"width": 1 / 8, "device": "cpu"}
     plain = Start.fresh(recipes.get("laptop", **changes), store, torch.device("cpu"))
     trained = Start.fresh(recipes.get("laptop", whiten=True, **changes), store, torch.device("cpu"))

@@ -1,4 +1,6 @@
-"""The help of options: without the line breaks of the source, which tyro would print as they are, and without None."""
+"""The help of options: without the line breaks of the source, which tyro would print as
+they are, and without None.
+"""
 
 from collections.abc import Iterator
 from dataclasses import is_dataclass, replace
@@ -39,7 +41,9 @@ def _parts(target: Any) -> Iterator[Any]:
 
 
 def registry() -> ConstructorRegistry:
-    """Rules for tyro that name what an option takes, and not that it may be left out: INT instead of {None}|INT."""
+    """Rules for tyro that name what an option takes, and not that it may be left out:
+    INT instead of {None}|INT.
+    """
     rules, nested = ConstructorRegistry(), False
 
     @rules.primitive_rule

@@ -1,7 +1,7 @@
 """The data sets that others publish: their files, and how they get here.
 
-Fashion-MNIST (H. Xiao, K. Rasul, R. Vollgraf, 2017): 60,000 pictures of clothes to train on and 10,000
-to test with, 28 x 28 grey pixels, 10 classes.
+Fashion-MNIST (H. Xiao, K. Rasul, R. Vollgraf, 2017): 60,000 pictures of clothes to train on and
+10,000 to test with, 28 x 28 grey pixels, 10 classes.
 """
 
 import shutil
@@ -41,8 +41,9 @@ def _fashion(file: str, length: int, sha256: str, unpacked_sha256: str) -> Publi
     )  # fmt: skip
 
 
-#: Address: the authors' readme. Lengths and SHA-256 of the compressed files: TensorFlow Datasets and a dozen projects that pin
-#: them agree; of what they hold: from Debian's package, whose .gz differ.
+#: Address: the authors' readme. Lengths and SHA-256 of the compressed files: TensorFlow
+#: Datasets and a dozen projects that pin them agree; of what they hold: from Debian's
+#: package, whose .gz differ.
 FASHION_MNIST = DataSet(
     name="fashion-mnist",
     files=(
@@ -77,13 +78,15 @@ FASHION_MNIST = DataSet(
 
 
 def pull(data: DataSet) -> Path:
-    """Obtain a data set: what the cache lacks comes from the system's package of it if that can be had, else from its authors.
+    """Obtain a data set: what the cache lacks comes from the system's package of it if that can be
+    had, else from its authors.
 
     Returns:
         Its folder in the cache, a source for `alexnet prepare`.
 
     Raises:
-        DownloadError: there was no way to a file; the message says which are missing, and where to put them.
+        DownloadError: there was no way to a file; the message says which are
+            missing, and where to put them.
     """
     folder = cache_folder() / data.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +107,9 @@ def _missing(data: DataSet, folder: Path) -> list[Published]:
 
 
 def _from_package(package: str, folder: Path, files: list[Published]) -> None:
-    """Copy files out of a package, installed or fetched by apt-get, which needs no root; none if neither is possible."""
+    """Copy files out of a package, installed or fetched by apt-get, which needs no root;
+    none if neither is possible.
+    """
     inside = Path("usr/share/datasets") / folder.name
     with suppress(OSError, subprocess.SubprocessError), tempfile.TemporaryDirectory() as temporary:
         root = Path("/")

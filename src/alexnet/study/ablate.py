@@ -4,13 +4,14 @@
     ├── standard/seed0 ...      runs of the standard side, shared by all ablations of this recipe
     └── NAME/
         ├── seed0 ...           runs of the changed side
-        └── record/             what can be published (record.py): README, curves, each run's settings and log, no weights
+        └── record/             to publish (record.py): README, curves, each run's settings and log
 
-The two networks of a pair have the same seed: the same pictures in the same batches with the same crops, mirrors and colours.
-Their weights at the start are drawn from the same numbers too, but a layer that is missing or of another width shifts those
-that follow.
+The two networks of a pair have the same seed: the same pictures in the same batches with the same
+crops, mirrors and colours. Their weights at the start are drawn from the same numbers too, but a
+layer that is missing or of another width shifts those that follow.
 
-The same command goes on where it was stopped, and with a larger --seeds adds pairs to those that are there.
+The same command goes on where it was stopped, and with a larger --seeds adds pairs
+to those that are there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -93,7 +94,8 @@ class Outcome:
     """What an ablation gave.
 
     Attributes:
-        standard, changed: one value for each pair; top-1 error as a share, or epochs (infinite: not reached).
+        standard, changed: one value for each pair; top-1 error as a share, or epochs
+            (infinite: not reached).
         standard5, changed5: top-5 errors; empty where epochs are measured.
         seconds: mean training time of one network, by side.
     """
@@ -112,7 +114,9 @@ class Outcome:
 
     @property
     def top1(self) -> Difference:
-        """In points of top-1 error; where epochs are measured, of their natural logarithms. They must have been reached."""
+        """In points of top-1 error; where epochs are measured, of their natural logarithms. They
+        must have been reached.
+        """
         if self.plan.ablation.measure == "epochs":
             return difference(list(map(log, self.standard)), list(map(log, self.changed)))
         return difference([100 * value for value in self.standard], [100 * value for value in self.changed])
@@ -192,7 +196,9 @@ def _compare(plan: Plan, runs: Sequence[Sequence[Path]], store: Store) -> Outcom
 
 
 def _together(alone: Sequence[Errors], runs: Sequence[Path], nets: int, store: Store) -> list[list[Errors]]:
-    """For each group of `nets` runs, the mean of their errors and the error of their average; runs left over are not used."""
+    """For each group of `nets` runs, the mean of their errors and the error of their average; runs
+    left over are not used.
+    """
     groups = [range(start, start + nets) for start in range(0, len(runs) - nets + 1, nets)]
     means = [(mean(alone[i][0] for i in group), mean(alone[i][1] for i in group)) for group in groups]
     return [
@@ -208,8 +214,9 @@ def _errors(evaluation: Evaluation) -> Errors:
 def epochs_to(error: float, log: Log) -> float:
     """When a run's training error first fell to `error`, in epochs; infinite if it never did.
 
-    The error is that of the batches as they were trained on, averaged over three neighbouring lines of the log (up to 60
-    steps); the moment lies on the straight line between the last mean above and the first one below.
+    The error is that of the batches as they were trained on, averaged over three neighbouring lines
+    of the log (up to 60 steps); the moment lies on the straight line between the last mean above
+    and the first one below.
     """
     epochs, errors = training_errors(log)
     ones = np.ones(min(SMOOTHING, len(errors)))
@@ -222,7 +229,9 @@ def epochs_to(error: float, log: Log) -> float:
 
 
 def training_errors(log: Log) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Epochs (the middle of each line's steps) and top-1 errors on the training batches, from a log."""
+    """Epochs (the middle of each line's steps) and top-1 errors on the
+    training batches, from a log.
+    """
     per_epoch = next(line["step"] / line["epoch"] for line in log if "epoch" in line)
     lines = [line for line in log if line["kind"] == "train"]
     ends = np.array([0, *(line["step"] for line in lines)])

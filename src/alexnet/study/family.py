@@ -1,4 +1,5 @@
-"""Many networks that differ in their seed alone: `alexnet train RECIPE --data STORE --out FAMILY --seeds 0..9`.
+"""Many networks that differ in their seed alone: `alexnet train RECIPE --data STORE
+--out FAMILY --seeds 0..9`.
 
     FAMILY/
     ├── family.json     one row for each finished network; written anew whenever one ends
@@ -6,12 +7,13 @@
     ├── curves.png      training and held-out error, with bands of one deviation
     └── seed0/ ...      each a run like any other (run.py), with its result.json (result.py)
 
-A network's seed decides its weights at the start, the order of the pictures, the crops and the dropout, so each member can be
-trained alone, and again, without the others. A family that was stopped is finished by the same command and --resume: what has
-ended stays as it is, what had begun goes on from its checkpoint, and no batch is repeated or skipped.
+A network's seed decides its weights at the start, the order of the pictures, the crops and the
+dropout, so each member can be trained alone, and again, without the others. A family that was
+stopped is finished by the same command and --resume: what has ended stays as it is, what had begun
+goes on from its checkpoint, and no batch is repeated or skipped.
 
-On a CPU the members are trained one after another, since one already fills it. A small network leaves most of a GPU idle;
-`--at-once` shares it between several processes.
+On a CPU the members are trained one after another, since one already fills it. A small network
+leaves most of a GPU idle; `--at-once` shares it between several processes.
 """
 
 import multiprocessing
@@ -44,8 +46,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Seeds from "0..9" or "0,1,2".
 
     Raises:
-        RecipeError: no numbers, repeats, falling numbers, or gaps: a family is n seeds in a row, so that none can have been
-            left out for its result.
+        RecipeError: no numbers, repeats, falling numbers, or gaps: a family is n seeds in a row, so
+            that none can have been left out for its result.
     """
     seeds = numbers("seeds", text)
     missing = sorted(set(range(seeds[0], seeds[-1] + 1)) - set(seeds))
@@ -66,7 +68,8 @@ def train_family(
         recipe: of all of them; its own seed is not used.
         folder: the family's folder.
         seeds: consecutive.
-        resume: finish what the folder holds unfinished. More seeds than before may be asked for, not fewer.
+        resume: finish what the folder holds unfinished. More seeds than before may
+            be asked for, not fewer.
         at_once: how many share a GPU.
 
     Returns:
@@ -111,7 +114,8 @@ def is_finished(recipe: Recipe, store: Store, folder: Path) -> bool:
 def summary(folder: Path, seeds: Iterable[int], at_once: int = 1) -> dict[str, Any]:
     """Rows of the finished runs, and their mean and deviation; errors are shares in [0, 1].
 
-    `seconds_per_model` is the mean of the runs' own training times, divided by the number that ran at once.
+    `seconds_per_model` is the mean of the runs' own training times, divided by the
+    number that ran at once.
     """
     rows = []
     for seed in seeds:
@@ -143,7 +147,7 @@ def _check_folder(folder: Path, seeds: Sequence[int], resume: bool) -> None:
         raise TrainingError(f"{folder} holds {', '.join(left_out[:5])} too, which seeds (={seeds[0]}..{seeds[-1]}) leave out.")
 
 
-# --- several on one GPU ---------------------------------------------------------------------------------------------------
+# --- several on one GPU ---------------------------------------------------------------------------
 
 Job = tuple[Recipe, Path, Path]  # recipe, store, run
 
@@ -157,7 +161,9 @@ def check_at_once(recipe: Recipe, at_once: int) -> None:
 
 
 def _train_together(jobs: Sequence[Job], at_once: int) -> None:
-    """Train each job in a process of its own, `at_once` of them at a time. What they say goes into their folders' .txt."""
+    """Train each job in a process of its own, `at_once` of them at a time. What they say goes
+    into their folders' .txt.
+    """
     context = multiprocessing.get_context("spawn")
     waiting, failed = deque(jobs), list[Path]()
     running: dict[Path, SpawnProcess] = {}

@@ -1,4 +1,4 @@
-"""Training: recipes.py (named runs), optim.py (the paper's SGD), run.py (a run's folder), loop.py
-(the algorithm), result.py (what a run gave, and the proof); family.py (many seeds); ablations.py
-(the paper's claims), ablate.py (their pairs), paired.py (what pairs show), record.py
-(all of it for people)."""
+"""Training: recipes.py (named runs), start.py (how a run begins), session.py (what it has under way),
+loop.py (the algorithm), optim.py (the paper's SGD), run.py (a run's folder), result.py (its proof);
+steps/ (how a step is computed), health/ (what may go wrong). Many networks: `alexnet.study`.
+"""

@@ -10,9 +10,9 @@ Every random number is a function of (seed, epoch, step), so a run that was kill
 resumed from its last checkpoint ends with the same bits (same machine, CPU, number of threads),
 whatever the number of loader workers.
 
-On a GPU the weights at the start, the batches, crops, mirrors, colours and dropout are the seed's as
-well. The order in which a kernel adds floats is not: two runs of one seed may drift apart by
-rounding.
+On a GPU the weights at the start, the batches, crops, mirrors, colours and dropout are the
+seed's as well. The order in which a kernel adds floats is not: two runs of one seed may
+drift apart by rounding.
 """
 
 from pathlib import Path
@@ -28,10 +28,10 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False, over
     """Train, or go on training, until the recipe's last epoch.
 
     Args:
-        recipe: what to do. A resumed run may be given more epochs than it was begun with: from where
-            it is, its learning rate follows the schedule of that many epochs.
-        store: its `train` split is trained on, the other one is tested on. Pictures much larger than
-            the recipe wants are resampled (`start.fitting`).
+        recipe: what to do. A resumed run may be given more epochs than it was begun with: from
+            where it is, its learning rate follows the schedule of that many epochs.
+        store: its `train` split is trained on, the other one is tested on. Pictures much larger
+            than the recipe wants are resampled (`start.fitting`).
         folder: the run's folder.
         resume: go on from the folder's last checkpoint.
         overwrite: delete the run that the folder holds, and begin anew.
@@ -42,8 +42,8 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False, over
     Raises:
         RecipeError: recipe and store do not fit.
         StoreError: the store is damaged, or its pictures cannot be resampled.
-        TrainingError: the folder is in the way or gone, the disk or the GPU's memory is full, or the
-            loss is no longer finite.
+        TrainingError: the folder is in the way or gone, the disk or the GPU's memory is full, or
+            the loss is no longer finite.
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """

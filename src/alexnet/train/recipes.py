@@ -1,7 +1,7 @@
 """Named training runs: each is a function that returns a frozen `Recipe`.
 
-`alexnet train laptop --data store --out run --epochs 5` takes the recipe and changes a field; any field can be changed so.
-What each recipe gives, on which data and hardware, stands in `records/`.
+`alexnet train laptop --data store --out run --epochs 5` takes the recipe and changes a field; any
+field can be changed so. What each recipe gives, on which data and hardware, stands in `records/`.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -14,7 +14,8 @@ from alexnet.fields import check_types
 from alexnet.variants import Kernels, Sees, Step, Variant, Weights
 
 MOST_NUMBERS = 10_000
-#: Beyond these a value is a slip. AlexNet has been trained with batches of 64 Ki pictures, not with larger ones.
+#: Beyond these a value is a slip. AlexNet has been trained with batches of 64 Ki pictures,
+#: not with larger ones.
 MOST_EPOCHS, LARGEST_BATCH, MOST_WORKERS, HUGE = 100_000, 2**16, 256, 1e12
 WIDEST, LARGEST_INPUT, LARGEST_POOL, MOST_KERNELS = 16, 4096, 16, 2**16
 
@@ -32,18 +33,20 @@ class Recipe:
     init: Literal["gaussian", "he", "torch"] | None = None
     """How weights start; as the variant says if not given."""
     init_std: Weights | None = None
-    """Standard deviation of the weights, conv1 ... fc8, where init is gaussian; as the variant says if not given."""
+    """Standard deviation of the weights, conv1 ... fc8, where init is gaussian; as the
+    variant says if not given.
+    """
     whiten: bool = False
-    """Start conv1's kernels from the patches of the training pictures instead: their principal components, with both signs,
-    each scaled to answer equally strongly."""
+    """Start conv1's kernels from the patches of the training pictures instead: their principal
+    components, with both signs, each scaled to answer equally strongly."""
     pixels: Literal["mean-image", "mean-colour", "unit"] | None = None
     """Scale of the pixels; as the variant says if not given."""
     dropout: float | None = None
     """Share of units of fc6 and fc7 that are dropped; as the variant says if not given."""
 
     activation: Literal["relu", "tanh"] | None = None
-    """What follows every layer but fc8; as the variant says if not given, as all fields from here to `removed`, which
-    `alexnet ablate` sets."""
+    """What follows every layer but fc8; as the variant says if not given, as all fields from here
+    to `removed`, which `alexnet ablate` sets."""
     pool_size: int | None = None
     """Side of the pooling windows, which lie 2 apart: 3 overlap, 2 do not."""
     kernels: Kernels | None = None
@@ -68,13 +71,15 @@ class Recipe:
     momentum: float = paper.MOMENTUM
     """Share of the velocity that each step keeps."""
     nesterov: bool = False
-    """Step as the velocity will be after the next gradient like this one, instead of as it is (Nesterov's momentum)."""
+    """Step as the velocity will be after the next gradient like this one, instead of as it is
+    (Nesterov's momentum).
+    """
     weight_decay: float = paper.WEIGHT_DECAY
     """Each step subtracts this share of every weight, times the learning rate."""
 
     schedule: Literal["plateau", "step", "linear"] = "plateau"
-    """plateau: lower the learning rate when the held-out error stops improving (the paper); step: after the epochs in
-    lr-drops; linear: to zero at the end."""
+    """plateau: lower the learning rate when the held-out error stops improving (the paper); step:
+    after the epochs in lr-drops; linear: to zero at the end."""
     lr_factor: float = paper.LEARNING_RATE_FACTOR
     """Factor at each drop of plateau and step."""
     lr_drops: tuple[float, ...] = ()
@@ -84,7 +89,9 @@ class Recipe:
     warmup: float = 0.0
     """Share of the run over which the learning rate rises from zero."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread evenly over all classes, in [0, 1); 0 asks for the right class alone."""
+    """Share of the target that is spread evenly over all classes, in [0, 1); 0 asks
+    for the right class alone.
+    """
 
     crop: bool = True
     """Random crops in training; the centre otherwise."""
@@ -98,21 +105,27 @@ class Recipe:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the network (needs a C++ compiler on a CPU); auto does where it pays within the run."""
+    """Compile the network (needs a C++ compiler on a CPU); auto does where it pays within the
+    run.
+    """
     fused: Literal["auto", "on", "off"] = "auto"
-    """Train by the step made for NVIDIA's GPUs from compute capability 8.0 on. auto takes it there, once its gradients are
-    checked on the run's own pictures; on takes it on a CPU too."""
+    """Train by the step made for NVIDIA's GPUs from compute capability 8.0 on. auto takes it there,
+    once its gradients are checked on the run's own pictures; on takes it on a CPU too."""
     precision: Literal["auto", "bf16", "tf32", "fp32"] = "auto"
-    """Type to compute in; weights, normalisation and logits are float32 in each. auto is the fastest that the device has."""
+    """Type to compute in; weights, normalisation and logits are float32 in each. auto is the
+    fastest that the device has.
+    """
     feed: Literal["auto", "resident", "pinned", "disk"] = "auto"
-    """Where the fused step's pictures lie: all on the GPU, all in the host's memory, or in the store; auto is the first that
-    fits. Changes no result."""
+    """Where the fused step's pictures lie: all on the GPU, all in the host's memory, or in the
+    store; auto is the first that fits. Changes no result."""
     workers: int = 1
     """Threads that read batches ahead. Changes no result."""
     checkpoint_minutes: float = 5.0
     """Minutes between checkpoints within an epoch; each epoch ends with one. Changes no result."""
     keep: str | None = None
-    """Epochs after which the weights are kept as epoch-NNNN.safetensors, such as 0,1,2,5 or 0..3,10; 0 is the random start."""
+    """Epochs after which the weights are kept as epoch-NNNN.safetensors, such as 0,1,2,5 or
+    0..3,10; 0 is the random start.
+    """
 
     def __post_init__(self) -> None:
         check_types(self, RecipeError)
@@ -165,15 +178,19 @@ class Recipe:
 
     @property
     def stored_size(self) -> int:
-        """Side of the stored pictures that this recipe wants, in pixels: a little more than a crop, so that crops can differ.
+        """Side of the stored pictures that this recipe wants, in pixels: a little more than a crop,
+        so that crops can differ.
 
-        256 for the variant's own input size, as in 2012; for another one nine eighths of it, which is that ratio.
+        256 for the variant's own input size, as in 2012; for another one nine eighths of
+        it, which is that ratio.
         """
         return paper.STORED_SIZE if self.input_size is None else 2 * round(self.input_size * 9 / 16)
 
     @property
     def stored_as(self) -> dict[str, Any]:
-        """Size and resize rule of the store that this recipe wants: `prepare(photos, store, **recipe.stored_as)`."""
+        """Size and resize rule of the store that this recipe wants:
+        `prepare(photos, store, **recipe.stored_as)`.
+        """
         return {"size": self.stored_size, "resize": variants.named()[self.variant].resize}
 
     @property
@@ -229,17 +246,23 @@ def small_photos() -> Recipe:
 
 
 def paper_text() -> Recipe:
-    """The paper as it is written: weights of 0.01 and biases of 1, a start that `alexnet doctor` warns of."""
+    """The paper as it is written: weights of 0.01 and biases of 1, a start that
+    `alexnet doctor` warns of.
+    """
     return Recipe()
 
 
 def paper_2012() -> Recipe:
-    """The net and schedule of the code that won ILSVRC-2012: 90 epochs of ImageNet, learning rate lowered by hand."""
+    """The net and schedule of the code that won ILSVRC-2012: 90 epochs of ImageNet,
+    learning rate lowered by hand.
+    """
     return Recipe(variant="code-2012", epochs=paper.EPOCHS, schedule="step", lr_drops=(25, 51, 79))
 
 
 def caffe() -> Recipe:
-    """Caffe's bvlc_alexnet with its solver: batches of 256, learning rate lowered every 100,000 updates, no colour noise."""
+    """Caffe's bvlc_alexnet with its solver: batches of 256, learning rate lowered every 100,000
+    updates, no colour noise.
+    """
     return Recipe(
         variant="caffe", batch_size=256, epochs=paper.EPOCHS, schedule="step",
         lr_drops=(19.984, 39.968, 59.952, 79.936),  # 5,004 updates an epoch of ImageNet
@@ -248,10 +271,12 @@ def caffe() -> Recipe:
 
 
 def modern() -> Recipe:
-    """A tenth of the epochs of 2012: whitened first kernels, Nesterov's momentum, smoothed labels, no dropout.
+    """A tenth of the epochs of 2012: whitened first kernels, Nesterov's momentum,
+    smoothed labels, no dropout.
 
-    Imagenette at half width and 64 pixels: 34.4 % top-1 error after 3 epochs, where `paper-2012` has 37.8 % after 30. In
-    three epochs dropout costs 2 points, and crops and colour noise change nothing; longer runs were not tried.
+    Imagenette at half width and 64 pixels: 34.4 % top-1 error after 3 epochs, where `paper-2012`
+    has 37.8 % after 30. In three epochs dropout costs 2 points, and crops and colour noise change
+    nothing; longer runs were not tried.
     """
     return Recipe(
         init="he", whiten=True, pixels="unit", dropout=0.0, epochs=9, batch_size=32, lr=0.02, nesterov=True,
@@ -263,7 +288,8 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
     """Rising whole numbers from "0..3,5,10".
 
     Raises:
-        RecipeError: anything else; repeats and falling numbers are refused, as one of the two would be a slip.
+        RecipeError: anything else; repeats and falling numbers are refused, as one of
+            the two would be a slip.
     """
     found: list[int] = []
     for part in text.split(","):
@@ -281,7 +307,9 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
 
 
 def words(recipe: Recipe) -> str:
-    """A command line's part that gives this recipe: the named one that differs least, and what differs from it."""
+    """A command line's part that gives this recipe: the named one that differs least,
+    and what differs from it.
+    """
     name = closest(recipe)
     return " ".join([name, *(_flag(field, new) for field, (_, new) in differences(RECIPES[name](), recipe).items())])
 

@@ -76,6 +76,7 @@ class Run:
 
     @property
     def log_length(self) -> int:
+        """Bytes of the log so far."""
         return self._log.tell()
 
     def extend(self, recipe: Recipe, at: float) -> None:

@@ -1,8 +1,8 @@
 """A run under way: all that changes while it lasts.
 
-`open_session` opens the run's folder and begins the run (`start.py`); `Session` counts, logs, warns,
-saves and stops while `loop.py` trains. What the system refuses, a full disk or memory, becomes an
-error that says what is saved and what to do, here and once.
+`open_session` opens the run's folder and begins the run (`start.py`); `Session` counts, logs,
+warns, saves and stops while `loop.py` trains. What the system refuses, a full disk or memory,
+becomes an error that says what is saved and what to do, here and once.
 """
 
 import os
@@ -144,7 +144,8 @@ class Session:
             self._warn(cause)
 
     def count_step(self, now: float, lr: float) -> None:
-        """Count the step just taken; at every `LOG_STEPS` and at the epoch's end, a line of the log.
+        """Count the step just taken; at every `LOG_STEPS` and at the epoch's end, a line of the
+        log.
 
         Args:
             now: where the step began, in epochs.
@@ -239,7 +240,8 @@ class Session:
     # --- checkpoints ----------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """Write the latest checkpoint and, if an epoch just ended with the lowest error so far, the best one.
+        """Write the latest checkpoint and, if an epoch just ended with the lowest
+        error so far, the best one.
 
         The best comes first: a run that is killed between the two repeats the end of the epoch and
         writes both.
@@ -253,7 +255,9 @@ class Session:
         self.saved = time.monotonic()
 
     def _keep(self) -> None:
-        """Write the weights, without the velocity, if this epoch is one to keep; before `_save`, for the reason given there."""
+        """Write the weights, without the velocity, if this epoch is one to keep; before `_save`,
+        for the reason given there.
+        """
         epoch = self.place.epoch
         if epoch in self.recipe.kept_epochs:
             native.save(self.run.folder / KEPT.format(epoch=epoch), replace(self.start.trained, state=asdict(self.place)))
@@ -338,7 +342,9 @@ def _what_is_saved(folder: Path) -> str:
 
 @contextmanager
 def _stop_on_signal(stopping: list[int]) -> Iterator[None]:
-    """Fill a list when the user asks to stop, so that a step is never cut in half. A second Ctrl-C stops at once."""
+    """Fill a list when the user asks to stop, so that a step is never cut in half. A
+    second Ctrl-C stops at once.
+    """
 
     def note(number: int, _: object) -> None:
         if stopping:
@@ -369,7 +375,9 @@ def _note_step(place: Place, kind: str) -> None:
 
 
 def _note_environment(place: Place, run: Run) -> None:
-    """Keep where it computes; say so if a resumed run computes elsewhere: the same sums in another order have other bits."""
+    """Keep where it computes; say so if a resumed run computes elsewhere: the same sums in another
+    order have other bits.
+    """
     if not place.environments and run.resumed:  # by a version that kept the first one only
         place.environments.append(read_environment(run.folder))
     here, earlier = environment(), place.environments[-1] if place.environments else {}

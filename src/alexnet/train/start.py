@@ -27,7 +27,8 @@ from alexnet.variants import Variant
 from alexnet.weights import native
 from alexnet.weights.match import shapes
 
-#: Stored pictures may have this many times the side of a crop; ImageNet's 256 have 1.14 times the 224.
+#: Stored pictures may have this many times the side of a crop; ImageNet's 256
+#: have 1.14 times the 224.
 MOST_ROOM = 1.5
 
 
@@ -140,7 +141,8 @@ def fitting(recipe: Recipe, store: Store, run: Path | None = None) -> Store:
     (`data/resample.py`).
 
     Args:
-        run: of a run that is resumed, the folder; the store that it was begun with is taken as it is.
+        run: of a run that is resumed, the folder; the store that it was
+            begun with is taken as it is.
 
     Raises:
         RecipeError: the pictures are smaller than the crop.

@@ -1,4 +1,6 @@
-"""The doctor names each failure that is made here, and accuses no recipe that learns; so does the watch over a run."""
+"""The doctor names each failure that is made here, and accuses no recipe that learns; so
+does the watch over a run.
+"""
 
 import io
 import json
@@ -77,7 +79,7 @@ def pictures(folder: Path, draw: Callable[[np.random.Generator, int], np.ndarray
     return prepare([folder / "photos"], folder / "store", size=72)
 
 
-# --- healthy recipes are not accused --------------------------------------------------------------------------------------
+# --- healthy recipes are not accused --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["laptop", "small-photos", "paper-2012", "caffe", "modern"])
@@ -133,7 +135,7 @@ def test_as_json(store: Store) -> None:
     assert plain["layers"][0]["name"] == "conv1"
 
 
-# --- each cause, created and named ------------------------------------------------------------------------------------
+# --- each cause, created and named ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -169,7 +171,9 @@ def test_the_remedies_work(photos: Store) -> None:
 
 @pytest.mark.parametrize(("worst", "accused"), [(28.0, False), (72.0, True), (float("inf"), True), (float("nan"), True)])
 def test_explosion(worst: float, accused: bool) -> None:
-    """28: the highest loss of a recipe that learns; 72: the lowest in a trial of He initialisation on 0-255 pixels."""
+    """28: the highest loss of a recipe that learns; 72: the lowest in a trial of He
+    initialisation on 0-255 pixels.
+    """
     recipe = recipes.get("small-photos")
     layer = doctor.Layer("fc8", 0.4, None, 1.0, 0.8, "healthy")
     seen = doctor.Findings(
@@ -182,7 +186,9 @@ def test_explosion(worst: float, accused: bool) -> None:
 
 @pytest.mark.parametrize("pixels", ["mean-image", "unit"])
 def test_mean_not_subtracted(photos: Store, tmp_path: Path, pixels: str) -> None:
-    """A store whose mean image is blank, or whose statistics are another data set's on the scale 0-1."""
+    """A store whose mean image is blank, or whose statistics are another
+    data set's on the scale 0-1.
+    """
     folder = copied(photos, tmp_path / "store")
     if pixels == "mean-image":
         np.save(folder / MEAN, np.zeros_like(photos.mean_image))
@@ -204,8 +210,8 @@ def test_no_contrast(tmp_path: Path, pixels: str) -> None:
 
 
 def test_equal_pictures(tmp_path: Path) -> None:
-    """One picture, forty times, but for one pixel, as files that are equal could not be on both sides of the split: there is
-    contrast, but not between pictures."""
+    """One picture, forty times, but for one pixel, as files that are equal could not be on both
+    sides of the split: there is contrast, but not between pictures."""
 
     def ramp(rng: np.random.Generator, label: int) -> np.ndarray:
         picture = np.tile(np.linspace(0, 255, 72)[:, None, None], (1, 72, 3))
@@ -231,7 +237,9 @@ def test_labels_shuffled(which: str, tmp_path: Path, request: pytest.FixtureRequ
 
 
 def test_relation_is_calibrated() -> None:
-    """Labels without relation score like a unit normal (50 draws: mean within 0.5, deviation 0.7 to 1.4); half shuffled ones show."""
+    """Labels without relation score like a unit normal (50 draws: mean within 0.5, deviation 0.7 to
+    1.4); half shuffled ones show.
+    """
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), 40)
     features = rng.normal(size=(200, 12)) + 2 * np.eye(5, 12)[labels]
@@ -243,7 +251,7 @@ def test_relation_is_calibrated() -> None:
     assert relation(np.ones((200, 12)), labels) is None
 
 
-# --- the watch over a run ---------------------------------------------------------------------------------------------
+# --- the watch over a run -------------------------------------------------------------------------
 
 
 def lines(run: Path, kind: str) -> list[dict[str, Any]]:
@@ -269,7 +277,9 @@ def test_a_healthy_run_is_not_warned(store: Store, tmp_path: Path, monkeypatch: 
 
 
 def test_a_plateau_is_explained(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights of 0.01 on scaled pixels: flat from the first step, said once, with the field to change."""
+    """Weights of 0.01 on scaled pixels: flat from the first step, said once,
+    with the field to change.
+    """
     warned, said = watched(store, tmp_path / "run", monkeypatch, init="gaussian", lr=0.001, epochs=10)
     assert warned == ["small-pixels"]
     assert (
@@ -278,7 +288,9 @@ def test_a_plateau_is_explained(store: Store, tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_plateau_without_a_known_cause(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Healthy layers that learn nothing, for the learning rate is next to nothing: the doctor is recommended."""
+    """Healthy layers that learn nothing, for the learning rate is next to nothing:
+    the doctor is recommended.
+    """
     warned, said = watched(store, tmp_path / "run", monkeypatch, lr=1e-7)
     assert warned == ["plateau"] and "alexnet doctor" in said
 
@@ -342,7 +354,9 @@ def test_watching_changes_nothing(store: Store, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_resumed_run_does_not_repeat_its_warning(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after the warning: the run that goes on is as quiet, and the log the same, as if it had not been stopped."""
+    """Stopped after the warning: the run that goes on is as quiet, and the log the same, as if it
+    had not been stopped.
+    """
     flat: dict[str, Any] = {"init": "gaussian", "lr": 0.001, "epochs": 12, "checkpoint_minutes": 0.0}
     watched(store, tmp_path / "quiet", monkeypatch, **flat)
     plateau = watch.Watch.plateau

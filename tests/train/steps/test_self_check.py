@@ -1,4 +1,6 @@
-"""Before a run on a GPU: kernels that compute something else are not trained with, and healthy ones are not accused."""
+"""Before a run on a GPU: kernels that compute something else are not trained with, and
+healthy ones are not accused.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,7 +51,9 @@ def test_healthy_steps_pass(store: Store, recipe: str, precision: str) -> None:
 
 @pytest.mark.parametrize("recipe", ["paper-2012", "modern"])
 def test_networks_that_have_learned_pass(store: Store, recipe: str) -> None:
-    """A run may be resumed at any moment: what is checked are the kernels, not its weights, whose loss may be tiny."""
+    """A run may be resumed at any moment: what is checked are the kernels, not its
+    weights, whose loss may be tiny.
+    """
     made = step_of(store, recipe=recipe, init="he", pixels="unit", dropout=0.0, lr=0.005)
     for number in range(60):
         made.take(*divmod(number, 6), 0.005, 1.0)
@@ -107,7 +111,9 @@ def test_broken_kernels_are_named(name: str, step: FusedStep, monkeypatch: pytes
 def test_bfloat16_has_a_second_batch(
     step: FusedStep, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where roundings are large, one batch may be unlucky: the person is told, and a second decides."""
+    """Where roundings are large, one batch may be unlucky: the person is
+    told, and a second decides.
+    """
     check = self_check._wrong_value
     monkeypatch.setattr(
         self_check, "_wrong_value",
@@ -118,7 +124,9 @@ def test_bfloat16_has_a_second_batch(
 
 
 def test_pictures_are_checked_too(step: FusedStep, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Augmentation that crops one pixel further; the check's own pictures come from the reference."""
+    """Augmentation that crops one pixel further; the check's own pictures come from the
+    reference.
+    """
 
     def shifted(records: Tensor, top: Tensor, left: Tensor, *arguments: Any) -> Tensor:
         blocks = arguments[-2] is not None
@@ -146,7 +154,9 @@ def test_dropout_and_update_are_checked(step: FusedStep, monkeypatch: pytest.Mon
 
 
 def test_a_gpu_that_no_longer_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an illegal access nothing can be computed in the process; the GPU is the test's invention."""
+    """After an illegal access nothing can be computed in the process; the GPU
+    is the test's invention.
+    """
     error = RuntimeError("CUDA error: an illegal memory access was encountered")
 
     def broken(*arguments: Any) -> None:
@@ -169,7 +179,9 @@ def test_a_kernel_that_does_not_compile(step: FusedStep, monkeypatch: pytest.Mon
 def test_what_a_run_does_then(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """auto trains by the plain step, and says so; on refuses. The GPU is the test's invention: the check runs on the CPU."""
+    """auto trains by the plain step, and says so; on refuses. The GPU is the test's invention: the
+    check runs on the CPU.
+    """
     monkeypatch.setattr(steps, "must_be_checked", lambda device: True)
     monkeypatch.setattr(steps, "wanted", lambda recipe, variant, device: recipe.fused != "off")
     monkeypatch.setattr(fused.kernels, "bias_relu", no_bias(kernels.bias_relu))

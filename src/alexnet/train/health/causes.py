@@ -1,4 +1,6 @@
-"""Known failures of a network, each with the signal that gives it away, its threshold, and where that was measured."""
+"""Known failures of a network, each with the signal that gives it away, its threshold, and
+where that was measured.
+"""
 
 from dataclasses import dataclass
 
@@ -8,15 +10,19 @@ from torch import Tensor
 from alexnet.model import AlexNet
 from alexnet.variants import Variant
 
-#: Spread of pool5 at the start, on 32 photos, below which the loss is likely to stay flat. On ImageNet, Caffe's AlexNet with
-#: biases of 1 (0.08) "gave flat loss" (its readme), and CaffeNet (0.08) learned; the paper's text has 0.03, Caffe's AlexNet as
-#: it is and the code of 2012 have 0.24 and more. On ten classes, 500 or 600 steps of 64, flat: the paper's text (0.007) and
-#: scaled pixels (0.003) at half width, Caffe's AlexNet at quarter width (0.04); learned: all of 0.1 and more, but also the
-#: paper's text at full width and 128 pixels (0.03) and the code of 2012 at quarter width (0.04). Near 0.05 it is a risk only.
+#: Spread of pool5 at the start, on 32 photos, below which the loss is likely to stay flat. On
+#: ImageNet, Caffe's AlexNet with biases of 1 (0.08) "gave flat loss" (its readme), and CaffeNet
+#: (0.08) learned; the paper's text has 0.03, Caffe's AlexNet as it is and the code of 2012 have
+#: 0.24 and more. On ten classes, 500 or 600 steps of 64, flat: the paper's text (0.007) and scaled
+#: pixels (0.003) at half width, Caffe's AlexNet at quarter width (0.04); learned: all of 0.1 and
+#: more, but also the paper's text at full width and 128 pixels (0.03) and the code of 2012 at
+#: quarter width (0.04). Near 0.05 it is a risk only.
 ALIKE = 0.05
-#: Share of a layer's units that fire for none of 32 pictures: up to 0.47 in nets that learn (fc6 of torchvision's, 96 pixels).
+#: Share of a layer's units that fire for none of 32 pictures: up to 0.47 in nets that learn (fc6 of
+#: torchvision's, 96 pixels).
 DEAD = 0.99
-#: Deviation of the network's input: 72 for photos on the 0-255 scale, 1 for pixels scaled to unit deviation.
+#: Deviation of the network's input: 72 for photos on the 0-255 scale, 1 for pixels
+#: scaled to unit deviation.
 SMALL_PIXELS, LARGE_PIXELS = 3.0, 10.0
 
 
@@ -73,7 +79,8 @@ def pictures_alike(variant: Variant, spread: float, deviation: float) -> Cause |
 
 
 def layer_died(dead: dict[str, float], lr: float) -> Cause | None:
-    """A layer of which no unit fires for any picture: nothing above it learns, and nothing below it ever gets a gradient.
+    """A layer of which no unit fires for any picture: nothing above it learns, and nothing below
+    it ever gets a gradient.
 
     Args:
         dead: by ReLU; `DEAD` and more is a failure.
@@ -90,10 +97,12 @@ def layer_died(dead: dict[str, float], lr: float) -> Cause | None:
 
 
 def too_large(variant: Variant, deviation: float, lr: float, lower: float, evidence: str) -> Cause:
-    """Values grow from step to step: because of pixels that the initialisation does not expect, or of the learning rate.
+    """Values grow from step to step: because of pixels that the initialisation does not expect,
+    or of the learning rate.
 
-    He initialisation keeps the size of the input to the last layer: pixels of deviation 72 make logits 72 times too large. At
-    lr 0.01 the loss passes 1e10 within four steps; at half width and 96 pixels it passes 300 and the layers die.
+    He initialisation keeps the size of the input to the last layer: pixels of deviation 72 make
+    logits 72 times too large. At lr 0.01 the loss passes 1e10 within four steps; at half width and
+    96 pixels it passes 300 and the layers die.
 
     Args:
         deviation: of the network's input.
@@ -116,8 +125,8 @@ def too_large(variant: Variant, deviation: float, lr: float, lower: float, evide
 def overflow(model: AlexNet, images: Tensor, lr: float, seen: str) -> Cause:
     """Where the first value that is not finite is, and why.
 
-    If weights are broken already, the gradients of the step before were, and those flow from fc8 down:
-    the last layer broke first. If not, the first stage to overflow did.
+    If weights are broken already, the gradients of the step before were, and those flow from fc8
+    down: the last layer broke first. If not, the first stage to overflow did.
 
     Args:
         images: (N, 3, K, K), of the step that broke.

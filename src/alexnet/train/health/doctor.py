@@ -1,13 +1,16 @@
-"""Before training: `alexnet doctor RECIPE --data STORE` says in half a minute whether a run can work, and if not, why not.
+"""Before training: `alexnet doctor RECIPE --data STORE` says in half a minute whether a run can
+work, and if not, why not.
 
-Most AlexNets that learn nothing fail at the first step, in one of a few ways, and each leaves its mark on a few pictures:
-on the pictures themselves (no contrast, mean not subtracted), the labels (one class only, or no relation to the pictures), the
-start (every picture looks the same to the last layers) or the step (too large). So the doctor takes 32 pictures through the
-recipe's augmentation and its untrained network, does `TRIAL_STEPS` real steps at the recipe's learning rate, and asks a small
-regression whether thumbnails tell anything about the labels. Each rule below names one cause, with the signal that gives it
-away, its threshold, and where that was measured.
+Most AlexNets that learn nothing fail at the first step, in one of a few ways, and each leaves its
+mark on a few pictures: on the pictures themselves (no contrast, mean not subtracted), the labels
+(one class only, or no relation to the pictures), the start (every picture looks the same to the
+last layers) or the step (too large). So the doctor takes 32 pictures through the recipe's
+augmentation and its untrained network, does `TRIAL_STEPS` real steps at the recipe's learning rate,
+and asks a small regression whether thumbnails tell anything about the labels. Each rule below names
+one cause, with the signal that gives it away, its threshold, and where that was measured.
 
-What it cannot see: a learning rate that is merely too low, labels of which a part is wrong, a network that is too small.
+What it cannot see: a learning rate that is merely too low, labels of which a part is wrong, a
+network that is too small.
 """
 
 import json
@@ -35,12 +38,14 @@ from alexnet.variants import Variant
 
 #: A step of 16 pictures takes 0.6 s at full size on a core.
 TRIAL_PICTURES, TRIAL_STEPS = 16, 8
-#: Highest loss in the trial, in nats: up to 28 in recipes that learn (the code of 2012 and CaffeNet, at 1 and 3 times their own
-#: learning rates); above 70 within 8 steps at 30 times those rates, and with He initialisation on 0-255 pixels.
+#: Highest loss in the trial, in nats: up to 28 in recipes that learn (the code of 2012 and
+#: CaffeNet, at 1 and 3 times their own learning rates); above 70 within 8 steps at 30 times those
+#: rates, and with He initialisation on 0-255 pixels.
 EXPLODED = 50.0
 
-#: For the verdicts on single layers: spread above pool5 (0.005 in Caffe's net at half width, which learns); first steps
-#: relative to the weights (0.14 at most in recipes that learn, 0.3 and more where the trial explodes), and what to aim at.
+#: For the verdicts on single layers: spread above pool5 (0.005 in Caffe's net at half width, which
+#: learns); first steps relative to the weights (0.14 at most in recipes that learn, 0.3 and more
+#: where the trial explodes), and what to aim at.
 ALIKE_ABOVE, LEAP, STILL, CALM = 0.002, 0.5, 1e-5, 0.1
 
 
@@ -85,9 +90,11 @@ class Diagnosis:
 
     Attributes:
         layers: every stage, conv1 to fc8.
-        expected_loss: of a network that only knows how frequent each class is: ln K if all are equally so.
+        expected_loss: of a network that only knows how frequent each class is: ln
+            K if all are equally so.
         first_loss: of the untrained network on the first pictures.
-        trial: loss at each step of the trial; shorter than `TRIAL_STEPS` if it was no longer finite.
+        trial: loss at each step of the trial; shorter than `TRIAL_STEPS` if
+            it was no longer finite.
         causes: the failures that were recognised; empty for a healthy recipe.
         seconds: what it took.
     """
@@ -118,6 +125,7 @@ class Findings:
     trial: tuple[float, ...]
 
     def layer(self, name: str) -> Layer:
+        """The layer of this name."""
         return next(layer for layer in self.layers if layer.name == name)
 
 
@@ -146,11 +154,13 @@ def examine(recipe: Recipe, store: Store) -> Diagnosis:
     return Diagnosis(layers, pictures, findings.labels, expected, first_loss, trial, _causes(findings), seconds)
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------
+# --- measuring ------------------------------------------------------------------------------------
 
 
 def batch(start: Start, step: int) -> tuple[Tensor, Tensor]:
-    """Batch `step` of a run: (N, 3, K, K) augmented pictures and (N,) labels; N is smaller where the store is."""
+    """Batch `step` of a run: (N, 3, K, K) augmented pictures and (N,) labels; N is
+    smaller where the store is.
+    """
     epoch, place = divmod(step, start.loader.steps_per_epoch)
     records, labels = start.loader.batch(epoch, place)
     images = start.augmentation(records.to(start.device), stream(start.recipe.seed, AUGMENT, epoch, place))
@@ -163,7 +173,8 @@ def _first_loss(model: AlexNet, images: Tensor, labels: Tensor) -> float:
 
 
 def _trial(start: Start) -> tuple[tuple[float, ...], dict[str, float], dict[str, float]]:
-    """Real steps at the full learning rate, without warm-up: losses, and the first step's gradients and updates.
+    """Real steps at the full learning rate, without warm-up: losses, and the first
+    step's gradients and updates.
 
     The network is left as the steps made it.
     """
@@ -207,18 +218,22 @@ def _verdict(name: str, spread: dict[str, float], dead: dict[str, float], update
     return "healthy"
 
 
-# --- the causes -------------------------------------------------------------------------------------------------------
+# --- the causes -----------------------------------------------------------------------------------
 
 
 def _causes(findings: Findings) -> tuple[Cause, ...]:
-    """The first rule of each group that applies; pictures that are no pictures spoil every other sign."""
+    """The first rule of each group that applies; pictures that are no
+    pictures spoil every other sign.
+    """
     groups = (PICTURE_RULES, START_RULES, STEP_RULES, LABEL_RULES)
     pictures, *network, labels = (next(filter(None, (rule(findings) for rule in group)), None) for group in groups)
     return tuple(cause for cause in ([pictures] if pictures else network) + [labels] if cause)
 
 
 def equal_pictures(findings: Findings) -> Cause | None:
-    """Every stored picture is the same: the bytes differ by less than a level (43 in photos, 60 in Fashion-MNIST)."""
+    """Every stored picture is the same: the bytes differ by less than a level (43 in
+    photos, 60 in Fashion-MNIST).
+    """
     if findings.pictures.difference >= 1:
         return None
     return Cause(
@@ -229,7 +244,9 @@ def equal_pictures(findings: Findings) -> Cause | None:
 
 
 def small_scale(findings: Findings) -> Cause | None:
-    """Pictures that hold 0-1 where 0-255 is meant: photos have a deviation of 72, or of 1 if scaled to that."""
+    """Pictures that hold 0-1 where 0-255 is meant: photos have a deviation of 72,
+    or of 1 if scaled to that.
+    """
     least = 0.6 if findings.variant.pixels == "unit" else SMALL_PIXELS
     if findings.pictures.deviation >= least:
         return None
@@ -242,7 +259,9 @@ def small_scale(findings: Findings) -> Cause | None:
 
 
 def mean_not_subtracted(findings: Findings) -> Cause | None:
-    """The input's mean is far from 0: 1.6 deviations if 0-255 photos come as they are, 0.1 at most in 32 photos else."""
+    """The input's mean is far from 0: 1.6 deviations if 0-255 photos come as they are, 0.1
+    at most in 32 photos else.
+    """
     pictures = findings.pictures
     if abs(pictures.mean) < 0.5 * pictures.deviation:
         return None

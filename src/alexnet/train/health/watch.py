@@ -1,8 +1,9 @@
 """The signals of a network while it trains, and warnings of the known failures among them.
 
 `Watch` reads the signals (`signals.py`) every `LOOK_STEPS` steps and knows what they mean
-(`causes.py`); the session logs them, for `log.jsonl` and TensorBoard, and says once what is wrong. It
-draws no random number and changes no tensor: a watched run ends with the bits of an unwatched one.
+(`causes.py`); the session logs them, for `log.jsonl` and TensorBoard, and says once what
+is wrong. It draws no random number and changes no tensor: a watched run ends with the
+bits of an unwatched one.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +21,15 @@ from alexnet.variants import Variant
 
 Pictures = Callable[[int], Tensor]
 
-#: A look costs 0.05 % of 200 steps of the full net on batches of 128, up to 0.4 % of those of the smallest (one core, eager).
+#: A look costs 0.05 % of 200 steps of the full net on batches of 128, up to 0.4 % of those of the
+#: smallest (one core, eager).
 LOOK_STEPS, FIRST_LOOK = 200, 20
 
-#: A plateau: the mean over the last lines of the log, relative to the loss of a net that knows the classes' frequencies alone.
+#: A plateau: the mean over the last lines of the log, relative to the loss of a net that knows the
+#: classes' frequencies alone.
 PLATEAU_LINES, PLATEAU = 5, (0.98, 1.05)
-#: Steps before it is called one: a tenth of the run, but within these. Caffe's net at half width leaves it after 300 to 400.
+#: Steps before it is called one: a tenth of the run, but within these. Caffe's net at half width
+#: leaves it after 300 to 400.
 PLATEAU_FROM = (400, 3000)
 
 
@@ -34,7 +38,8 @@ class Watch:
 
     Args:
         recipe: says what is known of the start.
-        split: trained on; the frequencies of its classes say what the loss of a net that learns nothing is.
+        split: trained on; the frequencies of its classes say what the loss of a
+            net that learns nothing is.
         steps: of the whole run.
     """
 
@@ -65,7 +70,8 @@ class Watch:
         return {name: value for name, value in values.items() if isfinite(value)}, list(filter(None, causes))
 
     def plateau(self, step: int, losses: Sequence[float], model: AlexNet, pictures: Pictures) -> Cause | None:
-        """After a line of the log: has the network learned nothing but how frequent the classes are?
+        """After a line of the log: has the network learned nothing but how
+        frequent the classes are?
 
         Args:
             losses: of the latest lines, `PLATEAU_LINES` at most.

@@ -17,7 +17,9 @@ class Step(Protocol):
     """
 
     @property
-    def at_once(self) -> bool: ...
+    def at_once(self) -> bool:
+        """See the class."""
+        ...
 
     def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
         """One step: batch, forward, backward, update.
