@@ -128,9 +128,13 @@ def one_epoch(fused: FusedStep, lr: float) -> dict[str, float]:
             losses.append(total / taken)
     seconds = time.monotonic() - start
     return {
-        "seconds": round(seconds, 2), "images_per_second": round(steps * fused.batch_size / seconds, 1),
-        "steps_per_second": round(steps / seconds, 2), "steps": steps, "first_loss": losses[0], "last_loss": losses[-1],
-    }  # fmt: skip
+        "seconds": round(seconds, 2),
+        "images_per_second": round(steps * fused.batch_size / seconds, 1),
+        "steps_per_second": round(steps / seconds, 2),
+        "steps": steps,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }
 
 
 def print_epoch(batch: int, count: int, found: dict[str, float]) -> None:

@@ -276,9 +276,7 @@ def opened(arguments: argparse.Namespace, device: torch.device, **changes: Any) 
     return Photos(store, named)
 
 
-def one_part(
-    part: str, name: str, recipe: Recipe, store: Store, arguments: argparse.Namespace, folder: Path
-) -> dict[str, Any]:  # fmt: skip
+def one_part(part: str, name: str, recipe: Recipe, store: Store, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Curves or accuracy of one recipe, printed; as plain data."""
     if part == "curves":
         curved = curves(recipe, store, arguments.steps, arguments.seeds)

@@ -23,9 +23,13 @@ SMALL = get("paper", width=1 / 8, input_size=67, num_classes=5)
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     result = bench(SMALL, CPU, 4, peers=True, compile=False, blocks=2, steps=1)
     assert list(result["rows"]) == [
-        "training", "naive network", "torchvision's", "its data path alone", "testing (PyTorch, eager)",
+        "training",
+        "naive network",
+        "torchvision's",
+        "its data path alone",
+        "testing (PyTorch, eager)",
         "testing, one by one (PyTorch, eager)",
-    ]  # fmt: skip
+    ]
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7 and lines[0].endswith("training is")
     assert ["x (" in line for line in lines[1:]] == [False, True, True, False, False, False]

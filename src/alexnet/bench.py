@@ -121,10 +121,15 @@ def bench(
         rows, speed = [row.with_floor(gain) for row in rows], speed * gain
     print_table(rows)
     return {
-        "benchmark": "bench", "variant": variant.name, "hardware": scene.hardware, "batch": batch, "precision": scene.precision,
-        "product_tflops": round(speed / 1e12, 3), "rows": {row.name: row.as_json() for row in rows},
+        "benchmark": "bench",
+        "variant": variant.name,
+        "hardware": scene.hardware,
+        "batch": batch,
+        "precision": scene.precision,
+        "product_tflops": round(speed / 1e12, 3),
+        "rows": {row.name: row.as_json() for row in rows},
         "environment": environment(),
-    }  # fmt: skip
+    }
 
 
 def print_table(rows: list[Row]) -> None:
@@ -327,12 +332,29 @@ def torchvisions(classes: int) -> nn.Sequential:
     the paper's takes 4.136.
     """
     return nn.Sequential(
-        nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(True),
-        nn.MaxPool2d(3, 2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(True), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(True),
-        nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(True), nn.MaxPool2d(3, 2), nn.AdaptiveAvgPool2d(6), nn.Flatten(),
-        nn.Dropout(), nn.Linear(9216, 4096), nn.ReLU(True), nn.Dropout(), nn.Linear(4096, 4096), nn.ReLU(True),
+        nn.Conv2d(3, 64, 11, 4, 2),
+        nn.ReLU(True),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(64, 192, 5, padding=2),
+        nn.ReLU(True),
+        nn.MaxPool2d(3, 2),
+        nn.Conv2d(192, 384, 3, padding=1),
+        nn.ReLU(True),
+        nn.Conv2d(384, 256, 3, padding=1),
+        nn.ReLU(True),
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.ReLU(True),
+        nn.MaxPool2d(3, 2),
+        nn.AdaptiveAvgPool2d(6),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(9216, 4096),
+        nn.ReLU(True),
+        nn.Dropout(),
+        nn.Linear(4096, 4096),
+        nn.ReLU(True),
         nn.Linear(4096, classes),
-    )  # fmt: skip
+    )
 
 
 def noise(side: int, count: int, classes: int) -> Split:

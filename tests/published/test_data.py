@@ -61,10 +61,15 @@ def data_set(address: str = "http://127.0.0.1:9", package: str | None = None) ->
         sums = [hashlib.sha256(one).hexdigest() for one in (packed, content)]
         files.append(
             Published(
-                name=name, file=name, url=f"{address}/{name}", bytes=len(packed), sha256=sums[0], unpacked_sha256=sums[1],
+                name=name,
+                file=name,
+                url=f"{address}/{name}",
+                bytes=len(packed),
+                sha256=sums[0],
+                unpacked_sha256=sums[1],
                 licence="none",
             )
-        )  # fmt: skip
+        )
     return DataSet(name="toys", files=tuple(files), classes=("ball", "kite"), package=package)
 
 

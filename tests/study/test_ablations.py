@@ -55,8 +55,10 @@ PARAMETERS = {
     "no-conv5": 60_965_224 - 442_624 + 4096 * 36 * (384 - 256),
     "no-fc6": 60_965_224 - 37_752_832 + 4096 * (9216 - 4096),
     "no-fc7": 60_965_224 - 16_781_312,
-    "tanh": 60_965_224, "no-lrn": 60_965_224, "non-overlapping": 60_965_224,
-}  # fmt: skip
+    "tanh": 60_965_224,
+    "no-lrn": 60_965_224,
+    "non-overlapping": 60_965_224,
+}
 
 
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS.items())
@@ -119,8 +121,16 @@ def test_tanh_is_tanh() -> None:
 
 def test_no_lrn_leaves_the_rest() -> None:
     assert [op.name for op in changed("no-lrn", variant="code-2012").ops()][:9] == [
-        "conv1", "pool1", "relu1", "conv2", "relu2", "rnorm2", "pool2", "conv3", "relu3"
-    ]  # fmt: skip
+        "conv1",
+        "pool1",
+        "relu1",
+        "conv2",
+        "relu2",
+        "rnorm2",
+        "pool2",
+        "conv3",
+        "relu3",
+    ]
 
 
 def depends_on_the_other_tower(network: Variant) -> dict[str, bool]:
@@ -178,10 +188,17 @@ def test_the_paper_s_numbers() -> None:
     """Section 4 of the facts, in points; a thing that was taken away raises the error."""
     points = {name: ablation.points for name, ablation in ABLATIONS.items() if ablation.points != (None, None)}
     assert points == {
-        "no-lrn": (1.4, 1.2), "non-overlapping": (0.4, 0.3), "one-tower": (1.7, 1.2), "never-talk": (1.2, 1.1),
-        "no-colour-noise": (1.0, None), "no-conv2": (2.0, None), "no-conv3": (2.0, None), "no-conv4": (2.0, None),
-        "ten-views": (-1.5, -1.3), "five-nets": (-2.6, -1.8),
-    }  # fmt: skip
+        "no-lrn": (1.4, 1.2),
+        "non-overlapping": (0.4, 0.3),
+        "one-tower": (1.7, 1.2),
+        "never-talk": (1.2, 1.1),
+        "no-colour-noise": (1.0, None),
+        "no-conv2": (2.0, None),
+        "no-conv3": (2.0, None),
+        "no-conv4": (2.0, None),
+        "ten-views": (-1.5, -1.3),
+        "five-nets": (-2.6, -1.8),
+    }
 
 
 def test_what_changes() -> None:
@@ -331,8 +348,12 @@ def test_the_record(done: tuple[Path, Outcome], store: Store) -> None:
     assert "n = 2" in page and "section 3.3" in page and "PyTorch" in page
     assert "Parameters: standard 321,523, no-lrn 321,523." in page
     names = {str(path.relative_to(record)) for path in record.rglob("*") if path.is_file()}
-    runs = {f"{side}/seed{seed}/{name}" for side in ("standard", "no-lrn") for seed in (0, 1)
-            for name in ("config.json", "environment.json", "log.jsonl", "result.json")}  # fmt: skip
+    runs = {
+        f"{side}/seed{seed}/{name}"
+        for side in ("standard", "no-lrn")
+        for seed in (0, 1)
+        for name in ("config.json", "environment.json", "log.jsonl", "result.json")
+    }
     assert names == runs | {"README.md", "config.json", "result.json", "curves.png"}
     assert json.loads((record / "result.json").read_text())["standard"] == list(outcome.standard)
 
@@ -350,8 +371,13 @@ def test_the_standard_side_is_shared(done: tuple[Path, Outcome], store: Store, m
     monkeypatch.setattr(ablating, "evaluate_classifier", counted)
     outcome = ablate(Plan(ablation=ABLATIONS["ten-views"], recipe=recipe(), seeds=2), store, folder)
     assert asked == [10, 10]
-    one, ten = ([evaluate_classifier(engines.load(folder / "standard" / f"seed{seed}", "torch"), store, views=views).top1_error
-                 for seed in (0, 1)] for views in (1, 10))  # fmt: skip
+    one, ten = (
+        [
+            evaluate_classifier(engines.load(folder / "standard" / f"seed{seed}", "torch"), store, views=views).top1_error
+            for seed in (0, 1)
+        ]
+        for views in (1, 10)
+    )
     assert (list(outcome.standard), list(outcome.changed)) == (one, ten)
     assert "10 views, 1 networks averaged" in (write_ablation(outcome, store, folder) / "README.md").read_text()
 
@@ -382,8 +408,9 @@ def test_tanh(store: Store, tmp_path: Path) -> None:
     """The ratio of the epochs that the logs give; where one side does not get there, no number."""
     plan = Plan(ablation=ABLATIONS["tanh"], recipe=recipe(epochs=6), seeds=2, other_lr=0.008, training_error=0.5)
     outcome = ablate(plan, store, tmp_path)
-    epochs = [[epochs_to(0.5, read_log(tmp_path / side / seed)) for seed in ("seed0", "seed1")]
-              for side in ("standard-tanh", "tanh")]  # fmt: skip
+    epochs = [
+        [epochs_to(0.5, read_log(tmp_path / side / seed)) for seed in ("seed0", "seed1")] for side in ("standard-tanh", "tanh")
+    ]
     assert [list(outcome.standard), list(outcome.changed)] == epochs
     assert outcome.reached
     ratio = np.exp(np.mean(np.log(epochs[1]) - np.log(epochs[0])))

@@ -153,11 +153,14 @@ def test_a_damaged_state(finished: Path) -> None:
         (lambda t: replace(t, state={**t.state, "step": -6}), r"step is -6, but must be at least 0"),
         (lambda t: replace(t, state={}), r"holds no state of the training"),
         (lambda t: replace(t, extra={}), r"the velocity of conv1.weight is missing"),
-        (lambda t: replace(t, extra={n: v[:1] for n, v in t.extra.items()}), r"the velocity of conv1.weight is float32 of shape"),
+        (
+            lambda t: replace(t, extra={n: v[:1] for n, v in t.extra.items()}),
+            r"the velocity of conv1.weight is float32 of shape",
+        ),
         (lambda t: replace(t, extra={n: v.double() for n, v in t.extra.items()}), r"is float64 of shape .*must be float32 of"),
         (lambda t: replace(t, extra={n: v * math.nan for n, v in t.extra.items()}), r"conv1.weight is NaN or infinite"),
     ],
-)  # fmt: skip
+)
 def test_a_damaged_checkpoint(copy: Path, store: Store, change: Callable[[Any], Any], message: str) -> None:
     (copy / "result.json").unlink()
     native.save(copy / "latest.safetensors", change(native.load(copy)))
@@ -176,8 +179,13 @@ def test_the_checkpoint_of_another_run(copy: Path, store: Store, tmp_path: Path)
 def test_a_damaged_family(tmp_path: Path) -> None:
     row = {"seed": 0, "top1_error": 0.1, "top5_error": 0.0, "seconds": 1.0, "weights_sha256": "0" * 64}
     right = {
-        "members": [row], "n": 1, "mean_top1_error": 0.1, "deviation_top1_error": None, "seconds_per_model": 1.0, "at_once": 1,
-    }  # fmt: skip
+        "members": [row],
+        "n": 1,
+        "mean_top1_error": 0.1,
+        "deviation_top1_error": None,
+        "seconds_per_model": 1.0,
+        "at_once": 1,
+    }
     for what, content in [("nothing", right), *spoiled(right)]:
         (tmp_path / "family.json").write_text(json.dumps(content))
         try:

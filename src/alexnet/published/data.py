@@ -36,9 +36,14 @@ class DataSet:
 
 def _fashion(file: str, length: int, sha256: str, unpacked_sha256: str) -> Published:
     return Published(
-        name=f"Fashion-MNIST's {file}", file=file, url=f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}",
-        bytes=length, sha256=sha256, unpacked_sha256=unpacked_sha256, licence="MIT",
-    )  # fmt: skip
+        name=f"Fashion-MNIST's {file}",
+        file=file,
+        url=f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{file}",
+        bytes=length,
+        sha256=sha256,
+        unpacked_sha256=unpacked_sha256,
+        licence="MIT",
+    )
 
 
 #: Address: the authors' readme. Lengths and SHA-256 of the compressed files: TensorFlow

@@ -140,8 +140,11 @@ def ablate(plan: Plan, store: Store, folder: Path) -> Outcome:
     """
     store = checked(plan, store, folder)
     runs = plan.runs(folder)
-    jobs = [(side, replace(recipe, seed=plan.recipe.seed + pair), runs[side][pair], f"{side}, pair {pair + 1} of {plan.seeds}")
-            for pair in range(plan.seeds) for side, recipe in plan.trained.items()]  # fmt: skip
+    jobs = [
+        (side, replace(recipe, seed=plan.recipe.seed + pair), runs[side][pair], f"{side}, pair {pair + 1} of {plan.seeds}")
+        for pair in range(plan.seeds)
+        for side, recipe in plan.trained.items()
+    ]
     for _, recipe, run, _ in jobs:
         _refuse_other_settings(recipe, store, run)  # now, not after hours of training
     try:

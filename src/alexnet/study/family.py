@@ -123,16 +123,22 @@ def summary(folder: Path, seeds: Iterable[int], at_once: int = 1) -> dict[str, A
         evaluation = one["evaluation"]
         rows.append(
             {
-                "seed": seed, "top1_error": evaluation["top1_error"], "top5_error": evaluation["top5_error"],
-                "seconds": one["seconds"], "weights_sha256": one["weights"]["sha256"],
+                "seed": seed,
+                "top1_error": evaluation["top1_error"],
+                "top5_error": evaluation["top5_error"],
+                "seconds": one["seconds"],
+                "weights_sha256": one["weights"]["sha256"],
             }
-        )  # fmt: skip
+        )
     errors = [row["top1_error"] for row in rows]
     return {
-        "members": rows, "n": len(rows), "mean_top1_error": mean(errors),
+        "members": rows,
+        "n": len(rows),
+        "mean_top1_error": mean(errors),
         "deviation_top1_error": stdev(errors) if len(errors) > 1 else None,
-        "seconds_per_model": mean(row["seconds"] for row in rows) / at_once, "at_once": at_once,
-    }  # fmt: skip
+        "seconds_per_model": mean(row["seconds"] for row in rows) / at_once,
+        "at_once": at_once,
+    }
 
 
 def _check_folder(folder: Path, seeds: Sequence[int], resume: bool) -> None:

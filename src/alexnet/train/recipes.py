@@ -201,9 +201,20 @@ class Recipe:
 
 #: Fields that are the variant's own where they are None.
 NETWORK_FIELDS = (
-    "input_size", "init", "init_std", "pixels", "dropout", "activation", "pool_size", "kernels", "towers", "sees_both_towers",
-    "block1", "block2", "removed",
-)  # fmt: skip
+    "input_size",
+    "init",
+    "init_std",
+    "pixels",
+    "dropout",
+    "activation",
+    "pool_size",
+    "kernels",
+    "towers",
+    "sees_both_towers",
+    "block1",
+    "block2",
+    "removed",
+)
 
 
 RULES = {
@@ -232,17 +243,34 @@ RULES = {
 def laptop() -> Recipe:
     """Half width, 64 pixels: Fashion-MNIST in minutes on two cores."""
     return Recipe(
-        width=0.5, input_size=64, init="he", pixels="unit", dropout=0.0, epochs=3, batch_size=64, lr=0.02,
-        schedule="linear", warmup=0.05, crop=False, colour_noise=0.0,
-    )  # fmt: skip
+        width=0.5,
+        input_size=64,
+        init="he",
+        pixels="unit",
+        dropout=0.0,
+        epochs=3,
+        batch_size=64,
+        lr=0.02,
+        schedule="linear",
+        warmup=0.05,
+        crop=False,
+        colour_noise=0.0,
+    )
 
 
 def small_photos() -> Recipe:
     """A few hundred to a few thousand photos of your own, from scratch."""
     return Recipe(
-        width=0.5, input_size=128, init="he", pixels="unit", epochs=60, batch_size=32, lr=0.01,
-        schedule="linear", warmup=0.05,
-    )  # fmt: skip
+        width=0.5,
+        input_size=128,
+        init="he",
+        pixels="unit",
+        epochs=60,
+        batch_size=32,
+        lr=0.01,
+        schedule="linear",
+        warmup=0.05,
+    )
 
 
 def paper_text() -> Recipe:
@@ -264,10 +292,13 @@ def caffe() -> Recipe:
     updates, no colour noise.
     """
     return Recipe(
-        variant="caffe", batch_size=256, epochs=paper.EPOCHS, schedule="step",
+        variant="caffe",
+        batch_size=256,
+        epochs=paper.EPOCHS,
+        schedule="step",
         lr_drops=(19.984, 39.968, 59.952, 79.936),  # 5,004 updates an epoch of ImageNet
         colour_noise=0.0,
-    )  # fmt: skip
+    )
 
 
 def modern() -> Recipe:
@@ -279,9 +310,20 @@ def modern() -> Recipe:
     nothing; longer runs were not tried.
     """
     return Recipe(
-        init="he", whiten=True, pixels="unit", dropout=0.0, epochs=9, batch_size=32, lr=0.02, nesterov=True,
-        schedule="linear", warmup=0.05, label_smoothing=0.1, crop=False, colour_noise=0.0,
-    )  # fmt: skip
+        init="he",
+        whiten=True,
+        pixels="unit",
+        dropout=0.0,
+        epochs=9,
+        batch_size=32,
+        lr=0.02,
+        nesterov=True,
+        schedule="linear",
+        warmup=0.05,
+        label_smoothing=0.1,
+        crop=False,
+        colour_noise=0.0,
+    )
 
 
 def numbers(name: str, text: str) -> tuple[int, ...]:
@@ -333,9 +375,13 @@ def _flag(field: str, value: Any) -> str:
 
 
 RECIPES = {
-    "laptop": laptop, "small-photos": small_photos, "paper-text": paper_text, "paper-2012": paper_2012, "caffe": caffe,
+    "laptop": laptop,
+    "small-photos": small_photos,
+    "paper-text": paper_text,
+    "paper-2012": paper_2012,
+    "caffe": caffe,
     "modern": modern,
-}  # fmt: skip
+}
 
 
 def get(name: str, **changes: Any) -> Recipe:

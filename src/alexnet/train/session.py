@@ -394,11 +394,15 @@ def _note_environment(place: Place, run: Run) -> None:
 def _announce(start: Start, store: Store, where: str, resumed: bool) -> None:
     recipe, variant, loader, place = start.recipe, start.variant, start.loader, start.place
     if loader.batch_size < recipe.batch_size:
-        say(f"The store has {len(store.train)} pictures to train on: batches hold {loader.batch_size} instead of "
-            f"{recipe.batch_size}.")  # fmt: skip
+        say(
+            f"The store has {len(store.train)} pictures to train on: batches hold {loader.batch_size} instead of "
+            f"{recipe.batch_size}."
+        )
     if store.manifest["resize"] != variant.resize:
-        say(f"{variant.name} was trained on {variant.resize} pictures, this store holds "
-            f"{store.manifest['resize']} ones (see `alexnet prepare --resize`).")  # fmt: skip
+        say(
+            f"{variant.name} was trained on {variant.resize} pictures, this store holds "
+            f"{store.manifest['resize']} ones (see `alexnet prepare --resize`)."
+        )
     say(
         f"{variant.name} x {variant.width:g}, {variant.input_size} pixels, "
         f"{variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "

@@ -116,9 +116,12 @@ def test_bfloat16_has_a_second_batch(
     """
     check = self_check._wrong_value
     monkeypatch.setattr(
-        self_check, "_wrong_value",
-        lambda step, weights, kind, *at: "it was unlucky" if (kind, at[0]) == ("bfloat16", 0) else check(step, weights, kind, *at),
-    )  # fmt: skip
+        self_check,
+        "_wrong_value",
+        lambda step, weights, kind, *at: (
+            "it was unlucky" if (kind, at[0]) == ("bfloat16", 0) else check(step, weights, kind, *at)
+        ),
+    )
     assert disagreement(step, 0, 0) is None
     assert "On a first batch it was unlucky; on a second all was right." in capsys.readouterr().err
 

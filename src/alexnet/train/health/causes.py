@@ -58,24 +58,31 @@ def pictures_alike(variant: Variant, spread: float, deviation: float) -> Cause |
     seen = f"all pictures look alike from pool5 on (spread {spread:.4f}; a safe start has {ALIKE} and more)"
     if variant.init == "gaussian" and deviation < SMALL_PIXELS:
         return Cause(
-            "small-pixels", f"{seen}: weights of 0.01 expect pixels of 0-255, these have a deviation of {deviation:.2g}",
-            "pixels", "Pass --pixels mean-image, or --init he, which expects pixels of about this deviation",
-        )  # fmt: skip
+            "small-pixels",
+            f"{seen}: weights of 0.01 expect pixels of 0-255, these have a deviation of {deviation:.2g}",
+            "pixels",
+            "Pass --pixels mean-image, or --init he, which expects pixels of about this deviation",
+        )
     if variant.init == "gaussian" and variant.init_bias[3] >= 1 and variant.init_std[3] <= 0.01:
         return Cause(
-            "bias-one", f"{seen}: biases of 1 in conv2, conv4 and conv5 drown what weights of 0.01 make of the pictures",
+            "bias-one",
+            f"{seen}: biases of 1 in conv2, conv4 and conv5 drown what weights of 0.01 make of the pictures",
             "variant",
             "Pass --variant code-2012 (weights of 0.03 there), --variant caffe (biases of 0.1), or --init he --pixels unit",
-        )  # fmt: skip
+        )
     if variant.init == "gaussian" and variant.width < 1:
         return Cause(
-            "narrow", f"{seen}: initial weights of a fixed size sum up to less in layers of width {variant.width:g}",
-            "init", "Pass --init he --pixels unit, or --width 1",
-        )  # fmt: skip
+            "narrow",
+            f"{seen}: initial weights of a fixed size sum up to less in layers of width {variant.width:g}",
+            "init",
+            "Pass --init he --pixels unit, or --width 1",
+        )
     return Cause(
-        "fading", f"{seen}: the initial weights are too small, or a step was too large", "init",
+        "fading",
+        f"{seen}: the initial weights are too small, or a step was too large",
+        "init",
         "Pass --init he --pixels unit, or lower --lr if it had begun to learn",
-    )  # fmt: skip
+    )
 
 
 def layer_died(dead: dict[str, float], lr: float) -> Cause | None:
@@ -92,8 +99,9 @@ def layer_died(dead: dict[str, float], lr: float) -> Cause | None:
     return Cause(
         "dead-layer",
         f"{name} has gone dead: {dead[name]:.0%} of its units are 0 for every picture, mostly after a step too large",
-        "lr", f"Begin again with --lr {lr / 10:g}, or raise --warmup",
-    )  # fmt: skip
+        "lr",
+        f"Begin again with --lr {lr / 10:g}, or raise --warmup",
+    )
 
 
 def too_large(variant: Variant, deviation: float, lr: float, lower: float, evidence: str) -> Cause:
@@ -114,8 +122,9 @@ def too_large(variant: Variant, deviation: float, lr: float, lower: float, evide
             "he-large-pixels",
             f"{evidence}: He initialisation expects pixels of deviation 1, these have {deviation:.3g}, "
             f"which is too much for lr {lr:g}",
-            "pixels", "Pass --pixels unit, or a much lower --lr",
-        )  # fmt: skip
+            "pixels",
+            "Pass --pixels unit, or a much lower --lr",
+        )
     return Cause(
         "large-steps", f"{evidence}: lr {lr:g} is too high", "lr", f"Pass a lower --lr, such as {lower:.1g}, or raise --warmup"
     )

@@ -239,8 +239,9 @@ def equal_pictures(findings: Findings) -> Cause | None:
     return Cause(
         "equal-pictures",
         f"the stored pictures are all the same (they differ by {findings.pictures.difference:.2g} of 255 levels)",
-        "data", "Look at the photos, and prepare the store again",
-    )  # fmt: skip
+        "data",
+        "Look at the photos, and prepare the store again",
+    )
 
 
 def small_scale(findings: Findings) -> Cause | None:
@@ -254,8 +255,9 @@ def small_scale(findings: Findings) -> Cause | None:
         "no-contrast",
         f"the pictures have no contrast (deviation {findings.pictures.deviation:.2g} at the network's input), as if their "
         "pixels were on the scale 0-1 before they were stored",
-        "data", "Prepare the store from pictures with pixels of 0-255",
-    )  # fmt: skip
+        "data",
+        "Prepare the store from pictures with pixels of 0-255",
+    )
 
 
 def mean_not_subtracted(findings: Findings) -> Cause | None:
@@ -269,8 +271,9 @@ def mean_not_subtracted(findings: Findings) -> Cause | None:
         "mean-not-subtracted",
         f"the network's input has mean {pictures.mean:.3g} at a deviation of {pictures.deviation:.3g}: the mean in the store "
         "is not that of its pictures",
-        "data", "Check the store with `alexnet verify`, and prepare it again",
-    )  # fmt: skip
+        "data",
+        "Check the store with `alexnet verify`, and prepare it again",
+    )
 
 
 def small_start(findings: Findings) -> Cause | None:
@@ -285,9 +288,10 @@ def small_steps(findings: Findings) -> Cause | None:
         return None
     return Cause(
         "small-steps",
-        f"the first step changes no layer by more than {max(updates):.1g} of its weights; {STILL:g} would be little", "lr",
+        f"the first step changes no layer by more than {max(updates):.1g} of its weights; {STILL:g} would be little",
+        "lr",
         f"Pass a higher --lr; the recipes have 0.01 and 0.02, this one {findings.recipe.lr:g}",
-    )  # fmt: skip
+    )
 
 
 def exploding(findings: Findings) -> Cause | None:
@@ -308,9 +312,11 @@ def one_class(findings: Findings) -> Cause | None:
     if findings.labels.present > 1:
         return None
     return Cause(
-        "one-class", "all training pictures have the same label", "data",
+        "one-class",
+        "all training pictures have the same label",
+        "data",
         "Prepare the store from a folder that holds a folder for each class",
-    )  # fmt: skip
+    )
 
 
 def shuffled(findings: Findings) -> Cause | None:
@@ -322,8 +328,9 @@ def shuffled(findings: Findings) -> Cause | None:
         "shuffled-labels",
         f"thumbnails of {findings.labels.pictures} pictures say no more about the labels than chance does ({score:+.1f} "
         f"standard deviations): the labels may be shuffled",
-        "data", "Look at some pictures of each class in the source, and prepare the store again; if they are right, go on",
-    )  # fmt: skip
+        "data",
+        "Look at some pictures of each class in the source, and prepare the store again; if they are right, go on",
+    )
 
 
 Rule = Callable[[Findings], Cause | None]

@@ -95,6 +95,8 @@ class Watch:
         if known:
             return Cause(known.name, f"{flat}: {known.evidence}", known.field, known.remedy)
         return Cause(
-            "plateau", f"{flat}, and the layers look healthy", "data",
+            "plateau",
+            f"{flat}, and the layers look healthy",
+            "data",
             "See with `alexnet doctor` whether the labels fit the pictures; if they do, try a higher and a lower --lr",
-        )  # fmt: skip
+        )
