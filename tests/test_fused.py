@@ -37,9 +37,9 @@ class Seeded(AlexNet):
         self.dropped = 0
         return super().forward(x)
 
-    def _run(self, op: Op, x: Tensor) -> Tensor:
+    def compute(self, op: Op, x: Tensor) -> Tensor:
         if not isinstance(op, Dropout) or not self.training:
-            return super()._run(op, x)
+            return super().compute(op, x)
         generator = torch.Generator().manual_seed(int(SEEDS[self.dropped]))
         self.dropped += 1
         flat = x.flatten(1) if x.dim() == 4 else x

@@ -116,8 +116,8 @@ def test_dropout_of_2012_and_inverted() -> None:
     for name, at_test in (("code-2012", 0.5), ("caffe", 1.0)):
         net = AlexNet(small(name))
         drop = next(op for op in net.ops if op.name == "drop6")
-        assert float(net.eval()._run(drop, ones).mean()) == at_test
-        values = net.train()._run(drop, ones)
+        assert float(net.eval().compute(drop, ones).mean()) == at_test
+        values = net.train().compute(drop, ones)
         assert set(values.unique().tolist()) == {0.0, 2 * at_test}
         assert float((values == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
 

@@ -8,7 +8,7 @@ that `alexnet summary` prints and the network that runs cannot differ.
 Only the standard library is used: `alexnet summary` answers at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -209,6 +209,21 @@ def _convolve(op: Conv, shape: tuple[int, ...], field: int, jump: int) -> tuple[
         jump=jump,
     )
     return layer, field, jump
+
+
+def parameter_shapes(layers: Iterable[Layer]) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter by name: conv1.weight, conv1.bias, ..., fc8.bias."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in layers:
+        match layer.op:
+            case Conv(kernels=outputs, size=size, groups=groups):
+                shapes[f"{layer.name}.weight"] = (outputs, layer.input[0] // groups, size, size)
+            case Linear(units=outputs):
+                shapes[f"{layer.name}.weight"] = (outputs, prod(layer.input))
+            case _:
+                continue
+        shapes[f"{layer.name}.bias"] = (outputs,)
+    return shapes
 
 
 def training_flop(layers: Sequence[Layer]) -> int:

@@ -29,8 +29,8 @@ from torch import Tensor, nn
 from alexnet import arithmetic, engines
 from alexnet.arithmetic import LRN, Op
 from alexnet.console import say
-from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
+from alexnet.data.feed import open_feed
 from alexnet.data.image import record_bytes
 from alexnet.data.loader import AUGMENT, Loader, stream
 from alexnet.data.preprocessing import Preprocessing
@@ -234,7 +234,7 @@ class Scene:
     def fused(self) -> FusedStep:
         """The fused step with everything resident."""
         start = self.begun()
-        feed = feeding.open_feed("resident", start.loader, self.device)
+        feed = open_feed("resident", start.loader, self.device)
         self._fused = build(feed, start.model, start.augmentation, start.optimiser, TYPES[self.precision])
         return self._fused
 
@@ -320,11 +320,11 @@ class Steps:
 class Naive(AlexNet):
     """The network as one writes it first, with the framework's own normalisation."""
 
-    def _run(self, op: Op, x: Tensor) -> Tensor:
+    def compute(self, op: Op, x: Tensor) -> Tensor:
         if isinstance(op, LRN):
             towers = x.reshape(x.shape[0] * op.towers, -1, *x.shape[2:])
             return F.local_response_norm(towers, op.size, op.coefficient * op.size, op.beta, op.k).reshape(x.shape)
-        return super()._run(op, x)
+        return super().compute(op, x)
 
 
 def torchvisions(classes: int) -> nn.Sequential:

@@ -24,7 +24,7 @@ from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
-from alexnet.evaluate import BATCH_SIZE, Evaluation, check_asked, check_fits, probabilities, same_form
+from alexnet.evaluate import BATCH_SIZE, Counts, Evaluation, check_asked, check_fits, probabilities, same_form
 from alexnet.meter import Meter
 
 FIT_STEPS = 1000
@@ -152,7 +152,7 @@ def _test(asked: _Asked, split: Split, coefficients: NDArray[np.float64] | None)
     if coefficients is not None:
         rows.append(torch.from_numpy(coefficients).float())
     mixing = torch.stack(rows)  # (R, M): one row for each result
-    counts = [_Counts(len(classes)) for _ in rows]
+    counts = [Counts(len(classes), torch.device("cpu")) for _ in rows]
     for labels, parts in asked(split):
         for mixed, count in zip(torch.einsum("rm,mnk->rnk", mixing, parts), counts, strict=True):
             count.add(mixed, labels)
@@ -160,22 +160,3 @@ def _test(asked: _Asked, split: Split, coefficients: NDArray[np.float64] | None)
     if coefficients is None:
         return Average(tuple(alone), plain)
     return Average(tuple(alone), plain, tuple(coefficients.tolist()), counts[-1].evaluation(classes, asked.views))
-
-
-class _Counts:
-    """What an `Evaluation` counts, batch by batch."""
-
-    def __init__(self, classes: int) -> None:
-        self.k = classes
-        self.confusion = torch.zeros(classes * classes, dtype=torch.int64)
-        self.in_top5 = torch.zeros(classes, dtype=torch.int64)
-
-    def add(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Count a batch: (N, K) probabilities, (N,) true classes."""
-        top = probabilities.topk(min(5, self.k)).indices
-        self.confusion += torch.bincount(labels * self.k + top[:, 0], minlength=self.k**2)
-        self.in_top5 += torch.bincount(labels[(top == labels[:, None]).any(1)], minlength=self.k)
-
-    def evaluation(self, classes: tuple[str, ...], views: int) -> Evaluation:
-        """The result."""
-        return Evaluation(classes, views, self.confusion.view(self.k, self.k).numpy(), self.in_top5.numpy())

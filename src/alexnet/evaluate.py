@@ -116,6 +116,29 @@ class Evaluation:
         }
 
 
+class Counts:
+    """What an `Evaluation` counts, batch by batch."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        """`device`: of the probabilities; an NVIDIA GPU counts itself, and is not waited for before the end."""
+        self.classes = classes
+        self.device = device if device.type == "cuda" else torch.device("cpu")
+        self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=self.device)
+        self.in_top5 = torch.zeros(classes, dtype=torch.int64, device=self.device)
+
+    def add(self, probabilities: Tensor, labels: Tensor) -> None:
+        """Count a batch: (N, K) probabilities, (N,) int64 true classes."""
+        labels = labels.to(self.device)
+        top = probabilities.topk(min(5, self.classes)).indices.to(self.device)
+        self.confusion.index_add_(0, labels * self.classes + top[:, 0], torch.ones_like(labels))
+        self.in_top5.index_add_(0, labels, (top == labels[:, None]).any(1).long())
+
+    def evaluation(self, classes: tuple[str, ...], views: int) -> Evaluation:
+        """The result; `classes` are the names."""
+        confusion = self.confusion.view(self.classes, self.classes)
+        return Evaluation(classes, views, confusion.cpu().numpy(), self.in_top5.cpu().numpy())
+
+
 @torch.inference_mode()
 def probabilities(network: Network, preprocessing: Preprocessing, records: Tensor, views: Views) -> Tensor:
     """Class probabilities averaged over the views: (N, bytes) uint8 to (N, K) float32."""
@@ -144,18 +167,13 @@ def evaluate(
         batches: the split's records and labels, where they lie ready; read from the store if None.
     """
     device = preprocessing.mean.device
-    k = len(classes)
-    counting = device if device.type == "cuda" else torch.device("cpu")  # an NVIDIA GPU is not waited for before the end
-    confusion = torch.zeros(k * k, dtype=torch.int64, device=counting)
-    in_top5 = torch.zeros(k, dtype=torch.int64, device=counting)
+    counts = Counts(len(classes), device)
     for records, labels in in_order(split, BATCH_SIZE) if batches is None else batches:
-        labels = (labels if outputs is None else outputs[labels]).to(counting)
-        top = probabilities(network, preprocessing, records.to(device), views).topk(min(5, k)).indices.to(counting)
-        confusion.index_add_(0, labels * k + top[:, 0], torch.ones_like(labels))
-        in_top5.index_add_(0, labels, (top == labels[:, None]).any(1).long())
+        labels = labels if outputs is None else outputs[labels]
+        counts.add(probabilities(network, preprocessing, records.to(device), views), labels)
         if meter:
             meter.add(len(labels))
-    return Evaluation(classes, views, confusion.view(k, k).cpu().numpy(), in_top5.cpu().numpy())
+    return counts.evaluation(classes, views)
 
 
 def evaluate_classifier(classifier: Classifier, store: Store, split: str | None = None, views: Views = 1) -> Evaluation:

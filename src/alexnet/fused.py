@@ -23,7 +23,7 @@ from torch import Tensor
 from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
 from alexnet.kernels import blocks
-from alexnet.kernels import convolutions as towers
+from alexnet.kernels.convolutions import WAYS, Shape
 from alexnet.model import AlexNet
 from alexnet.variants import Variant
 
@@ -58,7 +58,7 @@ def _joins(op: Op, group: list[Op]) -> bool:
     return False
 
 
-def convolution_shapes(variant: Variant, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, towers.Shape]:
+def convolution_shapes(variant: Variant, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, Shape]:
     """Every convolution as `Fused` calls it, by layer: conv1 on pictures in blocks,
     whose gradient nothing wants.
     """
@@ -69,7 +69,7 @@ def convolution_shapes(variant: Variant, batch: int, dtype: torch.dtype, device:
             channels, side = layer.input[:2]
             if first:
                 channels, side = blocks.CHANNELS, blocks.blocks_per_side(side, variant.conv1_padding)
-            shapes[op.name] = towers.Shape(
+            shapes[op.name] = Shape(
                 batch=batch,
                 channels=channels,
                 side=side,
@@ -158,7 +158,7 @@ class Fused:
         padding = conv.padding[0]
         if conv.name == "conv1":
             weight, padding = kernels.weight_blocks(weight).contiguous(memory_format=torch.channels_last), 0
-        convolve = towers.WAYS[self.ways.get(conv.name, "grouped")]
+        convolve = WAYS[self.ways.get(conv.name, "grouped")]
         if not any(isinstance(op, LRN | MaxPool) for op in after):
             if not after:
                 return convolve(x, weight, bias.to(x.dtype), padding, conv.groups)

@@ -106,6 +106,11 @@ class AlexNet(nn.Module):
                     continue
             bias.fill_(self.variant.init_bias[number])
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are; all are in one place."""
+        return self.get_parameter("conv1.weight").device
+
     def forward(self, x: Tensor) -> Tensor:
         """Class scores before the softmax.
 
@@ -118,7 +123,7 @@ class AlexNet(nn.Module):
         """
         self._check(x)
         for op in self.ops:
-            x = self._run(op, x)
+            x = self.compute(op, x)
         return x
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
@@ -130,7 +135,7 @@ class AlexNet(nn.Module):
         self._check(x)
         out: dict[str, Tensor] = {}
         for op in self.ops:
-            previous, x = x, self._run(op, x)
+            previous, x = x, self.compute(op, x)
             # Dropout at test is the identity in some variants.
             out[op.name] = x = x.clone() if x is previous else x
         return out
@@ -142,7 +147,8 @@ class AlexNet(nn.Module):
                 f"input of shape {tuple(x.shape)} does not fit {self.variant.name!r}: it takes (N, 3, {size}, {size})."
             )
 
-    def _run(self, op: Op, x: Tensor) -> Tensor:
+    def compute(self, op: Op, x: Tensor) -> Tensor:
+        """One operation of `ops`. A subclass that computes one in another way overrides this."""
         match op:
             case Conv(name=name, padding=(before, after)):
                 if before != after:

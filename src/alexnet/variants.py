@@ -257,6 +257,10 @@ class Variant:
         """Every layer with its shapes and counts."""
         return arithmetic.trace(self.ops(), (paper.INPUT_CHANNELS, self.input_size, self.input_size))
 
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each parameter by name, conv1.weight to fc8.bias."""
+        return arithmetic.parameter_shapes(self.layers())
+
     @property
     def parameters(self) -> int:
         """Weights and biases."""

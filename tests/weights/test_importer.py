@@ -26,7 +26,6 @@ from alexnet.variants import get
 from alexnet.weights import importer
 from alexnet.weights.formats import caffe_write
 from alexnet.weights.importer import import_weights
-from alexnet.weights.match import shapes
 from test_golden import distance
 
 TINY = ("alexnet-v1.caffemodel", "alexnet-v2.caffemodel")
@@ -235,7 +234,7 @@ print(json.dumps([time.perf_counter() - start, peak * 1024 / 1e6]))
 def test_a_full_size_file_in_little_memory(tmp_path: Path) -> None:
     """244 MB of Caffe weights in less than 800 MB, PyTorch's own included."""
     variant = get("caffe")
-    net = AlexNet.holding(variant, {name: torch.full(shape, 0.5) for name, shape in shapes(variant).items()})
+    net = AlexNet.holding(variant, {name: torch.full(shape, 0.5) for name, shape in variant.parameter_shapes().items()})
     path = tmp_path / "full.caffemodel"
     export(Trained(net, (), importer.published_preprocessing(variant), {}, {}), "caffe", path)
     assert path.stat().st_size > 243_000_000

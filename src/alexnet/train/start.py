@@ -25,7 +25,6 @@ from alexnet.train.whiten import whiten
 from alexnet.trained import Trained
 from alexnet.variants import Variant
 from alexnet.weights import native
-from alexnet.weights.match import shapes
 
 #: Stored pictures may have this many times the side of a crop; ImageNet's 256
 #: have 1.14 times the 224.
@@ -173,7 +172,7 @@ def _check(start: Start, wanted: Variant, store: Store, file: Path) -> None:
     """Refuse a checkpoint of another network, or at a step that the epoch does not have."""
     pictures, steps, problem = start.preprocessing, start.loader.steps_per_epoch, None
     sizes = (pictures.input_size, pictures.stored_size)
-    if shapes(wanted) != shapes(start.variant) or (wanted.input_size, store.size) != sizes:
+    if wanted.parameter_shapes() != start.variant.parameter_shapes() or (wanted.input_size, store.size) != sizes:
         problem = "it holds another network than config.json asks for"
     elif start.place.step > steps:  # equal: stopped before the evaluation
         problem = f"it is at step {start.place.step} of an epoch, which has {steps}"

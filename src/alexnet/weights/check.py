@@ -156,7 +156,7 @@ def _untrained_spread(model: AlexNet) -> float:
                 mean, deviation = float(ours.mean()), float(ours.std(correction=0))
                 drawn = torch.empty_like(ours).normal_(mean, deviation, generator=generator)
                 setattr(layer, name, nn.Parameter(drawn, requires_grad=False))
-        x = twin._run(op, x)
+        x = twin.compute(op, x)
         if layer:
             delattr(twin, op.name)
     return _deviation(x)

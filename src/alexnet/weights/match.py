@@ -8,12 +8,12 @@ alone gives widths, groups and classes, and the rest comes from the variant that
 for or that the user names.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from itertools import zip_longest
-from math import isclose, isfinite, prod
+from math import isclose, isfinite
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from alexnet import paper
-from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, SpatialNorm
+from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.files import open_regular
@@ -247,13 +247,13 @@ def check_shapes(tensors: Mapping[str, Tensor], variant: Variant) -> None:
     Raises:
         CheckpointError: naming the first that has not.
     """
-    for name, shape in shapes(variant).items():
+    for name, shape in variant.parameter_shapes().items():
         found = tuple(tensors[name].shape)
         if found == shape:
             continue
         if name == "fc6.weight" and found[0] == shape[0]:
             whole = named()[variant.name].input_size if variant.name in named() else variant.input_size
-            if whole != variant.input_size and found == shapes(replace(variant, input_size=whole))[name]:
+            if whole != variant.input_size and found == replace(variant, input_size=whole).parameter_shapes()[name]:
                 raise CheckpointError(
                     f"fc6 reads {found[1]} inputs, its maps at {whole} x {whole} pixels. At {variant.input_size} only "
                     "an adaptive pooling before it, torchvision's, would give as many, and no AlexNet here has one: import it "
@@ -289,35 +289,15 @@ def plain_tensors(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, 
     Raises:
         CheckpointError: one is missing or has another shape.
     """
-    missing = [name for name in shapes(variant) if name not in tensors]
+    missing = [name for name in variant.parameter_shapes() if name not in tensors]
     if missing:
         raise CheckpointError(f"{', '.join(missing)} missing: an AlexNet has weights and biases of {', '.join(LAYER_NAMES)}.")
     check_shapes(tensors, variant)
     # channels_last is contiguous in its own way, and .contiguous() alone would leave it so.
     return {
         name: tensors[name].detach().to("cpu", torch.float32).contiguous(memory_format=torch.contiguous_format)
-        for name in shapes(variant)
+        for name in variant.parameter_shapes()
     }
-
-
-def shapes(variant: Variant) -> dict[str, tuple[int, ...]]:
-    """The shape of each parameter, conv1.weight ... fc8.bias."""
-    return shapes_of(variant.layers())
-
-
-def shapes_of(layers: Iterable[Layer]) -> dict[str, tuple[int, ...]]:
-    """The shapes that the parameters of these layers have."""
-    found: dict[str, tuple[int, ...]] = {}
-    for layer in layers:
-        match layer.op:
-            case Conv(kernels=out, size=size, groups=groups):
-                found[f"{layer.name}.weight"] = (out, layer.input[0] // groups, size, size)
-            case Linear(units=out):
-                found[f"{layer.name}.weight"] = (out, prod(layer.input))
-            case _:
-                continue
-        found[f"{layer.name}.bias"] = (out,)
-    return found
 
 
 def same_structure(variant: Variant, target: str, free: Collection[str], holder: str) -> None:

@@ -26,7 +26,7 @@ from alexnet.trained import Trained as Trained
 from alexnet.variants import Variant
 from alexnet.weights import header as described
 from alexnet.weights.header import FORMAT
-from alexnet.weights.match import check_finite, shapes
+from alexnet.weights.match import check_finite
 
 MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
 
@@ -117,7 +117,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
 
 def _network(path: Path, variant: Variant, tensors: dict[str, Tensor]) -> AlexNet:
     """The variant around its parameters, which are taken out of `tensors`."""
-    expected = shapes(variant)
+    expected = variant.parameter_shapes()
     for name, shape in expected.items():
         if name not in tensors or tuple(tensors[name].shape) != shape:
             found = f"has {name} of shape {tuple(tensors[name].shape)}" if name in tensors else f"lacks {name}"

@@ -50,7 +50,7 @@ class Scene:
         x = self.augmentation(records, stream(5, AUGMENT, epoch, step)).to(self.model.conv1.weight.dtype)
         seeds = iter(stream(5, DROPOUT, epoch, step).integers(2**62, size=self.dropouts))
         for op in self.model.ops:
-            x = self._dropout(op, x, int(next(seeds))) if isinstance(op, Dropout) else self.model._run(op, x)
+            x = self._dropout(op, x, int(next(seeds))) if isinstance(op, Dropout) else self.model.compute(op, x)
         loss = F.cross_entropy(x, labels)
         loss.backward()
         self.optimiser.step(lr, scale)

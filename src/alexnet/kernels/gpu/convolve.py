@@ -298,7 +298,7 @@ convolve_forward.register_autograd(_gradient, setup_context=_save)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
-    """As `towers.grouped`; the output is channels-last.
+    """As `convolutions.grouped`; the output is channels-last.
 
     float32 is left to the library unless tf32 is allowed: no tensor core has it.
     """

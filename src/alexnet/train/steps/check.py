@@ -194,9 +194,9 @@ def values(
             stays = kernels.relu_dropout(ones, op.rate, sample.seeds[number : number + 1], False)[sample.rows] > 0
             x, number = x * stays.to(some.device) * (1 / (1 - op.rate) if op.inverted else 1.0), number + 1
         elif isinstance(op, Conv | Linear):
-            x = net._run(op, x)
+            x = net.compute(op, x)
         else:  # whose arithmetic is float32 at least
-            x = net._run(op, x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
+            x = net.compute(op, x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
         if x.dim() == 4 and not isinstance(op, Dropout):
             found["pool5"] = x
     found["logits"] = x = x.to(torch.promote_types(x.dtype, torch.float32))  # as they are in training

@@ -32,7 +32,7 @@ from alexnet.data.store import Split
 from alexnet.devices import room_for
 from alexnet.engines import Network, eager, trusted
 from alexnet.fused import Fused, convolution_shapes
-from alexnet.kernels import convolutions as towers
+from alexnet.kernels.convolutions import fastest
 from alexnet.model import AlexNet
 from alexnet.train.health.signals import LOOK_PICTURES
 from alexnet.train.optim import SGD
@@ -143,7 +143,7 @@ class FusedStep:
         self._smaller = f"--batch-size {max(1, self.batch_size // 2)}" + (
             " or --feed pinned" if isinstance(feed, Resident) else ""
         )
-        device = model.get_parameter("conv1.weight").device
+        device = model.device
         self.net = Fused(model, choose_ways(model.variant, self.batch_size, dtype, device))
         self._tested = trusted(Fused(model), eager(model))  # the ways above were chosen for another type and batch
         self._cuda = device.type == "cuda"
@@ -404,7 +404,7 @@ def build(
 ) -> FusedStep:  # fmt: skip
     """The step on a feed's pictures, with a plan of its own."""
     dropouts = sum(isinstance(op, Dropout) for op in model.ops)
-    plan = Plan(feed, augmentation, dropouts, model.get_parameter("conv1.weight").device)
+    plan = Plan(feed, augmentation, dropouts, model.device)
     try:
         return FusedStep(model, augmentation.preprocessing, optimiser, feed, plan, dtype, smoothing=smoothing)
     except BaseException:
@@ -440,4 +440,4 @@ def choose_ways(variant: Variant, batch: int, dtype: torch.dtype, device: torch.
     if device.type == "cuda":
         say("Choosing the fastest way to compute each convolution. The first time on a GPU this compiles kernels for a while.")
     shapes = convolution_shapes(variant, batch, dtype, device)
-    return {name: towers.fastest(shape) for name, shape in shapes.items()}
+    return {name: fastest(shape) for name, shape in shapes.items()}

@@ -45,7 +45,7 @@ class PlainStep:
     ) -> None:
         self.model, self.loss_function, self.optimiser = model, loss_function, optimiser
         self.loader, self.augmentation = loader, augmentation
-        self.device = model.get_parameter("conv1.weight").device
+        self.device = model.device
         self._batches: Iterator[Batch] = iter(())
         self._next: tuple[int, int] | None = None
         self._images = torch.empty(0)

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from alexnet import paper
-from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, output_size, trace
+from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool, Op, ReLU, output_size, parameter_shapes, trace
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.variants import LAYER_NAMES, POOL_NAMES, named
 from alexnet.weights import onnx_lrn
 from alexnet.weights.formats import wire
 from alexnet.weights.formats.onnx_graph import IMAGE, MAX_BYTES, entry, from_header, library, structure
 from alexnet.weights.formats.onnx_tensors import FLOATS, Constants, Unlike, advice, called, expect, integer, ints, number
-from alexnet.weights.match import Foreign, shapes_of
+from alexnet.weights.match import Foreign
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -185,7 +185,7 @@ def _names(layer: Layer) -> tuple[str, str]:
 
 def _check_shapes(layers: Iterable[Layer], tensors: dict[str, Tensor]) -> None:
     """Every layer's parameters have the shapes that its neighbours ask for."""
-    for name, shape in shapes_of(layers).items():
+    for name, shape in parameter_shapes(layers).items():
         if tensors[name].shape != shape:
             raise Unlike(f"{name} has shape {tuple(tensors[name].shape)}; beside its other layers {shape} is expected")
 
