@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from alexnet.data.prepare import encode_block
-from alexnet.data.sources import Item
+from alexnet.data.sources import TRAIN, Item
 from alexnet.run_folder import environment
 
 ORIGINALS = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-originals"
@@ -52,7 +52,7 @@ def main() -> None:
     ways: dict[str, Callable[[], object]] = {
         "plain, bicubic": lambda: [plain(path, arguments.size) for path in files],
         "plain, bilinear": lambda: [plain(path, arguments.size, resample=Image.Resampling.BILINEAR) for path in files],
-        "ours": lambda: encode_block(items, arguments.size, "short-side"),
+        "ours": lambda: encode_block((TRAIN, items), arguments.size, "short-side"),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for block in range(arguments.blocks + 1):

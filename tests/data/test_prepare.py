@@ -355,9 +355,9 @@ def blocks_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     encode_block = module.encode_block
 
-    def counting(items: Sequence[sources.Item], **settings: Any) -> writer.Encoded:
-        sizes.append(len(items))
-        return encode_block(items, **settings)
+    def counting(job: tuple[str, Sequence[sources.Item]], **settings: Any) -> writer.Encoded:
+        sizes.append(len(job[1]))
+        return encode_block(job, **settings)
 
     monkeypatch.setattr(module, "encode_block", counting)
     return sizes

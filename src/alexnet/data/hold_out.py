@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from alexnet.console import say
 from alexnet.data import sources
 from alexnet.data.image import Unreadable
-from alexnet.data.sources.source import TRAIN, Item, Source
+from alexnet.data.sources.source import TRAIN, Item, Source, blocks
 from alexnet.errors import SourceError
 from alexnet.meter import Meter
 
@@ -84,7 +84,7 @@ def _keys(items: Sequence[Item], seed: int, each: Each) -> list[bytes | None]:
     """Each item's key; None for what is empty or cannot be read."""
     keys: list[bytes | None] = []
     with Meter("looking at all files", len(items), "files") as meter:
-        for digests in each(digest_block, _blocks(items)):
+        for digests in each(digest_block, blocks(items, BLOCK)):
             keys += [digest and hashlib.sha256(b"%d/" % seed + digest).digest() for digest in digests]
             meter.add(len(digests))
     return keys
@@ -102,11 +102,6 @@ def _digest(item: Item) -> bytes | None:
         return None
     data = content if isinstance(content, bytes) else content.tobytes()
     return hashlib.sha256(data).digest() if data else None
-
-
-def _blocks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), BLOCK):
-        yield items[start : start + BLOCK]
 
 
 def readable_block(items: Sequence[Item], readable: Callable[[Item], bool]) -> list[bool]:
@@ -165,7 +160,7 @@ class _Draw:
     def _look_at(self, keys: Iterable[bytes], each: Each) -> None:
         """Find out which of these can be decoded, in the worker processes if there are any."""
         ordered = sorted(keys)
-        looked = each(partial(readable_block, readable=self.readable), _blocks([self.items[key] for key in ordered]))
+        looked = each(partial(readable_block, readable=self.readable), blocks([self.items[key] for key in ordered], BLOCK))
         self.known |= zip(ordered, (answer for answers in looked for answer in answers), strict=True)
 
     def can(self, key: bytes) -> bool:

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alexnet import paper
 from alexnet.console import say
 from alexnet.data import hold_out as holding
 from alexnet.data import sources
 from alexnet.data.image import MAX_PIXELS, Resize, Unreadable, encode, record_bytes
-from alexnet.data.sources import Item
+from alexnet.data.sources import TRAIN, Item
+from alexnet.data.sources.source import blocks
 from alexnet.data.statistics import Sums
 from alexnet.data.store import BLOCK, Store, sha256
 from alexnet.data.workers import WorkerDied, Workers, check_workers, open_workers, sigterm_as_ctrl_c
@@ -96,8 +98,8 @@ def prepare(
             if len(source.splits) == 1:
                 readable = partial(_readable, size=int(size), resize=resize, max_pixels=int(max_pixels))
                 source = holding.hold_out(source, hold_out, int(seed), readable, processes.each)
-            blocks = [(split, block) for split, items in source.splits.items() for block in _blocks(items)]
-            with Writer(folder, source, int(size), resize, int(max_pixels), blocks) as writer:
+            jobs = [(split, block) for split, items in source.splits.items() for block in blocks(items, BLOCK)]
+            with Writer(folder, source, int(size), resize, int(max_pixels), jobs) as writer:
                 _write(writer, processes, strict)
     return Store(folder)
 
@@ -120,24 +122,19 @@ def _whole(value: object) -> bool:
 
 
 def _write(writer: Writer, processes: Workers, strict: bool) -> None:
-    blocks = writer.blocks
+    jobs = writer.blocks
     encode_one = partial(encode_block, size=writer.size, resize=writer.resize, max_pixels=writer.max_pixels)
-    with Meter("preparing", sum(len(block) for _, block in blocks), "images") as meter:
+    with Meter("preparing", sum(len(block) for _, block in jobs), "images") as meter:
         done = writer.open()
-        meter.skip(sum(len(block) for _, block in blocks[:done]))
-        encoded = processes.each(encode_one, (block for _, block in blocks[done:]))
-        for (split, block), result in zip(blocks[done:], encoded, strict=True):
+        meter.skip(sum(len(block) for _, block in jobs[:done]))
+        encoded = processes.each(encode_one, jobs[done:])
+        for (split, block), result in zip(jobs[done:], encoded, strict=True):
             if strict and result.skipped:
                 name, reason = result.skipped[0]
                 raise SourceError(f"{name}: {reason}. Remove or replace it, or drop --strict to skip and list such files.")
             writer.append(split, result)
             meter.add(len(block), f"{writer.skipped} skipped" if writer.skipped else "")
         writer.finish()
-
-
-def _blocks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), BLOCK):
-        yield items[start : start + BLOCK]
 
 
 # --- what may go wrong ----------------------------------------------------------------------------
@@ -173,24 +170,33 @@ def _without_tracebacks(store: Path) -> Iterator[None]:
 # --- decoding -------------------------------------------------------------------------------------
 
 
-def encode_block(items: Sequence[Item], size: int, resize: Resize, max_pixels: int = MAX_PIXELS) -> Encoded:
-    """Read and encode the items of one block."""
+def encode_block(job: tuple[str, Sequence[Item]], size: int, resize: Resize, max_pixels: int = MAX_PIXELS) -> Encoded:
+    """Read and encode the items of one block; `job` is its split and they."""
+    split, items = job
     records = np.empty((len(items), record_bytes(size)), np.uint8)
     good: list[Item] = []
     skipped: list[tuple[str, str]] = []
     for item in items:
         try:
-            records[len(good)] = encode(sources.read(item), size, resize, max_pixels)
+            records[len(good)] = _encode(item, size, resize, max_pixels)
             good.append(item)
         except Unreadable as reason:
             skipped.append((item.name, str(reason)))
-        except OSError as error:  # a file that vanished or may not be read
-            skipped.append((item.name, f"cannot be read: {error.strerror or error}"))
     records = records[: len(good)]
-    return Encoded(
-        records, [item.label for item in good], [item.name for item in good], skipped, sha256(records), Sums.of(records)
-    )
+    sums = Sums.of(records) if split == TRAIN else None
+    return Encoded(records, [item.label for item in good], [item.name for item in good], skipped, sha256(records), sums)
+
+
+def _encode(item: Item, size: int, resize: Resize, max_pixels: int) -> NDArray[np.uint8]:
+    try:
+        return encode(sources.read(item), size, resize, max_pixels)
+    except OSError as error:  # a file that vanished or may not be read
+        raise Unreadable(f"cannot be read: {error.strerror or error}") from error
 
 
 def _readable(item: Item, size: int, resize: Resize, max_pixels: int) -> bool:
-    return not encode_block([item], size, resize, max_pixels).skipped
+    try:
+        _encode(item, size, resize, max_pixels)
+    except Unreadable:
+        return False
+    return True

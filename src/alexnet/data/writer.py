@@ -41,7 +41,7 @@ class Encoded:
     names: list[str]
     skipped: list[tuple[str, str]]  # (name, reason)
     checksum: str
-    sums: Sums
+    sums: Sums | None  # of training pictures
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class Writer:
         listed = [json.dumps({"file": name, "reason": reason}) + "\n" for name, reason in block.skipped]
         skipped_end = _append(self.folder / SKIPPED, "".join(listed).encode())
         number = sum(map(len, self.written.values())) + 1
-        if split == TRAIN:
+        if block.sums:
             self.sums.add(block.sums)
         self.sums.save(self._sums(number))
         line = Done(split, len(block.labels), len(block.skipped), block.checksum, ends, skipped_end)

@@ -30,8 +30,8 @@ from alexnet.data.sources.folders import folders, nothing_found
 from alexnet.data.sources.idx import IMAGES, check_one_set, idx, without_copies
 from alexnet.data.sources.ilsvrc import ilsvrc
 from alexnet.data.sources.parquet import parquet
-from alexnet.data.sources.source import IMAGE_ENDINGS, TRAIN, Source, list_of
-from alexnet.data.sources.splits import by_split, folder_split, holds_picture, split_folders
+from alexnet.data.sources.source import TRAIN, Source, list_of
+from alexnet.data.sources.splits import by_split, folder_split, has_pictures, holds_picture, split_folders
 from alexnet.data.sources.tars import members_of
 from alexnet.data.sources.walk import LeftOut, files_in, folders_in
 from alexnet.data.sources.webdataset import webdataset
@@ -180,7 +180,7 @@ def _wrapped(folders: Sequence[Path]) -> Path | None:
     named = [folder for folder in folders if folder.name.lower() in WRAPPERS]
     if len(named) == 1 and not any(holds_picture(folder) for folder in folders if folder not in named):
         (inner,) = named
-        return inner if _kinds([inner], LeftOut()) and not _has_pictures(inner) else None
+        return inner if _kinds([inner], LeftOut()) and not has_pictures(inner) else None
     if len(folders) == 1:
         (inner,) = folders
         kinds = _kinds([inner], LeftOut())
@@ -192,12 +192,8 @@ def _wrapped(folders: Sequence[Path]) -> Path | None:
 def _unnested(folder: Path, split: str) -> Path:
     """seg_train/seg_train, as some archives unpack: the inner one."""
     inside = folders_in(folder, LeftOut())
-    alone = len(inside) == 1 and folder_split(inside[0].name) == split and not _has_pictures(folder)
+    alone = len(inside) == 1 and folder_split(inside[0].name) == split and not has_pictures(folder)
     return inside[0] if alone else folder
-
-
-def _has_pictures(folder: Path) -> bool:
-    return any(file.suffix.lower() in IMAGE_ENDINGS for file in files_in(folder))
 
 
 def _different(paths: Sequence[Path]) -> list[Path]:

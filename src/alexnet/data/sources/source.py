@@ -1,6 +1,6 @@
 """The types `Source` and `Item`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -39,6 +39,12 @@ class Source:
     kind: str
     classes: tuple[str, ...]
     splits: dict[str, list[Item]]
+
+
+def blocks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Runs of `size` items, the last one shorter: each is one job."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def list_of(paths: Iterable[Path]) -> str:

@@ -125,7 +125,7 @@ def _refuse_alike(root: Path, folders: Sequence[Path]) -> None:
     inside = None
     for folder in folders:
         names = [entry.name for entry in folders_in(folder, LeftOut())]
-        if len(names) < 2 or (inside is not None and names != inside) or _has_pictures(folder):
+        if len(names) < 2 or (inside is not None and names != inside) or has_pictures(folder):
             return
         inside = names
     assert inside
@@ -137,7 +137,8 @@ def _refuse_alike(root: Path, folders: Sequence[Path]) -> None:
     )
 
 
-def _has_pictures(folder: Path) -> bool:
+def has_pictures(folder: Path) -> bool:
+    """Whether any file directly in a folder is named like a picture."""
     return any(file.suffix.lower() in IMAGE_ENDINGS for file in files_in(folder))
 
 
