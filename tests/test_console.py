@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from alexnet import meter as metering
-from alexnet.cli.tables import print_parts, print_table
+from alexnet.cli.tables import print_line, print_parts, print_table
 from alexnet.console import clean, say
 from alexnet.meter import Meter, fitting
 
@@ -65,10 +65,14 @@ def test_lines_end_between_words(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
 def test_parts_of_a_result_stay_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     parts = ("cat\x1b.jpg", "French horn 12.5%", "猫 7.5%", "dog 1.0%")
+    print_line("a result  in many words, for one terminal ")
+    assert capsys.readouterr().out == "a result  in many words, for one terminal \n"
     print_parts(*parts)
     assert capsys.readouterr().out == "cat\\x1b.jpg  French horn 12.5%  猫 7.5%  dog 1.0%\n"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "35")
+    print_line("a result in many words, for one terminal")
+    assert capsys.readouterr().out.splitlines() == ["a result in many words, for one", "terminal"]
     print_parts(*parts)
     assert capsys.readouterr().out.splitlines() == ["cat\\x1b.jpg  French horn 12.5%", "    猫 7.5%  dog 1.0%"]
 

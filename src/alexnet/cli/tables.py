@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 
-from alexnet.console import clean, wrapped
+from alexnet.console import WORD, clean, wrapped
 
 MOST_CLASSES_SHOWN = 30
 LEAST_WORDS = 12  # cells of a column of words
@@ -51,8 +51,11 @@ def _cell(text: str, width: int, left: bool) -> str:
 
 
 def print_line(text: object) -> None:
-    """Print one line to standard output, with control characters made visible."""
-    print(clean(str(text)))
+    """Print a line to standard output, with control characters made visible; a terminal gets it
+    in lines that end between words.
+    """
+    line = clean(str(text))
+    print(wrapped(WORD.findall(line), _columns()) if sys.stdout.isatty() else line)
 
 
 def print_parts(*parts: object) -> None:
@@ -60,8 +63,12 @@ def print_parts(*parts: object) -> None:
     is too narrow, on several.
     """
     first, *others = (clean(str(part)) for part in parts)
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    print(wrapped([first, *(f"  {part}" for part in others)], columns, indent="    "))
+    print(wrapped([first, *(f"  {part}" for part in others)], _columns(), indent="    "))
+
+
+def _columns() -> int:
+    """The width of the terminal; a file takes lines of any length."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
 
 def print_path(path: str | Path) -> None:
