@@ -19,7 +19,7 @@ from alexnet.data.store import Store
 from alexnet.ensemble import evaluate_average
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate_classifier
-from alexnet.train import recipes, run, session, start
+from alexnet.train import announce, recipes, run, start
 from alexnet.train.health.doctor import examine
 from alexnet.train.history import read_config
 from alexnet.train.loop import train
@@ -246,7 +246,7 @@ def test_another_number_of_threads_is_said_and_recorded(
             train(recipe(epochs=1), store, folder)
     there = {**here, "threads": 64}
     with monkeypatch.context() as patch:
-        patch.setattr(session, "environment", lambda: there)
+        patch.setattr(announce, "environment", lambda: there)
         train(recipe(epochs=1), store, folder, resume=True)
     assert f"continues in another environment (threads {here['threads']}, now 64): its weights" in capfd.readouterr().err
     assert read_result(folder)["environments"] == [here, there]

@@ -23,10 +23,10 @@ from alexnet.devices import pick_device, pick_precision, room_for, set_precision
 from alexnet.errors import FULL_DISK, AlexNetError, CheckpointError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.meter import Meter
-from alexnet.run_folder import BEST, KEPT, LATEST, RESULT, changes, environment, read_environment
+from alexnet.run_folder import BEST, KEPT, LATEST, RESULT
+from alexnet.train import announce
 from alexnet.train.health.causes import Cause, overflow
 from alexnet.train.health.watch import PLATEAU_LINES, Watch
-from alexnet.train.optim import schedule, warmup
 from alexnet.train.place import Place, Window
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import write_result
@@ -101,14 +101,14 @@ class Session:
         """The step, the log and the display are open inside it, and Ctrl-C stops after a step."""
         place, loader, device = self.place, self.start.loader, self.start.device
         if self.recipe.epochs > self.run.config.recipe.epochs:
-            _extend(self.recipe, self.run, place, loader.steps_per_epoch)
+            announce.extend(self.recipe, self.run, place, loader.steps_per_epoch)
         self.run.start_log(place.log_length, self.steps_done)
         self.step, kind = choose.open_step(
             self.start, self.store.held_out, fused=self.fused, precision=self.precision, compiled=self.run.config.compiled
         )
         with ExitStack() as stack:
             stack.callback(self.step.close)
-            _announce(self.start, self.store, f"{device.type} ({kind})", self.run.resumed)
+            announce.announce(self.start, self.store, f"{device.type} ({kind})", self.run.resumed)
             self.kind = f"{kind} on {device.type}"
             self.saved = time.monotonic()
             self.clock = self.saved - place.seconds
@@ -144,8 +144,9 @@ class Session:
             self._warn(cause)
 
     def count_step(self, now: float, lr: float) -> None:
-        """Count the step just taken; at every `LOG_STEPS` and at the epoch's end, a line of the
-        log.
+        """Count the step just taken, and log a line where one is due.
+
+        That is every `LOG_STEPS` steps and at the end of the epoch.
 
         Args:
             now: where the step began, in epochs.
@@ -208,8 +209,8 @@ class Session:
 
     def begin_epoch(self) -> None:
         """Note what trains from here on, and where."""
-        _note_step(self.place, self.kind)
-        _note_environment(self.place, self.run)
+        announce.note_step(self.place, self.kind)
+        announce.note_environment(self.place, self.run)
         self.start.model.train()
 
     def evaluate(self) -> Evaluation:
@@ -240,8 +241,7 @@ class Session:
     # --- checkpoints ----------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """Write the latest checkpoint and, if an epoch just ended with the lowest
-        error so far, the best one.
+        """Write the latest checkpoint, and the best one if the epoch that ended has the lowest error.
 
         The best comes first: a run that is killed between the two repeats the end of the epoch and
         writes both.
@@ -255,8 +255,9 @@ class Session:
         self.saved = time.monotonic()
 
     def _keep(self) -> None:
-        """Write the weights, without the velocity, if this epoch is one to keep; before `_save`,
-        for the reason given there.
+        """Write the weights, without the velocity, if this epoch is one to keep.
+
+        Before `_save`, for the reason given there.
         """
         epoch = self.place.epoch
         if epoch in self.recipe.kept_epochs:
@@ -342,8 +343,9 @@ def _what_is_saved(folder: Path) -> str:
 
 @contextmanager
 def _stop_on_signal(stopping: list[int]) -> Iterator[None]:
-    """Fill a list when the user asks to stop, so that a step is never cut in half. A
-    second Ctrl-C stops at once.
+    """Fill a list when the user asks to stop, so that a step is never cut in half.
+
+    A second Ctrl-C stops at once.
     """
 
     def note(number: int, _: object) -> None:
@@ -361,66 +363,3 @@ def _stop_on_signal(stopping: list[int]) -> Iterator[None]:
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
-
-
-# --- for the person ------------------------------------------------------------------------------
-
-
-def _note_step(place: Place, kind: str) -> None:
-    """Keep what trains; say so if it is another than before."""
-    if place.trained_by[-1:] != [kind]:
-        if place.trained_by:
-            say(f"This run used {place.trained_by[-1]} until now and continues with {kind}: its results mix the two.")
-        place.trained_by.append(kind)
-
-
-def _note_environment(place: Place, run: Run) -> None:
-    """Keep where it computes; say so if a resumed run computes elsewhere: the same sums in another
-    order have other bits.
-    """
-    if not place.environments and run.resumed:  # by a version that kept the first one only
-        place.environments.append(read_environment(run.folder))
-    here, earlier = environment(), place.environments[-1] if place.environments else {}
-    if here == earlier:
-        return
-    if earlier:
-        say(
-            f"This run continues in another environment ({changes(earlier, here)}): its weights will not be, to the bit, those "
-            "of a run that was never stopped."
-        )
-    place.environments.append(here)
-
-
-def _announce(start: Start, store: Store, where: str, resumed: bool) -> None:
-    recipe, variant, loader, place = start.recipe, start.variant, start.loader, start.place
-    if loader.batch_size < recipe.batch_size:
-        say(
-            f"The store has {len(store.train)} pictures to train on: batches hold {loader.batch_size} instead of "
-            f"{recipe.batch_size}."
-        )
-    if store.manifest["resize"] != variant.resize:
-        say(
-            f"{variant.name} was trained on {variant.resize} pictures, this store holds "
-            f"{store.manifest['resize']} ones (see `alexnet prepare --resize`)."
-        )
-    say(
-        f"{variant.name} x {variant.width:g}, {variant.input_size} pixels, "
-        f"{variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "
-        f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)} of {loader.steps_per_epoch} steps on {where}"
-        f"{f'; resumed at epoch {place.epoch}, step {place.step}' if resumed else ''}."
-        f"{' The first step takes up to a minute.' if 'compiled' in where else ''}"
-    )
-
-
-def _extend(recipe: Recipe, run: Run, place: Place, steps_per_epoch: int) -> None:
-    """Record that a run gets more epochs, and say what its learning rate does."""
-    now, earlier = place.epoch + place.step / steps_per_epoch, run.config.recipe.epochs
-    before, after = (recipe.lr * min(warmup(one, now), schedule(one, now, place.errors)) for one in (run.config.recipe, recipe))
-    rate = f"the learning rate goes on at {after:.2g}"
-    if abs(after - before) > 1e-9:
-        rate = (
-            f"the learning rate goes from {before:.2g} to {after:.2g}, where a run of {recipe.epochs} epochs has it by now, "
-            "and follows that schedule; the result is not that of a run begun so"
-        )
-    say(f"{run.folder}: {recipe.epochs} epochs instead of {earlier}. From epoch {now:g} on, {rate}.")
-    run.extend(recipe, now)

@@ -1,0 +1,72 @@
+"""What a run says as it begins or goes on, and what it notes for its record."""
+
+from alexnet.console import say
+from alexnet.data.store import Store
+from alexnet.run_folder import changes, environment, read_environment
+from alexnet.train.optim import schedule, warmup
+from alexnet.train.place import Place
+from alexnet.train.recipes import Recipe
+from alexnet.train.run import Run
+from alexnet.train.start import Start
+
+
+def note_step(place: Place, kind: str) -> None:
+    """Keep what trains; say so if it is another than before."""
+    if place.trained_by[-1:] != [kind]:
+        if place.trained_by:
+            say(f"This run used {place.trained_by[-1]} until now and continues with {kind}: its results mix the two.")
+        place.trained_by.append(kind)
+
+
+def note_environment(place: Place, run: Run) -> None:
+    """Keep where it computes, and say so if a resumed run computes elsewhere.
+
+    The same sums in another order have other bits.
+    """
+    if not place.environments and run.resumed:  # by a version that kept the first one only
+        place.environments.append(read_environment(run.folder))
+    here, earlier = environment(), place.environments[-1] if place.environments else {}
+    if here == earlier:
+        return
+    if earlier:
+        say(
+            f"This run continues in another environment ({changes(earlier, here)}): its weights will not be, to the bit, those "
+            "of a run that was never stopped."
+        )
+    place.environments.append(here)
+
+
+def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
+    """What is trained, on how much and where; and what of it is not as asked for."""
+    recipe, variant, loader, place = start.recipe, start.variant, start.loader, start.place
+    if loader.batch_size < recipe.batch_size:
+        say(
+            f"The store has {len(store.train)} pictures to train on: batches hold {loader.batch_size} instead of "
+            f"{recipe.batch_size}."
+        )
+    if store.manifest["resize"] != variant.resize:
+        say(
+            f"{variant.name} was trained on {variant.resize} pictures, this store holds "
+            f"{store.manifest['resize']} ones (see `alexnet prepare --resize`)."
+        )
+    say(
+        f"{variant.name} x {variant.width:g}, {variant.input_size} pixels, "
+        f"{variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "
+        f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)} of {loader.steps_per_epoch} steps on {where}"
+        f"{f'; resumed at epoch {place.epoch}, step {place.step}' if resumed else ''}."
+        f"{' The first step takes up to a minute.' if 'compiled' in where else ''}"
+    )
+
+
+def extend(recipe: Recipe, run: Run, place: Place, steps_per_epoch: int) -> None:
+    """Record that a run gets more epochs, and say what its learning rate does."""
+    now, earlier = place.epoch + place.step / steps_per_epoch, run.config.recipe.epochs
+    before, after = (recipe.lr * min(warmup(one, now), schedule(one, now, place.errors)) for one in (run.config.recipe, recipe))
+    rate = f"the learning rate goes on at {after:.2g}"
+    if abs(after - before) > 1e-9:
+        rate = (
+            f"the learning rate goes from {before:.2g} to {after:.2g}, where a run of {recipe.epochs} epochs has it by now, "
+            "and follows that schedule; the result is not that of a run begun so"
+        )
+    say(f"{run.folder}: {recipe.epochs} epochs instead of {earlier}. From epoch {now:g} on, {rate}.")
+    run.extend(recipe, now)
