@@ -90,7 +90,9 @@ def test_summary_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert "smallest that works is 64" in fails(capsys, 2, "summary", "--input-size", "32")
     assert "multiples of 1/16" in fails(capsys, 2, "summary", "--width", "0.3")
     assert "--input-size" in fails(capsys, 2, "summary", "--inputsize", "64")  # the nearest one is named
-    assert "--explain prints plain text only" in fails(capsys, 2, "summary", "--explain", "--format", "json")
+    assert "--explain prints text or Markdown" in fails(capsys, 2, "summary", "--explain", "--format", "json")
+    assert "add --explain, or drop --lang" in fails(capsys, 2, "summary", "--lang", "zh")
+    assert "invalid choice 'fr' for argument '--lang'" in fails(capsys, 2, "summary", "--explain", "--lang", "fr")
 
 
 # --- prepare, verify ------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def output_size(size: int, kernel: int, stride: int, padding: int | tuple[int, i
         kernel: pixels of the window.
         stride: pixels between two positions.
         padding: zeros on each side, or (before, after) where the two differ, as
-            in the seed notes' [1, 2].
+            in the study notes' [1, 2].
 
     Raises:
         VariantError: an argument is out of range, or the window does not fit once.
@@ -241,52 +241,3 @@ def units(layers: Sequence[Layer]) -> int:
     and fully connected layer.
     """
     return sum(prod(layer.output) for layer in layers if layer.parameters)
-
-
-def explain(layer: Layer, towers: int) -> str:
-    """One layer written out as the study notes do: the formula with the numbers in it. Empty
-    for element-wise layers.
-    """
-    op, size = layer.op, "[{1},{2},{0}]".format
-    split = f"{layer.output[0] // towers}*{towers}={layer.output[0]}" if towers > 1 else f"{layer.output[0]}"
-    lines: tuple[str, ...]
-    if isinstance(op, Conv):
-        before, after = op.padding
-        fan_in = layer.input[0] // op.groups
-        lines = (
-            f"kernels: {split}",
-            f"kernel_size: {op.size}",
-            f"padding: [{before},{after}]",
-            f"stride: {op.stride}",
-            f"input_size: {size(*layer.input)}",
-            f"output_size: {size(*layer.output)}",
-            f"N = (W - F + 2P) / S + 1 = ({layer.input[1]} - {op.size} + ({before} + {after})) / {op.stride} + 1"
-            f" = {layer.output[1]}",
-            f"parameters: {op.kernels} * ({op.size}*{op.size}*{fan_in}) + {op.kernels} = {layer.parameters:,}",
-            f"multiply-adds: {layer.output[1]}*{layer.output[2]} * {op.kernels} * ({op.size}*{op.size}*{fan_in})"
-            f" = {layer.multiply_adds:,}",
-            f"receptive field: {layer.receptive_field} x {layer.receptive_field} pixels, one every {layer.jump}",
-        )
-    elif isinstance(op, MaxPool):
-        lines = (
-            f"kernel_size: {op.size}",
-            "padding: 0",
-            f"stride: {op.stride}",
-            f"input_size: {size(*layer.input)}",
-            f"output_size: {size(*layer.output)}",
-            f"N = (W - F + 2P) / S + 1 = ({layer.input[1]} - {op.size} + 0) / {op.stride} + 1 = {layer.output[1]}",
-            f"receptive field: {layer.receptive_field} x {layer.receptive_field} pixels, one every {layer.jump}",
-        )
-    elif isinstance(op, Linear):
-        inputs = "*".join(str(side) for side in layer.input)
-        lines = (
-            f"units: {split}" if op.name != "fc8" else f"units: {op.units}",
-            f"parameters: {op.units} * {inputs} + {op.units} = {layer.parameters:,}",
-            f"multiply-adds: {op.units} * {inputs} = {layer.multiply_adds:,}",
-        )
-    elif isinstance(op, LRN | SpatialNorm):
-        window = f"{op.size} x {op.size} pixels of one map" if isinstance(op, SpatialNorm) else f"{op.size} channels"
-        lines = (f"b = a / ({op.k:g} + {op.coefficient:g} * sum of a^2 over {window}) ^ {op.beta:g}",)
-    else:
-        return ""
-    return "\n".join([f"{layer.name}:", *(f"  {line}" for line in lines)])

@@ -3,12 +3,15 @@ and rich for the terminal.
 """
 
 import json
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from alexnet import arithmetic
+from alexnet import arithmetic, explanation
 from alexnet.arithmetic import Conv, Layer, Linear, MaxPool
+from alexnet.explanation import Line, Part
 from alexnet.variants import Variant
+from alexnet.words import word
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +45,9 @@ def table(variant: Variant) -> None:
 def _drawn(variant: Variant, columns: tuple[str, ...]) -> "Table":
     from rich.table import Table
 
-    drawn = Table(title=_title(variant), title_justify="left", box=None, show_footer=True, padding=(0, 2, 0, 0), pad_edge=False)
+    drawn = Table(
+        title=explanation.title(variant), title_justify="left", box=None, show_footer=True, padding=(0, 2, 0, 0), pad_edge=False
+    )
     totals = _totals(variant)
     numbers = {"parameters": totals["parameters"], "mult-adds": totals["multiply_adds"]}
     numbers["multiply-adds"] = numbers["mult-adds"]
@@ -77,7 +82,7 @@ def markdown(variant: Variant) -> str:
         *map(_row, variant.layers()),
         ("**total**", "", "", "", f"**{totals['parameters']:,}**", f"**{totals['multiply_adds']:,}**", "", ""),
     ]
-    return "\n".join([_title(variant), "", *(f"| {' | '.join(row)} |" for row in rows)])
+    return "\n".join([explanation.title(variant), "", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def as_json(variant: Variant) -> str:
@@ -98,17 +103,43 @@ def as_json(variant: Variant) -> str:
     return json.dumps({**head, "num_classes": variant.num_classes, "layers": layers, "totals": _totals(variant)}, indent=1)
 
 
-def explain(variant: Variant) -> str:
-    """Every layer written out as the study notes do."""
-    lines = [arithmetic.explain(layer, variant.towers) for layer in variant.layers()]
-    totals = _totals(variant)
-    end = [f"parameters: {totals['parameters']:,}", f"multiply-adds: {totals['multiply_adds']:,}"]
-    return "\n".join([_title(variant), *(line for line in lines if line), *end])
+def explain(variant: Variant, language: str = "en", format: str = "table") -> str:
+    """Every layer written out as the study notes do.
+
+    Args:
+        variant: the network.
+        language: en or zh.
+        format: "markdown", or anything else for plain text.
+
+    Raises:
+        AlexNetError: a language that is not there.
+    """
+    totals, end = _totals(variant), []
+    for name in ("parameters", "multiply_adds"):
+        end.append(explanation.Line(word(name, language), f"{totals[name]:,}"))
+    head = (explanation.title(variant, language), explanation.learned(variant, language))
+    written = (*head, explanation.parts(variant, language), end, word("colon", language))
+    return _explained_markdown(*written) if format == "markdown" else _explained_text(*written)
 
 
-def _title(variant: Variant) -> str:
-    changed = f" x {variant.width:g}" if variant.width != 1 else ""
-    return f"{variant.name}{changed}, input [{variant.input_size},{variant.input_size},3], {variant.num_classes} classes"
+def _explained_text(title: str, learned: str, parts: Sequence[Part], end: Sequence[Line], colon: str) -> str:
+    layers = ["\n".join([f"{part.name}:", *(f"  {_joined(line, colon)}" for line in part.lines)]) for part in parts]
+    return "\n".join([title, learned, *layers, *(_joined(line, colon) for line in end)])
+
+
+def _joined(line: Line, colon: str) -> str:
+    return f"{line.label}{colon}{line.value}" if line.label else line.value
+
+
+def _explained_markdown(title: str, learned: str, parts: Sequence[Part], end: Sequence[Line], colon: str) -> str:
+    """Calculations are code, so that no asterisk of theirs becomes emphasis."""
+    layers = ["\n".join([f"## {part.name}", "", *(f"- {_marked(line, colon)}" for line in part.lines)]) for part in parts]
+    totals = "\n".join(f"- {_marked(line, colon)}" for line in end)
+    return "\n\n".join([f"# {title}", learned, *layers, "---", totals])
+
+
+def _marked(line: Line, colon: str) -> str:
+    return _joined(line._replace(value=f"`{line.value}`") if set("*^_[") & set(line.value) else line, colon)
 
 
 def _totals(variant: Variant) -> dict[str, Any]:

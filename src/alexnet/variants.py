@@ -46,7 +46,7 @@ INIT_BIAS = _per_layer(0.0, **dict.fromkeys(paper.INIT_BIAS_ONE, 1.0))
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One AlexNet. The defaults are the paper's text, read as the seed notes and
+    """One AlexNet. The defaults are the paper's text, read as the study notes and
     the code of 2012 read it.
     """
 

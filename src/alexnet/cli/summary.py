@@ -6,6 +6,7 @@ from tyro.conf import Positional, arg
 
 from alexnet.cli.next_step import next_step
 from alexnet.errors import VariantError
+from alexnet.words import Language
 
 
 def summary(
@@ -15,6 +16,7 @@ def summary(
     width: float = 1.0,
     num_classes: int | None = None,
     explain: bool = False,
+    lang: Language = "en",
 ) -> None:
     """Show a network layer by layer: shapes, parameters, multiply-adds, memory and receptive
     fields.
@@ -25,7 +27,8 @@ def summary(
         input_size: side of the input in pixels; the variant's own by default.
         width: factor for the number of kernels and units in every layer but the last.
         num_classes: outputs of the last layer; the variant's own by default.
-        explain: write out each layer's arithmetic with its numbers.
+        explain: write out each layer with its numbers, as text or Markdown.
+        lang: the language of --explain: English or Chinese.
     """
     from alexnet import summary as view
     from alexnet.variants import get
@@ -33,16 +36,18 @@ def summary(
     changes = {"input_size": input_size, "num_classes": num_classes}
     chosen = get(variant, width=width, **{name: value for name, value in changes.items() if value is not None})
     if explain:
-        if format != "table":
-            raise VariantError(f"--explain prints plain text only; drop it or drop --format {format}.")
-        print(view.explain(chosen))
+        if format == "json":
+            raise VariantError("--explain prints text or Markdown: drop it or drop --format json.")
+        print(view.explain(chosen, lang, format))
+    elif lang != "en":
+        raise VariantError("--lang is the language of --explain: add --explain, or drop --lang.")
     elif format == "table":
         view.table(chosen)
     else:
         print({"markdown": view.markdown, "json": view.as_json}[format](chosen))
+    given = {"--input-size": input_size, "--width": None if width == 1 else width, "--num-classes": num_classes}
+    options = [word for name, value in given.items() if value is not None for word in (name, value)]
     if explain:
         next_step("demo")
     else:
-        given = {"--input-size": input_size, "--width": None if width == 1 else width, "--num-classes": num_classes}
-        options = [word for name, value in given.items() if value is not None for word in (name, value)]
         next_step("summary", variant, *options, "--explain")
