@@ -4,13 +4,16 @@ is checked as it is read.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from alexnet import schema
 from alexnet.errors import CheckpointError
 from alexnet.run_folder import CONFIG, REMEDY, Environment, Log, Seconds, read_environment, read_log
 from alexnet.schema import Range
 from alexnet.train.recipes import Recipe
+
+#: Of `config.json`; a file without a number is of format 1.
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Config:
     store: TrainedOn
     compiled: bool
     extended: tuple[Extension, ...] = ()
+    format: Annotated[int, Range(1, FORMAT)] = FORMAT
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,13 @@ def read_config(run: Path) -> Config:
     """A run's configuration, from its folder or from the file itself.
 
     Raises:
-        CheckpointError: it is missing, damaged, or of something else than a run.
+        CheckpointError: it is missing, damaged, of a later version, or of something else than a run.
     """
-    return schema.read_json(run / CONFIG if run.is_dir() else run, Config, CheckpointError, REMEDY)
+    path = run / CONFIG if run.is_dir() else run
+    content = schema.read_json(path, dict[str, Any], CheckpointError, REMEDY)
+    version = content.get("format", FORMAT)
+    if type(version) is int and version > FORMAT:
+        raise CheckpointError(
+            f"{path} is of format {version}, but this version of alexnet reads format {FORMAT}: use the version that wrote it."
+        )
+    return schema.parse(content, Config, str(path), CheckpointError, REMEDY)

@@ -95,6 +95,12 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         raise CheckpointError(
             f"{path} is damaged or no safetensors file ({error}). Other formats come in with `alexnet weights import`."
         ) from error
+    kind, _, version = header.get("format", "").partition(" ")
+    if kind == FORMAT.partition(" ")[0] and header["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} is of format {version}, but this version of alexnet reads format {FORMAT.partition(' ')[2]}: "
+            "use the version that wrote it."
+        )
     if header.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is a safetensors file, but was not written by alexnet: bring it in with `alexnet weights import`."
