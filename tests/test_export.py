@@ -73,7 +73,7 @@ def test_int8_is_small_and_as_good(learned: Trained, store: Store, tmp_path: Pat
 
 def test_int8_is_no_source_of_weights(learned: Trained, store: Store, tmp_path: Path) -> None:
     export(learned, "onnx", tmp_path / "int8.onnx", int8=True, store=store)
-    with pytest.raises(CheckpointError, match=r"int8\.onnx.*rounded for speed; import the float32 network"):
+    with pytest.raises(CheckpointError, match=r"int8\.onnx.*rounded to whole numbers \(int8\); import the float32 network"):
         import_weights(tmp_path / "int8.onnx")
 
 
@@ -126,7 +126,7 @@ def test_openvinos_file_is_float32(learned: Trained, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "variant", "changes", "reason"),
     [
-        ("torchvision", "caffe", {}, "torchvision's alexnet has towers = 1, this network 2"),
+        ("torchvision", "caffe", {}, "torchvision's alexnet has towers = 1, but this network has 2"),
         ("torchvision", "owt", {}, "conv1_padding"),
         ("caffe", "paper", {}, "conv1_padding is"),
         ("caffe", "code-2012", {}, "Caffe cannot hold"),

@@ -51,7 +51,7 @@ def is_run(folder: Path) -> bool:
 
 
 def find(path: str | Path, which: str = LATEST) -> Path:
-    """The file that a run's folder or a file's own path stands for.
+    """The checkpoint of a run's folder, or the file itself.
 
     Raises:
         CheckpointError: there is none, or it is not named by a path.
@@ -62,11 +62,11 @@ def find(path: str | Path, which: str = LATEST) -> Path:
         if not path.exists() and (path.parent / FAMILY).exists():
             raise CheckpointError(f"{path.parent} is a family of networks: name one of them, such as {path.parent / 'seed0'}.")
         if not path.exists():
-            raise CheckpointError(f"{path.parent} holds no {which}: it is no run, or training has not saved anything yet.")
+            raise CheckpointError(f"{path.parent} has no {which}: it is not a run, or training has not saved anything yet.")
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: name a run's folder or a .safetensors file.")
     if not path.is_file():
-        raise CheckpointError(f"{path} is a pipe, a socket or a device: save what it gives to a file, and name that.")
+        raise CheckpointError(f"{path} is a pipe, a socket or a device; save its contents to a file and pass that.")
     return path
 
 

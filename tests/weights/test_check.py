@@ -19,7 +19,7 @@ def test_fresh_networks_do_not_look_trained(variant: str, init: str) -> None:
     assert not result.looks_trained
     assert abs(result.smoothness) < 0.03
     assert 0.4 < result.spread < 1.7
-    assert result.warnings() == ["the weights do not look trained: look at the source once more before you use or cite them."]
+    assert result.warnings() == ["the weights do not look trained: check where they come from before you use or cite them."]
 
 
 def test_imagenets_filters_look_trained(shared: Path) -> None:

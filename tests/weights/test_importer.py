@@ -119,23 +119,23 @@ def test_the_published_classes_and_pictures() -> None:
 def test_tensors_alone_need_a_name(tmp_path: Path) -> None:
     net = AlexNet(get("caffe", width=1 / 16, num_classes=5))
     save_file(dict(net.state_dict()), tmp_path / "plain.safetensors")
-    with pytest.raises(CheckpointError, match=r"plain\.safetensors.*several variants fit.*--variant"):
+    with pytest.raises(CheckpointError, match=r"plain\.safetensors.*fit several variants.*--variant"):
         import_weights(tmp_path / "plain.safetensors")
     found, _ = import_weights(tmp_path / "plain.safetensors", "caffenet")
     assert (found.model.variant.name, found.model.variant.width) == ("caffenet", 1 / 16)
-    with pytest.raises(CheckpointError, match=r"no 'torchvision': by the inputs of conv2 it has 2 towers, the variant 1"):
+    with pytest.raises(CheckpointError, match=r"not 'torchvision': its conv2 reads 2 towers, but the variant has 1"):
         import_weights(tmp_path / "plain.safetensors", "torchvision")
 
 
 def test_a_graph_contradicts_the_variant_named(shared: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"is no 'caffenet': its graph has block1 = .*Leave --variant out"):
+    with pytest.raises(CheckpointError, match=r"is not 'caffenet': its graph has block1 = .*Drop --variant"):
         import_weights(shared / "weights/tiny" / TINY[0], "caffenet")
 
 
 def test_another_input_size(tmp_path: Path) -> None:
     first = trained("torchvision", input_size=96, num_classes=4)
     export(first, "torchvision", tmp_path / "small.pth")
-    with pytest.raises(CheckpointError, match=r"fc6 reads .* name the side with --input-size"):
+    with pytest.raises(CheckpointError, match=r"fc6 reads .* give the input's side with --input-size"):
         import_weights(tmp_path / "small.pth")
     back, _ = import_weights(tmp_path / "small.pth", input_size=96)
     assert back.model.variant == first.model.variant
@@ -157,7 +157,7 @@ def state(**changes) -> dict[str, torch.Tensor]:
         ({"fc8.bias": torch.full((5,), float("nan"))}, r"5 of fc8\.bias's 5 values are NaN or infinite"),
         ({"fc8.bias": torch.zeros(5, dtype=torch.int64)}, r"fc8\.bias holds torch\.int64"),
         ({"conv1.weight": torch.zeros(0, 3, 11, 11), "conv1.bias": torch.zeros(0)}, r"0 towers"),
-        ({"conv2.weight": torch.zeros(16, 0, 5, 5)}, r"no 'caffe': by the inputs of conv2"),
+        ({"conv2.weight": torch.zeros(16, 0, 5, 5)}, r"not 'caffe': its conv2 reads"),
     ],
 )
 def test_wrong_tensors(tmp_path: Path, changes: dict, reason: str) -> None:
@@ -193,7 +193,7 @@ def test_half_floats_are_widened_and_said(tmp_path: Path) -> None:
     save_file(half, tmp_path / "half.safetensors")
     back, foreign = import_weights(tmp_path / "half.safetensors", "caffe")
     assert all(torch.equal(back.model.state_dict()[name], value.float()) for name, value in half.items())
-    assert foreign.notes == ("its weights were torch.float16, now torch.float32",)
+    assert foreign.notes == ("its weights were converted from torch.float16 to torch.float32",)
 
 
 def test_class_names(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_class_names(tmp_path: Path) -> None:
         "elk",
     )
     names.write_text("ant\nant\n")
-    with pytest.raises(CheckpointError, match=r"names\.txt has 2 names; the network has 5 classes"):
+    with pytest.raises(CheckpointError, match=r"names\.txt has 2 names, but the network has 5 classes"):
         import_weights(tmp_path / "five.safetensors", "caffe", classes=names)
 
 
@@ -255,8 +255,8 @@ def write_mean(path: Path, mean: torch.Tensor) -> Path:
     ("mean", "reason"),
     [
         (torch.full((3, 256, 256), float("nan")), r"196,608 of the mean image's 196,608 values are NaN"),
-        (torch.zeros(3, 255, 255), r"255 pixels wide: it must be even"),
-        (torch.zeros(3, 200, 200), r"200 pixels wide: .* at least the input's 227"),
+        (torch.zeros(3, 255, 255), r"255 pixels wide, but the width must be even"),
+        (torch.zeros(3, 200, 200), r"200 pixels wide, .* at least the input's 227"),
     ],
 )
 def test_a_mean_image_that_cannot_be(tmp_path: Path, mean: torch.Tensor, reason: str) -> None:
@@ -300,9 +300,9 @@ def test_a_file_of_ours_is_what_it_says(tmp_path: Path, target: str) -> None:
     """Under another name it would keep the first one's channel order and size."""
     path = tmp_path / f"file{ENDINGS[target]}"
     export(trained("paper"), target, path)
-    with pytest.raises(CheckpointError, match=r"is no 'caffe' but 'paper': leave --variant out"):
+    with pytest.raises(CheckpointError, match=r"holds 'paper', not 'caffe': drop --variant"):
         import_weights(path, "caffe")
-    with pytest.raises(CheckpointError, match=r"inputs of 224 pixels: leave --input-size out"):
+    with pytest.raises(CheckpointError, match=r"inputs of 224 pixels: drop --input-size"):
         import_weights(path, input_size=225)
     assert import_weights(path, "paper", 224)[0].model.variant.name == "paper"
 
@@ -319,10 +319,10 @@ def test_class_names_in_any_encoding(tmp_path: Path, encoding: str) -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "reason"),
     [
-        ("conv1.weight", (3, 4), r"conv1\.weight has shape \(3, 4\): 4 dimensions"),
-        ("fc7.weight", (3,), r"fc7\.weight has shape \(3,\): 2 dimensions"),
+        ("conv1.weight", (3, 4), r"conv1\.weight has shape \(3, 4\): expected 4 dimensions"),
+        ("fc7.weight", (3,), r"fc7\.weight has shape \(3,\): expected 2 dimensions"),
         ("conv2.weight", (0, 3, 5, 5), "none of them 0"),
-        ("layer1.0.conv1.weight", (3, 3), r"no layer of an AlexNet.*first tensors: layer1\.0\.conv1\.weight"),
+        ("layer1.0.conv1.weight", (3, 3), r"none of an AlexNet's layers.*first tensors are layer1\.0\.conv1\.weight"),
     ],
 )
 def test_what_cannot_be_checked(tmp_path: Path, name: str, shape: tuple[int, ...], reason: str) -> None:
@@ -334,5 +334,5 @@ def test_what_cannot_be_checked(tmp_path: Path, name: str, shape: tuple[int, ...
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with names")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CheckpointError, match="pipe is no plain file"):
+    with pytest.raises(CheckpointError, match="pipe is not a regular file"):
         importer.read(tmp_path / "pipe")

@@ -52,7 +52,7 @@ def test_every_variant_goes_round(tmp_path: Path, trained: Trained) -> None:
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         native.load(tmp_path / "none.safetensors")
-    with pytest.raises(CheckpointError, match=r"holds no latest\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"has no latest\.safetensors"):
         native.load(tmp_path)
 
 
@@ -61,7 +61,7 @@ def test_cut_short(trained: Trained, tmp_path: Path, cut: int) -> None:
     path = tmp_path / "x.safetensors"
     native.save(path, trained)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(CheckpointError, match="damaged or no safetensors"):
+    with pytest.raises(CheckpointError, match="damaged or not a safetensors"):
         native.load(path)
 
 
@@ -76,7 +76,7 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
 
 def test_somebody_elses_safetensors(tmp_path: Path) -> None:
     save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="was not written by alexnet"):
+    with pytest.raises(CheckpointError, match="that alexnet did not write"):
         native.load(tmp_path / "x.safetensors")
 
 
@@ -92,7 +92,7 @@ def test_header_and_tensors_disagree(trained: Trained, tmp_path: Path) -> None:
     [
         ("preprocessing", {"stored_size": 10**7}, r"stored_size is 10000000, but must be in \[2, 65536\]"),
         ("preprocessing", {"stored_size": 81}, r"pictures of 81, which must be even"),
-        ("preprocessing", {"input_size": 66}, r"crops of 66 for an input of 67"),
+        ("preprocessing", {"input_size": 66}, r"crops of 66 pixels for an input of 67"),
         ("preprocessing", {"resize": "stretch"}, r"resize is 'stretch', but must be 'short-side' or"),
         ("classes", ["a", "b"], r"2 classes for 3 outputs"),
         ("classes", ["a", "b", 3], r"\[2\] is 3, but must be a text"),
@@ -100,7 +100,7 @@ def test_header_and_tensors_disagree(trained: Trained, tmp_path: Path) -> None:
         (
             "variant",
             {"width": 1 / 2},
-            r"has conv1\.weight of shape .*describes a network where that has shape \(48, ",
+            r"has conv1\.weight of shape .*describes a network in which that has shape \(48, ",
         ),
         ("variant", {"width": 1e4}, r"more than 1e\+12"),  # refused before 10^16 bytes are asked for
         ("variant", [1], r"is a list of 1, but must be an object"),

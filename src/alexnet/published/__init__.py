@@ -1,1 +1,1 @@
-"""Published files: which there are, and how they get here."""
+"""Published files: the list of them, and their download."""

@@ -1,5 +1,5 @@
-"""Obtaining a published file: downloaded once, resumed after a cut, compared to the bit
-before anything reads it.
+"""Download a published file: once, resumed after an interruption, and verified before anything
+reads it.
 
 `pull` downloads into the user's cache. The bytes gather in `FILE.part`, beside it
 `FILE.part.version` with what the server calls this version of the file, so that an
@@ -78,17 +78,17 @@ def _address(url: str) -> str:
     except ValueError:  # a port that is no number, a bracket without its partner
         sound = False
     if not sound or not url.isascii() or not url.isprintable() or " " in url:
-        raise DownloadError(f"{url!r} is no address to download from: name a host and a file, http://... or https://...")
+        raise DownloadError(f"{url!r} is not a valid address: give one such as https://HOST/FILE")
     return url
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the cache's lock; wait for the process that has it."""
+    """Lock the cache; wait for the process that holds the lock."""
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(alone(folder, lambda: say(f"Another process is downloading into {folder}; waiting for it.")))
+            stack.enter_context(alone(folder, lambda: say(f"Another process is downloading to {folder}; waiting for it.")))
         except OSError as error:
             raise _unwritable(folder, error) from error
         yield
@@ -106,7 +106,7 @@ def is_whole(entry: Published, path: Path) -> bool:
 
 
 def _difference(entry: Published, path: Path) -> str | None:
-    """In words, how the hashes differ from the published ones; None if they do not."""
+    """A description of how the hashes differ from the published ones, or None."""
     if entry.unpacked_sha256 and entry.unpacked_sha256 == _unpacked_sha256(path):
         return None  # compressed by whoever
     sha256, sha1 = digests(path)
@@ -128,10 +128,10 @@ def _unpacked_sha256(path: Path) -> str | None:
 
 
 def _download(entry: Published, url: str, path: Path) -> None:
-    """`path`, whole and verified, by way of its part."""
+    """Download `path` in parts and verify it."""
     part = path.with_name(f"{path.name}.part")
     if path.exists():
-        say(f"{path} is not what was published and is obtained anew.")
+        say(f"{path} differs from the published file and is downloaded again.")
     if size(part) > entry.bytes:
         _discard(part)
     free = shutil.disk_usage(part.parent).free
@@ -169,7 +169,9 @@ def _fetch(entry: Published, url: str, part: Path) -> None:
 
 
 def _attempt(entry: Published, url: str, part: Path, meter: Meter) -> str | None:
-    """One connection: None if the part is complete after it, else why it ended before."""
+    """Download over one connection; returns None when the part is complete, or the reason why it is
+    not.
+    """
     if size(part) == entry.bytes:
         return None
     request = _request(url, part)
@@ -180,7 +182,7 @@ def _attempt(entry: Published, url: str, part: Path, meter: Meter) -> str | None
         with error:
             return _refused(error, entry, url, part)
     except TimeoutError:
-        return f"no byte came for {TIMEOUT:.0f} s"
+        return f"no data received for {TIMEOUT:.0f} s"
     except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a header that makes no sense
         return str(getattr(error, "reason", None) or error) or type(error).__name__
     return None if size(part) == entry.bytes else "the connection was cut"
@@ -197,7 +199,7 @@ def _request(url: str, part: Path) -> urllib.request.Request:
 
 
 def _refused(error: urllib.error.HTTPError, entry: Published, url: str, part: Path) -> str:
-    """Why to try again after an answer that is no file; raises if there is no point in it."""
+    """The reason to retry after an HTTP error; raises if retrying cannot help."""
     said = f"the server answered {error.code} {' '.join(str(error.reason).split())}"
     if error.code == 416:  # it has no bytes from there on: the part is not from this file
         _discard(part)
@@ -207,8 +209,9 @@ def _refused(error: urllib.error.HTTPError, entry: Published, url: str, part: Pa
 
 
 def _receive(answer: http.client.HTTPResponse, entry: Published, part: Path, meter: Meter, asked: bool) -> None:
-    """Append an answer's bytes to the part; one that holds the file from its beginning replaces
-    it."""
+    """Append a response's bytes to the part; a response that starts at the file's beginning
+    replaces it.
+    """
     start, length = _extent(answer)
     version = _version(answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
     if length not in (None, entry.bytes):
@@ -230,13 +233,13 @@ def _receive(answer: http.client.HTTPResponse, entry: Published, part: Path, met
 
 
 def _extent(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """Where in the file an answer's bytes begin, and the file's length if the answer tells."""
+    """The offset of a response's bytes in the file, and the file's length if the response has it."""
     if answer.status not in (200, 206):
         raise http.client.HTTPException(f"the server answered {answer.status} {answer.reason}")
     if answer.status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "").strip())
         if not match:
-            raise http.client.HTTPException("the server sent a part of the file without saying which")
+            raise http.client.HTTPException("the server sent a part of the file without its position")
         return int(match[1]), None if match[2] == "*" else int(match[2])
     length = answer.headers.get("Content-Length", "")
     return 0, int(length) if length.isdecimal() else None
@@ -258,12 +261,12 @@ def _opened(path: Path, mode: str) -> IO[bytes]:
 
 
 def _unwritable(path: Path, error: OSError) -> DownloadError:
-    return DownloadError(f"{path} cannot be written ({error.strerror}): set ALEXNET_CACHE to a folder that can.")
+    return DownloadError(f"{path} cannot be written ({error.strerror}): set ALEXNET_CACHE to a writable folder.")
 
 
 @contextmanager
 def _writing(entry: Published, part: Path) -> Iterator[None]:
-    """Turn what the disk may refuse into one of our errors, which no retry catches."""
+    """Turn disk errors into our own errors, which are not retried."""
     try:
         yield
     except OSError as error:
@@ -276,7 +279,7 @@ def _no_space(entry: Published, part: Path, free: int, error: OSError | None = N
     """The error for a disk, a quota or a limit on one file that is too small;
     what was downloaded stays."""
     left = entry.bytes - size(part)
-    kept = f"; the {size(part) / MB:.1f} MB already there are kept" if size(part) else ""
+    kept = f"; the {size(part) / MB:.1f} MB already downloaded are kept" if size(part) else ""
     if error is not None and error.errno != errno.ENOSPC:  # a quota's rest is not the disk's
         lack = f"{left / MB:.1f} MB more are needed ({error.strerror})"
     else:
@@ -335,7 +338,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
-            raise urllib.error.HTTPError(newurl, code, f"and sends us to {newurl}, which is no http address", headers, fp)
+            raise urllib.error.HTTPError(newurl, code, f"and redirects to {newurl}, which is not an http address", headers, fp)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -362,7 +365,7 @@ _OPENER = _opener()
 
 
 def _unpacked(member: Member, archive: Path) -> Path:
-    """The wanted file beside its verified archive; nothing else of the archive reaches the disk."""
+    """Extract the wanted file next to its verified archive; nothing else is extracted."""
     content = _content(member, archive)
     path = archive.with_name(member.file)
     try:
@@ -382,5 +385,5 @@ def _content(member: Member, archive: Path) -> bytes:
             if (info := next(wanted, None)) and info.size <= member.most and (file := tar.extractfile(info)):
                 return file.read(member.most)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise DownloadError(f"{archive} is no tar that can be read ({error}): it is not the published one.") from error
+        raise DownloadError(f"{archive} cannot be read as a tar ({error}): it is not the published one.") from error
     raise DownloadError(f"{archive} holds no file {member.file} of at most {member.most:,} bytes: it is not the published one.")

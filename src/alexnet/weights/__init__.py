@@ -1,1 +1,1 @@
-"""Weights in files. `native.py` is our own format; each foreign one is a translator beside it."""
+"""Weights in files: `native.py` has our own format, `formats/` one translator for each foreign one."""

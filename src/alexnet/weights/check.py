@@ -1,5 +1,4 @@
-"""Are these weights what they claim to be? Layers, dead kernels, and whether
-anybody has trained them.
+"""Check weights: which layers there are, dead kernels, and whether the weights look trained.
 
 Weights get lost: files with untrained or zeroed layers have been published and cited. Two signs
 tell a trained network from a fresh one, and neither needs a photo:
@@ -35,7 +34,7 @@ PIXEL_DEVIATION = 58.0  # grey levels, ImageNet's
 
 @dataclass(frozen=True)
 class Check:
-    """What the self-check found.
+    """The result of a check.
 
     Attributes:
         layers: (name, shape of the weight, share of its kernels or units
@@ -59,8 +58,8 @@ class Check:
         return tuple(name for name, _, share in self.layers if share)
 
     def warnings(self) -> list[str]:
-        """What a user should not overlook."""
-        untrained = "the weights do not look trained: look at the source once more before you use or cite them."
+        """Warnings for the user."""
+        untrained = "the weights do not look trained: check where they come from before you use or cite them."
         dead = f"zero or constant kernels in {', '.join(self.dead)}: the file may be damaged."
         return [untrained] * (not self.looks_trained) + [dead] * bool(self.dead)
 
@@ -80,7 +79,7 @@ class Check:
 
 
 def tensors(state: Mapping[str, Tensor]) -> Check:
-    """Check what there is, also when layers are missing: then the logits cannot be measured.
+    """Check the layers that are there; if some are missing, the logits are not measured.
 
     Raises:
         CheckpointError: there is no layer of ours, or one of another rank.
@@ -88,11 +87,11 @@ def tensors(state: Mapping[str, Tensor]) -> Check:
     weights = {name: state[f"{name}.weight"] for name in LAYER_NAMES if f"{name}.weight" in state}
     if not weights:
         first = ", ".join(list(state)[:3]) or "none"
-        raise CheckpointError(f"it has no layer of an AlexNet, {', '.join(LAYER_NAMES)}; its first tensors: {first}.")
+        raise CheckpointError(f"it has none of an AlexNet's layers ({', '.join(LAYER_NAMES)}); its first tensors are {first}.")
     for name, weight in weights.items():
         rank = 4 if name.startswith("conv") else 2
         if weight.dim() != rank or not weight.numel():
-            raise CheckpointError(f"{name}.weight has shape {tuple(weight.shape)}: {rank} dimensions, none of them 0, are due.")
+            raise CheckpointError(f"{name}.weight has shape {tuple(weight.shape)}: expected {rank} dimensions, none of them 0.")
     layers = tuple((name, tuple(weight.shape), _dead_share(weight)) for name, weight in weights.items())
     return Check(layers, smoothness(weights["conv1"]) if "conv1" in weights else 0.0, None)
 
@@ -141,7 +140,7 @@ def _spread(model: AlexNet) -> float:
 
 @torch.inference_mode()
 def _untrained_spread(model: AlexNet) -> float:
-    """The same of a net whose tensors are random, with the mean and deviation of the model's.
+    """The same for a network whose tensors are random, with the mean and deviation of the model's.
 
     Each layer is drawn when it is needed and dropped behind it: 151 MB at
     most beside the model's 244.

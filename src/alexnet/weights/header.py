@@ -1,4 +1,4 @@
-"""What accompanies the parameters in a file of ours, checked before anything is made of it.
+"""Check what accompanies the parameters in our own files, before it is used.
 
 Our safetensors and our ONNX files both say, as JSON, which variant they hold, its classes and how
 its pictures are prepared. The text may come from anybody: a type that is not the field's would fail
@@ -76,7 +76,7 @@ def check(variant: Variant, classes: tuple[str, ...], preprocessing: Preprocessi
     shapes = tuple(tuple(tensor.shape) for tensor in numbers)
     rules = {
         f"{len(classes)} classes for {variant.num_classes} outputs": len(classes) == variant.num_classes,
-        f"crops of {size} for an input of {variant.input_size}": size == variant.input_size,
+        f"crops of {size} pixels for an input of {variant.input_size}": size == variant.input_size,
         f"crops of {size} from pictures of {stored}, which must be even": size <= stored and stored % 2 == 0,
         f"a mean and a scale of {shapes}": shapes in [((3, 1, 1), (3,)), ((3, stored, stored), (3,))],
         "a mean or scale that is not of floats": all(tensor.is_floating_point() for tensor in numbers),

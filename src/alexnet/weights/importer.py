@@ -1,4 +1,4 @@
-"""Weights of any known format into our own file, with their preprocessing.
+"""Import weights of any known format into our own file, with their preprocessing.
 
 The format is recognised by content, never by the file's name. What a foreign file does not say
 about its pictures is taken from the variant: the published networks were trained on 256 x 256
@@ -82,13 +82,13 @@ FORMATS = (
 #: What people have instead of weights, by how it begins.
 MISTAKEN = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
-    b"<?xml": "XML; of OpenVINO's files, bring in the .onnx or .safetensors that they were made from",
-    b"<": "a web page, probably the download's error page: open it in a text editor",
+    b"<?xml": "XML; for an OpenVINO model, import the .onnx or .safetensors that it was made from",
+    b"<": "a web page, probably the error page of a failed download: open it in a text editor",
     b"\x89HDF": "an HDF5 file; save the weights as .npy or safetensors",
     b"\x1f\x8b": "gzip-compressed: unpack it first",
-    b"name:": "a Caffe prototxt, the network without weights: name the .caffemodel",
-    b"layer": "a Caffe prototxt, the network without weights: name the .caffemodel",
-    b"input": "a Caffe prototxt, the network without weights: name the .caffemodel",
+    b"name:": "a Caffe prototxt, which describes a network without weights: name the .caffemodel",
+    b"layer": "a Caffe prototxt, which describes a network without weights: name the .caffemodel",
+    b"input": "a Caffe prototxt, which describes a network without weights: name the .caffemodel",
 }
 
 
@@ -119,18 +119,18 @@ def read_beginning(path: str | Path) -> Foreign:
             found = _checked(path, format.beginning(path))
         except CheckpointError:
             raise whole from None
-        return replace(found, notes=(*found.notes, f"only its first layers were read, as {str(whole).removesuffix('.')}"))
+        return replace(found, notes=(*found.notes, f"only its first layers were read, because {str(whole).removesuffix('.')}"))
 
 
 def _recognised(path: str | Path) -> tuple[Path, Format]:
-    """The file that is meant, and its format."""
+    """Open the file and recognise its format."""
     path = as_path(path, "path")
     if path.is_dir():
         path = native.find(path)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist.")
     if not path.is_file():  # a pipe would be waited for, and cannot be read twice
-        raise CheckpointError(f"{path} is no plain file: save what it gives, and name that.")
+        raise CheckpointError(f"{path} is not a regular file; save its contents to a file and pass that.")
     try:
         with open(path, "rb") as file:
             head = file.read(HEAD_BYTES)
@@ -152,12 +152,12 @@ def _checked(path: Path, foreign: Foreign) -> Foreign:
         if name not in tensors:
             continue
         if not tensors[name].is_floating_point():
-            raise CheckpointError(f"{path}: {name} holds {tensors[name].dtype}; weights must be floating-point numbers.")
+            raise CheckpointError(f"{path}: {name} holds {tensors[name].dtype}; expected floating-point numbers.")
         if tensors[name].dtype != torch.float32:
             widened.add(str(tensors[name].dtype))
         tensors[name] = tensors[name].float().contiguous()  # first: a float64 may be finite and too large for a float32
         check_finite(path, name, tensors[name])
-    notes = [f"its weights were {' and '.join(sorted(widened))}, now torch.float32"] * bool(widened)
+    notes = [f"its weights were converted from {' and '.join(sorted(widened))} to torch.float32"] * bool(widened)
     return replace(foreign, tensors=tensors, notes=(*foreign.notes, *notes))
 
 
@@ -169,7 +169,7 @@ def import_weights(
     classes: str | Path | None = None,
     otherwise: str | None = None,
 ) -> tuple[Trained, Foreign]:
-    """A network with everything that `predict` needs, from a file of any known format.
+    """Read a network with everything that `predict` needs from a file of any known format.
 
     Args:
         path: the file, or a run's folder.
@@ -210,7 +210,7 @@ def _with_mean_image(preprocessing: Preprocessing, path: Path) -> Preprocessing:
     check_finite(path, "the mean image", image)
     side, least = image.shape[1], preprocessing.input_size
     if side < least or side % 2:
-        raise CheckpointError(f"{path} is {side} pixels wide: it must be even, and at least the input's {least}.")
+        raise CheckpointError(f"{path} is {side} pixels wide, but the width must be even and at least the input's {least}.")
     return replace(preprocessing, mean=image, stored_size=side)
 
 
@@ -229,7 +229,7 @@ def check_file(path: Path) -> check.Check:
 
 
 def describe(trained: Trained, foreign: Foreign) -> list[str]:
-    """What was recognised, in lines."""
+    """Describe what was recognised, in lines."""
     variant, preprocessing = trained.model.variant, trained.preprocessing
     size, stored = variant.input_size, preprocessing.stored_size
     mean = "mean image" if preprocessing.mean.shape[1] > 1 else "mean colour"
@@ -252,7 +252,7 @@ def _widths(variant: Variant) -> str:
 
 
 def published_preprocessing(variant: Variant) -> Preprocessing:
-    """What was done to the pictures that the published network of this kind was trained on."""
+    """The preprocessing that the published network of this kind was trained with."""
     whole = named().get(variant.name, variant).input_size
     stored = 2 * round(variant.input_size * paper.STORED_SIZE / whole / 2)
     mean, scale = torch.tensor(CAFFE_MEAN), torch.ones(3)
@@ -275,5 +275,5 @@ def _class_names(path: Path | None, count: int) -> tuple[str, ...] | None:
         return None
     names = read_names(path, CheckpointError)
     if len(names) != count:
-        raise CheckpointError(f"{path} has {len(names)} names; the network has {count} classes.")
+        raise CheckpointError(f"{path} has {len(names)} names, but the network has {count} classes: list one name per class.")
     return names

@@ -1,4 +1,4 @@
-"""What a file of another program holds, in our terms, and which variant that is.
+"""Find which variant a file of another program holds.
 
 A translator (`caffe_read.py`, `torchvision.py`, `npy.py`, `onnx_read.py`) turns a file into a
 `Foreign`: tensors under our names and in our layout, and as much as the format tells about the
@@ -67,8 +67,8 @@ class Foreign:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[BinaryIO]:
-    """The open file, for a translator; whatever is wrong with it ends in one error
-    that begins with its path.
+    """The open file, for a translator; anything wrong with it raises one error that begins with its
+    path.
 
     Raises:
         CheckpointError: what was raised inside without a path, with it; or the file cannot be read.
@@ -107,19 +107,19 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
     if changed and variant is not None:
         name, found = next(iter(changed.items()))
         raise CheckpointError(
-            f"the {foreign.format} file is no {base.name!r}: its graph has {name} = {found}, the variant "
-            f"{getattr(base, name)}. Leave --variant out to take the file's own."
+            f"the {foreign.format} file is not {base.name!r}: its graph has {name} = {found}, but "
+            f"the variant has {getattr(base, name)}. Drop --variant to use the file's own."
         )
     if variant is not None and widths["towers"] != base.towers:
         raise CheckpointError(
-            f"the {foreign.format} file is no {base.name!r}: by the inputs of conv2 it has {widths['towers']} towers, the "
-            f"variant {base.towers}."
+            f"the {foreign.format} file is not {base.name!r}: its conv2 reads {widths['towers']} "
+            f"towers, but the variant has {base.towers}."
         )
     size = input_size or foreign.input_size or base.input_size
     try:
         fitted = replace(base, **changed, **foreign.settled, **_scaled(base, widths), input_size=size)
     except VariantError as error:
-        raise CheckpointError(f"the {foreign.format} file holds no network of ours: {error}") from error
+        raise CheckpointError(f"the {foreign.format} file does not hold an AlexNet: {error}") from error
     check_shapes(foreign.tensors, fitted)
     if foreign.ops:
         _check_graph(foreign.format, foreign.ops, fitted)
@@ -130,9 +130,9 @@ def _own(foreign: Foreign, own: Variant, variant: str | Variant | None, input_si
     """A file of ours knows what it is; another name would leave it with the
     preprocessing of the first."""
     if variant is not None and get(variant).name != own.name:
-        raise CheckpointError(f"the {foreign.format} file is no {get(variant).name!r} but {own.name!r}: leave --variant out.")
+        raise CheckpointError(f"the {foreign.format} file holds {own.name!r}, not {get(variant).name!r}: drop --variant.")
     if input_size not in (None, own.input_size):
-        raise CheckpointError(f"the {foreign.format} file has inputs of {own.input_size} pixels: leave --input-size out.")
+        raise CheckpointError(f"the {foreign.format} file has inputs of {own.input_size} pixels: drop --input-size.")
     check_shapes(foreign.tensors, own)
     return own
 
@@ -144,7 +144,7 @@ def _check_names(foreign: Foreign) -> None:
     if missing or strange:
         what = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has {', '.join(strange)}"] * bool(strange)
         raise CheckpointError(
-            f"the {foreign.format} file {' and '.join(what)}: an AlexNet has weights and biases of {', '.join(LAYER_NAMES)}."
+            f"the {foreign.format} file {' and '.join(what)}: an AlexNet has weights and biases for {', '.join(LAYER_NAMES)}."
         )
     for name, tensor in foreign.tensors.items():
         rank = 1 if name.endswith("bias") else 4 if name.startswith("conv") else 2
@@ -155,22 +155,22 @@ def _check_names(foreign: Foreign) -> None:
 
 
 def _another_network(tensors: Mapping[str, Tensor]) -> str | None:
-    """What shows at once that tensors are no AlexNet's; None if nothing does."""
+    """What shows at once that tensors do not belong to an AlexNet; None if nothing does."""
     statistics = next((name for name in tensors if name.endswith((".running_mean", ".num_batches_tracked"))), None)
     blocks = next((name for name in tensors if name.startswith("layer1.")), None)
     if blocks:
         return f"it has residual blocks ({blocks}), as a ResNet has"
     if statistics:
-        return f"it has batch normalisation ({statistics}), and no AlexNet has any"
+        return f"it has batch normalisation ({statistics}), which an AlexNet does not"
     weights = [tensor.dim() for name, tensor in tensors.items() if name.endswith("weight")]
     convolutions, fully = weights.count(4), weights.count(2)
     if convolutions > len(paper.KERNELS) or fully > len(LAYER_NAMES) - len(paper.KERNELS):
-        return f"it has {convolutions} convolutions and {fully} fully connected layers, and an AlexNet has 5 and 3"
+        return f"it has {convolutions} convolutions and {fully} fully connected layers, but an AlexNet has 5 and 3"
     return None
 
 
 def _widths(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What shapes show: kernels, units, classes and towers."""
+    """Kernels, units, classes and towers, from the shapes."""
     out = [len(tensors[f"{name}.weight"]) for name in LAYER_NAMES]
     groups = out[0] / max(tensors["conv2.weight"].shape[1], 1)
     return {"kernels": tuple(out[:5]), "units": tuple(out[5:7]), "num_classes": out[7], "towers": int(groups)}
@@ -219,20 +219,20 @@ def _base(foreign: Foreign, variant: str | Variant | None, structure: Mapping[st
         return get(told)
     if not structure:
         raise CheckpointError(
-            f"the {foreign.format} file holds tensors alone, which several variants fit: say which with --variant "
-            f"({', '.join(named())})."
+            f"the {foreign.format} file holds only tensors, which fit several variants: choose one "
+            f"with --variant ({', '.join(named())})."
         )
     clues = {**structure, **foreign.settled}
     return max(named().values(), key=lambda known: sum(_same(found, getattr(known, name)) for name, found in clues.items()))
 
 
 def _check_graph(format: str, ops: Sequence[Op], fitted: Variant) -> None:
-    """Every operation of the file is the fitted variant's, to its last number."""
+    """Check that every operation of the file equals the fitted variant's, in all its numbers."""
     ours = [op for op in fitted.ops() if not isinstance(op, Dropout)]
     theirs = [op for op in ops if not isinstance(op, Dropout)]
     for known, found in zip_longest(ours, theirs):
         if known is None or found is None or type(known) is not type(found):
-            raise CheckpointError(f"the {format} file's graph has {found} where an AlexNet like it has {known}.")
+            raise CheckpointError(f"the {format} file's graph has {found}, but an AlexNet like it has {known}.")
         for name in (known_field.name for known_field in fields(known) if known_field.name != "name"):
             if not _same(getattr(found, name), getattr(known, name)):
                 raise CheckpointError(
@@ -242,7 +242,7 @@ def _check_graph(format: str, ops: Sequence[Op], fitted: Variant) -> None:
 
 
 def check_shapes(tensors: Mapping[str, Tensor], variant: Variant) -> None:
-    """Every tensor has the variant's shape.
+    """Check that every tensor has the variant's shape.
 
     Raises:
         CheckpointError: naming the first that has not.
@@ -255,19 +255,20 @@ def check_shapes(tensors: Mapping[str, Tensor], variant: Variant) -> None:
             whole = named()[variant.name].input_size if variant.name in named() else variant.input_size
             if whole != variant.input_size and found == replace(variant, input_size=whole).parameter_shapes()[name]:
                 raise CheckpointError(
-                    f"fc6 reads {found[1]} inputs, its maps at {whole} x {whole} pixels. At {variant.input_size} only "
-                    "an adaptive pooling before it, torchvision's, would give as many, and no AlexNet here has one: import it "
-                    f"at {whole}, without --input-size."
+                    f"fc6 reads {found[1]} inputs, which fits pictures of {whole} x {whole} "
+                    f"pixels. At {variant.input_size} pixels it would need torchvision's adaptive "
+                    f"pooling, which is not supported: drop --input-size to import it at {whole}."
                 )
             raise CheckpointError(
-                f"fc6 reads {found[1]} inputs, where {variant.name!r} has {shape[1]} at {variant.input_size} x "
-                f"{variant.input_size} pixels: name the side with --input-size."
+                f"fc6 reads {found[1]} inputs, but {variant.name!r} has {shape[1]} at "
+                f"{variant.input_size} x {variant.input_size} pixels: give the input's side with "
+                "--input-size."
             )
-        raise CheckpointError(f"{name} has shape {found}, where {variant.name!r} with such other layers has {shape}.")
+        raise CheckpointError(f"{name} has shape {found}, but {variant.name!r} with these other layers has {shape}.")
 
 
 def check_finite(path: Path, name: str, tensor: Tensor) -> None:
-    """Every value is a number.
+    """Check that every value is a finite number.
 
     Raises:
         CheckpointError: some are NaN or infinite.
@@ -277,8 +278,8 @@ def check_finite(path: Path, name: str, tensor: Tensor) -> None:
     if tensor.numel() and not all(map(isfinite, map(float, tensor.aminmax()))):
         count = int((~torch.isfinite(tensor)).sum())
         raise CheckpointError(
-            f"{path}: {count:,} of {name}'s {tensor.numel():,} values are NaN or infinite: the file is damaged, or its "
-            "training diverged."
+            f"{path}: {count:,} of {name}'s {tensor.numel():,} values are NaN or infinite: the "
+            "file is damaged or its training diverged, so use another one."
         )
 
 
@@ -291,7 +292,7 @@ def plain_tensors(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, 
     """
     missing = [name for name in variant.parameter_shapes() if name not in tensors]
     if missing:
-        raise CheckpointError(f"{', '.join(missing)} missing: an AlexNet has weights and biases of {', '.join(LAYER_NAMES)}.")
+        raise CheckpointError(f"{', '.join(missing)} missing: an AlexNet has weights and biases for {', '.join(LAYER_NAMES)}.")
     check_shapes(tensors, variant)
     # channels_last is contiguous in its own way, and .contiguous() alone would leave it so.
     return {
@@ -301,7 +302,7 @@ def plain_tensors(variant: Variant, tensors: Mapping[str, Tensor]) -> dict[str, 
 
 
 def same_structure(variant: Variant, target: str, free: Collection[str], holder: str) -> None:
-    """Refuse to write a network into a format that knows one structure only.
+    """Refuse to write a network to a format that supports one structure only.
 
     Args:
         target: the variant whose structure the format stands for.
@@ -317,6 +318,7 @@ def same_structure(variant: Variant, target: str, free: Collection[str], holder:
     for name in forward:
         if name not in free and not _same(getattr(variant, name), getattr(model, name)):
             raise CheckpointError(
-                f"{holder} has {name} = {getattr(model, name)!r}, this network {getattr(variant, name)!r}: the file would "
-                "compute something else. Export it to safetensors or onnx, which hold every variant."
+                f"{holder} has {name} = {getattr(model, name)!r}, but this network has "
+                f"{getattr(variant, name)!r}: the file would compute something else. Export to "
+                "safetensors or onnx, which hold every variant."
             )

@@ -1,10 +1,9 @@
-"""Our own file: a trained network with all that it needs to be right.
+"""Our own file format: a trained network with everything needed to use it.
 
-One safetensors file holds the parameters under their names (conv1.weight ... fc8.bias), the
-mean and scale of the pixels, and, as JSON in its header, the variant, the class names and
-the rest of the preprocessing. Whoever has the file can predict; there is no second file to
-lose, and nothing in it is executed. It is written beside its place and renamed, so a file
-under its name is always whole.
+One safetensors file holds the parameters under their names (conv1.weight ... fc8.bias), the mean
+and scale of the pixels, and, as JSON in its header, the variant, the class names and the rest of
+the preprocessing. Whoever has the file can predict; there is no second file to lose, and nothing in
+it is executed. It is written under a temporary name and renamed, so the file is never half written.
 """
 
 import json
@@ -32,7 +31,7 @@ MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
 
 
 def save(path: str | Path, trained: Trained) -> None:
-    """Write a file, atomically.
+    """Write a file atomically.
 
     Raises:
         CheckpointError: no space, or the folder cannot be written, and a file that was there stays;
@@ -74,8 +73,7 @@ def is_ours(path: Path) -> bool:
 
 
 def goes_on(path: Path) -> bool:
-    """Whether training can go on from a file of ours: it holds the optimiser's
-    state beside the parameters."""
+    """Whether training can continue from a file of ours: it also holds the optimiser's state."""
     with safe_open(path, framework="pt", device="cpu") as file:
         return any(name.startswith("velocity.") for name in file.keys())  # noqa: SIM118 - not a dict
 
@@ -93,7 +91,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is damaged or no safetensors file ({error}). Other formats come in with `alexnet weights import`."
+            f"{path} is damaged or not a safetensors file ({error}). Convert other formats with `alexnet weights import`."
         ) from error
     kind, _, version = header.get("format", "").partition(" ")
     if kind == FORMAT.partition(" ")[0] and header["format"] != FORMAT:
@@ -103,7 +101,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         )
     if header.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path} is a safetensors file, but was not written by alexnet: bring it in with `alexnet weights import`."
+            f"{path} is a safetensors file that alexnet did not write: convert it with `alexnet weights import`."
         )
     model = _network(
         path, described.variant(described.entry(header, "variant", dict[str, Any], path), f"{path}'s variant"), tensors
@@ -128,8 +126,8 @@ def _network(path: Path, variant: Variant, tensors: dict[str, Tensor]) -> AlexNe
         if name not in tensors or tuple(tensors[name].shape) != shape:
             found = f"has {name} of shape {tuple(tensors[name].shape)}" if name in tensors else f"lacks {name}"
             raise CheckpointError(
-                f"{path} is damaged: it {found}, and its header describes a network where that has shape {shape}. "
-                f"{described.REMEDY}"
+                f"{path} is damaged: it {found}, but its header describes a network in which that "
+                f"has shape {shape}. {described.REMEDY}"
             )
     # Copies: what safetensors gives is the file itself, and if that is cut while the network
     # computes, the process ends.

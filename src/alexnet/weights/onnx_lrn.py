@@ -1,4 +1,4 @@
-"""Local response normalisation as PyTorch's exporters write it: taken apart.
+"""Recognise local response normalisation as PyTorch's exporters write it, in parts.
 
 `F.local_response_norm` has no operation of its own in PyTorch, and its exporters write what
 it computes: x / (k + alpha * mean over the window of x^2)^beta, the mean by a pool of `size`
@@ -67,9 +67,7 @@ class Chain:
         nodes = self.consumers.pop(self.value, [])
         if len(nodes) != 1 or nodes[0].op_type not in kinds or nodes[0].domain not in ("", "ai.onnx"):
             found = ", ".join(f"{called(node)}, {node.op_type}" for node in nodes) or "nothing"
-            raise Unlike(
-                f"{self.value!r} in a local response normalisation is read by {found}; {' or '.join(kinds)} is expected"
-            )
+            raise Unlike(f"{self.value!r} in a local response normalisation is read by {found}; expected {' or '.join(kinds)}")
         self.value, self.taken = nodes[0].output[0], self.taken + 1
         return nodes[0]
 
@@ -98,7 +96,7 @@ class Chain:
         mode = next((attribute.s for attribute in node.attribute if attribute.name == "mode"), b"constant")
         others = [pad for axis, pad in enumerate(pads) if axis % 5 != WINDOW_AXIS]
         if len(pads) != 10 or any(others) or mode != b"constant" or not self._is_zero(node):
-            raise Unlike(f"{called(node)}, Pad, has pads {pads[:10]}; zeros around the channels alone are expected")
+            raise Unlike(f"{called(node)}, Pad, has pads {pads[:10]}; expected zeros around the channels only")
         return pads[WINDOW_AXIS], pads[WINDOW_AXIS + 5]
 
     def _is_zero(self, node: "NodeProto") -> bool:
@@ -134,9 +132,9 @@ class Chain:
         if padded == (0, 0) and len(pads) == 6 and ints(node, "count_include_pad", [0]) == [1]:
             padded, pads = (pads[0], pads[3]), [0, *pads[1:3], 0, *pads[4:]]
         if any(pads):
-            raise Unlike(f"{called(node)}, AveragePool, has pads {pads[:6]} in a norm; zeros around the channels are expected")
+            raise Unlike(f"{called(node)}, AveragePool, has pads {pads[:6]} in a norm; expected zeros around the channels")
         if len(sides) != 3 or sides[1:] != [1, 1] or sides[0] < 1:
-            raise Unlike(f"{called(node)}, AveragePool, has windows {sides} in a norm; [size, 1, 1] is expected")
+            raise Unlike(f"{called(node)}, AveragePool, has windows {sides} in a norm; expected [size, 1, 1]")
         return sides[0], padded
 
     def _lower(self, channels: int) -> None:
@@ -146,7 +144,7 @@ class Chain:
             node = self._next("Squeeze", "If")
             axes = [1] if node.op_type == "If" else ints(node, "axes", []) or self.constants.shape(node.input[1])
             if axes != [1]:
-                raise Unlike(f"{called(node)}, {node.op_type}, takes out the dimensions {axes} of a norm; [1] is expected")
+                raise Unlike(f"{called(node)}, {node.op_type}, takes out the dimensions {axes} of a norm; expected [1]")
         if self._peek() == "Reshape":
             node = self._next("Reshape")
             shape = self.constants.parts(node.input[1])
@@ -168,7 +166,7 @@ class Chain:
             raise Unlike(f"{called(node)}, {kind}, in a norm has no stored number beside its input")
         found = self.constants[other[0]]
         if found.numel() != 1 or not isfinite(float(found)):
-            raise Unlike(f"{called(node)}, {kind}, in a norm has {found.numel()} numbers; a finite one is expected")
+            raise Unlike(f"{called(node)}, {kind}, in a norm has {found.numel()} numbers; expected one finite number")
         return float(str(found.reshape(()).numpy()[()]))
 
 

@@ -289,7 +289,10 @@ def test_the_input_of_a_deployed_net(net: Net, path: Path, fields: list[tuple[in
 
 
 REFUSED: dict[str, tuple[Callable[[Net], Any], str]] = {
-    "unknown type": (lambda n: n.set("norm1", 2, "BatchNorm"), "layer 'norm1' is of type 'BatchNorm'.*known: Convolution"),
+    "unknown type": (
+        lambda n: n.set("norm1", 2, "BatchNorm"),
+        "layer 'norm1' is of type 'BatchNorm'.*known types: Convolution",
+    ),
     "leaky": (lambda n: n.set("relu1", 123, message((1, 0.1))), "relu1.*negative_slope"),
     "within": (lambda n: n.set("norm1", 118, message((4, 1))), "norm1.*norm_region = WITHIN_CHANNEL"),
     "even window": (lambda n: n.set("norm1", 118, message((1, 4))), "local_size 4"),
@@ -319,7 +322,7 @@ REFUSED: dict[str, tuple[Callable[[Net], Any], str]] = {
     ),
     "odd bytes": (lambda n: n.set("fc8", 7, message((1, 1), (2, 1), (3, 1), (4, 1), (5, b"\0" * 7)), b""), "are damaged"),
     "not packed": (lambda n: n.set("fc8", 7, message((5, 1.0)), b""), "are damaged"),
-    "branch": (lambda n: n.set("fc8", 3, "fc6"), "fc8.*reads 'fc6' instead.*chain"),
+    "branch": (lambda n: n.set("fc8", 3, "fc6"), "fc8.*reads 'fc6' instead.*branches"),
     "after a softmax": (
         lambda n: n.update(relu7=[(1, "s"), (2, "Softmax"), (3, "fc7"), (4, "fc7")]),
         "drop7.*reads 'fc7' instead",
@@ -330,7 +333,10 @@ REFUSED: dict[str, tuple[Callable[[Net], Any], str]] = {
         lambda n: n.set("relu1", 2, "Silence") or n.set("conv1", 2, "Silence") or n.set("norm1", 3, "data"),
         "AlexNet has five",
     ),
-    "ceil": (lambda n: n.set("data", 100, message((3, 71))), "71 pixels gives pool1 16.*up makes 8 and ours, down, 7"),
+    "ceil": (
+        lambda n: n.set("data", 100, message((3, 71))),
+        "71 pixels gives pool1 maps of 16 pixels, which Caffe rounds up to 8 and alexnet down to 7",
+    ),
     "too small": (lambda n: n.set("data", 100, message((3, 20))), "20 pixels is too small for"),
     "other crop": (lambda n: n.set("data", 100, message((3, 99))), "fc6.*holds 4 x 4 weights.*4 x 16"),
     "grey": (
@@ -379,7 +385,7 @@ def test_other_kinds_of_file(path: Path, shared: Path, tmp_path: Path) -> None:
     path.write_bytes(message((2, b""), (100, b"")))
     with pytest.raises(CheckpointError, match="mixes"):
         caffe_read.read(path)
-    with pytest.raises(CheckpointError, match="is no field of Caffe's NetParameter"):
+    with pytest.raises(CheckpointError, match="does not begin a field of Caffe's NetParameter"):
         caffe_read.read(shared / "weights" / "tiny" / "imagenet-mean.binaryproto")
     with pytest.raises(CheckpointError, match="cannot be read as a mean image"):
         caffe_read.read_mean(shared / "weights" / "tiny" / "alexnet-v2.caffemodel")
@@ -398,7 +404,7 @@ def test_where_it_is_cut(net: Net, path: Path) -> None:
     whole = net.write(path).read_bytes()
     path.write_bytes(whole[:1000])
     with pytest.raises(
-        CheckpointError, match=r"cut short or damaged: field 100 at byte \d+ would end at byte 3,016, past the 1,000"
+        CheckpointError, match=r"cut short or damaged: field 100 at byte \d+ would end at byte 3,016, beyond the end at 1,000"
     ):
         caffe_read.read(path)
 
@@ -406,7 +412,7 @@ def test_where_it_is_cut(net: Net, path: Path) -> None:
 def test_a_mean_of_another_shape(path: Path) -> None:
     for fields in ([(1, 1), (2, 3), (3, 2), (4, 3)], [(1, 1), (2, 1), (3, 3), (4, 6)], [(7, message((1, b"\x12")))]):
         path.write_bytes(message(*fields, (5, b"\0" * 72)))
-        with pytest.raises(CheckpointError, match="a mean image is 1 x 3 x size x size"):
+        with pytest.raises(CheckpointError, match="expected 1 x 3 x size x size"):
             caffe_read.read_mean(path)
 
 
@@ -504,7 +510,7 @@ def test_the_text_beside_it(path: Path) -> None:
 
 
 WRITE_REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"conv1_padding": (1, 2), "input_size": 64}, r"conv1_padding is \(1, 2\).*both sides alike"),
+    ({"conv1_padding": (1, 2), "input_size": 64}, r"conv1_padding is \(1, 2\).*both sides equally"),
     ({"lrn_window": "tower"}, "lrn_window is 'tower'.*across all"),
     ({"block2": ("conv", "relu", "norm", "spatial", "pool")}, "block2.*spatial"),
     ({"dropout_scaling": "test"}, "dropout_scaling is 'test'.*times 0.5, the outputs are the same"),
@@ -569,7 +575,7 @@ def test_wrong_tensors_and_names(path: Path) -> None:
         caffe_write.write(
             path, SMALL, {name: tensor for name, tensor in tensors.items() if name != "fc7.bias"}, torch.ones(3, 1, 1)
         )
-    with pytest.raises(CheckpointError, match=r"fc7\.weight has shape \(4,\), where"):
+    with pytest.raises(CheckpointError, match=r"fc7\.weight has shape \(4,\), but"):
         caffe_write.write(path, SMALL, {**tensors, "fc7.weight": torch.ones(4)}, torch.ones(3, 1, 1))
 
 

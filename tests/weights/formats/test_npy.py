@@ -206,16 +206,16 @@ def changed(change: Callable[[Any], Any]) -> Any:
 BAD: dict[str, tuple[Callable[[Any], Any], str]] = {
     "missing": (lambda d: d.pop("fc7") and None, "has the layers conv1, .*fc6, fc8; needed: conv1"),
     "strange": (lambda d: d.update(fc9=d["fc8"]), "has the layers .*fc9"),
-    "one array": (lambda d: d.update(fc8=[d["fc8"][0]]), "'fc8' is no pair"),
-    "a number": (lambda d: d.update(fc8=3), "'fc8' is no pair"),
-    "a list": (lambda d: [d], "array of objects, where a dictionary"),
+    "one array": (lambda d: d.update(fc8=[d["fc8"][0]]), "'fc8' is not a pair"),
+    "a number": (lambda d: d.update(fc8=3), "'fc8' is not a pair"),
+    "a list": (lambda d: [d], "array of objects, but a dictionary"),
     "biases": (lambda d: d.update(fc8=[d["fc8"][0], d["fc7"][1]]), r"fc8 has weights of shape \(8, 3\) and biases of \(8,\)"),
     "rank": (lambda d: d.update(conv1=[d["fc8"][0], d["fc8"][1]]), "conv1 has weights of shape.*4 dimensions"),
     "fc6": (
         lambda d: d.update(fc6=[d["fc6"][0][:-1], d["fc6"][1]]),
-        "fc6 has 15 inputs, which are no square maps of conv5's 4",
+        "fc6 has 15 inputs, which do not form square maps of conv5's 4",
     ),
-    "integers": (lambda d: d.update(fc8=[d["fc8"][0].astype("i4"), d["fc8"][1]]), "type <i4, where weights are floats"),
+    "integers": (lambda d: d.update(fc8=[d["fc8"][0].astype("i4"), d["fc8"][1]]), "type <i4, but weights are floats"),
     "objects": (lambda d: d.update(fc8=[np.array([None, 1], object), d["fc8"][1]]), "array of objects"),
     "empty": (lambda d: d.update(fc8=[d["fc8"][0][:0], d["fc8"][1]]), r"array of shape \(0, 3\)"),
 }
@@ -278,7 +278,7 @@ def test_nothing_is_executed(path: Path, protocol: int, where: str) -> None:
             path.write_bytes(HEADER + pickle.dumps(bomb, protocol))
         else:
             dump(path, bomb if where == "in an array" else {**theirs(parameters()), "fc8": [bomb, bomb]}, protocol)
-        with pytest.raises(CheckpointError, match="wants to execute|which no dictionary of arrays needs|protocol 5"):
+        with pytest.raises(CheckpointError, match="wants to execute|which a dictionary of arrays does not need|protocol 5"):
             npy.read(path)
         assert not proof.exists()
     # The file does what it says when somebody else loads it.
@@ -316,8 +316,8 @@ def test_nothing_is_executed(path: Path, protocol: int, where: str) -> None:
         (b"\x80\x02t.", "damaged at instruction b't'"),
         (b"\x80\x02(a.", "more from its stack"),
         (b"\x80\x02", "cut short"),
-        (b"\x80\x02cos" + b"x" * 300, "names something without an end"),
-        (b"\x80\x02].", "no dictionary"),
+        (b"\x80\x02cos" + b"x" * 300, "contains a name that does not end"),
+        (b"\x80\x02].", "not hold a dictionary"),
     ],
 )
 def test_programs(path: Path, program: bytes, reason: str) -> None:
@@ -367,7 +367,7 @@ def test_claims_cost_nothing(path: Path, program: bytes) -> None:
 
 def test_an_array_that_claims_more_than_it_holds(path: Path) -> None:
     path.write_bytes(HEADER + b"\x80\x02" + RECONSTRUCT + b"(K\x01K\x03\x85" + F4 + b"\x89U\x08" + b"x" * 8 + b"tb.")
-    with pytest.raises(CheckpointError, match="claims an array of 3 numbers and holds 8 bytes"):
+    with pytest.raises(CheckpointError, match="claims an array of 3 numbers but holds 8 bytes"):
         npy.read(path)
 
 
@@ -427,8 +427,8 @@ ZEROS = array_bytes(np.zeros(4, np.float32))
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ({}, "holds nothing"),
-        ({"conv1.wieght.npy": ZEROS}, "holds 'conv1.wieght', which is no parameter.*did you mean 'conv1.weight'"),
+        ({}, "is empty"),
+        ({"conv1.wieght.npy": ZEROS}, "holds 'conv1.wieght', which is not a parameter.*did you mean 'conv1.weight'"),
         ({"conv1.bias.npy": array_bytes(np.zeros(4, np.int32))}, "of type int32"),
         ({"conv1.bias.npy": array_bytes(np.zeros(4, np.longdouble))}, "of type"),
         ({"conv1.bias.npy": array_bytes(np.array([Runs(os.mkdir, "ran")], object), allow_pickle=True)}, "of type object"),
@@ -450,7 +450,7 @@ def test_npz_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="No such file"):
         npy.read_npz(file)
     file.write_bytes(b"PK nothing")
-    with pytest.raises(CheckpointError, match="damaged or no zip"):
+    with pytest.raises(CheckpointError, match="damaged or not a zip"):
         npy.read_npz(file)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("conv1.bias.npy", ZEROS)

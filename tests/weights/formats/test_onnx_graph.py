@@ -280,7 +280,7 @@ def test_the_header_goes_round(name: str) -> None:
         (["classes"], ["a"], "1 classes for 10 outputs"),
         (["preprocessing", "stored_size"], 10**30, "stored_size is a whole number of more than 30 digits, but must fit"),
         (["preprocessing", "stored_size"], 20, "crops of 67 from pictures of 20"),
-        (["preprocessing", "input_size"], 66, "crops of 66 for an input of 67"),
+        (["preprocessing", "input_size"], 66, "crops of 66 pixels for an input of 67"),
         (["preprocessing", "resize"], "stretch", "resize is 'stretch', but must be 'short-side' or 'squash'"),
         (["preprocessing", "bgr"], 1, "bgr is 1, but must be true or false"),
         (["preprocessing", "scale"], {"shape": [3], "data": "AAAA"}, "3 bytes for an array of"),
@@ -337,7 +337,7 @@ def test_weights_in_any_form_are_written_as_float32() -> None:
 
 def test_a_network_too_large_for_the_format(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_graph, "MAX_BYTES", 1000)
-    with pytest.raises(CheckpointError, match="2 GB at most"):
+    with pytest.raises(CheckpointError, match="at most 2 GB"):
         to_onnx(make("paper"))
 
 

@@ -61,8 +61,8 @@ _SINKS = (
     "HDF5Output",
 )
 
-#: An AlexNet's settings of a layer take hundreds of bytes; this keeps a hostile
-#: file from costing memory.
+#: Most bytes of a layer's settings. An AlexNet's take hundreds; this keeps a hostile file from
+#: taking memory.
 _MAX_SETTINGS = 1 << 20
 #: Caffe's data sets are squashed to 256 x 256; a caffemodel does not say.
 _STORED_SIZE = 256
@@ -82,10 +82,10 @@ class _Layer:
 
 
 def _parse(file: BinaryIO, kind: str, fields: Sequence[wire.Field]) -> Any:
-    """A message of those of its fields that are no numbers."""
+    """Parse a message without its parameters."""
     size = sum(field.end - field.start for field in fields)
     if size > _MAX_SETTINGS:
-        raise CheckpointError(f"the settings of one part of it take {size:,} bytes, where an AlexNet's take hundreds")
+        raise CheckpointError(f"the settings of one layer take {size:,} bytes, but an AlexNet's take hundreds")
     raw = bytearray()
     for field in fields:
         file.seek(field.start)
@@ -97,8 +97,8 @@ def _parse(file: BinaryIO, kind: str, fields: Sequence[wire.Field]) -> Any:
 
 
 def looks_like(path: Path) -> bool:
-    """Whether a file begins as a caffemodel does; at most `wire.MAX_FIELDS` tags
-    are read, and no parameter.
+    """Whether a file begins like a caffemodel; at most `wire.MAX_FIELDS` tags are read, and no
+    parameter.
 
     A file that is cut short looks like one all the same, so that `read` can
     say what is wrong with it.
@@ -176,7 +176,7 @@ def _refuse_text(file: BinaryIO) -> None:
     head = file.read(4096)
     file.seek(0)
     if head and b"\0" not in head and any(word in head for word in (b"layer {", b"layers {", b"layer{", b"layers{")):
-        raise CheckpointError("it is a prototxt, the description of a network without its weights: name the .caffemodel")
+        raise CheckpointError("it is a prototxt, the description of a network without weights: name the .caffemodel")
 
 
 def _layers(file: BinaryIO) -> tuple[Any, list[_Layer], bool]:
@@ -185,7 +185,9 @@ def _layers(file: BinaryIO) -> tuple[Any, list[_Layer], bool]:
     layers: dict[int, list[_Layer]] = {NEW: [], OLD: []}
     for field in wire.fields(file, 0, wire.size(file)):
         if NET_WIRE.get(field.number) != field.wire:
-            raise CheckpointError(f"byte {field.start:,} is no field of Caffe's NetParameter; it is another kind of file")
+            raise CheckpointError(
+                f"it is another kind of file: byte {field.start:,} does not begin a field of Caffe's NetParameter"
+            )
         if field.number in layers:
             layers[field.number].append(_layer(file, field))
         else:
@@ -209,7 +211,7 @@ def _layer(file: BinaryIO, field: wire.Field) -> _Layer:
 
 
 def _follow(layers: Sequence[_Layer], inputs: tuple[str, ...]) -> tuple[list[_Layer], tuple[str, ...]]:
-    """The layers that compute, in order, and notes on the others.
+    """The layers that compute, in order, and notes about the others.
 
     The blobs that hold the latest result are followed from the picture on: a network is a chain if
     every computing layer reads one of them. Layers in place write the name they read; `Split` gives
@@ -235,18 +237,23 @@ def _follow(layers: Sequence[_Layer], inputs: tuple[str, ...]) -> tuple[list[_La
             newest = newest and newest - set(tops)
         else:
             known = ", ".join((*_COMPUTING, *_PASSING))
-            raise CheckpointError(f"{layer.name} is of type {layer.type[:60]!r}, which no AlexNet has; known: {known}")
+            raise CheckpointError(
+                f"{layer.name} is of type {layer.type[:60]!r}, which an AlexNet does not have; known types: {known}"
+            )
     return main, tuple(notes)
 
 
 def _check_link(layer: _Layer, newest: set[str] | None) -> None:
     bottoms, tops = layer.settings.bottom, layer.settings.top
     if len(bottoms) != 1 or not tops or (len(tops) > 1 and layer.type != "Split"):
-        raise CheckpointError(f"{layer.name} reads {len(bottoms)} blobs and writes {len(tops)}: an AlexNet is a chain")
+        raise CheckpointError(
+            f"{layer.name} reads {len(bottoms)} blobs and writes {len(tops)}: in an AlexNet, each "
+            "layer reads one and writes one"
+        )
     if newest is not None and bottoms[0] not in newest:
         raise CheckpointError(
-            f"{layer.name} reads {bottoms[0][:60]!r} instead of the result of the layer before it: the network branches, and "
-            "an AlexNet is a chain"
+            f"{layer.name} reads {bottoms[0][:60]!r} instead of the output of the layer before it: "
+            "the network branches, and an AlexNet does not"
         )
 
 
@@ -255,20 +262,21 @@ def _translate(main: Sequence[_Layer]) -> tuple[tuple[Op, ...], list[_Layer]]:
     weighted = [layer for layer in main if layer.type in _WEIGHTED]
     if [layer.type for layer in weighted] != ["Convolution"] * 5 + ["InnerProduct"] * 3:
         found = ", ".join(f"{layer.settings.name[:30]} ({layer.type})" for layer in weighted[:12]) or "none"
-        raise CheckpointError(f"AlexNet has five convolutions, then three inner products, and this network has: {found}")
+        raise CheckpointError(f"an AlexNet has five convolutions, then three inner products, but this network has {found}")
     ops: list[Op] = []
     number = 0
     for layer in main:
         number += layer.type in _WEIGHTED
         if not number:
-            raise CheckpointError(f"{layer.name} ({layer.type}) stands before the first convolution")
+            raise CheckpointError(f"{layer.name} ({layer.type}) comes before the first convolution")
         ops.append(_TRANSLATE[layer.type](layer, number))
     return tuple(ops), weighted
 
 
 def _square(layer: _Layer, settings: Any, what: str, default: int) -> int:
-    """A size that Caffe lets one give once, once a side, or as `_h` and `_w`:
-    one number or a refusal."""
+    """A size that Caffe allows once, once per side, or as `_h` and `_w`; refused unless both sides
+    are equal.
+    """
     height, width = (f"{what.removesuffix('_size')}_{side}" for side in "hw")
     listed = getattr(settings, what)
     if settings.HasField(height) or settings.HasField(width):
@@ -283,10 +291,10 @@ def _square(layer: _Layer, settings: Any, what: str, default: int) -> int:
 
 
 def _demand(layer: _Layer, **found: tuple[Any, Any]) -> None:
-    """Settings that AlexNet has only one value for: name = (found, wanted)."""
+    """Refuse settings that no AlexNet has: name = (found, wanted)."""
     for name, (value, wanted) in found.items():
         if value != wanted:
-            raise CheckpointError(f"{layer.name} has {name} = {value}, where an AlexNet has {wanted}")
+            raise CheckpointError(f"{layer.name} has {name} = {value}, but an AlexNet has {wanted}")
 
 
 def _convolution(layer: _Layer, number: int) -> Op:
@@ -329,7 +337,7 @@ def _lrn(layer: _Layer, number: int) -> Op:
     _demand(layer, norm_region=(region, "ACROSS_CHANNELS"))
     size = settings.local_size
     if size % 2 == 0:
-        raise CheckpointError(f"{layer.name} has local_size {size}: Caffe itself takes odd sizes only")
+        raise CheckpointError(f"{layer.name} has local_size {size}: like Caffe, only odd sizes are accepted")
     coefficient, beta, k = decimal(settings.alpha) / size, decimal(settings.beta), decimal(settings.k)
     return LRN(name=f"norm{number}", size=size, coefficient=coefficient, beta=beta, k=k)
 
@@ -363,7 +371,7 @@ def _input_size(net: Any, layers: Sequence[_Layer]) -> int | None:
     if shapes:
         shape = shapes[0]
         if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
-            raise CheckpointError(f"its input is {' x '.join(map(str, shape[:8]))}: AlexNet takes N x 3 x size x size")
+            raise CheckpointError(f"its input is {' x '.join(map(str, shape[:8]))}: an AlexNet takes N x 3 x size x size")
         return shape[2]
     for layer in layers:
         if layer.type in _SOURCES:
@@ -391,8 +399,8 @@ def last_side(ops: Sequence[Op], input_size: int | None) -> int | None:
             raise CheckpointError(f"an input of {input_size} pixels is too small for {op.name}: {error}") from error
         if isinstance(op, MaxPool) and (before - op.size) % op.stride:
             raise CheckpointError(
-                f"an input of {input_size} pixels gives {op.name} {before}, of which Caffe's rounding up makes {side + 1} and "
-                f"ours, down, {side}"
+                f"an input of {input_size} pixels gives {op.name} maps of {before} pixels, which "
+                f"Caffe rounds up to {side + 1} and alexnet down to {side}"
             )
     return side
 
@@ -403,8 +411,9 @@ def _renamed(weighted: Sequence[_Layer]) -> tuple[str, ...]:
 
 
 def _preprocessing(layers: Sequence[_Layer], input_size: int | None) -> tuple[Preprocessing | None, float, tuple[str, ...]]:
-    """What the first data layer does to pixels: all of it if it subtracts a colour; beside
-    a mean image, the scale."""
+    """The preprocessing in the first data layer: complete if it subtracts a colour; with a mean
+    image, only the scale.
+    """
     transforms = [layer.settings.transform_param for layer in layers if layer.type in _SOURCES]
     transform = next((one for one in transforms if one.ByteSize()), MESSAGE["Transform"]())
     if len(transform.mean_value) in (1, 3) and input_size:
@@ -414,7 +423,7 @@ def _preprocessing(layers: Sequence[_Layer], input_size: int | None) -> tuple[Pr
         return Preprocessing(stored, input_size, "squash", True, mean, torch.full((3,), scale)), scale, ()
     notes = []
     if transform.mean_file:
-        notes.append(f"it was trained with the mean image {transform.mean_file[:200]}, a file beside it")
+        notes.append(f"it was trained with the mean image {transform.mean_file[:200]}, a separate file: add it with --mean")
     if transform.scale != 1:
         notes.append(f"pixels minus their mean are multiplied by {decimal(transform.scale):g}")
     return None, decimal(transform.scale), tuple(notes)
@@ -426,7 +435,7 @@ def _tensors(file: BinaryIO, ops: Sequence[Op], weighted: Sequence[_Layer], side
     channels = 3
     for op, layer in zip((op for op in ops if isinstance(op, Conv | Linear)), weighted, strict=True):
         if len(layer.blobs) != 2:
-            raise CheckpointError(f"{layer.name} holds {len(layer.blobs)} blobs instead of two, weights and biases")
+            raise CheckpointError(f"{layer.name} holds {len(layer.blobs)} blobs instead of two (weights and biases)")
         weight, bias = (_blob(file, blob, layer.name) for blob in layer.blobs)
         shape = _weight_shape(op, layer, channels, side, weight[0].size)
         tensors[f"{op.name}.weight"] = _shaped(layer, "weights", *weight, shape)
@@ -440,7 +449,7 @@ def _shaped(layer: _Layer, what: str, numbers: NDArray[np.float32], dims: Sequen
     (1, 1, out, in), (1, 1, 1, out)."""
     if _without_ones(dims) != _without_ones(shape):
         found, wanted = (" x ".join(map(str, sizes)) for sizes in (dims, shape))
-        raise CheckpointError(f"{layer.name} holds {found} {what}, where the network needs {wanted}")
+        raise CheckpointError(f"{layer.name} holds {found} {what}, but the network needs {wanted}")
     return torch.from_numpy(numbers.reshape(shape))
 
 
@@ -462,13 +471,13 @@ def _weight_shape(op: Conv | Linear, layer: _Layer, channels: int, side: int | N
     area = side**2 if side else max(count // (op.units * channels), 1)
     if isqrt(area) ** 2 != area:
         raise CheckpointError(
-            f"{layer.name} has {count:,} weights, which is no square map of {channels} channels for each unit"
+            f"{layer.name} has {count:,} weights, which do not form square maps of {channels} channels for each unit"
         )
     return op.units, channels * area
 
 
 def _blob(file: BinaryIO, field: wire.Field, name: str) -> tuple[NDArray[np.float32], list[int]]:
-    """A blob's numbers, flat, and the shape that it claims, which they back."""
+    """A blob's numbers, flat, and its shape, after a check that there are enough numbers for it."""
     parts = list(wire.fields(file, field.value, field.end))
     settings = _parse(file, "Blob", [part for part in parts if part.number not in (DATA, DIFF, DOUBLES, DOUBLE_DIFF)])
     dims = list(settings.shape.dim) if settings.HasField("shape") else _old_shape(settings)
@@ -480,7 +489,7 @@ def _blob(file: BinaryIO, field: wire.Field, name: str) -> tuple[NDArray[np.floa
         raise CheckpointError(f"{name} holds a blob without numbers" if not count else f"the numbers of {name} are damaged")
     if len(dims) > 8 or min(dims, default=1) < 1 or prod(dims) != count:
         claimed = " x ".join(map(str, dims[:8]))
-        raise CheckpointError(f"{name} claims a blob of {claimed} numbers and holds {count:,}")
+        raise CheckpointError(f"{name} claims a blob of {claimed} numbers but holds {count:,}")
     return _numbers(file, chunks, np.empty(count, dtype)).astype(np.float32, copy=False), dims
 
 
@@ -489,13 +498,13 @@ def _old_shape(settings: Any) -> list[int]:
 
 
 def _numbers(file: BinaryIO, chunks: Sequence[wire.Field], array: NDArray[Any]) -> NDArray[Any]:
-    """Fill an array from the file, without a copy between."""
+    """Fill an array from the file without an intermediate copy."""
     view, position = array.data.cast("B"), 0
     for chunk in chunks:
         file.seek(chunk.value)
         length = chunk.end - chunk.value
         if file.readinto(view[position : position + length]) != length:  # type: ignore[attr-defined]
-            raise CheckpointError("it became shorter while it was read")
+            raise CheckpointError("it shrank while it was being read: try again once it is complete")
         position += length
     return array
 
@@ -513,5 +522,5 @@ def read_mean(path: Path) -> Tensor:
         numbers, dims = _blob(file, wire.Field(0, wire.BYTES, 0, 0, wire.size(file)), "the file")
         sizes = _without_ones(dims)
         if len(sizes) != 3 or sizes[0] != 3 or sizes[1] != sizes[2]:
-            raise CheckpointError(f"it is {' x '.join(map(str, dims))}: a mean image is 1 x 3 x size x size")
+            raise CheckpointError(f"it is {' x '.join(map(str, dims))}: expected 1 x 3 x size x size")
     return torch.from_numpy(numbers.reshape(sizes)).flip(0)

@@ -1,5 +1,5 @@
-"""Caffe's messages: the excerpt of its `caffe.proto` that AlexNet needs, as classes
-of the `protobuf` library.
+"""Caffe's messages: the part of its `caffe.proto` that AlexNet needs, as classes of the `protobuf`
+library.
 
 A caffemodel is one message, `NetParameter`: a list of layers, each with its settings, the names of
 the blobs it reads (bottoms) and writes (tops), and its parameters. The layout of 2014, in which the

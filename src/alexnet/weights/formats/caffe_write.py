@@ -40,7 +40,7 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor], mean: Ten
             file that cannot be written.
     """
     if path.suffix != ".caffemodel":
-        raise CheckpointError(f"{path} must end in .caffemodel: a .prototxt and a mean image are written beside it.")
+        raise CheckpointError(f"{path} must end in .caffemodel: a .prototxt and a mean image are written next to it.")
     _refuse_uncaffe(variant)
     numbers = plain_tensors(variant, tensors)
     if variant.channel_order == "RGB":  # Caffe's pictures are BGR
@@ -57,14 +57,14 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor], mean: Ten
 
 
 def _refuse_uncaffe(variant: Variant) -> None:
-    """Name the first field that Caffe has no layer for."""
+    """Refuse a variant that Caffe has no layers for, naming the first such field."""
     ops = variant.ops()
     before, after = variant.conv1_padding
     norms = [op for op in ops if isinstance(op, LRN)]
     reasons = {
-        "removed": bool(variant.removed) and "an AlexNet read back has all its layers",
-        "activation": variant.activation != "relu" and "an AlexNet read back has ReLUs",
-        "conv1_padding": before != after and "Caffe pads both sides alike",
+        "removed": bool(variant.removed) and "`weights import` reads Caffe files with all layers only",
+        "activation": variant.activation != "relu" and "`weights import` reads Caffe files with ReLUs only",
+        "conv1_padding": before != after and "Caffe pads both sides equally",
         "lrn_window": any(op.towers > 1 for op in norms) and "Caffe's LRN runs across all channels",
         **{
             name: "spatial" in getattr(variant, name) and "Caffe has no such spatial norm"
@@ -72,8 +72,8 @@ def _refuse_uncaffe(variant: Variant) -> None:
         },
         "dropout_scaling": variant.dropout > 0
         and variant.dropout_scaling == "test"
-        and "Caffe scales in training and cannot halve at test; with 'train', and the weights of fc7 and fc8 times "
-        f"{1 - variant.dropout:g}, the outputs are the same",
+        and "Caffe scales dropout in training, not at test; with 'train', and the weights of fc7 "
+        f"and fc8 times {1 - variant.dropout:g}, the outputs are the same",
     }
     for name, reason in reasons.items():
         if reason:
@@ -85,8 +85,9 @@ def _refuse_uncaffe(variant: Variant) -> None:
 
 
 def _factor(scale: Tensor | None) -> float:
-    """The one number that Caffe multiplies all channels by. A grey data set's three may
-    differ in their last bit."""
+    """The single scale that Caffe multiplies all channels by. A grey data set's three may differ in
+    their last bit.
+    """
     if scale is None:
         return 1.0
     if not torch.allclose(scale, scale[0], rtol=1e-6, atol=0):

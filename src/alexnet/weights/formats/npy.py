@@ -49,7 +49,7 @@ _FLOATS = ("f2", "f4", "f8")
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran's order, and type: what a .npy claims to hold."""
+    """The shape, Fortran order and type in the header of a .npy."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a header from Python 2 is read with one
@@ -95,7 +95,7 @@ class _Reader(pickled.Reader):
 
     codes = pickled.DATA
     steps = 100_000  # the published file has some 500
-    purpose = "no dictionary of arrays"
+    purpose = "a dictionary of arrays"
 
     def __init__(self, file: BinaryIO, left: int) -> None:
         super().__init__(file, left, "bytes")
@@ -122,7 +122,7 @@ class _Reader(pickled.Reader):
             case "encode", (str() as text, "latin1" | b"latin1"):
                 self.text -= len(text)
                 if self.text < 0:
-                    raise CheckpointError("its pickle makes more text into bytes than it has")
+                    raise CheckpointError("its pickle turns more text into bytes than the file has")
                 return text.encode("latin1")
             case None, _:
                 return super().call(name, arguments)
@@ -148,20 +148,21 @@ def _word(value: Any) -> str:
 
 
 def _rebuild(shape: tuple[Any, ...], kind: _Type, fortran: bool, data: Any) -> Any:
-    """An array over the bytes it was pickled with; the dictionary itself, if it is the array
-    of one object around it."""
+    """An array over its pickled bytes, or the dictionary itself if it is wrapped in an array of one
+    object.
+    """
     if kind.code in ("O", "O4", "O8"):
         if shape or not isinstance(data, list) or len(data) != 1:
-            raise CheckpointError("its pickle holds an array of objects, where a dictionary of arrays was expected")
+            raise CheckpointError("its pickle holds an array of objects, but a dictionary of arrays was expected")
         return data[0]
     if kind.code not in _FLOATS or kind.order not in "<>=":
-        raise CheckpointError(f"its pickle holds an array of type {kind.order}{kind.code}, where weights are floats")
+        raise CheckpointError(f"its pickle holds an array of type {kind.order}{kind.code}, but weights are floats")
     dtype = np.dtype(kind.order + kind.code)
     if len(shape) > 8 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise CheckpointError(f"its pickle holds an array of shape {shape[:8]}")
     if not isinstance(data, bytes) or len(data) != prod(shape) * dtype.itemsize:
         size = f"{len(data):,} bytes" if isinstance(data, bytes) else "something else"
-        raise CheckpointError(f"its pickle claims an array of {' x '.join(map(str, shape))} numbers and holds {size}")
+        raise CheckpointError(f"its pickle claims an array of {' x '.join(map(str, shape))} numbers but holds {size}")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
@@ -203,18 +204,18 @@ def beginning(path: Path) -> Foreign:
 
 
 def _dictionary(file: BinaryIO, size: int) -> dict[str, list[NDArray[Any]]]:
-    """Layer -> weights and biases, as they lie in the file."""
+    """Layer -> weights and biases, in the file's layout."""
     shape, _, dtype = _header(file)
     if dtype != np.dtype(object) or shape:
-        raise CheckpointError(f"it holds one array of {dtype} {shape}, where a dictionary of layers was expected")
+        raise CheckpointError(f"it holds one array of {dtype} {shape}, but a dictionary of layers was expected")
     left = size - file.tell()
     value = _Reader(file, left).load()
     content = value.value if isinstance(value, _Array) else value
     if not isinstance(content, dict):
-        raise CheckpointError("it holds no dictionary of layers")
+        raise CheckpointError("it does not hold a dictionary of layers")
     layers = {name: _pair(name, entry) for name, entry in content.items()}
     if sum(array.nbytes for pair in layers.values() for array in pair) > size:
-        raise CheckpointError("its layers share their numbers, which no trained network's do")
+        raise CheckpointError("its layers share their numbers, which does not happen in a trained network")
     return layers
 
 
@@ -224,7 +225,7 @@ def _pair(name: str, entry: Any) -> list[NDArray[Any]]:
         entry = [entry.get("weights"), entry.get("biases")]
     arrays = [part.value if isinstance(part, _Array) else part for part in entry] if isinstance(entry, list | tuple) else []
     if len(arrays) != 2 or not all(isinstance(array, np.ndarray) for array in arrays):
-        raise CheckpointError(f"layer {name[:60]!r} is no pair of arrays, weights and biases")
+        raise CheckpointError(f"layer {name[:60]!r} is not a pair of arrays (weights and biases)")
     return arrays
 
 
@@ -238,8 +239,8 @@ def _ours(layers: dict[str, list[NDArray[Any]]]) -> dict[str, Tensor]:
         rank = 4 if name.startswith("conv") else 2
         if weight.ndim != rank or bias.shape != weight.shape[-1:]:
             raise CheckpointError(
-                f"{name} has weights of shape {weight.shape} and biases of {bias.shape}: it needs {rank} dimensions, the last "
-                "of them as long as the biases"
+                f"{name} has weights of shape {weight.shape} and biases of {bias.shape}: expected "
+                f"{rank} dimensions, the last as long as the biases"
             )
         if name == "fc6":
             weight = _maps(weight, maps)
@@ -257,7 +258,7 @@ def _maps(weight: NDArray[Any], maps: int) -> NDArray[Any]:
     """fc6's weights as if they were a convolution's: (H * W * C, out) to (H, W, C, out)."""
     side = isqrt(len(weight) // maps)
     if side * side * maps != len(weight):
-        raise CheckpointError(f"fc6 has {len(weight)} inputs, which are no square maps of conv5's {maps} channels")
+        raise CheckpointError(f"fc6 has {len(weight)} inputs, which do not form square maps of conv5's {maps} channels")
     return weight.reshape(side, side, maps, -1)
 
 
@@ -370,25 +371,25 @@ def read_npz(path: Path) -> Foreign:
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, struct.error, UnicodeError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise
-            raise CheckpointError(f"it is damaged or no zip archive ({str(error)[:100]})") from error
+            raise CheckpointError(f"it is damaged or not a zip archive ({str(error)[:100]})") from error
     return Foreign(format="NumPy .npz", tensors=tensors)
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Parameter -> member, if together they can be what the file holds."""
+    """Parameter -> member, if the file is large enough for all of them."""
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     for name in members:
         if name not in PARAMETERS:
             raise CheckpointError(
-                f"it holds {name[:60]!r}, which is no parameter of an AlexNet: {nearest(name[:60], PARAMETERS)}"
+                f"it holds {name[:60]!r}, which is not a parameter of an AlexNet: {nearest(name[:60], PARAMETERS)}"
             )
     if not members:
-        raise CheckpointError("it holds nothing")
+        raise CheckpointError("it is empty")
     if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in members.values()):
         raise CheckpointError("it is compressed in a way that NumPy never uses")
     claimed = sum(info.file_size for info in members.values())
     if max(info.file_size for info in members.values()) > _MAX_MEMBER or claimed > max(_FREE, _MAX_RATIO * size):
-        raise CheckpointError(f"it claims {claimed:,} bytes of weights in {size:,}: trained weights hardly compress")
+        raise CheckpointError(f"it claims {claimed:,} bytes of weights in a file of {size:,}: trained weights hardly compress")
     return members
 
 
@@ -396,7 +397,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
     with archive.open(info) as file:
         shape, fortran, dtype = _header(file)
         if dtype.kind != "f" or dtype.itemsize > 8:
-            raise CheckpointError(f"{info.filename} is of type {dtype}, where weights are floats")
+            raise CheckpointError(f"{info.filename} is of type {dtype}, but weights are floats")
         length = prod(shape) * dtype.itemsize
         if not length or file.tell() + length != info.file_size:
             raise CheckpointError(f"{info.filename} claims {' x '.join(map(str, shape))} numbers in {info.file_size:,} bytes")

@@ -1,4 +1,4 @@
-"""Our networks as ONNX, for every program that runs ONNX.
+"""Write our networks as ONNX, for every program that runs ONNX.
 
 The graph is the variant's sequence of operations, node for node: a node's name and its output's are
 the stage's name in `alexnet summary` (conv1, relu1, norm1 ... fc8), the parameters are initialisers
@@ -88,7 +88,8 @@ def to_onnx(trained: Trained, with_preprocessing: bool = False) -> "onnx.ModelPr
     variant = trained.model.variant
     if 4 * variant.parameters > MAX_BYTES:
         raise CheckpointError(
-            f"{variant.name!r} has {variant.parameters:,} parameters: an ONNX file holds 2 GB at most. Export to safetensors."
+            f"{variant.name!r} has {variant.parameters:,} parameters, too many for an ONNX "
+            "file (at most 2 GB): export to safetensors."
         )
     graph = structure(variant, trained.preprocessing if with_preprocessing else None)
     for name, parameter in trained.model.state_dict().items():
@@ -104,7 +105,7 @@ def entry(model: "onnx.ModelProto") -> str | None:
 
 
 class Graph:
-    """A model under construction. A node has one output, which has the node's name."""
+    """Builds a model. A node has one output, which has the node's name."""
 
     def __init__(self) -> None:
         self.onnx = library()
@@ -160,8 +161,9 @@ def structure(variant: Variant, preprocessing: Preprocessing | None, pads: bool 
 
 
 def between(network: "onnx.ModelProto", preprocessing: Preprocessing) -> Graph:
-    """A model from `x` to `fc8`, in float32 or int8, with the preprocessing before
-    it and a softmax behind."""
+    """Wrap a model from `x` to `fc8`, in float32 or int8, with preprocessing before it and a
+    softmax after it.
+    """
     graph = Graph()
     _preprocess(graph, preprocessing)
     model, inner = graph.model, network.graph
@@ -288,7 +290,7 @@ def _preprocess(graph: Graph, preprocessing: Preprocessing) -> None:
 
 
 def _ints(graph: Graph, name: str, start: int, end: int) -> tuple[str, str]:
-    """Bounds of a Slice."""
+    """The inputs of a Slice that hold its bounds."""
     return graph.constant(f"{name}.from", [start]), graph.constant(f"{name}.to", [end])
 
 
@@ -317,8 +319,9 @@ def _filter(graph: Graph, name: str, length: str, preprocessing: Preprocessing) 
 
 
 def header(trained: Trained) -> str:
-    """All but the parameters, as JSON. Its floats are float32's bytes in base64,
-    little-endian, so nothing is rounded."""
+    """Everything but the parameters, as JSON. Its floats are float32's bytes in base64,
+    little-endian, so nothing is rounded.
+    """
     preprocessing = trained.preprocessing
     plain = {name: getattr(preprocessing, name) for name in ("stored_size", "input_size", "resize", "bgr")}
     return json.dumps(
@@ -365,7 +368,7 @@ class _Header:
 
 
 def from_header(text: str) -> tuple[Variant, tuple[str, ...], Preprocessing]:
-    """What `header` wrote.
+    """Read what `header` wrote.
 
     Raises:
         CheckpointError: it is damaged, or does not describe a network.

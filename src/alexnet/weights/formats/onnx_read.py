@@ -43,14 +43,14 @@ MOST_BEFORE_GRAPH = 32
 #: ONNX Runtime's own operations, and why they are refused.
 RUNTIME = "com.microsoft"
 OPTIMISED = (
-    "ONNX Runtime optimised this graph for itself when it saved it; take the file from before, or export it with "
+    "ONNX Runtime saved this graph in a form of its own; use the original file, or save it with "
     "graph_optimization_level = ORT_DISABLE_ALL"
 )
 #: What exporters write for an adaptive pooling that has something to do.
 RESAMPLING = ("GlobalAveragePool", "Transpose", "GatherND", "ReduceMean", "Resize", "AdaptiveAvgPool2d", "Pad")
 ADAPTIVE = (
-    "resamples pool5's maps: the network was exported at another input size than its fully connected layers are made for, and "
-    "pools adaptively to fit them; export it at its own size, 224 for torchvision's"
+    "resamples pool5's maps, as the network was exported at an input size that its fully "
+    "connected layers are not made for; export it at its own size, 224 for torchvision's"
 )
 
 
@@ -85,7 +85,7 @@ def read(path: Path) -> Foreign:
             return _ours(model, text, path.parent)
         return _Walk(model.graph, path.parent).foreign(f"ONNX, {model.producer_name or 'unnamed producer'}")
     except Unlike as reason:
-        raise CheckpointError(f"{path} is no AlexNet that can be read: {str(reason).rstrip('.')}.") from None
+        raise CheckpointError(f"{path} cannot be read as an AlexNet: {str(reason).rstrip('.')}.") from None
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -118,19 +118,19 @@ def _parse(path: Path) -> "ModelProto":
     from google.protobuf.message import DecodeError
 
     if path.stat().st_size > MAX_BYTES:
-        raise Unlike(f"it has {path.stat().st_size:,} bytes; an ONNX file holds 2 GB at most")
+        raise Unlike(f"it has {path.stat().st_size:,} bytes, but an ONNX file has at most 2 GB")
     model: ModelProto = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise Unlike(f"it is damaged or no ONNX file ({error})") from error
+        raise Unlike(f"it is damaged or not an ONNX file ({error})") from error
     return model
 
 
 def _ours(model: "ModelProto", text: str, folder: Path) -> Foreign:
     """A file that `onnx_graph.py` wrote."""
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
-        raise Unlike("its weights are whole numbers, rounded for speed; import the float32 network that it was made from")
+        raise Unlike("its weights are rounded to whole numbers (int8); import the float32 network that it was made from")
     if any(opset.domain.startswith(RUNTIME) for opset in model.opset_import):
         raise Unlike(OPTIMISED)
     if any(tensor.data_type == tensor.FLOAT16 for tensor in model.graph.initializer):
@@ -161,16 +161,19 @@ def _ours(model: "ModelProto", text: str, folder: Path) -> Foreign:
 
 
 def _compare(found: Iterable[Any], expected: Iterable[Any], what: str) -> None:
-    """The graph is the one that its metadata describes."""
+    """Refuse a graph that differs from the one its metadata describes."""
     found, expected = list(found), list(expected)
     for place, (theirs, ours) in enumerate(zip(found, expected, strict=False)):
         if theirs != ours:
             raise Unlike(
-                f"{what} {place} is {_brief(theirs)} where the network that its metadata describes has {_brief(ours)}: "
-                "another program changed it"
+                f"{what} {place} is {_brief(theirs)} but its metadata describes {_brief(ours)}: "
+                "another program changed the file, so import the original"
             )
     if len(found) != len(expected):
-        raise Unlike(f"it has {len(found)} {what}s where the network that its metadata describes has {len(expected)}")
+        raise Unlike(
+            f"it has {len(found)} {what}s but its metadata describes {len(expected)}: another "
+            "program changed the file, so import the original"
+        )
 
 
 def _brief(message: Any) -> str:
@@ -184,14 +187,14 @@ def _names(layer: Layer) -> tuple[str, str]:
 
 
 def _check_shapes(layers: Iterable[Layer], tensors: dict[str, Tensor]) -> None:
-    """Every layer's parameters have the shapes that its neighbours ask for."""
+    """Refuse parameters whose shapes do not fit the neighbouring layers."""
     for name, shape in parameter_shapes(layers).items():
         if tensors[name].shape != shape:
-            raise Unlike(f"{name} has shape {tuple(tensors[name].shape)}; beside its other layers {shape} is expected")
+            raise Unlike(f"{name} has shape {tuple(tensors[name].shape)}; its other layers need {shape}")
 
 
 class _Walk:
-    """From the graph's input to its output, noting operations and parameters."""
+    """Walks from the graph's input to its output and notes operations and parameters."""
 
     def __init__(self, graph: "GraphProto", folder: Path) -> None:
         self.graph = graph
@@ -231,18 +234,18 @@ class _Walk:
                 continue
             node = self.consumers.pop(name)[0]
             if len(nodes) > 1:
-                raise Unlike(f"{name!r} branches to {called(node)} and {called(nodes[1])}; an AlexNet is a chain")
+                raise Unlike(f"{name!r} branches to {called(node)} and {called(nodes[1])}; an AlexNet has no branches")
             self._visit(node, name)
             name, left = node.output[0], left - 1
         last = called(node) if node is not None else "the input"
         if self.layers != len(LAYER_NAMES) or self.awaits_bias:
             fully = max(self.layers - CONVOLUTIONS, 0)
             raise Unlike(
-                f"it ends at {last} after {self.layers - fully} convolutions and {fully} fully connected layers; "
-                "5 and 3 are expected"
+                f"it ends at {last} after {self.layers - fully} convolutions and {fully} fully "
+                "connected layers; expected 5 and 3"
             )
         if name not in {value.name for value in self.graph.output} or left:
-            raise Unlike(f"the chain from its input ends at {last}, which is not its output, or leaves {left} nodes aside")
+            raise Unlike(f"the chain of layers from its input ends at {last}, before its output, or skips {left} nodes")
         return declared
 
     def _norm(self, name: str) -> tuple[str, int]:
@@ -250,7 +253,7 @@ class _Walk:
         how many nodes it takes."""
         maps = next((op for op in reversed(self.ops) if isinstance(op, Conv)), None)
         if maps is None or self.flat:
-            raise Unlike(f"{name!r} is squared and divided where no convolution's maps are")
+            raise Unlike(f"{name!r} is squared and divided, but is not the output of a convolution")
         chain = onnx_lrn.Chain(self.constants, self.consumers)
         norm, output = chain.read(name, maps.kernels, f"norm{self.layers}")
         self.ops.append(norm)
@@ -259,13 +262,13 @@ class _Walk:
     def _input(self) -> tuple[str, int]:
         inputs = [value for value in self.graph.input if value.name not in self.constants]
         if len(inputs) != 1:
-            raise Unlike(f"it has {len(inputs)} inputs; one, the picture, is expected")
+            raise Unlike(f"it has {len(inputs)} inputs; expected one, the picture")
         kind = inputs[0].type.tensor_type
         shape = [side.dim_value for side in kind.shape.dim]  # 0 where it is left open
         if kind.elem_type not in FLOATS or len(shape) != 4 or shape[1] not in (0, 3) or shape[2] != shape[3]:
             raise Unlike(
-                f"its input {inputs[0].name!r} has type {kind.elem_type} and shape {shape}; (N, 3, side, side) of "
-                "floats is expected"
+                f"its input {inputs[0].name!r} has type {kind.elem_type} and shape {shape}; "
+                "expected floats of shape (N, 3, side, side)"
             )
         return inputs[0].name, shape[2]
 
@@ -276,13 +279,13 @@ class _Walk:
         if handler is None and self.layers == CONVOLUTIONS and node.op_type in RESAMPLING:
             raise Unlike(f"{called(node)}, {node.op_type}, {ADAPTIVE}")
         if handler is None:
-            raise Unlike(f"{called(node)} is {node.op_type!r} where {UNDERSTOOD} is expected{advice(node)}")
+            raise Unlike(f"{called(node)} is {node.op_type!r}; expected {UNDERSTOOD}{advice(node)}")
         if self.ended or self.awaits_bias != (node.op_type == "Add") or (self.flat and node.op_type in ON_MAPS):
-            raise Unlike(f"{called(node)}, {node.op_type}, stands where it has no place in an AlexNet")
+            raise Unlike(f"{called(node)}, {node.op_type}, occurs at a place where an AlexNet has none")
         if node.op_type != "Add" and node.input[0] != name:
-            raise Unlike(f"{called(node)}, {node.op_type}, takes {name!r} as something else than its first input")
+            raise Unlike(f"{called(node)}, {node.op_type}, takes {name!r}, but not as its first input")
         if not any(node.output[:1]) or any(extra in self.consumers for extra in node.output[1:]):
-            raise Unlike(f"{called(node)}, {node.op_type}, has a second output that is used, or none; an AlexNet is a chain")
+            raise Unlike(f"{called(node)}, {node.op_type}, must have exactly one output that is used")
         handler(self, node)
 
     def _constant(self, node: "NodeProto", place: int, dimensions: int) -> Tensor:
@@ -292,8 +295,8 @@ class _Walk:
         found = self.constants[node.input[place]]
         if found.dim() != dimensions or not found.is_floating_point():
             raise Unlike(
-                f"{node.input[place]!r} at {called(node)} has shape {tuple(found.shape)} and type {found.dtype}; "
-                f"floating-point numbers in {dimensions} dimensions are expected"
+                f"{node.input[place]!r} at {called(node)} has shape {tuple(found.shape)} and type "
+                f"{found.dtype}; expected floating-point numbers in {dimensions} dimensions"
             )
         return found
 
@@ -302,8 +305,9 @@ class _Walk:
         rest = LAYER_NAMES[self.layers :]
         if not rest or not rest[0].startswith(kind):
             raise Unlike(
-                f"{called(node)}, {node.op_type}, comes after {self.layers} layers; expected are "
-                f"{rest[0] if rest else 'no more'}: 5 convolutions, then 3 fully connected layers"
+                f"{called(node)}, {node.op_type}, comes after {self.layers} layers; expected "
+                f"{rest[0] if rest else 'no more layers'}: an AlexNet has 5 convolutions, then 3 "
+                "fully connected layers"
             )
         self.layers += 1
         return rest[0]
@@ -328,17 +332,17 @@ class _Walk:
         automatic = next((attribute.s for attribute in node.attribute if attribute.name == "auto_pad"), b"NOTSET")
         pads = ints(node, "pads", [0, 0, 0, 0])
         if automatic not in (b"NOTSET", b"") and not (automatic == b"VALID" and not any(pads)):
-            raise Unlike(f"{called(node)}, {node.op_type}, has auto_pad {automatic!r}; padding in numbers is expected")
+            raise Unlike(f"{called(node)}, {node.op_type}, has auto_pad {automatic!r}; expected padding in numbers")
         if len(pads) != 4 or pads[0] != pads[1] or pads[2] != pads[3] or min(pads) < 0:
             raise Unlike(
-                f"{called(node)}, {node.op_type}, has pads {pads}; as many above as left and below as right are expected"
+                f"{called(node)}, {node.op_type}, has pads {pads}; expected the same above as left, and the same below as right"
             )
         return pads
 
     def _stride(self, node: "NodeProto") -> int:
         strides = ints(node, "strides", [1, 1])
         if len(strides) != 2 or strides[0] != strides[1]:
-            raise Unlike(f"{called(node)}, {node.op_type}, has strides {strides}; two equal ones are expected")
+            raise Unlike(f"{called(node)}, {node.op_type}, has strides {strides}; expected two equal ones")
         return strides[0]
 
     def _relu(self, _: "NodeProto") -> None:
@@ -357,7 +361,8 @@ class _Walk:
         top, _, bottom, _ = self._pads(node)
         if len(sides) != 2 or sides[0] != sides[1] or top:
             raise Unlike(
-                f"{called(node)}, MaxPool, has windows {sides} and {top} pixels of padding above; a square and 0 are expected"
+                f"{called(node)}, MaxPool, has windows {sides} and {top} pixels of padding "
+                "above; expected a square window and no padding"
             )
         size, stride = sides[0], self._stride(node)
         name = POOL_NAMES.get(self.layers, f"pool{self.layers}")
@@ -373,7 +378,7 @@ class _Walk:
     def _cast(self, node: "NodeProto") -> None:
         """Between floats, as around a part in float16."""
         if integer(node, "to", 0) not in FLOATS:
-            raise Unlike(f"{called(node)}, Cast, makes whole numbers of the network's values")
+            raise Unlike(f"{called(node)}, Cast, turns the network's values into whole numbers")
 
     def _flatten(self, node: "NodeProto") -> None:
         expect(node, axis=[1])
@@ -385,7 +390,7 @@ class _Walk:
         computed = len(node.input) > 1 and node.input[1] in self.constants.sizes
         shape = self.constants.shape(node.input[1]) if len(node.input) > 1 and not computed else []
         if len(shape) != 2 and not computed:
-            raise Unlike(f"{called(node)}, Reshape, makes shape {shape}; (N, inputs of fc6) is expected")
+            raise Unlike(f"{called(node)}, Reshape, makes shape {shape}; expected (N, inputs of fc6)")
         self.flat = True
 
     def _gemm(self, node: "NodeProto") -> None:
@@ -402,21 +407,21 @@ class _Walk:
     def _add(self, node: "NodeProto") -> None:
         stored = [place for place, name in enumerate(node.input) if name in self.constants]
         if len(stored) != 1:
-            raise Unlike(f"{called(node)}, Add, adds no stored bias")
+            raise Unlike(f"{called(node)}, Add, adds something other than a stored bias")
         self.tensors[f"{LAYER_NAMES[self.layers - 1]}.bias"] = self._constant(node, stored[0], 1)
         self.awaits_bias = False
 
     def _fully_connected(self, node: "NodeProto", rows_are_units: bool, bias: Tensor | None) -> None:
         name, weight = self._layer(node, "fc"), self._constant(node, 1, 2)
         if not self.flat:
-            raise Unlike(f"{called(node)}, {node.op_type}, reads maps; a Flatten or Reshape is expected before it")
+            raise Unlike(f"{called(node)}, {node.op_type}, reads maps directly; expected a Flatten or Reshape before it")
         weight = weight if rows_are_units else weight.t()
         self._parameters(name, weight, bias)
         self.ops.append(Linear(name=name, units=len(weight)))
 
     def _softmax(self, node: "NodeProto") -> None:
         if self.layers < len(LAYER_NAMES) or integer(node, "axis", -1) not in (1, -1):
-            raise Unlike(f"{called(node)}, Softmax, stands elsewhere than over fc8's outputs")
+            raise Unlike(f"{called(node)}, Softmax, is not applied to fc8's outputs")
         self.ended = True
 
     def _nothing(self, _: "NodeProto") -> None:
@@ -443,19 +448,21 @@ class _Walk:
             inputs = next(prod(layer.input) for layer in layers if isinstance(layer.op, Linear))
             if inputs == fan_in:
                 if declared not in (0, size):
-                    self.notes.append(f"declares an input of {declared}; its layers fit together at {size}, which was taken")
+                    self.notes.append(
+                        f"declares an input of {declared} pixels, but its layers fit together at {size}: using {size}"
+                    )
                 return size, layers
-            reasons.append(f"fc6 has {fan_in} inputs where an input of {size} pixels gives {inputs}")
+            reasons.append(f"fc6 has {fan_in} inputs, but an input of {size} pixels gives {inputs}")
         raise Unlike("; ".join(reasons))
 
     def _check_pools(self, layers: Iterable[Layer]) -> None:
-        """Padding at a pool's end, or rounding up, is nothing as long as no window comes of it."""
+        """Padding at a pool's end, or rounding up, is accepted if it adds no window."""
         for layer in layers:
             extra = self.padded.get(layer.name, 0)
             if not extra or not isinstance(layer.op, MaxPool):
                 continue
             if output_size(layer.input[1] + extra, layer.op.size, layer.op.stride) != layer.output[1]:
-                raise Unlike(f"{layer.name} has padding or rounds up and so one window more; {layer.output[1]} are expected")
+                raise Unlike(f"{layer.name} has padding or rounds up, which adds a window; expected {layer.output[1]} windows")
             self.notes.append(f"{layer.name} has padding or rounds up, which changes nothing at this size")
 
 

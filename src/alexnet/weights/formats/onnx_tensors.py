@@ -44,7 +44,7 @@ MOST_ENTRIES = 10
 
 
 class Unlike(Exception):
-    """Why a graph is no AlexNet that can be read."""
+    """Why a graph cannot be read as an AlexNet."""
 
 
 class Constants:
@@ -82,7 +82,7 @@ class Constants:
             return self._matrix(self.turned[name]).t()
         if name not in self.made:
             if name not in self.stored:
-                raise Unlike(f"{name!r} {self._origin(name)}; a stored tensor is expected")
+                raise Unlike(f"{name!r} {self._origin(name)}; expected a stored tensor")
             self.made[name] = _tensor(self.stored[name], self.folder)
         return self.made[name]
 
@@ -90,10 +90,10 @@ class Constants:
         """A short list of whole numbers, such as a Reshape's target."""
         proto = self.stored.get(self.alias.get(name, name))
         if proto is not None and (len(proto.dims) > 1 or prod(proto.dims) > MOST_ENTRIES):
-            raise Unlike(f"{name!r} has the dimensions {list(proto.dims)[:5]}; a list of at most {MOST_ENTRIES} is expected")
+            raise Unlike(f"{name!r} has the dimensions {list(proto.dims)[:5]}; expected a list of at most {MOST_ENTRIES}")
         values = self[name].flatten()
         if values.is_floating_point():
-            raise Unlike(f"{name!r} holds fractions; a shape is expected")
+            raise Unlike(f"{name!r} holds fractions; expected a shape")
         return [int(value) for value in values.tolist()]
 
     def parts(self, name: str) -> list[int | None]:
@@ -107,7 +107,7 @@ class Constants:
         node = self.makers.get(name)
         if node is not None and node.op_type == "Concat" and name in self.sizes:
             return [number for source in node.input[:MOST_ENTRIES] for number in self._known(source)]
-        raise Unlike(f"{name!r} {self._origin(name)}; a shape is expected")
+        raise Unlike(f"{name!r} {self._origin(name)}; expected a shape")
 
     def _known(self, name: str) -> list[int] | list[None]:
         """One entry of a shape: its numbers if they are stored, under nodes that do not
@@ -124,13 +124,13 @@ class Constants:
     def _origin(self, name: str) -> str:
         node = self.makers.get(name)
         if node is None:
-            return "is nowhere in the graph"
+            return "is missing from the graph"
         return f"comes from {called(node)}, {node.op_type}{advice(node)}"
 
     def _matrix(self, name: str) -> Tensor:
         found = self[name]
         if found.dim() != 2:
-            raise Unlike(f"{name!r} has shape {tuple(found.shape)} and is transposed; 2 dimensions are expected")
+            raise Unlike(f"{name!r} has shape {tuple(found.shape)} and is transposed; expected 2 dimensions")
         return found
 
     def _fold(self, node: "NodeProto") -> bool:
@@ -177,7 +177,9 @@ class Constants:
         fits = min(shape, default=1) > 0 and value.numel() == 1
         self.budget -= prod(shape) if fits else 0
         if not fits or self.budget < 0:
-            raise Unlike(f"{called(node)} fills the shape {shape}; positive numbers, {MAX_MADE:,} values in all, are the limit")
+            raise Unlike(
+                f"{called(node)} fills the shape {shape}; expected positive numbers and at most {MAX_MADE:,} values in all"
+            )
         return value.reshape(()).expand(shape)
 
 
@@ -197,9 +199,7 @@ def _tensor(proto: "TensorProto", folder: Path) -> Tensor:
         proto.INT32: ("<i4", "int32_data"),
     }
     if proto.data_type not in kinds:
-        raise Unlike(
-            f"{proto.name!r} holds {_type_name(proto)}: quantised or of an unusual type; export the network in float32"
-        )
+        raise Unlike(f"{proto.name!r} holds {_type_name(proto)}, a quantised or unusual type; export the network in float32")
     form, field = kinds[proto.data_type]
     dtype, shape = np.dtype(form), list(proto.dims)
     if len(shape) > MAX_DIMENSIONS or min(shape, default=1) < 0:
@@ -215,7 +215,7 @@ def _tensor(proto: "TensorProto", folder: Path) -> Tensor:
         raw = proto.raw_data
         array = np.frombuffer(raw, dtype, len(raw) // dtype.itemsize)
     if len(array) != count:
-        raise Unlike(f"{proto.name!r} declares the shape {shape}, {count:,} values, and holds {len(array):,}")
+        raise Unlike(f"{proto.name!r} declares the shape {shape} ({count:,} values) but holds {len(array):,}")
     return torch.from_numpy(array.astype(dtype.newbyteorder("=")).reshape(shape))
 
 
@@ -231,10 +231,13 @@ def _external(proto: "TensorProto", folder: Path, length: int) -> bytes:
     location, offset = str(entries.get("location", "")), str(entries.get("offset", "0"))
     path = folder / Path(location).name
     if location != path.name or path.is_symlink() or not path.is_file():
-        raise Unlike(f"{proto.name!r} lies in {location!r}: only a plain file beside the model is read, and there is none such")
+        raise Unlike(
+            f"{proto.name!r} is stored in {location!r}, but there is no such regular file in the "
+            "model's folder, and only that folder is read"
+        )
     start = int(offset) if offset.isascii() and offset.isdecimal() and len(offset) < 20 else -1
     if start < 0 or start + length > path.stat().st_size:
-        raise Unlike(f"{proto.name!r} asks for {length:,} bytes from {offset[:20]} of {location!r}, which are not there")
+        raise Unlike(f"{proto.name!r} asks for {length:,} bytes at {offset[:20]} of {location!r}, which is too short")
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(length)
@@ -273,8 +276,8 @@ def number(node: "NodeProto", name: str, default: float) -> float:
 
 
 def expect(node: "NodeProto", **expected: list[int]) -> None:
-    """Attributes that an AlexNet never sets to anything else."""
+    """Refuse attributes with other values than an AlexNet's."""
     for name, value in expected.items():
         found = ints(node, name, value)
         if found != value:
-            raise Unlike(f"{called(node)}, {node.op_type}, has {name} = {found}; {value} is expected")
+            raise Unlike(f"{called(node)}, {node.op_type}, has {name} = {found}; expected {value}")

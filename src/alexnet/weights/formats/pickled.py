@@ -1,4 +1,4 @@
-"""Pickles, read without executing anything.
+"""Read pickles without executing anything.
 
 A pickle is a program for a small stack machine, and loading one may run anything. The machine here
 is Python's own, written in Python, with its dangerous instructions replaced: a name that a pickle
@@ -65,23 +65,23 @@ class _Budget:
 
     def read(self, length: int) -> bytes:
         if not 0 <= length <= self.left:
-            raise CheckpointError(f"it is cut short: {length:,} bytes should follow, and there are {self.left:,}")
+            raise CheckpointError(f"it is cut short: {length:,} more bytes expected, {self.left:,} found")
         self.left -= length
         data = self.file.read(length)
         if len(data) != length:
-            raise CheckpointError("it became shorter while it was read")
+            raise CheckpointError("it shrank while it was being read: try again once it is complete")
         return data
 
     def readline(self) -> bytes:
         line = self.file.readline(min(LONGEST_NAME, self.left))
         self.left -= len(line)
         if not line.endswith(b"\n"):
-            raise CheckpointError("its pickle names something without an end")
+            raise CheckpointError("its pickle contains a name that does not end")
         return line
 
 
 class Reader(_MACHINE):
-    """The machine. A format derives its own, and says what it knows.
+    """The stack machine. Each format has a subclass that lists what it knows.
 
     Attributes:
         codes: the instructions that its pickles consist of.
@@ -123,7 +123,7 @@ class Reader(_MACHINE):
         Raises:
             CheckpointError: the function is unknown. TypeError: the arguments are not its own.
         """
-        raise CheckpointError(f"it wants to execute {name}, which {self.purpose} needs")
+        raise CheckpointError(f"it wants to execute {name}, which {self.purpose} does not need")
 
     def give(self, target: Any, state: Any) -> None:
         """Give an object its state.
@@ -258,7 +258,7 @@ class _Dispatch:
         self.code = code
         self.left -= 1
         if self.left < 0:
-            raise CheckpointError(f"its pickle has more than {self.steps:,} instructions, which {self.purpose} needs")
+            raise CheckpointError(f"its pickle has more than {self.steps:,} instructions, more than {self.purpose} needs")
         if code not in self.codes:
-            raise CheckpointError(f"its pickle has the instruction {bytes([code])!r}, which {self.purpose} needs")
+            raise CheckpointError(f"its pickle has the instruction {bytes([code])!r}, which {self.purpose} does not need")
         return _OURS.get(code) or _THEIRS[code]

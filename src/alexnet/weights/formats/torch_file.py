@@ -1,4 +1,4 @@
-"""The files that `torch.save` writes, read without PyTorch's unpickler.
+"""Read the files that `torch.save` writes, without PyTorch's unpickler.
 
 Since 2020 such a file is a zip of a pickle, `data.pkl`, and one record of raw numbers for each
 storage, uncompressed. Before, it was five pickles one after the other (a magic number, a version,
@@ -136,7 +136,7 @@ class TorchFile:
         flat = torch.empty(length, dtype=torch.uint8)
         self.file.seek(begin + stored.offset * size)
         if self.file.readinto(flat.numpy().data) != length:  # type: ignore[attr-defined]
-            raise CheckpointError("it became shorter while it was read")
+            raise CheckpointError("it shrank while it was being read: try again once it is complete")
         if self.big_endian and size > 1:
             flat.untyped_storage().byteswap(stored.dtype)
         return flat.view(stored.dtype).as_strided(stored.shape, stored.stride)
@@ -147,14 +147,15 @@ class TorchFile:
             unpacked = sum(member.file_size for member in members.values())
             if unpacked > self.size:
                 raise CheckpointError(
-                    f"its {self.size:,} bytes would unpack to {unpacked:,}, and PyTorch never compresses: write it again with "
-                    "torch.save"
+                    f"it is compressed ({self.size:,} bytes unpack to {unpacked:,}), but PyTorch's "
+                    "files never are: write it again with torch.save"
                 )
             folder = _folder(members)
             if any(name == f"{folder}constants.pkl" or name.startswith(f"{folder}code/") for name in members):
                 raise CheckpointError(
-                    "it is TorchScript, a program with its weights, and a program is not run here. Where it is trusted: "
-                    "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth'), and import that"
+                    "it is TorchScript, a program with its weights, and alexnet runs no programs "
+                    "from files. If you trust it, run "
+                    "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth') and import that"
                 )
             if f"{folder}data.pkl" not in members:
                 raise CheckpointError("it is a zip archive without data.pkl: torch.save did not write it")
@@ -173,7 +174,7 @@ class TorchFile:
         PyTorch can be asked to leave out checksums, and never compares them; neither do we.
         """
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-            raise CheckpointError("it is compressed, and PyTorch never does that: write it again with torch.save")
+            raise CheckpointError("it is compressed, but PyTorch's files never are: write it again with torch.save")
         self.file.seek(member.header_offset)
         head = self.file.read(30)
         if len(head) < 30 or not head.startswith(b"PK\x03\x04"):
@@ -188,9 +189,9 @@ class TorchFile:
         """The layout before 2020."""
         self.file.seek(0)
         if self._pickle() != MAGIC:
-            raise CheckpointError("it is a pickle that torch.save did not write; its magic number is another")
+            raise CheckpointError("it is a pickle, but not one that torch.save wrote (wrong magic number)")
         if self._pickle() != VERSION:
-            raise CheckpointError("it is of a version of PyTorch's format that is not known")
+            raise CheckpointError("it has an unknown version of PyTorch's format")
         machine = self._pickle()
         self.big_endian = isinstance(machine, dict) and machine.get("little_endian") is False
         reader = _Reader(self.file, self.size - self.file.tell())
@@ -202,7 +203,7 @@ class TorchFile:
             count = self._count()
             start, length = self.file.tell(), count * reader.item_sizes.get(key, 1)
             if not 0 <= length <= self.size - start:
-                raise CheckpointError(f"it is cut short: {length:,} bytes should follow, and there are {self.size - start:,}")
+                raise CheckpointError(f"it is cut short: {length:,} more bytes expected, {self.size - start:,} found")
             self.records[key] = (start, length)
             self.file.seek(length, 1)
         return content
@@ -232,7 +233,7 @@ class _Reader(pickled.Reader):
 
     codes = pickled.OBJECTS
     steps = 200_000
-    purpose = "no file of weights"
+    purpose = "a file of weights"
 
     def __init__(self, file: BinaryIO, left: int) -> None:
         super().__init__(file, left, "latin1")
@@ -248,7 +249,7 @@ class _Reader(pickled.Reader):
             case ("storage", Named(text=name), str() | int() as key, _, int() as count, *rest) if rest in ([], [None]):
                 kind = name.rpartition(".")[2]
                 if not name.startswith("torch.") or kind not in STORAGES:
-                    raise CheckpointError(f"it holds numbers of the type {name}, and weights are floats")
+                    raise CheckpointError(f"it holds numbers of type {name}, but weights are floats")
                 dtype = STORAGES[kind]
                 self.item_sizes[str(key)] = dtype.itemsize
                 return Storage(str(key), dtype, count)
@@ -280,7 +281,7 @@ class _Reader(pickled.Reader):
         if name in VALUES:
             return Opaque(name, arguments)
         raise CheckpointError(
-            f"it wants to execute {name}. Save the state_dict alone, torch.save(model.state_dict(), FILE), and import that"
+            f"it wants to execute {name}. Save only the state_dict, torch.save(model.state_dict(), FILE), and import that"
         )
 
     def give(self, target: Any, state: Any) -> None:
@@ -298,7 +299,7 @@ def _stored(storage: Storage, dtype: torch.dtype, offset: Any, shape: Any, strid
 
 @contextmanager
 def opened(path: Path) -> Iterator[TorchFile]:
-    """The file at `path`; whatever is wrong with it ends in one error that begins with the path.
+    """Open the file at `path`; anything wrong with it raises one error that begins with the path.
 
     Raises:
         CheckpointError: missing, damaged, TorchScript, or wants to execute something.

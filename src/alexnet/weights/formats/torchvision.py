@@ -1,5 +1,5 @@
-"""torchvision's `state_dict` and its relatives: .pth files that PyTorch wrote, and
-safetensors without our header.
+"""Read and write torchvision's `state_dict`, in .pth files that PyTorch wrote and in safetensors
+without our header.
 
 torchvision numbers its layers by their places in two `nn.Sequential`s: features.0, .3, .6, .8, .10
 and classifier.1, .4, .6. People's files have them, or our own names, in many wrappings, which are
@@ -77,7 +77,7 @@ def read_safetensors(path: Path) -> Foreign:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file ({error}).") from error
+        raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}).") from error
     try:
         named, notes = _unwrapped(tensors)
     except CheckpointError as error:
@@ -104,7 +104,7 @@ def _state(content: Any) -> tuple[dict[str, Any], list[str]]:
     if not found:
         if isinstance(content, Opaque):
             raise CheckpointError(f"it holds an object of {content.name} without parameters; expected a state_dict")
-        raise CheckpointError(f"it holds a {type(content).__name__} without tensors; expected a state_dict, names and tensors")
+        raise CheckpointError(f"it holds a {type(content).__name__} without tensors; expected a state_dict (names and tensors)")
     networks = [
         (place, state) for place, state in found if any(_unwrapped_name(name).endswith(FIRST) for name in state)
     ] or found
@@ -114,12 +114,12 @@ def _state(content: Any) -> tuple[dict[str, Any], list[str]]:
     notes = []
     if place:
         beside = [str(name) for name in content if name != place[0]]
-        left = f"; left out beside it: {', '.join(beside)[:200]}" if beside else ""
+        left = f"; left out: {', '.join(beside)[:200]}" if beside else ""
         notes.append(f"the network was taken from {'.'.join(place)!r}{left}")
     for key in place:
         content = content[key]
     if isinstance(content, Opaque):
-        notes.append(f"it was saved whole, as {content.name}, whose code is not looked at: only its tensors were taken")
+        notes.append(f"it is a whole module ({content.name}), whose code is ignored: only its tensors were read")
     if others:
         notes.append(f"there is a network too in {', '.join(repr('.'.join(other)) for other, _ in others)}")
     return state, notes
@@ -167,12 +167,12 @@ def _module(module: Opaque, prefix: str, seen: set[int]) -> Iterator[tuple[str, 
 
 
 def _check_claims(path: Path, named: Mapping[str, Any], left: int) -> None:
-    """Every entry is a tensor of numbers, and together they are no more than the file holds."""
+    """Check that every entry is a tensor of numbers, and that the file holds them all."""
     for name, value in named.items():
         if isinstance(value, Opaque):
-            raise CheckpointError(f"{path}: {name} is an object of {value.name}, where a tensor was expected.")
+            raise CheckpointError(f"{path}: {name} is an object of {value.name}, but a tensor was expected.")
         if isinstance(value, Odd):
-            raise CheckpointError(f"{path}: {name} is no plain tensor of numbers, but one {value.kind}.")
+            raise CheckpointError(f"{path}: {name} must be a plain tensor of numbers, not one {value.kind}.")
         left -= value.bytes  # a stride of 0 lets a few bytes claim to be any number of values
         if left < 0:
             raise CheckpointError(f"{path}: {name} claims shape {value.shape}, more than the file holds.")
@@ -182,14 +182,14 @@ def _unwrapped(state: Mapping[str, T]) -> tuple[dict[str, T], list[str]]:
     """The entries without what wraps their names, and notes on what was taken off or left out."""
     plain = {_unwrapped_name(name): value for name, value in state.items()}
     if len(plain) < len(state):
-        raise CheckpointError(f"some of its names differ in {' or '.join(WRAPPERS)} alone: which ones are meant?")
+        raise CheckpointError(f"some of its names differ only in {' or '.join(WRAPPERS)}: save one network's state_dict only")
     plain = {name: value for name, value in plain.items() if not _is_average(name)}
     prefix = _prefix(plain)
     inside = {name.removeprefix(prefix): value for name, value in plain.items() if name.startswith(prefix)}
     outside = [name for name in plain if not name.startswith(prefix)]
-    notes = [f"the prefix {prefix!r} was taken off its names"] * bool(prefix)
+    notes = [f"the prefix {prefix!r} was removed from its names"] * bool(prefix)
     if outside:
-        notes.append(f"left out, as not under {prefix!r}: {', '.join(outside)[:200]}")
+        notes.append(f"left out, as their names lack the prefix {prefix!r}: {', '.join(outside)[:200]}")
     return inside, notes
 
 
@@ -214,7 +214,7 @@ def _prefix(names: Mapping[str, Any]) -> str:
     best = [prefix for prefix, count in counts.items() if count == most]
     if len(best) > 1 and most == len(LAYER_NAMES):
         raise CheckpointError(
-            f"it holds {len(best)} networks, under {' and '.join(map(repr, best))}: save the state_dict of the right one alone"
+            f"it holds {len(best)} networks, under {' and '.join(map(repr, best))}: save the state_dict of one of them only"
         )
     return best[0] if most >= 4 else ""
 

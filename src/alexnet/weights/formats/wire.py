@@ -1,4 +1,4 @@
-"""The wire format of protocol buffers, walked without reading what is in it.
+"""Walk the wire format of protocol buffers without reading the values.
 
 A message is a list of fields: a tag (the field's number and how it is encoded), for bytes a
 length, then the value. Caffe's and ONNX's files are such messages. `fields` finds where each lies,
@@ -21,7 +21,7 @@ MAX_FIELDS = 1024
 
 @dataclass(frozen=True)
 class Field:
-    """Where a field lies in the file: tag at `start`, value from `value` to `end`."""
+    """A field's place in the file: tag at `start`, value from `value` to `end`."""
 
     number: int
     wire: int
@@ -56,23 +56,23 @@ def next_field(file: BinaryIO, start: int) -> Field:
         return Field(number, wire, start, file.tell(), file.tell() + length)
     if wire in (FIXED32, FIXED64):
         return Field(number, wire, start, file.tell(), file.tell() + (4 if wire == FIXED32 else 8))
-    raise CheckpointError(f"byte {start:,} is no field of a protocol buffer")
+    raise CheckpointError(f"byte {start:,} does not begin a field of a protocol buffer")
 
 
 def fields(file: BinaryIO, start: int, end: int) -> Iterator[Field]:
-    """The fields of a message that lies from `start` to `end`, each read when asked for."""
+    """The fields of a message between `start` and `end`, each read when needed."""
     for _ in range(MAX_FIELDS):
         if start == end:
             return
         field = next_field(file, start)
         if field.end > end:
             raise CheckpointError(
-                f"it is cut short or damaged: field {field.number} at byte {field.start:,} would end at byte {field.end:,}, "
-                f"past the {end:,} there are"
+                f"it is cut short or damaged: field {field.number} at byte {field.start:,} would "
+                f"end at byte {field.end:,}, beyond the end at {end:,}"
             )
         yield field
         start = field.end
-    raise CheckpointError(f"a part of it has more than {MAX_FIELDS:,} fields, where an AlexNet has dozens")
+    raise CheckpointError(f"a part of it has more than {MAX_FIELDS:,} fields, but an AlexNet's have dozens")
 
 
 def size(file: BinaryIO) -> int:
@@ -81,7 +81,7 @@ def size(file: BinaryIO) -> int:
 
 
 def tag(number: int, length: int) -> bytes:
-    """What stands before `length` bytes of a field."""
+    """The tag and length that precede `length` bytes of a field."""
     out = bytearray()
     for value in (number << 3 | BYTES, length):
         while value > 0x7F:
