@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
+from alexnet.data.formats import AVIF_BRANDS, HEIF_BRANDS
 from alexnet.data.image import FORMATS, Unreadable
 from alexnet.data.sources import Item, Source, find, read
 from alexnet.data.sources.parquet import _group
@@ -1287,6 +1288,11 @@ def test_every_format_that_is_decoded_begins_like_a_picture(format: str) -> None
     except KeyError:
         pytest.skip(f"this Pillow does not write {format}")
     assert starts_like_a_picture(file.getvalue()[:HEAD_BYTES])
+
+
+@pytest.mark.parametrize("brand", sorted(AVIF_BRANDS | HEIF_BRANDS))
+def test_every_brand_that_is_decoded_begins_like_a_picture(brand: bytes) -> None:
+    assert starts_like_a_picture(b"\0\0\0\x18ftyp" + brand)
 
 
 # --- more shards ----------------------------------------------------------------------------------

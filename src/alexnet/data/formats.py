@@ -38,8 +38,9 @@ BY_PILLOW = tuple(name for name in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP",
 #: Formats that are read.
 FORMATS = (*BY_PILLOW, "HEIF")
 
-_AVIF_BRANDS = {b"avif", b"avis"}
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+#: What ISO media files of pictures say that they are; videos say something else.
+AVIF_BRANDS = {b"avif", b"avis"}
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _PREVIEW, _MASK = 1, 4  # bits of TIFF's NewSubfileType
 _NEW_SUBFILE_TYPE, _SUB_IFDS = 254, TiffImagePlugin.SUBIFD
 
@@ -104,9 +105,9 @@ def reason(error: Exception) -> str:
 def _recognise(data: bytes) -> str:
     if data[4:8] == b"ftyp":
         brands = _brands(data)
-        if brands & _AVIF_BRANDS:
+        if brands & AVIF_BRANDS:
             return "AVIF"
-        if brands & _HEIF_BRANDS:
+        if brands & HEIF_BRANDS:
             return "HEIF"
     for name in BY_PILLOW:
         accept = Image.OPEN[name][1]

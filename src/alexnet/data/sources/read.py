@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.image import Unreadable
+from alexnet.data.formats import AVIF_BRANDS, HEIF_BRANDS, Unreadable
 from alexnet.data.sources.idx import idx_row
 from alexnet.data.sources.parquet import parquet_row
 from alexnet.data.sources.source import Item
@@ -31,8 +31,8 @@ SIGNATURES = (
     b"MM*\0",
     *(b"P%d" % number for number in range(1, 7)),
 )
-#: Brands of ISO media files that are AVIF or HEIF pictures. Videos have others.
-PICTURE_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"miaf", b"heif")
+#: The last two do not say how a picture is coded.
+PICTURE_BRANDS = AVIF_BRANDS | HEIF_BRANDS | {b"miaf", b"heif"}
 HEAD_BYTES = 16
 
 
