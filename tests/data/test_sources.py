@@ -1081,6 +1081,26 @@ def test_folders_that_are_all_alike_are_a_question(tmp_path: Path) -> None:
     assert counts(classes) == {"train": 4}
 
 
+def test_splits_inside_the_classes_are_named(tmp_path: Path) -> None:
+    """cat/train, dog/train ...: to take cat for training and dog for testing would be wrong advice."""
+    root = write(tmp_path, *(f"{name}/{part}/{part}.jpg" for name in ("cat", "dog") for part in ("train", "test")))
+    with pytest.raises(SourceError) as caught:
+        find([root])
+    assert f"has its own test and train, but the splits must hold the classes: move {root}/cat/test to {root}/test/cat" in str(
+        caught.value
+    )
+    assert "--test" not in str(caught.value)
+    assert counts(find(train=root)) == {"train": 4}
+
+
+def test_the_one_folder_next_to_train_is_named(tmp_path: Path) -> None:
+    root = write(tmp_path, "train_set/a/1.jpg", "train_set/b/1.jpg", "unseen/a/1.jpg", "unseen/b/1.jpg")
+    with pytest.raises(SourceError, match=re.escape(f"--train {root}/train_set --test {root}/unseen STORE")):
+        find([root])
+    (root / "unseen").rename(root / "held-out")
+    assert counts(find([root])) == {"train": 2, "test": 2}
+
+
 def test_classes_with_folders_of_one_name_are_classes(tmp_path: Path) -> None:
     """One folder each cannot be the classes of a split; nor are folders beside pictures."""
     write(tmp_path / "one", "cat/images/1.jpg", "dog/images/2.jpg")

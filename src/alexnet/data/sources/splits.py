@@ -13,7 +13,7 @@ from alexnet.errors import SourceError
 WORDS = {
     **dict.fromkeys(("train", "training", "trainset"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "valset", "dev", "development"), "val"),
-    **dict.fromkeys(("test", "testing", "testset", "eval", "evaluation", "holdout", "t10k"), "test"),
+    **dict.fromkeys(("test", "testing", "testset", "eval", "evaluation", "holdout", "heldout", "t10k"), "test"),
 }
 #: Words that a split's folder may have in its name as well; with any other it is a
 #: class, such as "test tube".
@@ -44,7 +44,7 @@ def _words(name: str) -> list[str]:
     """The words of a name, in lower case; years do not count, as in COCO's train2017."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()  # TrainImages
     name = re.sub(r"(?<=[a-z])(19|20)\d\d(?!\d)", "", name)
-    name = re.sub(r"\bhold[^a-z0-9]out\b|(?<=_)hold_out(?![a-z0-9])", "holdout", name)
+    name = re.sub(r"\bh[oe]ld[^a-z0-9]out\b|(?<=_)h[oe]ld_out(?![a-z0-9])", "holdout", name)
     return [word for word in re.split(r"[^a-z0-9]+", name) if word]
 
 
@@ -102,7 +102,7 @@ def split_folders(root: Path, folders: Sequence[Path], left_out: LeftOut) -> dic
         if holds_picture(other):
             raise SourceError(
                 f"{root} holds {', '.join(_names(named.values()))} next to {other.name}: are these "
-                f"splits or classes?{_commands(root, list(named.values()))}"
+                f"splits or classes?{_commands(root, folders if len(folders) == 2 else list(named.values()))}"
             )
         left_out.add("folder{s} without pictures next to the splits", str(other))
     return named
@@ -129,6 +129,13 @@ def _refuse_alike(root: Path, folders: Sequence[Path]) -> None:
             return
         inside = names
     assert inside
+    if all(map(folder_split, inside)):
+        raise SourceError(
+            f"each folder in {root} ({', '.join(_names(folders)[:3])}{' ...' if len(folders) > 3 else ''}) has its own "
+            f"{' and '.join(inside)}, but the splits must hold the classes: move {folders[0] / inside[0]} to "
+            f"{root / inside[0] / folders[0].name}, and so on. To ignore the splits and hold out other pictures: "
+            f"alexnet prepare --train {shlex.quote(str(root))} STORE"
+        )
     raise SourceError(
         f"each folder in {root} "
         f"({', '.join(_names(folders)[:3])}{' ...' if len(folders) > 3 else ''}) holds the same "
