@@ -153,6 +153,7 @@ def test_twelve_bit_grey_tiff() -> None:
     ("samples", "tags", "reason"),
     [
         (np.full((16, 16), 4_000_000_000, np.uint32), {}, "signed or 32-bit integers, which do not define white"),
+        (np.full((16, 16), -5, np.int8), {339: 2}, "signed or 32-bit integers, which do not define white"),
         (np.full((16, 16), -5, np.int16), {339: 2}, "signed or 32-bit integers, which do not define white"),
         (np.full((16, 16), 99, np.int32), {339: 2}, "signed or 32-bit integers, which do not define white"),
         (np.full((16, 16), 0.5, np.float32), {339: 3}, "floating-point pixels have no defined white"),
@@ -161,7 +162,7 @@ def test_twelve_bit_grey_tiff() -> None:
         (np.full((16, 16, 3), 9, np.uint8), {262: 6, 530: (2, 2)}, "colour at lower resolution, which Pillow does not decode"),
         (np.full((16, 16, 2), 9, np.uint16), {338: 2}, "a kind of TIFF that is not supported: unknown pixel mode"),
     ],
-    ids=["uint32", "int16", "int32", "float", "planar-LA", "planar-CMYK", "subsampled", "grey-alpha-16"],
+    ids=["uint32", "int8", "int16", "int32", "float", "planar-LA", "planar-CMYK", "subsampled", "grey-alpha-16"],
 )
 def test_tiffs_without_a_certain_meaning_are_refused(
     samples: NDArray[np.generic], tags: dict[int, int | tuple[int, ...]], reason: str

@@ -42,6 +42,7 @@ FORMATS = (*BY_PILLOW, "HEIF")
 AVIF_BRANDS = {b"avif", b"avis"}
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 _PREVIEW, _MASK = 1, 4  # bits of TIFF's NewSubfileType
+_SIGNED = 2  # a TIFF's SampleFormat
 _NEW_SUBFILE_TYPE, _SUB_IFDS = 254, TiffImagePlugin.SUBIFD
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # we refuse at the same size, and say so
@@ -224,7 +225,7 @@ def _read_tiff(data: bytes, max_pixels: int) -> Picture:
 def _check_tiff(image: TiffImageFile) -> None:
     """Refuse kinds that Pillow decodes to something else, or whose white is not defined."""
     subsampling = image.tag_v2.get(TiffImagePlugin.YCBCRSUBSAMPLING, (2, 2))
-    if image.mode == "I":
+    if image.mode == "I" or _SIGNED in image.tag_v2.get(TiffImagePlugin.SAMPLEFORMAT, ()):  # Pillow takes int8 for uint8
         raise Unreadable("a TIFF of signed or 32-bit integers, which do not define white: save it with 8 or 16 bits")
     if image.mode == "YCbCr" and subsampling != (1, 1):
         raise Unreadable("an uncompressed TIFF with colour at lower resolution, which Pillow does not decode: save it as RGB")
