@@ -24,6 +24,7 @@ class Whole:
     parts: dict[str, Part]
     scale: float = 1.0
     note: str | None = None
+    digest: Annotated[str | None, Range(4, 4)] = None
     flag: bool = False
     rest: list[Any] = field(default_factory=list)
 
@@ -55,7 +56,7 @@ def test_good_data_becomes_the_dataclass() -> None:
         ({"kind": "c" * 90}, "kind is 'ccc"),
         ({"parts": []}, "parts is a list of 0, but must be an object"),
         ({"parts": {"train": {}}}, "parts.train.count is missing"),
-        ({"parts": {"train": {"count": -3}}}, "parts.train.count is -3, but must be in [0, 100]"),
+        ({"parts": {"train": {"count": -3}}}, "parts.train.count is -3, but must be from 0 to 100"),
         ({"parts": {"train": {"count": 101}}}, "parts.train.count is 101"),
         ({"parts": {"train": {"count": True}}}, "parts.train.count is true, but must be a whole number"),
         ({"parts": {"train": {"count": 1.0}}}, "parts.train.count is 1.0, but must be a whole number"),
@@ -69,6 +70,7 @@ def test_good_data_becomes_the_dataclass() -> None:
         ({"scale": 10**400}, "scale is a whole number of more than 30 digits, but must be finite"),
         ({"scale": None}, "scale is null, but must be a number"),
         ({"note": 1}, "note is 1, but must be a text"),
+        ({"digest": "abc"}, "digest is 3 long, but must be exactly 4"),
         ({"flag": 1}, "flag is 1, but must be true or false"),
     ],
 )

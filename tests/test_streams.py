@@ -104,6 +104,18 @@ def test_a_full_disk_under_standard_output(
     assert not any("Traceback" in line for line in lines)
 
 
+@pytest.mark.parametrize("verb", ["doctor", "evaluate"])
+def test_json_that_cannot_be_written_is_refused_before_the_work(
+    verb: str, verbs: dict[str, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*verbs[verb], "--json", str(tmp_path)])
+    assert stop.value.code == 2
+    printed, said = capsys.readouterr()
+    assert not printed
+    assert said == f"alexnet: {tmp_path} cannot be written, as it is a folder: name another place.\n"
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 @pytest.mark.parametrize("verb", VERBS)
 def test_standard_output_that_is_not_utf_8(

@@ -171,7 +171,10 @@ def _check_range(value: Any, bounds: Any, place: str) -> None:
         return
     measured, noun = (len(value), " long") if isinstance(value, str | tuple | list | dict) else (value, "")
     if not bounds.low <= measured <= bounds.high:
-        rule = f"at least {bounds.low:g}" if bounds.high == inf else f"in [{bounds.low:g}, {bounds.high:g}]"
+        if bounds.low == bounds.high:
+            rule = f"exactly {bounds.low:g}"
+        else:
+            rule = f"at least {bounds.low:g}" if bounds.high == inf else f"from {bounds.low:g} to {bounds.high:g}"
         raise _Misfit(place, f"is {measured}{noun}, but must be {rule}")
 
 

@@ -41,9 +41,11 @@ def doctor(command: ExaminationChoice) -> None:
     is 1 if it cannot.
     """
     from alexnet.data.store import Store
-    from alexnet.files import write_json
+    from alexnet.files import make_ready, write_json
     from alexnet.train.health.doctor import examine
 
+    if command.json_file:
+        make_ready(command.json_file)
     diagnosis = examine(command.recipe, Store(command.data))
     _print_diagnosis(diagnosis)
     if command.json_file:
