@@ -127,11 +127,10 @@ def test_mypy_sees_its_types(python: Path, tmp_path: Path) -> None:
 
 
 def test_pyright_sees_its_types(python: Path, tmp_path: Path) -> None:
-    """Where it is installed: it is a program of Node.js, which `make` does not bring."""
-    pyright = shutil.which("pyright")
-    if not pyright:
-        pytest.skip("pyright is not here")
-    assert _errors([pyright, "--pythonpath", str(python)], tmp_path) == WRONG_LINES
+    """The same by Pyright, in the package that brings Node.js along."""
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard"}')
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", str(python)]
+    assert _errors(command, tmp_path) == WRONG_LINES
 
 
 def _errors(command: list[str], folder: Path) -> set[tuple[str, str]]:
