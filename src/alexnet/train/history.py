@@ -85,7 +85,7 @@ def read_config(run: Path) -> Config:
     path = run / CONFIG if run.is_dir() else run
     content = schema.read_json(path, dict[str, Any], CheckpointError, REMEDY)
     version = content.get("format", FORMAT)
-    if type(version) is int and version > FORMAT:
+    if type(version) is int and version in range(FORMAT + 1, 1000):  # any other is damage
         raise CheckpointError(
             f"{path} is of format {version}, but this version of alexnet reads format {FORMAT}: use the version that wrote it."
         )
