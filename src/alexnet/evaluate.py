@@ -120,7 +120,9 @@ class Counts:
     """What an `Evaluation` counts, batch by batch."""
 
     def __init__(self, classes: int, device: torch.device) -> None:
-        """`device`: of the probabilities; an NVIDIA GPU counts itself, and is not waited for before the end."""
+        """`device`: of the probabilities; an NVIDIA GPU counts itself, and is not
+        waited for before the end.
+        """
         self.classes = classes
         self.device = device if device.type == "cuda" else torch.device("cpu")
         self.confusion = torch.zeros(classes * classes, dtype=torch.int64, device=self.device)

@@ -1,18 +1,22 @@
-"""Before a run on a GPU, the fused step is held against float64: a network is not trained by kernels that get it wrong.
+"""Before a run on a GPU, the fused step is held against float64: a network is not trained by
+kernels that get it wrong.
 
-Kernels are compiled for the GPU that is there, by the Triton that is installed, with tiles that were chosen by measurement;
-tests elsewhere cannot know all of these. So a batch goes through the step as training takes it, with the weights of a network
-that begins, and what its first and last pictures alone give (pool5's maps, logits, gradients) is compared with two others:
+Kernels are compiled for the GPU that is there, by the Triton that is installed, with tiles that
+were chosen by measurement; tests elsewhere cannot know all of these. So a batch goes through the
+step as training takes it, with the weights of a network that begins, and what its first and last
+pictures alone give (pool5's maps, logits, gradients) is compared with two others:
 
 1. plainly in float64, layer by layer on the CPU, from pictures made by the reference;
 2. plainly in the step's type, by PyTorch's own layers on the GPU.
 
-The same units are dropped in all three, and their share is looked at. A value may be `FACTOR` times as far from the first as
-the second is, and some room more (`FORWARD`, `BACKWARD`), as roundings differ by chance. This is done in float32, where
-gradients are within 2e-6 of float64's, some 1e-3 where a unit at a tie goes the other way, and mistakes show best; and in the
-type that the run computes in, by the very kernels that will train. In bfloat16 maps and logits are within 1 %, but more units
-are near a tie, and eight pictures' gradients are 10 to 25 % from float64's in any program; what fails there must fail on two
-batches. At last one update of copies of all weights is held against float64's.
+The same units are dropped in all three, and their share is looked at. A value may be `FACTOR`
+times as far from the first as the second is, and some room more (`FORWARD`, `BACKWARD`), as
+roundings differ by chance. This is done in float32, where gradients are within 2e-6 of float64's,
+some 1e-3 where a unit at a tie goes the other way, and mistakes show best; and in the type that
+the run computes in, by the very kernels that will train. In bfloat16 maps and logits are within
+1 %, but more units are near a tie, and eight pictures' gradients are 10 to 25 % from float64's in
+any program; what fails there must fail on two batches. At last one update of copies of all weights
+is held against float64's.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,6 +34,7 @@ from alexnet.console import say
 from alexnet.devices import room_for
 from alexnet.errors import TrainingError
 from alexnet.model import AlexNet
+from alexnet.train.optim import SGD
 from alexnet.train.steps.fused import FusedStep, Launch, Sample
 
 PICTURES = 8
@@ -44,7 +49,8 @@ Values = dict[str, Tensor]
 
 
 def disagreement(step: FusedStep, epoch: int, number: int) -> str | None:
-    """What is wrong with a step, in a few words; None if nothing is. The step and its weights stay as they are.
+    """What is wrong with a step, in a few words; None if nothing is. The step and its
+    weights stay as they are.
 
     Args:
         step: computes in float32 or bfloat16.
@@ -138,35 +144,45 @@ def _wrong_dropout(step: FusedStep, device: torch.device) -> str | None:
 
 def _wrong_update(step: FusedStep) -> str | None:
     """The first tensor whose update, on copies, is not float64's."""
-    momentum, nesterov = step.optimiser.momentum, step.optimiser.nesterov
     generator = torch.Generator(step.sums.device).manual_seed(0)
     for launch in step.launches:
-        trial, slopes = _trial(launch, generator)
-        before = [(weight.clone(), velocity.clone()) for weight, velocity in zip(trial.weights, trial.velocities, strict=True)]
-        trial.update(slopes, momentum, nesterov)
-        for place, name in enumerate(launch.names):
-            weight, velocity = (tensor.double() for tensor in before[place])
-            lr, decay = trial.lr[place : place + 1].double(), launch.decays[place]
-            kernels.sgd_step([weight], [velocity], [slopes[name].double()], [], lr, [decay], momentum, nesterov)
-            for kind, exact in zip(UPDATED, (weight, velocity, weight), strict=True):
-                if found := getattr(trial, kind):
-                    distance = relative(found[place], exact)
-                    if not distance <= UPDATE[found[place].dtype]:
-                        return f"the update gives wrong {kind} of {name}, {distance:.2g} from float64's"
+        for kind, name, found, exact in _updates(launch, step.optimiser, generator):
+            distance = relative(found, exact)
+            if not distance <= UPDATE[found.dtype]:
+                return f"the update gives wrong {kind} of {name}, {distance:.2g} from float64's"
     return None
 
 
+def _updates(launch: Launch, optimiser: SGD, generator: torch.Generator) -> Iterator[tuple[str, str, Tensor, Tensor]]:
+    """A launch on copies: each updated tensor's kind, parameter, values, and float64's."""
+    momentum, nesterov = optimiser.momentum, optimiser.nesterov
+    trial, slopes = _trial(launch, generator)
+    before = [(weight.clone(), velocity.clone()) for weight, velocity in zip(trial.weights, trial.velocities, strict=True)]
+    trial.update(slopes, momentum, nesterov)
+    for place, name in enumerate(launch.names):
+        weight, velocity = (tensor.double() for tensor in before[place])
+        lr, decay = trial.lr[place : place + 1].double(), launch.decays[place]
+        kernels.sgd_step([weight], [velocity], [slopes[name].double()], [], lr, [decay], momentum, nesterov)
+        for kind, exact in zip(UPDATED, (weight, velocity, weight), strict=True):
+            if tensors := getattr(trial, kind):
+                yield kind, name, tensors[place], exact
+
+
 def _trial(launch: Launch, generator: torch.Generator) -> tuple[Launch, Values]:
-    """The same update of copies, and gradients for it; conv1's come in another order than its weights, as in training."""
+    """The same update of copies, and gradients for it; conv1's come in another order than its
+    weights, as in training.
+    """
 
     def drawn(like: Tensor) -> Tensor:
         return torch.empty_like(like).normal_(generator=generator)
 
     trial = replace(
-        launch, weights=[drawn(weight.detach()) for weight in launch.weights],
-        velocities=[drawn(velocity) for velocity in launch.velocities], lr=torch.full_like(launch.lr, 0.1),
+        launch,
+        weights=[drawn(weight.detach()) for weight in launch.weights],
+        velocities=[drawn(velocity) for velocity in launch.velocities],
+        lr=torch.full_like(launch.lr, 0.1),
         copies=[drawn(copy.detach()) for copy in launch.copies],
-    )  # fmt: skip
+    )
     slopes = {name: drawn(leaf.detach()) for name, leaf in zip(launch.names, launch.leaves, strict=True)}
     return trial, {name: slope.contiguous() if name == "conv1.weight" else slope for name, slope in slopes.items()}
 
@@ -174,12 +190,14 @@ def _trial(launch: Launch, generator: torch.Generator) -> tuple[Launch, Values]:
 def values(
     model: AlexNet, weights: Mapping[str, Tensor], images: Tensor, sample: Sample, batch: int, smoothing: float = 0.0
 ) -> Values:
-    """pool5's maps, logits, and gradients of the mean loss, by the plain walk; it drops the units that the fused step drops.
+    """pool5's maps, logits, and gradients of the mean loss, by the plain walk; it drops the units
+    that the fused step drops.
 
     Args:
         weights: the network's, in the type to compute in and where.
         images: (n, 3, K, K), those of the sample.
-        batch: pictures in the batch that the sample is of: which units are dropped depends on the place in it.
+        batch: pictures in the batch that the sample is of: which units are dropped
+            depends on the place in it.
 
     Returns:
         float64, where the weights are.

@@ -1,7 +1,8 @@
 """Which step a run trains by, where, and in which precision: `open_step`.
 
-`plain.py` runs everywhere. `fused.py` is for NVIDIA's GPUs from compute capability 8.0 on: there `auto` takes it, once
-`check.py` has held its gradients against float64. The loop sees a `Step` (`step.py`) and does not ask which one.
+`plain.py` runs everywhere. `fused.py` is for NVIDIA's GPUs from compute capability 8.0 on: there
+`auto` takes it, once `check.py` has held its gradients against float64. The loop sees a `Step`
+(`step.py`) and does not ask which one.
 """
 
 from contextlib import suppress
@@ -83,7 +84,9 @@ def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
 
 
 def pays(variant: Variant, device: torch.device) -> bool:
-    """Whether the fused step is the fastest that a device has. Where a GPU has it not, the person is told why."""
+    """Whether the fused step is the fastest that a device has. Where a GPU has it
+    not, the person is told why.
+    """
     if device.type == "cpu":  # compiled, the plain step is faster there
         return False
     reason = unknown(variant) or kernels.lacking(device)

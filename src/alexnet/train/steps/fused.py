@@ -1,14 +1,18 @@
-"""One step of training on a GPU as one unit: augmentation, forward, backward and update, with nothing for the host to wait for.
+"""One step of training on a GPU as one unit: augmentation, forward, backward and update, with
+nothing for the host to wait for.
 
-`FusedStep._step` is the algorithm, and an ordinary function: on a CPU it runs as it stands, on the kernels' reference. On a GPU
-it runs so for the first steps; then it is recorded as a CUDA graph, and each step is one launch instead of about a hundred. All
-that changes from step to step therefore lies on the device: the plan's counter and table (`data/feed.py`), the learning rates,
-the sums for the log.
+`FusedStep._step` is the algorithm, and an ordinary function: on a CPU it runs as it stands, on
+the kernels' reference. On a GPU it runs so for the first steps; then it is recorded as a CUDA
+graph, and each step is one launch instead of about a hundred. All that changes from step to
+step therefore lies on the device: the plan's counter and table (`data/feed.py`), the learning
+rates, the sums for the log.
 
-* Weights in float32 are updated; the step computes with copies in bfloat16, which the update writes too. Biases of convolutions
-  and fc8 have no copy: the kernels add biases in float32, and logits are float32.
-* The backward pass comes in two parts. The fully connected layers' gradients come first and hold 96 % of the parameters, so
-  their update runs on a second stream under the backward pass of the convolutions.
+* Weights in float32 are updated; the step computes with copies in bfloat16, which the
+  update writes too. Biases of convolutions and fc8 have no copy: the kernels add biases in
+  float32, and logits are float32.
+* The backward pass comes in two parts. The fully connected layers' gradients come first and
+  hold 96 % of the parameters, so their update runs on a second stream under the backward
+  pass of the convolutions.
 * The host reads the loss when a line of the log is due, and not before: `collect`.
 """
 
@@ -46,11 +50,12 @@ Look = Callable[[Tensor], None]
 
 
 def step_bytes(layers: Sequence[Layer], batch: int, dtype: torch.dtype) -> int:
-    """GPU memory that a step needs beside the pictures: an estimate, to choose the pictures' place by.
+    """GPU memory that a step needs beside the pictures: an estimate, to
+    choose the pictures' place by.
 
-    Per parameter 14 bytes (weight, velocity, copy, gradient). Per picture every layer's output, of which fused kernels keep
-    less than half, and which their gradients fill up again; twice, as a step that is looked into runs beside the recorded one.
-    3 GiB for libraries and their workspaces.
+    Per parameter 14 bytes (weight, velocity, copy, gradient). Per picture every layer's output, of
+    which fused kernels keep less than half, and which their gradients fill up again; twice, as a
+    step that is looked into runs beside the recorded one. 3 GiB for libraries and their workspaces.
     """
     parameters = sum(layer.parameters for layer in layers)
     activations = sum(layer.activation_bytes for layer in layers) * dtype.itemsize // FLOAT_BYTES
@@ -62,7 +67,8 @@ class Launch:
     """Parameters that one launch updates.
 
     Attributes:
-        leaves: what the step computes with and takes gradients of: the copies, or the weights themselves.
+        leaves: what the step computes with and takes gradients of: the copies,
+            or the weights themselves.
         lr: (parameters,) on the device, a part of the step's rates.
     """
 
@@ -82,7 +88,9 @@ class Launch:
 
 
 def _in_order_of(weight: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient with its numbers in the weight's order in memory, as the update wants them; conv1's comes in another."""
+    """The gradient with its numbers in the weight's order in memory, as the update wants them;
+    conv1's comes in another.
+    """
     if gradient.stride() == weight.stride():
         return gradient
     return torch.empty_like(weight, dtype=gradient.dtype).copy_(gradient)
@@ -159,7 +167,9 @@ class FusedStep:
         self._prepare()
 
     def _prepare(self) -> None:
-        """The launches of the update, in the order in which gradients come: fully connected layers, then convolutions."""
+        """The launches of the update, in the order in which gradients come: fully connected
+        layers, then convolutions.
+        """
         parameters = self.optimiser.parameters
         fully = [name for name in parameters if name.startswith("fc")]
         convolved = [name for name in parameters if name not in fully]
@@ -181,11 +191,16 @@ class FusedStep:
         start = self._names.index(names[0])
         decay, bias_decay = self.optimiser.decays
         return Launch(
-            names, weights, [self.optimiser.velocity[name] for name in names], copies or weights, copies,
-            self.rates[start : start + len(names)], [bias_decay if name.endswith("bias") else decay for name in names],
-        )  # fmt: skip
+            names,
+            weights,
+            [self.optimiser.velocity[name] for name in names],
+            copies or weights,
+            copies,
+            self.rates[start : start + len(names)],
+            [bias_decay if name.endswith("bias") else decay for name in names],
+        )
 
-    # --- the step -------------------------------------------------------------------------------------------------------
+    # --- the step ---------------------------------------------------------------------------------
 
     def _step(self, look: Look | None = None) -> None:
         """Everything from records to new weights; `look` is called between gradients and update."""
@@ -243,7 +258,7 @@ class FusedStep:
         for parameter in self.optimiser.parameters.values():
             parameter.grad = None
 
-    # --- what training calls --------------------------------------------------------------------------------------------
+    # --- what training calls ----------------------------------------------------------------------
 
     def take(self, epoch: int, step: int, lr: float, scale: float, look: Look | None = None) -> None:
         """Queue one step.
@@ -251,7 +266,8 @@ class FusedStep:
         Args:
             epoch, step: which; steps of an epoch follow one another, from any on.
             lr, scale: as in `SGD.step`.
-            look: called with the batch's first pictures between gradients and update, while the parameters hold the gradients.
+            look: called with the batch's first pictures between gradients and update, while the
+                parameters hold the gradients.
         """
         with room_for(f"batch_size (={self.batch_size})", self.sums.device, self._smaller):
             self._take(epoch, step, lr, scale, look)
@@ -283,7 +299,8 @@ class FusedStep:
         """The step as a graph; recording runs nothing. None if it cannot be recorded."""
         graph = torch.cuda.CUDAGraph()
         try:
-            # Threads that read ahead allocate page-locked memory meanwhile, which the default mode forbids.
+            # Threads that read ahead allocate page-locked memory meanwhile, which
+            # the default mode forbids.
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._step()
         except torch.cuda.OutOfMemoryError:
@@ -299,14 +316,18 @@ class FusedStep:
         return graph
 
     def collect(self) -> tuple[float, int, int]:
-        """Sum of losses, wrong first guesses and steps since the last call. Waits for the device."""
+        """Sum of losses, wrong first guesses and steps since the last call. Waits for the
+        device.
+        """
         loss, right, _ = self.sums.tolist()
         steps, self._counted = self._counted, 0
         self.sums.zero_()
         return loss, steps * self.batch_size - round(right), steps
 
     def pictures(self, count: int, before: int = 1) -> Tensor:
-        """(count, 3, K, K) float32: the first pictures of the last step, made anew; `before` = 0 within a step."""
+        """(count, 3, K, K) float32: the first pictures of the last step, made anew;
+        `before` = 0 within a step.
+        """
         row = self.plan.row(before)
         top, left, mirror, colour, index = (field[:count] for field in (row.top, row.left, row.mirror, row.colour, row.which))
         images = self.preprocessing.apply(self.feed.records, top, left, mirror, colour, index)
@@ -316,11 +337,13 @@ class FusedStep:
     def sample(self, epoch: int, step: int, count: int, leaves: Mapping[str, Tensor]) -> Sample:
         """A batch's first and last pictures, as training makes and takes them; nothing is updated.
 
-        The whole batch goes through the kernels, as these are chosen by its size; only those pictures count in the loss.
+        The whole batch goes through the kernels, as these are chosen by its size; only those
+        pictures count in the loss.
 
         Args:
             count: of both together.
-            leaves: what to compute with, as `self.leaves`; the type of conv1's weight is that of the maps.
+            leaves: what to compute with, as `self.leaves`; the type of conv1's
+                weight is that of the maps.
         """
         self.plan.ready(epoch, step)
         self.feed.ready(epoch, step)
@@ -351,7 +374,9 @@ class FusedStep:
         return self._tested, self.held_out
 
     def data_alone(self) -> Callable[[], None]:
-        """A function that makes the plan's batches one after the other, as the step does, recorded where the step is."""
+        """A function that makes the plan's batches one after the other, as the step does,
+        recorded where the step is.
+        """
 
         def make() -> None:
             self._blocks(self.plan.row())
@@ -376,7 +401,9 @@ class FusedStep:
 
 
 def open_step(start: Start, held_out: Split, precision: str) -> FusedStep:
-    """The fused step of a run, with its pictures where they fit; the held-out ones on the GPU if it has room for them too."""
+    """The fused step of a run, with its pictures where they fit; the held-out ones on the GPU if it
+    has room for them too.
+    """
     recipe, model, loader = start.recipe, start.model, start.loader
     device = start.device
     free = 0
@@ -399,9 +426,13 @@ def open_step(start: Start, held_out: Split, precision: str) -> FusedStep:
 
 
 def build(
-    feed: Resident | Streamed, model: AlexNet, augmentation: Augmentation, optimiser: SGD, dtype: torch.dtype,
+    feed: Resident | Streamed,
+    model: AlexNet,
+    augmentation: Augmentation,
+    optimiser: SGD,
+    dtype: torch.dtype,
     smoothing: float = 0.0,
-) -> FusedStep:  # fmt: skip
+) -> FusedStep:
     """The step on a feed's pictures, with a plan of its own."""
     dropouts = sum(isinstance(op, Dropout) for op in model.ops)
     plan = Plan(feed, augmentation, dropouts, model.device)
@@ -415,7 +446,9 @@ def build(
 def _gradients(
     of: Tensor, g: Tensor | None, launches: list[Launch], *others: Tensor
 ) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-    """Gradients of `of`, times g where it is no scalar: by name of the launches' leaves, and of `others`."""
+    """Gradients of `of`, times g where it is no scalar: by name of the launches'
+    leaves, and of `others`.
+    """
     names = [name for launch in launches for name in launch.names]
     leaves = [leaf for launch in launches for leaf in launch.leaves]
     found = torch.autograd.grad(of, [*leaves, *others], g)
@@ -428,7 +461,9 @@ def _split(names: list[str], has_copy: Callable[[str], bool]) -> tuple[list[str]
 
 
 def _own_stream(device: torch.device) -> "torch.cuda.Stream":
-    """A stream of this thread's own, as graphs are recorded on no other; all that follows in the thread is queued on it."""
+    """A stream of this thread's own, as graphs are recorded on no other; all that follows in the
+    thread is queued on it.
+    """
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
     torch.cuda.set_stream(stream)

@@ -1,5 +1,5 @@
-"""One step of training as one writes it down: batch, forward, backward, update. It runs everywhere, and is what defines the
-training; `fused.py` is the same step in an order that keeps a GPU busy.
+"""One step of training as one writes it down: batch, forward, backward, update. It runs everywhere,
+and is what defines the training; `fused.py` is the same step in an order that keeps a GPU busy.
 """
 
 import os
@@ -21,7 +21,8 @@ from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
 from alexnet.variants import Variant
 
-#: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it pays within some minutes.
+#: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it
+#: pays within some minutes.
 COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
 
 LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -118,10 +119,12 @@ def compile_pays(recipe: Recipe, variant: Variant, pictures: int, device: torch.
 
 
 def loss_function(model: AlexNet, compiled: bool, label_smoothing: float = 0.0) -> LossFunction:
-    """The loss and logits of a batch; compiled into fused loops if asked, and if the compiler works.
+    """The loss and logits of a batch; compiled into fused loops if asked,
+    and if the compiler works.
 
     Args:
-        label_smoothing: s; the target is 1 - s for the right class, and s / K more for each of the K classes.
+        label_smoothing: s; the target is 1 - s for the right class, and s / K more
+            for each of the K classes.
     """
 
     def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
