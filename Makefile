@@ -23,8 +23,8 @@ test-gpu: .venv/developers ## check what needs a GPU, on one
 	@$(BIN)/python -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else "test-gpu needs a CUDA device, and PyTorch sees none here: `make test` checks the rest.")'
 	@$(BIN)/pytest -m gpu
 
-check: .venv/developers ## lint, format, types and layers, without changing a file
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+check: .venv/developers ## lint, format, types, layers and the house's rules, without changing a file
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports && $(BIN)/pytest -q tests/test_house.py
 
 fix: .venv/developers ## rewrite what ruff can
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -29,7 +29,9 @@ def placeholders(text: str) -> set[str]:
 
 
 def test_languages_have_the_same_keys() -> None:
-    """And in each text the same placeholders; all of Chinese is translated but names of functions."""
+    """And in each text the same placeholders; all of Chinese is translated but names of
+    functions.
+    """
     assert set(words.CATALOGUE) == set(words.LANGUAGES)
     for language, texts in words.CATALOGUE.items():
         assert list(texts) == list(words.ENGLISH), language

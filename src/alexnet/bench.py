@@ -321,6 +321,7 @@ class Naive(AlexNet):
     """The network as one writes it first, with the framework's own normalisation."""
 
     def compute(self, op: Op, x: Tensor) -> Tensor:
+        """As the network's own, but for normalisation."""
         if isinstance(op, LRN):
             towers = x.reshape(x.shape[0] * op.towers, -1, *x.shape[2:])
             return F.local_response_norm(towers, op.size, op.coefficient * op.size, op.beta, op.k).reshape(x.shape)

@@ -1082,7 +1082,9 @@ def test_folders_that_are_all_alike_are_a_question(tmp_path: Path) -> None:
 
 
 def test_splits_inside_the_classes_are_named(tmp_path: Path) -> None:
-    """cat/train, dog/train ...: to take cat for training and dog for testing would be wrong advice."""
+    """cat/train, dog/train ...: to take cat for training and dog for testing would be wrong
+    advice.
+    """
     root = write(tmp_path, *(f"{name}/{part}/{part}.jpg" for name in ("cat", "dog") for part in ("train", "test")))
     with pytest.raises(SourceError) as caught:
         find([root])

@@ -1,4 +1,6 @@
-"""What earlier versions wrote opens, gives what it gave, and goes on. `make.py` made the archives."""
+"""What earlier versions wrote opens, gives what it gave, and goes on. `make.py` made the
+archives.
+"""
 
 import json
 import tarfile
@@ -36,8 +38,8 @@ def test_there_is_one_of_this_version() -> None:
 
 
 def test_it_is_what_it_was(earlier: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Store and run are whole, and the network gives the same probabilities, to the rounding of another processor's float32
-    sums of up to 288 terms.
+    """Store and run are whole, and the network gives the same probabilities, to the rounding of
+    another processor's float32 sums of up to 288 terms.
     """
     expected = json.loads((earlier / "expected.json").read_text())
     store = Store(earlier / "store")

@@ -233,7 +233,9 @@ def _receive(answer: http.client.HTTPResponse, entry: Published, part: Path, met
 
 
 def _extent(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
-    """The offset of a response's bytes in the file, and the file's length if the response has it."""
+    """The offset of a response's bytes in the file, and the file's length if the response has
+    it.
+    """
     if answer.status not in (200, 206):
         raise http.client.HTTPException(f"the server answered {answer.status} {answer.reason}")
     if answer.status == 206:

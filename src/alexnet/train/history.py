@@ -80,7 +80,8 @@ def read_config(run: Path) -> Config:
     """A run's configuration, from its folder or from the file itself.
 
     Raises:
-        CheckpointError: it is missing, damaged, of a later version, or of something else than a run.
+        CheckpointError: it is missing, damaged, of a later version, or of
+            something else than a run.
     """
     path = run / CONFIG if run.is_dir() else run
     content = schema.read_json(path, dict[str, Any], CheckpointError, REMEDY)

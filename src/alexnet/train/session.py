@@ -241,7 +241,8 @@ class Session:
     # --- checkpoints ----------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """Write the latest checkpoint, and the best one if the epoch that ended has the lowest error.
+        """Write the latest checkpoint, and the best one if the epoch that
+        ended has the lowest error.
 
         The best comes first: a run that is killed between the two repeats the end of the epoch and
         writes both.

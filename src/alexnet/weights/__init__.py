@@ -1,1 +1,3 @@
-"""Weights in files: `native.py` has our own format, `formats/` one translator for each foreign one."""
+"""Weights in files: `native.py` has our own format, `formats/` one translator for each foreign
+one.
+"""
