@@ -34,12 +34,14 @@ def table(variant: Variant) -> None:
     from rich.console import Console
 
     terminal, unbounded = Console(), Console(width=1000)
-    drawn = [_drawn(variant, columns) for columns in CHOICES]
-    fitting = [one for one in drawn if unbounded.measure(one).maximum <= terminal.width]
     if not terminal.is_terminal:
-        unbounded.print(drawn[0])
-    else:
-        (terminal if fitting else unbounded).print((fitting or drawn[-1:])[0])
+        unbounded.print(_drawn(variant, HEADER))
+        return
+    for drawn in (_drawn(variant, columns) for columns in CHOICES):
+        if unbounded.measure(drawn).maximum <= terminal.width:
+            terminal.print(drawn)
+            return
+    unbounded.print(drawn)
 
 
 def _drawn(variant: Variant, columns: tuple[str, ...]) -> "Table":
