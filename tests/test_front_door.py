@@ -147,7 +147,7 @@ def test_wrong_questions(run: Path, photo: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"views \(=5\) must be 1 or 10"):
         network.predict(photo, views=5)  # type: ignore[arg-type]
     assert network.predict(photo, top=99) == network.predict(photo)
-    for path, reason in ((tmp_path / "none", "does not exist"), (tmp_path, "holds no latest"), (None, r"path \(=None\)")):
+    for path, reason in ((tmp_path / "none", "does not exist"), (tmp_path, "has no latest"), (None, r"path \(=None\)")):
         with pytest.raises(CheckpointError, match=reason):
             alexnet.load(path)  # type: ignore[arg-type]
     truncated = Image.open(io.BytesIO(photo.read_bytes()[:-600]))
