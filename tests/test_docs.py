@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from alexnet import summary
+from alexnet.variants import get
+
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src/alexnet"
 PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
@@ -99,3 +102,9 @@ def test_plain_words(page: str) -> None:
     """The last table of contributing.md names the words that it replaces."""
     text = PAGES[page].partition("| instead of |")[0]
     assert not re.findall(r"\b(?:lies|stands|told|is none|are none|seed notes)\b", text)
+
+
+def test_the_layer_written_out() -> None:
+    """conv1 in variants.md is what `alexnet summary paper --explain` prints."""
+    shown = re.findall(r"```text\n(conv1:\n.*?)```", PAGES["docs/variants.md"], re.DOTALL)[0]
+    assert shown in summary.explain(get("paper"))
