@@ -10,7 +10,7 @@ import torch
 from alexnet import AlexNet, __version__, engines
 from alexnet import export as exporting
 from alexnet.data.store import Store
-from alexnet.errors import CheckpointError
+from alexnet.errors import CheckpointError, OutputError, UsageError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.export import check_destination, destination, export
 from alexnet.quantise import has_vnni, quantise
@@ -144,11 +144,11 @@ def test_what_a_format_cannot_hold(tmp_path: Path, target: str, variant: str, ch
 def test_wishes_that_do_not_fit(tmp_path: Path, store: Store) -> None:
     net = fresh("torchvision")
     for wish in ({"int8": True, "store": store}, {"with_preprocessing": True}):
-        with pytest.raises(CheckpointError, match="needs a format that holds a graph"):
+        with pytest.raises(UsageError, match="needs a format that holds a graph"):
             export(net, "torchvision", tmp_path / "x.pth", **wish)
-    with pytest.raises(CheckpointError, match="name a store with --data"):
+    with pytest.raises(UsageError, match="name a store with --data"):
         export(net, "onnx", tmp_path / "x.onnx", int8=True)
-    with pytest.raises(CheckpointError, match=r"x\.bin\) must end in \.onnx for onnx"):
+    with pytest.raises(OutputError, match=r"x\.bin\) must end in \.onnx for onnx"):
         export(net, "onnx", tmp_path / "x.bin")
     with pytest.raises(CheckpointError, match="other classes"):
         export(net, "onnx", tmp_path / "x.onnx", int8=True, store=store)
@@ -166,7 +166,7 @@ def test_a_full_disk(tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(CheckpointError, match=r"could not be written.*No space left"):
+    with pytest.raises(OutputError, match=r"could not be written.*No space left"):
         export(net, target, path)
     assert path.read_text() == "before"
     assert [found.name for found in tmp_path.iterdir() if found.suffix != ".bin"] == [path.name]
@@ -188,9 +188,9 @@ def test_checkpoints_are_not_overwritten(learned: Trained, tmp_path: Path) -> No
     run.mkdir()
     native.save(run / "latest.safetensors", replace(learned, extra={"velocity.fc8.bias": torch.zeros(3)}))
     native.save(run / "best.safetensors", learned)
-    with pytest.raises(CheckpointError, match="is the file itself"):
+    with pytest.raises(OutputError, match="is the file itself"):
         check_destination(run, run / "latest.safetensors")
-    with pytest.raises(CheckpointError, match="from which training goes on"):
+    with pytest.raises(OutputError, match="from which training goes on"):
         check_destination(run / "best.safetensors", run / "latest.safetensors")
     check_destination(run, run / "alexnet.onnx")
 
@@ -211,12 +211,12 @@ def test_a_checkpoint_loses_its_training_state(learned: Trained, tmp_path: Path)
 
 
 def test_options_that_would_do_nothing(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="--data is for --precision int8"):
+    with pytest.raises(UsageError, match="--data is for --precision int8"):
         export(fresh("caffe"), "onnx", tmp_path / "x.onnx", store=store)
-    with pytest.raises(CheckpointError, match="--allow-loss is for --precision int8"):
+    with pytest.raises(UsageError, match="--allow-loss is for --precision int8"):
         export(fresh("caffe"), "onnx", tmp_path / "x.onnx", allow_loss=True)
 
 
 def test_openvino_into_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"x\.xml could not be written"):
+    with pytest.raises(OutputError, match=r"x\.xml could not be written"):
         export(fresh("caffe"), "openvino", tmp_path / "none" / "x.xml")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from alexnet import figures
 from alexnet.data.image import encode
-from alexnet.errors import CheckpointError
+from alexnet.errors import OutputError
 from alexnet.evaluate import Evaluation
 from alexnet.predict import Prediction
 from conftest import draw
@@ -123,8 +123,8 @@ def test_half_a_file_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(CheckpointError, match=r"x\.png could not be written .*No space left"):
+    with pytest.raises(OutputError, match=r"x\.png could not be written .*No space left"):
         figures.save(figure, path)
     assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(CheckpointError, match=r"path \(=.*x\.gif\) must end in \.png, \.svg or \.pdf"):
+    with pytest.raises(OutputError, match=r"path \(=.*x\.gif\) must end in \.png, \.svg or \.pdf"):
         figures.save(figure, tmp_path / "x.gif")

@@ -18,7 +18,7 @@ from alexnet import AlexNet, engines, report
 from alexnet.data.prepare import prepare
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
-from alexnet.errors import CheckpointError
+from alexnet.errors import OutputError
 from alexnet.evaluate import Evaluation, evaluate_classifier
 from alexnet.train.recipes import get as recipe
 from alexnet.trained import Trained
@@ -209,7 +209,7 @@ def test_nothing_is_written_on_a_full_disk(store: Store, tmp_path: Path, monkeyp
     net = trained(store)
     result = evaluate_classifier(engines.of(net), store)
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(CheckpointError, match=r"page\.html could not be written .*No space left"):
+    with pytest.raises(OutputError, match=r"page\.html could not be written .*No space left"):
         report.write(tmp_path / "page.html", "x", net, store, result, run)
     assert (tmp_path / "page.html").read_text() == "the page before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "run"]

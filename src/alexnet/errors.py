@@ -1,6 +1,8 @@
 """Every error that a user can cause, in one tree.
 
 AlexNetError
+├── UsageError        a verb, an option or an argument that does not exist or does not fit
+├── OutputError       an output file that is in the way, is named wrongly or cannot be written
 ├── VariantError      a network that cannot exist: widths, towers, an input too small
 ├── RecipeError       a training run that cannot be asked for
 ├── SourceError       photos that cannot be found or understood
@@ -26,6 +28,14 @@ FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 class AlexNetError(Exception):
     """Base of all errors that a user can cause and mend."""
+
+
+class UsageError(AlexNetError):
+    """A verb, an option or an argument that does not exist or does not fit."""
+
+
+class OutputError(AlexNetError, ValueError):
+    """An output file that is in the way, is named wrongly or cannot be written."""
 
 
 class VariantError(AlexNetError, ValueError):

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 from alexnet import engines, intervals
 from alexnet.data.resample import resampled
 from alexnet.data.store import Store
-from alexnet.errors import CheckpointError
+from alexnet.errors import CheckpointError, OutputError, UsageError
 from alexnet.evaluate import Evaluation, check_fits, evaluate_classifier
-from alexnet.files import as_path, expect_kind, make_ready, writing_weights
+from alexnet.files import as_path, expect_kind, make_ready, writing
 from alexnet.quantise import has_vnni, quantise
 from alexnet.trained import Trained
 from alexnet.weights import native
@@ -56,16 +56,16 @@ def check_destination(source: Path, out: Path) -> None:
     from which training goes on.
 
     Raises:
-        CheckpointError: `out` is one of them, or cannot be written.
+        OutputError: `out` is one of them, or cannot be written.
     """
     checkpoint = native.find(source)
     make_ready(out)
     if not out.exists():
         return
     if out.samefile(checkpoint):
-        raise CheckpointError(f"out (={out}) is the file itself: name another with -o.")
+        raise OutputError(f"out (={out}) is the file itself: name another with -o.")
     if native.is_ours(out) and native.goes_on(out):
-        raise CheckpointError(f"out (={out}) is a run's checkpoint, from which training goes on: name another file with -o.")
+        raise OutputError(f"out (={out}) is a run's checkpoint, from which training goes on: name another file with -o.")
 
 
 def export(
@@ -92,8 +92,10 @@ def export(
         what the user should know, in lines.
 
     Raises:
+        UsageError: options that do not go together.
+        OutputError: `out` has another ending, or cannot be written.
         CheckpointError: the format cannot hold the network, int8 lost too much, a library is
-            missing, no space; arguments of other types.
+            missing, arguments of other types.
     """
     expect_kind(trained, "trained", Trained)
     expect_kind(store, "store", Store, NoneType)
@@ -110,20 +112,20 @@ def export(
 
 def _check(target: Target, out: Path, int8: bool, with_preprocessing: bool, store: Store | None, allow_loss: bool) -> None:
     if target not in get_args(Target):
-        raise CheckpointError(f"there is no target {target!r}. Known: {', '.join(get_args(Target))}.")
+        raise UsageError(f"there is no target {target!r}. Known: {', '.join(get_args(Target))}.")
     if out.suffix != ENDINGS[target]:
-        raise CheckpointError(f"out (={out}) must end in {ENDINGS[target]} for {target}.")
+        raise OutputError(f"out (={out}) must end in {ENDINGS[target]} for {target}.")
     for asked, what in ((int8, "--precision int8"), (with_preprocessing, "--with-preprocessing")):
         if asked and target not in GRAPHS:
-            raise CheckpointError(f"{what} needs a format that holds a graph: --to onnx or --to openvino, not {target}.")
+            raise UsageError(f"{what} needs a format that holds a graph: --to onnx or --to openvino, not {target}.")
     if store is not None and not int8:
-        raise CheckpointError(
+        raise UsageError(
             "--data is for --precision int8, which is calibrated and tested on it: add the one or leave out the other."
         )
     if allow_loss and not int8:
-        raise CheckpointError("--allow-loss is for --precision int8: nothing else loses anything.")
+        raise UsageError("--allow-loss is for --precision int8: nothing else loses anything.")
     if int8 and store is None:
-        raise CheckpointError("--precision int8 needs pictures to calibrate on and to test: name a store with --data.")
+        raise UsageError("--precision int8 needs pictures to calibrate on and to test: name a store with --data.")
 
 
 def _write_weights(trained: Trained, target: Target, out: Path) -> list[str]:
@@ -192,7 +194,7 @@ def _error(result: Evaluation) -> str:
 
 
 def _write_onnx(out: Path, model: "onnx.ModelProto") -> None:
-    with writing_weights(out) as temporary:
+    with writing(out) as temporary:
         temporary.write_bytes(model.SerializeToString())
 
 
@@ -204,7 +206,7 @@ def _write_openvino(out: Path, model: "onnx.ModelProto") -> None:
     network = core.read_model(model.SerializeToString())
     network.set_rt_info(onnx_graph.entry(model), [onnx_graph.KEY])
     weights = out.with_suffix(".bin")
-    with writing_weights(out) as temporary, tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
+    with writing(out) as temporary, tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}.") as folder:
         openvino.save_model(network, Path(folder, out.name), compress_to_fp16=False)
         os.replace(Path(folder, weights.name), weights)  # the .xml comes last: it is what others open
         os.replace(Path(folder, out.name), temporary)

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from alexnet import lettering
 from alexnet.console import clean
 from alexnet.data.image import decode
-from alexnet.errors import CheckpointError
+from alexnet.errors import OutputError
 from alexnet.evaluate import Evaluation
-from alexnet.files import writing_weights
+from alexnet.files import writing
 from alexnet.predict import Prediction
 
 BLUE, RED, GREY, PINK = "#1f5fa8", "#c2352b", "#888888", "#e48fa0"
@@ -41,10 +41,10 @@ def check_ending(option: str, path: Path) -> None:
     """Refuse a file name that says no format of ours.
 
     Raises:
-        CheckpointError: the name ends otherwise.
+        OutputError: the name ends otherwise.
     """
     if path.suffix.lower() not in ENDINGS:
-        raise CheckpointError(f"{option} (={path}) must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.")
+        raise OutputError(f"{option} (={path}) must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -52,10 +52,10 @@ def save(figure: Figure, path: Path) -> None:
     file is whole or not there.
 
     Raises:
-        CheckpointError: another ending, or no space; a file that was there stays.
+        OutputError: another ending, or no space; a file that was there stays.
     """
     check_ending("path", path)
-    with writing_weights(path) as temporary, io.BytesIO() as file:  # a full disk would confuse matplotlib's own writers
+    with writing(path) as temporary, io.BytesIO() as file:  # a full disk would confuse matplotlib's own writers
         _write(figure, file, path.suffix[1:].lower())
         temporary.write_bytes(file.getvalue())
 
@@ -303,10 +303,10 @@ def save_confusion(result: Evaluation, folder: Path) -> tuple[Path, Path]:
     """Write confusion.csv and confusion.png into a folder.
 
     Raises:
-        CheckpointError: no space; files that were there stay.
+        OutputError: no space; files that were there stay.
     """
     table, picture = folder / "confusion.csv", folder / "confusion.png"
-    with writing_weights(table) as temporary:
+    with writing(table) as temporary:
         temporary.write_text(confusion_csv(result), encoding="utf-8", newline="")
     save(confusion(result), picture)
     return table, picture

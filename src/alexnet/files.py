@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from alexnet.errors import CheckpointError
+from alexnet.errors import CheckpointError, OutputError
 
 #: A temporary file that nobody has written to for so long has lost its writer.
 LEFT_BEHIND = 24 * 3600.0
@@ -88,17 +88,17 @@ def _remove_left_behind(path: Path) -> None:
 
 
 @contextmanager
-def writing_weights(path: Path) -> Iterator[Path]:
-    """`replacing`, for weights.
+def writing(path: Path) -> Iterator[Path]:
+    """`replacing`, for what a user asked for.
 
     Raises:
-        CheckpointError: no space, or the folder cannot be written; a file that was there stays.
+        OutputError: no space, or the folder cannot be written; a file that was there stays.
     """
     try:
         with replacing(path) as temporary:
             yield temporary
     except (OSError, RuntimeError) as error:  # PyTorch's writer reports a full disk as RuntimeError
-        raise CheckpointError(
+        raise OutputError(
             f"{path} could not be written ({error}); what stood there before is untouched. The folder must exist, be "
             "writable and have space; then try again."
         ) from error
@@ -192,17 +192,17 @@ def make_ready(path: Path) -> None:
     before the work, not after it.
 
     Raises:
-        CheckpointError: it cannot be made or written.
+        OutputError: it cannot be made or written.
     """
     if path.is_dir():
-        raise CheckpointError(f"{path} cannot be written, as it is a folder: name another place.")
+        raise OutputError(f"{path} cannot be written, as it is a folder: name another place.")
     try:
         _check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be written ({error.strerror}): name another place.") from error
+        raise OutputError(f"{path} cannot be written ({error.strerror}): name another place.") from error
 
 
 def write_parts(files: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
@@ -210,11 +210,11 @@ def write_parts(files: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
     they are renamed in order.
 
     Raises:
-        CheckpointError: as `writing_weights`.
+        OutputError: as `writing`.
     """
     with ExitStack() as stack:
         for path, pieces in reversed(list(files.items())):  # the stack is left from its end
-            with open(stack.enter_context(writing_weights(path)), "wb") as file:
+            with open(stack.enter_context(writing(path)), "wb") as file:
                 file.writelines(pieces)
 
 

@@ -25,7 +25,7 @@ from alexnet.data.image import decode
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
 from alexnet.evaluate import Evaluation, outputs_of, probabilities
-from alexnet.files import writing_weights
+from alexnet.files import writing
 from alexnet.inspect.filters import first_layer
 from alexnet.intervals import percent
 from alexnet.train import history, recipes
@@ -126,7 +126,8 @@ def write(path: Path, title: str, trained: Trained, store: Store, result: Evalua
         `path`.
 
     Raises:
-        CheckpointError: the run's log or configuration is damaged, or there is no space.
+        CheckpointError: the run's log or configuration is damaged.
+        OutputError: the page cannot be written.
     """
     told = history.read(run)
     classifier = engines.of(trained)
@@ -143,7 +144,7 @@ def write(path: Path, title: str, trained: Trained, store: Store, result: Evalua
     )
     page = PAGE.format(title=_text(title), style=STYLE, body="\n".join(sections))
     path.parent.mkdir(parents=True, exist_ok=True)
-    with writing_weights(path) as temporary:
+    with writing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 

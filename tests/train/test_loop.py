@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 
 from alexnet.data.store import Store
-from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
+from alexnet.errors import CheckpointError, Interrupted, OutputError, RecipeError, TrainingError
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.optim import SGD
@@ -246,7 +246,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(store: Store, tmp_path: Path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(native, "save_file", full)
-    with pytest.raises(CheckpointError, match=r"could not be written.*No space left.*untouched"):
+    with pytest.raises(OutputError, match=r"could not be written.*No space left.*untouched"):
         native.save(run / "latest.safetensors", native.load(run))
     assert (run / "latest.safetensors").read_bytes() == before
     assert not list(run.glob(".*tmp"))

@@ -4,7 +4,7 @@ import json
 from typing import Literal
 
 from alexnet.cli.next_step import next_step
-from alexnet.errors import RecipeError
+from alexnet.errors import UsageError
 
 MOST_PICTURES = 1 << 20  # in a batch
 
@@ -33,8 +33,8 @@ def bench(
     where = pick_device(device)
     batch = (32 if where.type == "cpu" else 128) if batch is None else batch
     if batch < 1:
-        raise RecipeError(f"batch (={batch}) must be at least 1.")
+        raise UsageError(f"batch (={batch}) must be at least 1.")
     if batch > MOST_PICTURES:
-        raise RecipeError(f"batch (={batch}) must be at most {MOST_PICTURES}.")
+        raise UsageError(f"batch (={batch}) must be at most {MOST_PICTURES}.")
     print(json.dumps(run(get(variant), where, batch, peers, compile)))
     next_step(*(["demo"] if peers else ["bench", "--variant", variant, "--peers"]))

@@ -32,7 +32,7 @@ from alexnet.cli.train import Training, begun, train
 from alexnet.cli.verify import verify
 from alexnet.cli.weights import WEIGHTS, weights
 from alexnet.cli.words import HELP, check_options
-from alexnet.errors import RecipeError, nearest
+from alexnet.errors import UsageError, nearest
 from alexnet.study import ablations
 from alexnet.study.ablations import ABLATIONS
 from alexnet.train import recipes
@@ -84,7 +84,7 @@ def run(words: list[str]) -> None:
         words: what follows `alexnet`.
 
     Raises:
-        RecipeError: a verb, a recipe, an ablation or an option that does not exist.
+        UsageError: a verb, a recipe, an ablation or an option that does not exist.
     """
     if any(word.startswith("--tyro-") for word in words):
         tyro.extras.subcommand_cli_from_dict(VERBS, prog="alexnet", args=words, config=CONFIG)
@@ -99,7 +99,7 @@ def run(words: list[str]) -> None:
     elif verb == "completion" and rest == ["--help"]:
         print(overview.COMPLETION)
     elif verb not in VERBS:
-        raise RecipeError(f"unknown verb {verb!r}: {nearest(verb, VERBS)} `alexnet help` shows an example of each.")
+        raise UsageError(f"unknown verb {verb!r}: {nearest(verb, VERBS)} `alexnet help` shows an example of each.")
     elif verb == "weights":
         _weights(rest)
     elif verb == "ablate":
@@ -125,7 +125,7 @@ def _weights(words: list[str]) -> None:
         return
     action, *rest = words
     if action not in WEIGHTS:
-        raise RecipeError(f"unknown action {action!r} of `alexnet weights`: {nearest(action, WEIGHTS)}")
+        raise UsageError(f"unknown action {action!r} of `alexnet weights`: {nearest(action, WEIGHTS)}")
     _call(WEIGHTS[action], rest, f"alexnet weights {action}")
 
 
@@ -139,7 +139,7 @@ def _with_recipe(verb: str, words: list[str]) -> None:
         called.run(_call(called.command, earlier.words, f"alexnet {verb}", default=earlier.default))
         return
     if not words or words[0].startswith("-"):
-        raise RecipeError(
+        raise UsageError(
             f"{verb} needs a recipe first, as in `{called.example}`. Known: {', '.join(RECIPES)}. "
             f"`alexnet {verb} --help` describes each one."
         )
@@ -154,7 +154,7 @@ def _ablate(words: list[str]) -> None:
         names = f"names, and what the paper claims:\n{claims}\n\n{_listed(RECIPES, 'recipes')}"
         _recipe_help(ABLATE, "alexnet ablate NAME [RECIPE]", getdoc(ablate), names, words)
     if not words or words[0].startswith("-"):
-        raise RecipeError(
+        raise UsageError(
             f"ablate needs a name first, as in `{ABLATE.example}`. Known: {', '.join(ABLATIONS)}. "
             "`alexnet ablate --help` describes each one."
         )

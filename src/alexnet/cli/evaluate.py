@@ -10,7 +10,7 @@ from alexnet.cli.next_step import PHOTO, next_step
 from alexnet.cli.options import Engine
 from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_line, print_table
 from alexnet.console import say
-from alexnet.errors import CheckpointError
+from alexnet.errors import UsageError
 
 if TYPE_CHECKING:
     from alexnet.ensemble import Average
@@ -78,13 +78,13 @@ def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:
 
     found = [one for run in runs for one in members(run) or [run]]
     if not found:
-        raise CheckpointError("evaluate needs a run: alexnet evaluate RUN --data STORE")
+        raise UsageError("evaluate needs a run: alexnet evaluate RUN --data STORE")
     if len(found) > 1 and not average:
-        raise CheckpointError(f"evaluate takes one network, but got {len(found)}: add --average to average them.")
+        raise UsageError(f"evaluate takes one network, but got {len(found)}: add --average to average them.")
     if len({one.resolve() for one in found}) < len(found):
-        raise CheckpointError("the same network is named twice and would count twice in the average: name each network once.")
+        raise UsageError("the same network is named twice and would count twice in the average: name each network once.")
     if fit and not average:
-        raise CheckpointError("--fit fits the weights of an average: add --average and name two or more runs.")
+        raise UsageError("--fit fits the weights of an average: add --average and name two or more runs.")
     return found
 
 

@@ -15,7 +15,7 @@ from alexnet.cli.options import Engine
 from alexnet.cli.tables import print_parts
 from alexnet.console import clean, say
 from alexnet.data.limits import MAX_PIXELS
-from alexnet.errors import SourceError
+from alexnet.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
     from alexnet.predict import Prediction
@@ -116,11 +116,11 @@ def _check(files: tuple[str, ...], top: int, sheet: Path | None, max_pixels: int
     from alexnet.files import make_ready
 
     if not files:
-        raise SourceError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
+        raise UsageError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
     if top < 1:
-        raise SourceError(f"top (={top}) must be at least 1.")
+        raise UsageError(f"top (={top}) must be at least 1.")
     if max_pixels < 1:
-        raise SourceError(f"max_pixels (={max_pixels}) must be at least 1.")
+        raise UsageError(f"max_pixels (={max_pixels}) must be at least 1.")
     if sheet:
         figures.check_ending("sheet", sheet)
         make_ready(sheet)

@@ -9,7 +9,7 @@ from alexnet import paper
 from alexnet.cli.next_step import train_on
 from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_line, print_table
 from alexnet.data.limits import MAX_PIXELS
-from alexnet.errors import SourceError
+from alexnet.errors import UsageError
 
 if TYPE_CHECKING:
     from alexnet.data.store import Store
@@ -73,7 +73,7 @@ def prepare(
     from alexnet.train import recipes
 
     if len(paths) < (1 if train or test else 2):
-        raise SourceError("prepare needs a source and a store: alexnet prepare photos/ store/")
+        raise UsageError("prepare needs a source and a store: alexnet prepare photos/ store/")
     *source, store = paths
     usual = recipes.get(for_recipe).stored_as if for_recipe else {"size": paper.STORED_SIZE, "resize": "short-side"}
     given = {"size": size, "resize": resize}

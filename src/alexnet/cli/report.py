@@ -7,7 +7,7 @@ from tyro.conf import Positional, arg
 
 from alexnet.cli.next_step import PHOTO, next_step
 from alexnet.cli.tables import print_path
-from alexnet.errors import CheckpointError
+from alexnet.errors import OutputError, UsageError
 
 
 def report(
@@ -32,10 +32,10 @@ def report(
     from alexnet.weights import native
 
     if not run.is_dir():
-        raise CheckpointError(f"report needs a run's folder with its log and configuration, but {run} is not a folder.")
+        raise UsageError(f"report needs a run's folder with its log and configuration, but {run} is not a folder.")
     out = out or run / REPORT
     if out.suffix.lower() not in (".html", ".htm"):
-        raise CheckpointError(f"out (={out}) must end in .html.")
+        raise OutputError(f"out (={out}) must end in .html.")
     make_ready(out)
     trained = native.load(run)
     store = resampled(Store(data), trained.preprocessing.stored_size)

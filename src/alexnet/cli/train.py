@@ -13,7 +13,7 @@ from alexnet.cli.next_step import free_folder, next_step
 from alexnet.cli.options import for_each_recipe
 from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
-from alexnet.errors import RecipeError
+from alexnet.errors import UsageError
 from alexnet.train import recipes
 from alexnet.train.recipes import RECIPES, Recipe
 
@@ -76,7 +76,7 @@ def begun(words: list[str]) -> Begun | None:
         words: what follows `alexnet train`.
 
     Raises:
-        RecipeError: the command names another recipe than the run's.
+        UsageError: the command names another recipe than the run's.
         TrainingError: the run's configuration is damaged.
     """
     named, rest = ([words[0]], words[1:]) if words and not words[0].startswith("-") else ([], words)
@@ -95,9 +95,7 @@ def begun(words: list[str]) -> Begun | None:
     if named and differing.get(named[0], inf) > min(differing.values()):
         if given is None:
             return None  # too many changes to recognise its recipe: the options must be given again
-        raise RecipeError(
-            f"{source} is a run of recipe {recipes.closest(config.recipe)}, not {named[0]}: leave out the recipe."
-        )
+        raise UsageError(f"{source} is a run of recipe {recipes.closest(config.recipe)}, not {named[0]}: leave out the recipe.")
     folder = source if source.is_dir() else source.parent
     if given and config.extended:
         steps = " and ".join(str(one.epochs) for one in config.extended)
@@ -134,7 +132,7 @@ def train(command: TrainingChoice) -> None:
         _train_family(command, command.seeds)
         return
     if command.at_once != 1:
-        raise RecipeError(f"at_once (={command.at_once}) needs several networks: add --seeds, such as --seeds 0..9.")
+        raise UsageError(f"at_once (={command.at_once}) needs several networks: add --seeds, such as --seeds 0..9.")
     store = Store(command.data)
     if command.config and not command.resume:
         say(f"Repeating {command.config} in {command.out}: alexnet train {recipes.words(command.recipe)}")
@@ -174,10 +172,10 @@ def _train_family(command: Training, seeds: str) -> None:
     from alexnet.train.start import fitting
 
     if command.recipe.seed:
-        raise RecipeError(f"seed (={command.recipe.seed}) cannot be combined with seeds (={seeds}): leave one of them out.")
+        raise UsageError(f"seed (={command.recipe.seed}) cannot be combined with seeds (={seeds}): leave one of them out.")
     wanted = parse_seeds(seeds)
     if command.overwrite:
-        raise RecipeError(
+        raise UsageError(
             "--overwrite works for a single run only: delete the family's folder yourself, or choose another --out."
         )
     store = fitting(command.recipe, Store(command.data), command.out / f"seed{wanted[0]}")

@@ -8,7 +8,7 @@ from tyro.conf import Positional
 from alexnet.cli.next_step import PHOTO, next_step, train_on
 from alexnet.cli.tables import print_line
 from alexnet.console import say
-from alexnet.errors import CheckpointError
+from alexnet.errors import UsageError
 
 
 def verify(folder: Positional[Path], data: Path | None = None) -> None:
@@ -30,7 +30,7 @@ def verify(folder: Positional[Path], data: Path | None = None) -> None:
     if runs:
         _verify_runs(runs, data)
     elif data:
-        raise CheckpointError(f"--data is for runs only, and {folder} is not a run's folder (it has no {CONFIG}): drop --data.")
+        raise UsageError(f"--data is for runs only, and {folder} is not a run's folder (it has no {CONFIG}): drop --data.")
     else:
         _verify_store(folder)
 

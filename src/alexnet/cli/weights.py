@@ -8,7 +8,7 @@ from tyro.conf import Positional, arg, subcommand
 from alexnet.cli.next_step import PHOTO, next_step
 from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
-from alexnet.errors import CheckpointError
+from alexnet.errors import OutputError, UsageError
 
 
 def import_weights(
@@ -39,7 +39,7 @@ def import_weights(
     from alexnet.weights import check, importer, native
 
     if out.suffix != ".safetensors":
-        raise CheckpointError(
+        raise OutputError(
             f"out (={out}) must end in .safetensors, the only format that holds weights, preprocessing and class names."
         )
     check_destination(file, out)
@@ -93,7 +93,7 @@ def pull_weights(
 
     entry = registry.get(name)
     if out and entry.variant is None:
-        raise CheckpointError(f"{name} is not a network: it is downloaded but not imported, so drop -o.")
+        raise UsageError(f"{name} is not a network: it is downloaded but not imported, so drop -o.")
     file = download.pull(entry, url=url)
     if entry.variant is None:
         print_path(file)

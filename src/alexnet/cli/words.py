@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from tyro.conf import Positional
 
-from alexnet.errors import RecipeError
+from alexnet.errors import UsageError
 
 HELP = ("-h", "--help")
 _POSITIONAL = Positional[int].__metadata__[0]  # type: ignore[attr-defined]
@@ -28,7 +28,7 @@ def check_options(target: Any, words: Iterable[str], prog: str) -> None:
         prog: such as "alexnet train laptop".
 
     Raises:
-        RecipeError: an unknown option.
+        UsageError: an unknown option.
     """
     known = {*options(target), "--help"}
     for word in words:
@@ -38,7 +38,7 @@ def check_options(target: Any, words: Iterable[str], prog: str) -> None:
         if word.startswith("--") and name not in known and not name.startswith("--tyro-"):
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise RecipeError(f"`{prog}` has no option {name}.{hint} `{prog} --help` lists its options.")
+            raise UsageError(f"`{prog}` has no option {name}.{hint} `{prog} --help` lists its options.")
 
 
 def options(target: Any) -> Iterator[str]:

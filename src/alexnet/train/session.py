@@ -20,7 +20,7 @@ from torch import Tensor
 from alexnet.console import say
 from alexnet.data.store import Store
 from alexnet.devices import pick_device, pick_precision, room_for, set_precision
-from alexnet.errors import FULL_DISK, AlexNetError, CheckpointError, Interrupted, RecipeError, TrainingError
+from alexnet.errors import FULL_DISK, AlexNetError, Interrupted, OutputError, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.meter import Meter
 from alexnet.run_folder import BEST, KEPT, LATEST, RESULT
@@ -309,7 +309,7 @@ def _in_words(folder: Path, batch_size: int, device: torch.device) -> Iterator[N
     try:
         with room_for(f"batch_size (={batch_size})", device, smaller):
             yield
-    except CheckpointError as error:
+    except OutputError as error:
         if isinstance(error.__cause__, OSError) and not folder.exists():
             raise TrainingError(_refused(folder, error.__cause__)) from error
         raise

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
-from alexnet.files import as_path, expect_kind, writing_weights
+from alexnet.files import as_path, expect_kind, writing
 from alexnet.model import AlexNet
 from alexnet.run_folder import find as find
 from alexnet.trained import Trained as Trained
@@ -34,8 +34,8 @@ def save(path: str | Path, trained: Trained) -> None:
     """Write a file atomically.
 
     Raises:
-        CheckpointError: no space, or the folder cannot be written, and a file that was there stays;
-            arguments of other types.
+        OutputError: no space, or the folder cannot be written; a file that was there stays.
+        CheckpointError: arguments of other types.
     """
     path = as_path(path, "path")
     expect_kind(trained, "trained", Trained)
@@ -55,7 +55,7 @@ def save(path: str | Path, trained: Trained) -> None:
         ),
         "state": json.dumps(trained.state),
     }
-    with writing_weights(path) as temporary:
+    with writing(path) as temporary:
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
         except SafetensorError as error:  # its way to report a full disk

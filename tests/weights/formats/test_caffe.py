@@ -24,7 +24,7 @@ from torch import Tensor
 
 from alexnet import AlexNet
 from alexnet.arithmetic import LRN, Dropout
-from alexnet.errors import CheckpointError
+from alexnet.errors import CheckpointError, OutputError
 from alexnet.variants import Variant, get
 from alexnet.weights.formats import caffe_read, caffe_schema, caffe_write
 from alexnet.weights.match import fit
@@ -587,10 +587,10 @@ def test_a_write_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(CheckpointError, match="could not be written.*No space left.*untouched"):
+    with pytest.raises(OutputError, match="could not be written.*No space left.*untouched"):
         caffe_write.write(path, SMALL, parameters(SMALL, 1), torch.zeros(3, 80, 80))
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
-    with pytest.raises(CheckpointError, match="could not be written"):
+    with pytest.raises(OutputError, match="could not be written"):
         caffe_write.write(path.parent / "none" / path.name, SMALL, parameters(SMALL), torch.ones(3, 1, 1))
 
 

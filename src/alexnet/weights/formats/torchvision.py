@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from alexnet.errors import CheckpointError
-from alexnet.files import writing_weights
+from alexnet.files import writing
 from alexnet.variants import LAYER_NAMES, Variant
 from alexnet.weights.formats import torch_file
 from alexnet.weights.formats.pickled import Opaque
@@ -89,11 +89,12 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor]) -> None:
     """Write a `state_dict` that torchvision's `alexnet(num_classes=...)` loads.
 
     Raises:
-        CheckpointError: the network is none that torchvision has, or the file cannot be written.
+        CheckpointError: the network is none that torchvision has.
+        OutputError: the file cannot be written.
     """
     same_structure(variant, "torchvision", ("width", "kernels", "units"), "torchvision's alexnet")
     renamed = {f"{TO_THEIRS[layer]}.{kind}": tensors[f"{layer}.{kind}"] for layer in TO_THEIRS for kind in ("weight", "bias")}
-    with writing_weights(path) as temporary:
+    with writing(path) as temporary:
         torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in renamed.items()}, temporary)
 
 
