@@ -205,10 +205,10 @@ def test_family(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 def test_family_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = ("--data", str(store.folder))
     out = (*data, "--out", str(tmp_path / "family"), *FAST)
-    assert "1 left out" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0,2")
+    assert "1 missing" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0,2")
     assert "must rise; 1 after 1" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0,1,1")
     assert "add --seeds" in fails(capsys, 2, "train", "laptop", *out, "--at-once", "2")
-    assert "is for a GPU" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--at-once", "2")
+    assert "works on a GPU only" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--at-once", "2")
     assert "names epoch 9" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--keep", "0,9")
     assert "is larger than the pictures" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--input-size", "96")
     assert not (tmp_path / "family").exists()
@@ -220,7 +220,7 @@ def test_family_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytest.
         capsys, 2, "evaluate", str(run), str(run / "latest.safetensors"), str(run), *data, "--average"
     )
     assert "add --average" in fails(capsys, 2, "evaluate", str(run), *data, "--fit")
-    assert "needs two networks" in fails(capsys, 2, "evaluate", str(run), *data, "--average")
+    assert "needs at least two networks" in fails(capsys, 2, "evaluate", str(run), *data, "--average")
     assert "--data is for runs" in fails(capsys, 2, "verify", str(store.folder), *data)
 
 
@@ -589,7 +589,7 @@ def test_import_never_overwrites_its_source(run: Path, tmp_path: Path, capsys: p
     latest = run / "latest.safetensors"
     before = latest.read_bytes()
     for source in (run, latest):
-        assert "is the file itself" in fails(capsys, 2, "weights", "import", str(source), "-o", str(latest))
+        assert "is the file that is being exported" in fails(capsys, 2, "weights", "import", str(source), "-o", str(latest))
     assert latest.read_bytes() == before
     assert "must end in .safetensors" in fails(capsys, 2, "weights", "import", str(run), "-o", str(tmp_path / "x.onnx"))
     assert not (tmp_path / "x.onnx").exists()
@@ -641,7 +641,7 @@ def test_compare(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "relative L2 distance" in out
     assert "The first difference comes from" in out
-    assert "lrn_k 1.0 -> 2.0: alone, it shows at norm1" in out
+    assert "lrn_k 1.0 -> 2.0: changed alone, it first shows at norm1" in out
     error = fails(capsys, 2, "compare", "caffe", "torchvision", "--weights", str(weights), "--image", str(photo))
     assert "do not fit 'torchvision'" in error
     assert "cannot be read" in fails(capsys, 2, "compare", "caffe", "paper", "--weights", str(weights), "--image", str(weights))
@@ -660,7 +660,7 @@ def test_engine(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_many_pictures_say_how_fast(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draw((200, 50, 40), 1).save(tmp_path / "x.png")
     main(["predict", str(run), *[str(tmp_path / "x.png")] * 200, "--engine", "torch"])
-    assert re.search(r"200 pictures in .* a second\. The limit is (decoding|the network)", capsys.readouterr().err)
+    assert re.search(r"200 pictures in .* per second\. The limit is (decoding|the network)", capsys.readouterr().err)
 
 
 def test_places_that_cannot_be_written_are_refused_before_the_work(
@@ -680,6 +680,6 @@ def test_places_that_cannot_be_written_are_refused_before_the_work(
         with pytest.raises(SystemExit, match="2"):
             main([str(word) for word in words])
         said = capsys.readouterr()
-        assert "cannot be written" in said.err and "name another place" in said.err and not said.out, words
+        assert "cannot be written" in said.err and "choose another path" in said.err and not said.out, words
     main([str(word) for word in ("export", run, "--to", "onnx", "-o", tmp_path / "new" / "folder" / "x.onnx")])
     assert (tmp_path / "new" / "folder" / "x.onnx").exists()

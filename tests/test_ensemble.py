@@ -117,7 +117,7 @@ def test_fitted_on_every_second_picture_tested_on_the_others(networks: list[Clas
 
 
 def test_refused(networks: list[Classifier], store: Store) -> None:
-    with pytest.raises(CheckpointError, match="needs two networks or more, not 1"):
+    with pytest.raises(CheckpointError, match="needs at least two networks, but got 1"):
         evaluate_average(networks[:1], store)
     mauve = replace(networks[1], classes=("blue", "green", "mauve"))
     with pytest.raises(CheckpointError, match="have different classes"):

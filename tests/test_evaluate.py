@@ -179,7 +179,7 @@ def test_a_class_is_its_number(store: Store) -> None:
     ids=["fewer", "other order", "twice in the store"],
 )
 def test_a_name_that_means_two_classes_is_refused(store: Store, network: tuple[str, ...], store_has: tuple[str, ...]) -> None:
-    with pytest.raises(CheckpointError, match=r"several are called 'crane': which is which cannot be decided by name"):
+    with pytest.raises(CheckpointError, match=r"several have the name 'crane', so they cannot be matched by name"):
         outputs_of(network, named(store, *store_has))
 
 
@@ -213,7 +213,7 @@ def test_wordnet_ids_mean_imagenets_classes(tmp_path: Path) -> None:
 def test_other_records_are_refused(store: Store) -> None:
     own = classifier(store)
     other = replace(own, preprocessing=replace(own.preprocessing, stored_size=96))
-    with pytest.raises(CheckpointError, match=r"stored size 72, the network was trained with 96.*--size 96"):
+    with pytest.raises(CheckpointError, match=r"stored size 72, but the network was trained with 96.*--size 96"):
         evaluate_classifier(other, store)
 
 

@@ -95,7 +95,7 @@ def test_too_much_lost_is_refused(learned: Trained, store: Store, tmp_path: Path
         return model
 
     monkeypatch.setattr(exporting, "quantise", spoiled)
-    with pytest.raises(CheckpointError, match=r"int8 lost .* points, more than 1\. Nothing was written; --allow-loss"):
+    with pytest.raises(CheckpointError, match=r"int8 lost .* points, more than 1\. Nothing was written; add --allow-loss"):
         export(learned, "onnx", tmp_path / "x.onnx", int8=True, store=store)
     assert not list(tmp_path.iterdir())
     assert export(learned, "onnx", tmp_path / "x.onnx", int8=True, store=store, allow_loss=True)
@@ -144,7 +144,7 @@ def test_what_a_format_cannot_hold(tmp_path: Path, target: str, variant: str, ch
 def test_wishes_that_do_not_fit(tmp_path: Path, store: Store) -> None:
     net = fresh("torchvision")
     for wish in ({"int8": True, "store": store}, {"with_preprocessing": True}):
-        with pytest.raises(UsageError, match="needs a format that holds a graph"):
+        with pytest.raises(UsageError, match="works with --to onnx and --to openvino only"):
             export(net, "torchvision", tmp_path / "x.pth", **wish)
     with pytest.raises(UsageError, match="name a store with --data"):
         export(net, "onnx", tmp_path / "x.onnx", int8=True)
@@ -188,9 +188,9 @@ def test_checkpoints_are_not_overwritten(learned: Trained, tmp_path: Path) -> No
     run.mkdir()
     native.save(run / "latest.safetensors", replace(learned, extra={"velocity.fc8.bias": torch.zeros(3)}))
     native.save(run / "best.safetensors", learned)
-    with pytest.raises(OutputError, match="is the file itself"):
+    with pytest.raises(OutputError, match="is the file that is being exported"):
         check_destination(run, run / "latest.safetensors")
-    with pytest.raises(OutputError, match="from which training goes on"):
+    with pytest.raises(OutputError, match="which is needed to resume it"):
         check_destination(run / "best.safetensors", run / "latest.safetensors")
     check_destination(run, run / "alexnet.onnx")
 
@@ -211,9 +211,9 @@ def test_a_checkpoint_loses_its_training_state(learned: Trained, tmp_path: Path)
 
 
 def test_options_that_would_do_nothing(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--data is for --precision int8"):
+    with pytest.raises(UsageError, match="--data is used only with --precision int8"):
         export(fresh("caffe"), "onnx", tmp_path / "x.onnx", store=store)
-    with pytest.raises(UsageError, match="--allow-loss is for --precision int8"):
+    with pytest.raises(UsageError, match="--allow-loss is used only with --precision int8"):
         export(fresh("caffe"), "onnx", tmp_path / "x.onnx", allow_loss=True)
 
 

@@ -144,7 +144,7 @@ def test_numbers(page: tuple[Page, str, Evaluation]) -> None:
     assert f"95% interval {bounds.low:.2%} to {bounds.high:.2%}" in parsed.text
     assert f"{result.wrong} of 12 test pictures were classified wrongly. Top-5 error: {result.top5_error:.2%}." in parsed.text
     assert "chance 83.33%" in parsed.text  # 2 of each of 6 classes
-    assert "Only 12 test pictures: the error is a rough guess." in parsed.text
+    assert "Only 12 test pictures: the error is a rough estimate." in parsed.text
     for number in range(6):
         bounds = binomtest(int(2 - result.confusion[number, number]), 2).proportion_ci(method="wilson")
         assert f"{bounds.low:.1%} to {bounds.high:.1%}" in parsed.text
@@ -196,7 +196,7 @@ def test_counts_as_csv(page: tuple[Page, str, Evaluation]) -> None:
 
 def test_a_run_that_has_logged_nothing(store: Store, tmp_path: Path) -> None:
     parsed, _, _ = write(store, tmp_path, run_folder(tmp_path / "run", epochs=0))
-    assert "holds no line about training yet" in parsed.text and "Top-5" not in parsed.text  # three classes
+    assert "has no training lines yet" in parsed.text and "Top-5" not in parsed.text  # three classes
 
 
 def test_nothing_is_written_on_a_full_disk(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

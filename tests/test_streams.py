@@ -113,7 +113,7 @@ def test_json_that_cannot_be_written_is_refused_before_the_work(
     assert stop.value.code == 2
     printed, said = capsys.readouterr()
     assert not printed
-    assert said == f"alexnet: {tmp_path} cannot be written, as it is a folder: name another place.\n"
+    assert said == f"alexnet: {tmp_path} cannot be written, as it is a folder: choose another path.\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])

@@ -98,4 +98,4 @@ def test_many_equal_names_are_not_as_many_lines(capsys: pytest.CaptureFixture[st
     assert names[:3] == ("x", "x (2)", "x (4)") and names[-1] == "x (3)"
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 6
-    assert said[-1].startswith("In all, 49,999 classes")
+    assert said[-1].startswith("In total, 49,999 classes")

@@ -88,7 +88,7 @@ def test_smallest_input(name: str, smallest: int) -> None:
         ({"num_classes": 0}, r"num_classes \(=0\)"),
         ({"dropout": 1.0}, r"dropout \(=1\.0\)"),
         ({"block1": ("relu", "conv")}, "must start with 'conv'"),
-        ({"wdith": 0.5}, "no field 'wdith': did you mean 'width'"),
+        ({"wdith": 0.5}, "unknown field 'wdith' of a variant: did you mean 'width'"),
     ],
 )
 def test_refused(changes: dict[str, object], message: str) -> None:

@@ -1,4 +1,4 @@
-"""N = (W - F + 2P) / S + 1, and all that follows from it.
+"""Compute shapes, parameters, multiply-adds and memory from N = (W - F + 2P) / S + 1.
 
 A network is a sequence of operations (`Conv`, `LRN`, `MaxPool`, ...). `trace` walks a picture's
 shape through them and derives for each layer its output, parameters, multiply-adds, activation

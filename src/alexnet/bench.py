@@ -1,5 +1,5 @@
-"""How fast is it here? `alexnet bench` times training, its data path alone, and
-inference, on this machine.
+"""Measure this machine's speed. `alexnet bench` times training, its data path alone, and inference,
+on this machine.
 
 Every contestant runs in turns within each block (A B C A B C), so a slow minute meets all alike; a
 rate is the median over blocks, shown with its extremes. On NVIDIA's GPUs time is taken by their

@@ -22,7 +22,7 @@ WORD = re.compile(r"\s*(?:\S*`[^`]*`\S*|\S+)")
 
 
 def say(text: str, *, whole: bool = False) -> None:
-    """One line for the person, on standard error. A full disk under it stops no work.
+    """Print a line to standard error. A full disk there does not stop the work.
 
     On a terminal, lines break between words; in a log, the text stays one line.
 

@@ -48,7 +48,7 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
     try:
         trained = train(recipe, store, run_folder, resume=is_run(run_folder))
     except Interrupted as stop:
-        raise Interrupted("stopped and saved: the same command goes on from here.") from stop
+        raise Interrupted("stopped and saved: run the same command to continue.") from stop
     result = evaluate_classifier(engines.of(trained), store)
     page = report.write(out / REPORT, "AlexNet on Fashion-MNIST", trained, store, result, run_folder)
     return {
@@ -76,9 +76,9 @@ def ideas(out: Path) -> list[list[str]]:
 
 
 def _what_comes(recipe: Recipe, run: Path) -> str:
-    """What the demo does, and how long it will take here."""
+    """Say what the demo does and how long it will take."""
     if (run / RESULT).exists():
-        return f"{run} is trained: it is tested again, and its report is written."
+        return f"{run} is already trained: testing it again and writing its report."
     minutes = max(1, round(_seconds(recipe) / 60))
     less = ", less what was done before" if is_run(run) else ""
     return (

@@ -1,4 +1,4 @@
-"""Who multiplies: PyTorch, OpenVINO or ONNX Runtime.
+"""Inference engines: PyTorch, OpenVINO or ONNX Runtime.
 
 An engine takes a batch of pictures and gives logits. PyTorch is always there. OpenVINO and ONNX
 Runtime come with the extra `serve` (`pip install 'alexnet[serve]'`) and run the network that
@@ -44,7 +44,7 @@ SAME_LOGITS = 1e-2  # of their norm; both may convolve in tf32, which is 1e-3 aw
 
 @dataclass(frozen=True)
 class Classifier:
-    """Pictures to classes.
+    """Turns pictures into class scores.
 
     Attributes:
         network: the engine's.
@@ -92,9 +92,11 @@ def _exported(path: Path, engine: Engine) -> Classifier:
     chosen = choose(engine, ("openvino",) if path.suffix == ".xml" else SERVING)
     text, entry = _openvino_header(path) if path.suffix == ".xml" else _onnx_header(path)
     if not text:
-        raise CheckpointError(f"{path} lacks alexnet's metadata: bring it in with `alexnet weights import` and use that.")
+        raise CheckpointError(f"{path} lacks alexnet's metadata: convert it with `alexnet weights import` and use the result.")
     if entry != onnx_graph.X:
-        raise CheckpointError(f"{path} has its preprocessing in the graph; export one without for `predict` and `evaluate`.")
+        raise CheckpointError(
+            f"{path} has its preprocessing in the graph: for `predict` and `evaluate`, export without --with-preprocessing."
+        )
     try:
         _, classes, preprocessing = onnx_graph.from_header(text)
         return Classifier(STARTERS[chosen](path), classes, preprocessing, chosen)
@@ -114,7 +116,7 @@ def _onnx_header(path: Path) -> tuple[str | None, str]:
     try:
         model = library.load(path, load_external_data=False)
     except Exception as error:  # protobuf's DecodeError, which is no subclass of anything
-        raise CheckpointError(f"{path} is damaged or no ONNX file ({error}).") from error
+        raise CheckpointError(f"{path} is damaged or not an ONNX file ({error}): export it again.") from error
     return onnx_graph.entry(model), model.graph.input[0].name if model.graph.input else ""
 
 
@@ -123,14 +125,14 @@ def _openvino_header(path: Path) -> tuple[str | None, str]:
         model = openvino_core().read_model(path)
     except RuntimeError as error:
         weights = path.with_suffix(".bin")
-        reason = _last_line(error) if weights.exists() else f"its weights, {weights.name}, must lie beside it"
-        raise CheckpointError(f"{path} is damaged or no OpenVINO model ({reason}).") from error
+        reason = _last_line(error) if weights.exists() else f"its weights, {weights.name}, must be in the same folder"
+        raise CheckpointError(f"{path} is damaged or not an OpenVINO model ({reason}).") from error
     text = model.get_rt_info([onnx_graph.KEY]).astype(str) if model.has_rt_info([onnx_graph.KEY]) else None
     return text, model.inputs[0].get_any_name()
 
 
 def choose(engine: Engine | str, among: tuple[str, ...] = (*SERVING, "torch")) -> str:
-    """The engine that is meant.
+    """Choose the engine.
 
     Raises:
         CheckpointError: it is not installed, or cannot run the file.
@@ -138,10 +140,12 @@ def choose(engine: Engine | str, among: tuple[str, ...] = (*SERVING, "torch")) -
     there = [name for name in among if find_spec(name)]
     if engine == "auto":
         if not there:
-            raise CheckpointError(f"none of {', '.join(among)} is installed: pip install 'alexnet[serve]'.")
+            raise CheckpointError(
+                f"this file needs {' or '.join(among)}, which is not installed: pip install 'alexnet[serve]'."
+            )
         return "torch" if torch.cuda.is_available() and "torch" in there else there[0]
     if engine not in among:
-        raise CheckpointError(f"engine (={engine!r}) cannot run such a file: use {' or '.join(among)}.")
+        raise CheckpointError(f"engine (={engine!r}) cannot run this kind of file: use {' or '.join(among)}.")
     if engine not in there:
         raise CheckpointError(f"engine (={engine!r}) is not installed: pip install 'alexnet[serve]', or use --engine torch.")
     return engine
@@ -174,7 +178,10 @@ def trusted(fused: Network, plain: Network) -> Network:
         expected = plain(x)
         problem = _differs(fused, x, expected)
         if problem:
-            say(f"The GPU's kernels are not used for {len(x)} pictures, as they are wrong here: {problem}. Please report it.")
+            say(
+                f"The GPU kernels are not used for {len(x)} pictures, as they give wrong results "
+                f"here: {problem}. Please report it."
+            )
         chosen[size] = plain if problem else fused
         return expected
 

@@ -1,4 +1,4 @@
-"""Several networks asked together: `alexnet evaluate RUN RUN ... --data STORE --average`.
+"""Average several networks: `alexnet evaluate RUN RUN ... --data STORE --average`.
 
 As in the paper (section 6, table 2), each network's class probabilities are averaged over its
 views, and then over the networks; five of them lowered the top-1 error from 40.7 to 38.1 %.
@@ -73,9 +73,12 @@ def evaluate_average(
     """
     check_asked(networks, store, views)
     if len(networks) < 2:
-        raise CheckpointError(f"an average needs two networks or more, not {len(networks)}.")
+        raise CheckpointError(f"an average needs at least two networks, but got {len(networks)}: name more runs.")
     if len({same_form(one.classes) for one in networks}) > 1:
-        raise CheckpointError("these networks have different classes, or the same in another order: they have no average.")
+        raise CheckpointError(
+            "these networks have different classes, or the same in another order, and cannot be "
+            "averaged: name runs trained on the same classes."
+        )
     store = resampled(store, networks[0].preprocessing.stored_size)
     outputs = torch.stack([check_fits(one, store) for one in networks])[0]  # the same for all
     chosen = store.split(split) if split else store.held_out

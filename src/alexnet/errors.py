@@ -13,8 +13,8 @@ AlexNetError
 └── Interrupted       a run that the user stopped; it was saved
 
 Each message names the thing, its value, the rule it broke and the next step. The command line
-prints it and exits with status 2 (130 for `Interrupted`). Anything else that escapes is a mistake
-of ours, and its traceback is shown.
+prints it and exits with status 2 (130 for `Interrupted`). Any other exception is a bug of ours, and
+its traceback is shown.
 """
 
 import difflib
@@ -67,12 +67,12 @@ class TrainingError(AlexNetError, RuntimeError):
 
 
 class Interrupted(AlexNetError):
-    """A run that the user stopped; it was saved."""
+    """A run that the user stopped and that was saved."""
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name: the closest known one if there
-    is one, then all of them.
+    """The end of an error message about an unknown name: the closest known one, if any, then all of
+    them.
     """
     known = sorted(known)
     close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)

@@ -1,4 +1,4 @@
-"""How good is it? Top-1 and top-5 error, per class, and who is taken for whom.
+"""Evaluate a network: top-1 and top-5 error, error per class, confusion matrix.
 
 One view is the centre crop; ten are the paper's (section 4.1): four corners and centre and their
 mirrors, probabilities averaged.
@@ -226,7 +226,7 @@ def check_fits(classifier: Classifier, store: Store) -> Tensor:
         if has != needs:
             option = {"stored size": "--size", "resize rule": "--resize"}[what]
             raise CheckpointError(
-                f"{store.folder} has {what} {has}, the network was trained with {needs}: prepare it with {option} {needs}."
+                f"{store.folder} has {what} {has}, but the network was trained with {needs}: prepare it with {option} {needs}."
             )
     return outputs
 
@@ -259,8 +259,9 @@ def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:
     times = Counter(wanted), Counter(has)
     if repeated := [name for name in dict.fromkeys(has) if max(counts[name] for counts in times) > 1]:
         raise CheckpointError(
-            f"{store.folder} has the network's classes in another order or number, and several are called {repeated[0]!r}: "
-            "which is which cannot be decided by name. Prepare the store from the folders that the network was trained on."
+            f"{store.folder} has the network's classes in another order or number, and several "
+            f"have the name {repeated[0]!r}, so they cannot be matched by name. Prepare the store "
+            "from the folders that the network was trained on."
         )
     return torch.tensor([known[name] for name in has])
 

@@ -1,4 +1,4 @@
-"""A checkpoint in every format that others read.
+"""Write a checkpoint in other programs' formats.
 
 What a format cannot hold is refused with the reason, never approximated: towers in torchvision's
 layout, a tower's own normalisation in Caffe. safetensors and ONNX hold every variant with its
@@ -42,9 +42,7 @@ MOST_LOST = 0.01
 
 
 def destination(source: Path, target: Target, int8: bool = False, with_preprocessing: bool = False) -> Path:
-    """Where the export goes if the user does not say: beside the checkpoint,
-    or into the run's folder.
-    """
+    """The default path of an export: next to the checkpoint, or in the run's folder."""
     stem = source / "alexnet" if source.is_dir() else source.with_suffix("")
     name = stem.name + "-int8" * int8 + "-pixels" * with_preprocessing
     path = stem.with_name(name + ENDINGS[target])
@@ -63,9 +61,9 @@ def check_destination(source: Path, out: Path) -> None:
     if not out.exists():
         return
     if out.samefile(checkpoint):
-        raise OutputError(f"out (={out}) is the file itself: name another with -o.")
+        raise OutputError(f"out (={out}) is the file that is being exported: choose another with -o.")
     if native.is_ours(out) and native.goes_on(out):
-        raise OutputError(f"out (={out}) is a run's checkpoint, from which training goes on: name another file with -o.")
+        raise OutputError(f"out (={out}) is a run's checkpoint, which is needed to resume it: choose another file with -o.")
 
 
 def export(
@@ -112,20 +110,20 @@ def export(
 
 def _check(target: Target, out: Path, int8: bool, with_preprocessing: bool, store: Store | None, allow_loss: bool) -> None:
     if target not in get_args(Target):
-        raise UsageError(f"there is no target {target!r}. Known: {', '.join(get_args(Target))}.")
+        raise UsageError(f"unknown target {target!r}: choose from {', '.join(get_args(Target))}.")
     if out.suffix != ENDINGS[target]:
         raise OutputError(f"out (={out}) must end in {ENDINGS[target]} for {target}.")
     for asked, what in ((int8, "--precision int8"), (with_preprocessing, "--with-preprocessing")):
         if asked and target not in GRAPHS:
-            raise UsageError(f"{what} needs a format that holds a graph: --to onnx or --to openvino, not {target}.")
+            raise UsageError(f"{what} works with --to onnx and --to openvino only, not {target}.")
     if store is not None and not int8:
         raise UsageError(
-            "--data is for --precision int8, which is calibrated and tested on it: add the one or leave out the other."
+            "--data is used only with --precision int8, for calibration and testing: add that option, or drop --data."
         )
     if allow_loss and not int8:
-        raise UsageError("--allow-loss is for --precision int8: nothing else loses anything.")
+        raise UsageError("--allow-loss is used only with --precision int8: drop it, as no other export loses accuracy.")
     if int8 and store is None:
-        raise UsageError("--precision int8 needs pictures to calibrate on and to test: name a store with --data.")
+        raise UsageError("--precision int8 needs pictures for calibration and testing: name a store with --data.")
 
 
 def _write_weights(trained: Trained, target: Target, out: Path) -> list[str]:
@@ -145,20 +143,21 @@ def _write_weights(trained: Trained, target: Target, out: Path) -> list[str]:
     colour = ", ".join(f"{value:.2f}" for value in mean.mean((1, 2)).tolist())
     scale = ", ".join(f"{value:.5f}" for value in preprocessing.scale.tolist())
     return [
-        f"the file holds tensors alone. Its pictures: {preprocessing.resize} to {preprocessing.stored_size} pixels by a filter "
-        f"that is {onnx_graph.FILTER}, centre "
+        f"the file holds only tensors. Prepare its pictures like this: {preprocessing.resize} to "
+        f"{preprocessing.stored_size} pixels by a filter that is {onnx_graph.FILTER}, centre "
         f"{preprocessing.input_size}, {'BGR' if preprocessing.bgr else 'RGB'}, 0-255 minus "
-        f"{'the mean image, on average' if mean.shape[1] > 1 else 'the mean'} ({colour}; R, G, B) times ({scale}).",
+        f"{'the mean image, on average' if mean.shape[1] > 1 else 'the mean'} ({colour}; R, G, B) "
+        f"times ({scale}).",
     ]
 
 
 def _for_caffe(trained: Trained, out: Path) -> list[str]:
-    """What was changed for Caffe, and what its files cannot say."""
+    """Notes on what was changed for Caffe, and what its files cannot hold."""
     variant, resize = trained.model.variant, trained.preprocessing.resize
-    turned = "conv1's input channels were turned round: Caffe's pictures are BGR, this network's RGB"
+    turned = "conv1's input channels were reversed: Caffe's pictures are BGR, this network's RGB"
     squashed = f"Caffe's files do not say how pictures are brought to size: {resize} here, and squash for whoever imports them"
     return [
-        f"beside it: {out.with_suffix('.prototxt').name}, the network for Caffe",
+        f"next to it: {out.with_suffix('.prototxt').name}, the network description for Caffe",
         *([turned] if variant.channel_order == "RGB" else []),
         *([squashed] if resize != "squash" else []),
     ]
@@ -181,10 +180,10 @@ def _quantised(trained: Trained, store: Store, allow_loss: bool) -> "tuple[onnx.
     lost = after.top1_error - before.top1_error
     if lost > MOST_LOST and not allow_loss:
         raise CheckpointError(
-            f"{line}: int8 lost {100 * lost:.2f} points, more than {100 * MOST_LOST:g}. Nothing was written; "
-            "--allow-loss writes it all the same."
+            f"{line}: int8 lost {100 * lost:.2f} points, more than {100 * MOST_LOST:g}. Nothing "
+            "was written; add --allow-loss to write it anyway."
         )
-    bits = "" if has_vnni() else "weights of 7 bits: this processor has no VNNI"
+    bits = "" if has_vnni() else "the weights have 7 bits, as this processor lacks VNNI"
     few = intervals.warning(before.images)
     return model, [line, *([f"warning: {few}"] if few else []), *([bits] if bits else [])]
 

@@ -1,5 +1,6 @@
-"""The types of a dataclass's fields, checked as one is made: a wrong one would fail far from there,
-or be recorded as what it is not."""
+"""Check the types of a dataclass's fields when it is made, since a wrong one would fail much later
+or be recorded wrongly.
+"""
 
 from functools import cache
 from types import NoneType, UnionType

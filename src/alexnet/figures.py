@@ -1,4 +1,4 @@
-"""Pictures of results, by matplotlib: curves, filters, prediction sheets, confusion matrices.
+"""Draw results with matplotlib: curves, filters, prediction sheets, confusion matrices.
 
 Each function takes plain arrays and returns a figure; `save` writes it to a
 file, `png` gives its bytes.
@@ -38,7 +38,7 @@ ENDINGS = (".png", ".svg", ".pdf")
 
 
 def check_ending(option: str, path: Path) -> None:
-    """Refuse a file name that says no format of ours.
+    """Refuse a file name whose extension is not one of ours.
 
     Raises:
         OutputError: the name ends otherwise.
@@ -247,7 +247,7 @@ def _name(name: str) -> str:
 
 
 def _letters(names: Sequence[str]) -> dict[str, Any]:
-    """How to draw names of any language; they may hold $, which is no formula here."""
+    """Text settings for names of any language; a $ in them is not a formula."""
     return {"fontfamily": lettering.fonts(names), "parse_math": False}
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then renamed.
+"""Write files so that they are complete or absent: under a temporary name first, then renamed.
 
 Each writer has a temporary file of its own, so of two that write to one path the last one
 wins whole, and no reader sees half of either. A writer that is killed leaves its temporary
@@ -99,8 +99,8 @@ def writing(path: Path) -> Iterator[Path]:
             yield temporary
     except (OSError, RuntimeError) as error:  # PyTorch's writer reports a full disk as RuntimeError
         raise OutputError(
-            f"{path} could not be written ({error}); what stood there before is untouched. The folder must exist, be "
-            "writable and have space; then try again."
+            f"{path} could not be written ({error}); an earlier file of that name is unchanged. "
+            "Check that the folder exists, is writable and has space, then try again."
         ) from error
 
 
@@ -195,14 +195,14 @@ def make_ready(path: Path) -> None:
         OutputError: it cannot be made or written.
     """
     if path.is_dir():
-        raise OutputError(f"{path} cannot be written, as it is a folder: name another place.")
+        raise OutputError(f"{path} cannot be written, as it is a folder: choose another path.")
     try:
         _check_replaceable(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise OutputError(f"{path} cannot be written ({error.strerror}): name another place.") from error
+        raise OutputError(f"{path} cannot be written ({error.strerror}): choose another path.") from error
 
 
 def write_parts(files: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
@@ -219,7 +219,7 @@ def write_parts(files: Mapping[Path, Iterable[bytes | memoryview]]) -> None:
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Open a file to read its bytes; never waits, as opening a pipe would.
+    """Open a regular file for reading, without ever waiting, as opening a pipe would.
 
     Raises:
         OSError: it cannot be opened, or is a folder, pipe, socket or device;

@@ -1,5 +1,4 @@
-"""The network in as few passes over memory as its kernels allow: the GPU's way to train, and
-to test, the same network.
+"""Run the network in as few passes over memory as possible, on the GPU, for training and testing.
 
 `groups` cuts the variant's sequence of operations into runs that one kernel computes: what follows
 a convolution (bias, ReLU, normalisation, pooling), and ReLU with dropout. `Fused` walks these
@@ -32,10 +31,8 @@ NEUTRAL = LRN(name="none", size=5, coefficient=0.0, beta=0.75, k=1.0)
 
 
 def unknown(variant: Variant) -> str | None:
-    """What of a variant the kernels have none for, in a few words; None if nothing. Dropout
-    is one kernel with a ReLU.
-    """
-    return None if variant.activation == "relu" else f"it does not know activation={variant.activation}"
+    """Why the fused kernels cannot run this variant, or None. Dropout is one kernel with a ReLU."""
+    return None if variant.activation == "relu" else f"it does not support activation={variant.activation}"
 
 
 def groups(ops: Sequence[Op]) -> tuple[Group, ...]:

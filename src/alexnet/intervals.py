@@ -1,4 +1,4 @@
-"""How far an error rate can be trusted: its 95 % interval, and what chance alone would give.
+"""The uncertainty of an error rate: its 95 % interval, and the error of chance.
 
 An error counted on n test pictures is a sample: another n pictures would give another number.
 Wilson's interval (1927) holds the error rates under which the count would not surprise: a test at
@@ -81,4 +81,4 @@ def warning(images: int) -> str | None:
     """
     if images >= FEW:
         return None
-    return f"only {images} test pictures: the error is a rough guess. Use {FEW} or more to compare networks."
+    return f"only {images} test pictures: the error is a rough estimate. Use {FEW} or more to compare networks."

@@ -1,4 +1,4 @@
-"""Names in pictures: cut to the room there is, in fonts that have their letters.
+"""Draw names in pictures: shortened to fit, in fonts that have their letters.
 
 Matplotlib's own font has Latin, Greek, Cyrillic, Hebrew and Arabic letters, but no Chinese,
 Japanese or Korean ones, no Devanagari and no Thai. A letter that no chosen font has becomes a

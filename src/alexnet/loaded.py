@@ -102,7 +102,9 @@ class Loaded:
             CheckpointError: the network is an exported one, which shows its logits only.
         """
         if self.model is None:
-            raise CheckpointError(f"{self.path} is an exported network without stages: load the run that it was exported from.")
+            raise CheckpointError(
+                f"{self.path} is an exported network, whose stages cannot be read: load the run that it was exported from."
+            )
         preprocessing = self._classifier.preprocessing
         (view,) = preprocessing.views(1)
         x = preprocessing.view(self._record(picture), *view)

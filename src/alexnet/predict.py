@@ -1,4 +1,4 @@
-"""What is in these pictures? Load once, predict many, keep nothing.
+"""Classify many pictures with one network.
 
 Files are decoded by threads a few batches ahead of the network, exactly as `prepare` does,
 so a prediction equals the one that `evaluate` makes from a store. Memory does not grow
@@ -67,7 +67,7 @@ class Prediction:
 
 @dataclass
 class Pace:
-    """Where the time goes; `predict` counts into it.
+    """Measures where `predict` spends its time.
 
     Attributes:
         images: pictures answered.
@@ -87,8 +87,9 @@ class Pace:
         share = 1 - self.decoding / max(used, 1e-9)
         limit = "decoding" if self.waited > (1 - ENOUGH) * seconds or share < ENOUGH else "the network"
         return (
-            f"{self.images:,} pictures in {seconds:.1f} s, {self.images / seconds:,.0f} a second. The limit is {limit}: the "
-            f"network had {share:.0%} of the processor time used, and waited {self.waited:.1f} s for pictures."
+            f"{self.images:,} pictures in {seconds:.1f} s, {self.images / seconds:,.0f} per "
+            f"second. The limit is {limit}: the network used {share:.0%} of the processor time and "
+            f"waited {self.waited:.1f} s for pictures."
         )
 
 
@@ -160,7 +161,7 @@ def _listed() -> Iterator[str]:
     wrote is read as well.
     """
     if sys.stdin is None:
-        raise SourceError("standard input is closed: `-` reads a list of files from it, one a line.")
+        raise SourceError("standard input is closed, but `-` reads a list of files from it, one per line.")
     binary = getattr(sys.stdin, "buffer", None)  # a stream of text in its place has none
     lines = (os.fsencode(line) for line in sys.stdin) if binary is None else binary
     try:

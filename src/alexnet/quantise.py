@@ -1,4 +1,5 @@
-"""int8: four times smaller, and several times faster on a CPU that multiplies bytes.
+"""Convert networks to int8: four times smaller, and several times faster on a CPU with instructions
+for bytes.
 
 Weights become whole numbers with one scale for each kernel; activations one scale for each layer's
 input, from the smallest to the largest value seen on `CALIBRATION_IMAGES` training pictures.
@@ -37,7 +38,7 @@ BATCH_SIZE = 32
 
 
 def has_vnni() -> bool:
-    """Whether this processor adds 8-bit products in 32 bits; False where it cannot be told."""
+    """Whether this processor adds 8-bit products in 32 bits; False if unknown."""
     if platform.machine() in ("arm64", "aarch64"):
         return True  # their dot products never pass through 16 bits
     try:

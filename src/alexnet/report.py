@@ -93,7 +93,7 @@ PAGE = """<!doctype html>
 
 @dataclass(frozen=True)
 class Example:
-    """A test picture and what the network says of it.
+    """A test picture and the network's predictions for it.
 
     Attributes:
         file: where it came from.
@@ -241,7 +241,7 @@ def _settings(told: History, store: Store) -> Iterator[str]:
 def _training(told: History) -> Iterator[str]:
     yield "<h2>Training</h2>"
     if not any(line["kind"] == "train" for line in told.log):
-        yield "<p>The run's log holds no line about training yet.</p>"
+        yield "<p>The run's log has no training lines yet.</p>"
         return
     names = ("loss over training", "top-1 error over training", "learning rate over training")
     drawn = "".join(_drawn(figure, name) for figure, name in zip(figures.curves(told.log), names, strict=True))
@@ -305,7 +305,7 @@ def _line(name: str, share: float, true: bool) -> str:
 
 
 def _confusion(result: Evaluation) -> Iterator[str]:
-    yield "<h2>Who is taken for whom</h2>"
+    yield "<h2>Which classes are confused</h2>"
     used = result.used
     pairs = _pairs(result)
     if len(used) <= figures.MOST_NUMBERS:
@@ -344,7 +344,7 @@ def _cell(share: float) -> str:
 
 
 def _pairs(result: Evaluation) -> str:
-    """The classes that are most often taken for another."""
+    """The pairs of classes that are confused most often."""
     wrong = result.confusion.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
@@ -354,7 +354,7 @@ def _pairs(result: Evaluation) -> str:
         if wrong[i, j]
     ]
     if not rows:
-        return "<p>No class was taken for another.</p>"
+        return "<p>No class was confused with another.</p>"
     return "<h3>Most frequent mistakes</h3>" + _table(["true class", "taken for", "pictures", "of class"], rows, 2)
 
 

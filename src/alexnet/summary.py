@@ -1,4 +1,4 @@
-"""A network as text: the layer table, and the study notes' lines. Standard library,
+"""Show a network as text: the layer table, and the formulas of the study notes. Standard library,
 and rich for the terminal.
 """
 

@@ -1,6 +1,4 @@
-"""Text files that people wrote, in whatever encoding their program chose, and lists of class
-names.
-"""
+"""Read text files in any common encoding, and lists of class names."""
 
 import codecs
 import unicodedata
@@ -106,10 +104,10 @@ def unique_names(names: Sequence[str], places: Sequence[str]) -> tuple[str, ...]
                 numbers[name] += 1
             if index + 1 - len(first) <= MOST_NAMED:
                 where = f"{places[first[name]]}, {places[index]}"
-                say(f"Two classes have the name {name!r} ({where}): the latter is shown as {new!r}.")
+                say(f"Two classes have the name {name!r} ({where}): the second is shown as {new!r}.")
         first.setdefault(name, index)
         taken.add(new)
         unique.append(new)
     if (renamed := len(names) - len(first)) > MOST_NAMED:
-        say(f"In all, {renamed:,} classes have a name that another one has; each is numbered.")
+        say(f"In total, {renamed:,} classes share a name with another one; each is numbered.")
     return tuple(unique)

@@ -1,4 +1,4 @@
-"""The networks that carry the name AlexNet, and every point in which they differ.
+"""The networks known as AlexNet, and every point in which they differ.
 
 A `Variant` is one network as data. Its fields are the points on which the paper's text, the code
 that won in 2012, Caffe and torchvision disagree; `ops()` turns them into the sequence of operations
@@ -51,16 +51,16 @@ class Variant:
     """
 
     name: str
-    """Name of the variant it is or was made from."""
+    """Name of the variant that it is or is based on."""
     input_size: int = paper.INPUT_SIZE
     """Height and width of the picture the net sees, in pixels."""
     num_classes: int = paper.CLASSES
     """Outputs of fc8."""
     width: float = 1.0
-    """Factor on every layer's kernels and units but fc8's."""
+    """Factor for the number of kernels and units in every layer but fc8."""
 
     conv1_padding: tuple[int, int] = (1, 2)
-    """Zeros left and above, right and below the picture."""
+    """Rows and columns of zeros added left and above, and right and below the picture."""
     kernels: Kernels = paper.KERNELS
     """Kernels of conv1 ... conv5, both towers together, at width 1."""
     units: tuple[int, int] = paper.UNITS
@@ -76,9 +76,9 @@ class Variant:
     that belong to them. Pooling stays, so the layers that follow keep their height and width."""
 
     activation: Literal["relu", "tanh"] = "relu"
-    """What stands where the blocks say relu, and after fc6 and fc7."""
+    """Activation used where the blocks say relu, and after fc6 and fc7."""
     pool_size: int = paper.POOL_SIZE
-    """Side of the pooling windows, which lie 2 apart: 3 overlap (the paper), 2 do not."""
+    """Side of the pooling windows, which are 2 pixels apart: 3 overlap (the paper), 2 do not."""
 
     block1: tuple[Step, ...] = ("conv", "relu", "norm", "pool")
     """Order of operations around conv1."""
@@ -94,7 +94,7 @@ class Variant:
     lrn_k: float = paper.LRN_K
     """Constant added to that sum."""
     lrn_window: Literal["all", "tower"] = "all"
-    """Whether the five neighbouring channels may lie across the seam between the towers."""
+    """Whether the five neighbouring channels may belong to both towers."""
 
     init: Literal["gaussian", "he", "torch"] = "gaussian"
     """Weights at the start: Gaussian with `init_std` and `init_bias`; He et al. (2015) with biases
@@ -113,7 +113,7 @@ class Variant:
     """Order of the input channels."""
 
     dropout: float = paper.DROPOUT
-    """Share of units zeroed."""
+    """Share of units that dropout zeroes."""
     dropout_position: Literal["after", "before"] = "after"
     """Dropout after fc6 and fc7 (the paper), or before them (torchvision)."""
     dropout_scaling: Literal["test", "train"] = "test"
@@ -363,11 +363,11 @@ def get(variant: "str | Variant", **changes: Any) -> Variant:
     """
     if isinstance(variant, str):
         if variant not in named():
-            raise VariantError(f"there is no variant {variant!r}: {nearest(variant, named())}")
+            raise VariantError(f"unknown variant {variant!r}: {nearest(variant, named())}")
         variant = named()[variant]
     if not isinstance(variant, Variant):
         raise VariantError(f"variant (={variant!r}) must be a name or a Variant: {nearest('', named())}")
     for field in changes:
         if field not in Variant.__dataclass_fields__:
-            raise VariantError(f"a variant has no field {field!r}: {nearest(field, Variant.__dataclass_fields__)}")
+            raise VariantError(f"unknown field {field!r} of a variant: {nearest(field, Variant.__dataclass_fields__)}")
     return replace(variant, **changes)

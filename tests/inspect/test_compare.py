@@ -39,7 +39,7 @@ def test_caffe_and_caffenet_part_behind_relu1(photo: bytes) -> None:
     assert all(cause.at_logits > 0 for cause in causes if cause.stage)
     lines = list(compare.explain(causes, "caffe", "caffenet"))
     assert "The first difference comes from block1" in lines[0]
-    assert "Without effect on the answer: init_bias." in lines[-1]
+    assert "No effect on the result: init_bias." in lines[-1]
 
 
 def test_every_field_between_caffe_and_the_paper(photo: bytes) -> None:

@@ -76,7 +76,7 @@ def test_every_format(caffe: Trained, tmp_path: Path, target: str) -> None:
     found = read(path)
     np.testing.assert_allclose(found.kernels, expected, atol=1e-6)
     assert not any("assumed" in note for note in found.notes)
-    with pytest.raises(CheckpointError, match="is no 'torchvision'|leave --bgr out"):
+    with pytest.raises(CheckpointError, match="is not 'torchvision'|drop --bgr"):
         read(_rgb(tmp_path), bgr=True)
 
 
@@ -106,13 +106,13 @@ def test_what_the_file_does_not_say(caffe: Trained, tmp_path: Path) -> None:
     np.savez(tmp_path / "one.npz", **{"conv1.weight": weights["conv1.weight"].numpy()})
     two, one = read(tmp_path / "two.safetensors"), read(tmp_path / "one.npz")
     assert two.kernels.shape[0] == 2 and one.kernels.shape[0] == 1
-    assert len(two.notes) == 1 and "RGB is assumed" in two.notes[0]
+    assert len(two.notes) == 1 and "assuming RGB" in two.notes[0]
     assert len(one.notes) == 2 and "how many towers" in one.notes[1]
     expected = first_layer(caffe.model)
     for found in (read(tmp_path / "one.npz", variant="caffe"), read(tmp_path / "two.safetensors", bgr=True)):
         assert np.array_equal(found.kernels, expected) and found.notes == ()
     assert np.array_equal(two.kernels, expected[..., ::-1])
-    with pytest.raises(CheckpointError, match=r"red, green, blue: leave --bgr out"):
+    with pytest.raises(CheckpointError, match=r"red, green, blue: drop --bgr"):
         read(tmp_path / "one.npz", variant="paper", bgr=True)
 
 
@@ -186,7 +186,7 @@ def test_command_refuses(caffe: Trained, tmp_path: Path, capsys: pytest.CaptureF
     native.save(tmp_path / "x.safetensors", caffe)
     for words, says in (
         (["-o", str(tmp_path / "x.gif")], "must end in .png, .svg or .pdf"),
-        (["--variant", "cafe", "-o", str(tmp_path / "x.png")], "there is no variant 'cafe'"),
+        (["--variant", "cafe", "-o", str(tmp_path / "x.png")], "unknown variant 'cafe'"),
     ):
         np.savez(tmp_path / "x.npz", **{"conv1.weight": np.ones((2, 3, 5, 5), np.float32)})
         with pytest.raises(SystemExit) as stop:

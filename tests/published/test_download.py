@@ -220,7 +220,7 @@ def test_many_cuts_with_progress_are_borne(server: Server) -> None:
 def test_a_server_without_ranges_that_cuts_is_given_up(server: Server, cache: Path) -> None:
     server.usual = Answer(ranges=False, cut_after=100_000)
     with pytest.raises(
-        DownloadError, match=r"the connection was cut\. 0\.1 of 0\.3 MB are kept.*same command to continue.*--url"
+        DownloadError, match=r"the connection was cut\. 0\.1 of 0\.3 MB are kept.*same command continues.*--url"
     ):
         pull(published(server))
     assert len(server.asked) == 4  # no progress after the first, and three pauses

@@ -241,7 +241,7 @@ def test_does_not_apply(name: str, changes: dict[str, Any]) -> None:
 
 
 def test_impossible_plans(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no ablation 'no-lnr': did you mean 'no-lrn'"):
+    with pytest.raises(RecipeError, match="unknown ablation 'no-lnr': did you mean 'no-lrn'"):
         ablations.get("no-lnr")
     with pytest.raises(RecipeError, match=r"seeds \(=0\) must be at least 1"):
         Plan(ablation=ABLATIONS["no-lrn"], recipe=recipe(), seeds=0)
@@ -327,7 +327,7 @@ def test_stopped_and_gone_on(
     steps have been taken in all.
     """
     steps = stop_after(monkeypatch, SGD, "step", after)
-    with pytest.raises(Interrupted, match="the same command goes on from here"):
+    with pytest.raises(Interrupted, match="run the same command to continue"):
         ablate(NO_LRN, store, tmp_path / "out")
     outcome = ablate(NO_LRN, store, tmp_path / "out")
     assert len(steps) == 2 * 2 * 2 * 6
@@ -401,7 +401,7 @@ def test_five_nets(store: Store, tmp_path: Path) -> None:
     assert outcome.changed == (together.top1_error,)
     assert not outcome.top1.shown
     assert "| 0 to 4 |" in (write_ablation(outcome, store, tmp_path) / "README.md").read_text()
-    assert "One pair shows nothing" in tell(outcome)[0]
+    assert "One pair is not evidence" in tell(outcome)[0]
 
 
 def test_tanh(store: Store, tmp_path: Path) -> None:

@@ -46,12 +46,12 @@ def test_verdicts() -> None:
     def say(differences: list[float], stated: float | None) -> str:
         return verdict(difference([0.0] * len(differences), differences), stated, lambda points: f"{points:+.1f}")
 
-    assert say([2.0], 1.4) == "One pair shows nothing: another may turn the sign."
+    assert say([2.0], 1.4) == "One pair is not evidence; a second could reverse the sign."
     assert "All pairs differ by the same" in say([2.0, 2.0], 1.4)
-    assert say([1.0, 1.4, 1.6], 1.4) == "Shown: zero lies outside the interval, the paper's +1.4 inside."
-    assert say([3.0, 3.1, 3.2], 1.4) == "Shown: zero lies outside the interval, the paper's +1.4 outside."
-    assert say([3.0, 3.1, 3.2], None) == "Shown: zero lies outside the interval."
+    assert say([1.0, 1.4, 1.6], 1.4) == "Shown: zero is outside the interval, the paper's +1.4 inside."
+    assert say([3.0, 3.1, 3.2], 1.4) == "Shown: zero is outside the interval, the paper's +1.4 outside."
+    assert say([3.0, 3.1, 3.2], None) == "Shown: zero is outside the interval."
     small = say([-2.0, 0.5, 3.0], 1.4)
-    assert small.startswith("Too small to show: zero lies inside the interval, the paper's +1.4 inside. To tell the paper's")
+    assert small.startswith("Not shown: zero is inside the interval, the paper's +1.4 inside. To tell the paper's")
     assert "about 15 pairs" in small
-    assert say([-0.1, 0.0, 0.12], 1.4) == "Too small to show: zero lies inside the interval, the paper's +1.4 outside."
+    assert say([-0.1, 0.0, 0.12], 1.4) == "Not shown: zero is inside the interval, the paper's +1.4 outside."

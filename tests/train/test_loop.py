@@ -246,7 +246,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(store: Store, tmp_path: Path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(native, "save_file", full)
-    with pytest.raises(OutputError, match=r"could not be written.*No space left.*untouched"):
+    with pytest.raises(OutputError, match=r"could not be written.*No space left.*unchanged"):
         native.save(run / "latest.safetensors", native.load(run))
     assert (run / "latest.safetensors").read_bytes() == before
     assert not list(run.glob(".*tmp"))

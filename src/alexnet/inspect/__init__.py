@@ -1,1 +1,1 @@
-"""Looking inside: each module turns a network into plain arrays, and `figures.py` draws them."""
+"""Look inside a network: each module turns it into plain arrays, and `figures.py` draws them."""

@@ -1,5 +1,5 @@
-"""Two variants, one set of weights, one picture: how far apart are they, where does it begin,
-and which field does it?
+"""Compare two variants with one set of weights on one picture: how far they differ, from which
+stage on, and because of which field.
 
 The distance at a stage is ||b - a|| / ||a||. To find the cause, each field in which the variants
 differ is changed alone, from the first variant's value to the second's: the stage at which that
@@ -35,7 +35,7 @@ GEOMETRY = ("input_size", "conv1_padding")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of both networks: its distance, or why there is none."""
+    """The distance of both networks at one stage, or why it has none."""
 
     name: str
     distance: float | None
@@ -44,7 +44,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Cause:
-    """What a field does on its own.
+    """The effect of changing one field alone.
 
     Attributes:
         fields: one, or the side of the input together with conv1's padding.
@@ -94,12 +94,13 @@ def explain(causes: Sequence[Cause], first: str, second: str) -> Iterator[str]:
         changes = ", ".join(f"{name} {a} -> {b}" for name, a, b in zip(cause.fields, *cause.values, strict=True))
         lead = "The first difference comes from" if number == 0 else "Then"
         yield (
-            f"{lead} {changes}: alone, it shows at {cause.stage}"
-            f"{f' ({cause.distance:.3g})' if cause.distance is not None else ''} and moves the logits by {cause.at_logits:.3g}."
+            f"{lead} {changes}: changed alone, it first shows at "
+            f"{cause.stage}{f' ({cause.distance:.3g})' if cause.distance is not None else ''} and "
+            f"moves the logits by {cause.at_logits:.3g}."
         )
     idle = [name for cause in causes if not cause.stage for name in cause.fields]
     if idle:
-        yield f"Without effect on the answer: {', '.join(idle)}."
+        yield f"No effect on the result: {', '.join(idle)}."
 
 
 def _adapted(trained: Trained, name: str) -> Variant:
@@ -163,7 +164,7 @@ def _causes(trained: Trained, a: Variant, b: Variant, picture: bytes, before: di
 def _cause(
     trained: Trained, a: Variant, b: Variant, picture: bytes, before: dict[str, Tensor], names: tuple[str, ...]
 ) -> Cause:
-    """What changing these fields alone does."""
+    """The effect of changing these fields alone."""
     values = tuple(getattr(a, name) for name in names), tuple(getattr(b, name) for name in names)
     after = _run(trained, replace(a, **dict(zip(names, values[1], strict=True))), picture)
     changed = next((stage for stage in _stages(before, after) if stage.distance != 0 and stage.name in before), None)

@@ -1,4 +1,4 @@
-"""The first layer's filters as pictures (figure 3 of the paper).
+"""Show the first layer's filters as pictures (figure 3 of the paper).
 
 In 2012 the first GPU's 48 kernels turned out grey and oriented, the second's coloured: the towers
 are kept apart here. A file need not hold more than conv1 to be shown; conv2, whose kernels read one
@@ -19,7 +19,7 @@ from alexnet.weights import importer
 from alexnet.weights.match import Foreign
 
 CONV1, CONV2 = "conv1.weight", "conv2.weight"
-ASSUMED = "the file does not say in which order the channels are: RGB is assumed. Caffe's networks are BGR: add --bgr"
+ASSUMED = "the file does not give the order of the channels: assuming RGB. For Caffe's networks, which are BGR, add --bgr"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def pictures(weight: Tensor, towers: int = 1, bgr: bool = False, grey: bool = Fa
     shape = tuple(weight.shape)
     if len(shape) != 4 or shape[1] not in (1, 3) or 0 in shape:
         raise CheckpointError(
-            f"conv1.weight has shape {shape}: to be shown it must be (kernels, channels, height, width), with 3 channels or 1."
+            f"conv1.weight has shape {shape}, but only (kernels, channels, height, width) with 3 channels or 1 can be drawn."
         )
     kernels = weight.detach().cpu().float().numpy()[:, :: -1 if bgr else 1]
     if grey or shape[1] == 1:
@@ -95,7 +95,7 @@ def read(path: Path, variant: str | None = None, bgr: bool = False, grey: bool =
     chosen = foreign.variant if isinstance(foreign.variant, Variant) else _named(variant or foreign.variant)
     order = _order(foreign, chosen)
     if bgr and order == "RGB":
-        raise CheckpointError(f"the channels of {path} are red, green, blue: leave --bgr out.")
+        raise CheckpointError(f"the channels of {path} are in the order red, green, blue: drop --bgr.")
     towers, unsure = _towers(foreign, chosen)
     notes = [*foreign.notes, *([ASSUMED] if order is None and not bgr and not grey else []), *unsure]
     try:
@@ -118,7 +118,7 @@ def _order(foreign: Foreign, variant: Variant | None) -> str | None:
 
 
 def _towers(foreign: Foreign, variant: Variant | None) -> tuple[int, list[str]]:
-    """How many towers conv1's kernels belong to, and what to say about it."""
+    """The number of towers that conv1's kernels belong to, and a note about it."""
     kernels = len(foreign.tensors[CONV1])
     if isinstance(foreign.variant, Variant):
         return foreign.variant.towers, []
@@ -128,4 +128,4 @@ def _towers(foreign: Foreign, variant: Variant | None) -> tuple[int, list[str]]:
         return kernels // inputs, []
     if variant and kernels % variant.towers == 0:
         return variant.towers, []
-    return 1, ["without conv2 the file does not say how many towers there are: one is assumed; name its --variant"]
+    return 1, ["without conv2 the file does not show how many towers there are: assuming one; to set it, add --variant"]

@@ -70,7 +70,7 @@ class Published:
     sha256: str
     sha1: str | None = None
     unpacked_sha256: str | None = None
-    elsewhere: str = "name another server with --url."
+    elsewhere: str = "use another server with --url."
     licence: str
     variant: str | None = None
     top1: float | None = None

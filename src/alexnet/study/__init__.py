@@ -1,1 +1,1 @@
-"""What many networks teach: families, ablations, pairs, and the pages about them."""
+"""Studies of many networks: families, ablations, pairs, and their records."""

@@ -1,4 +1,5 @@
-"""`alexnet ablate NAME --data STORE --seeds N`: train pairs and measure how they differ.
+"""`alexnet ablate NAME --data STORE --seeds N`: train pairs of networks and measure how they
+differ.
 
     OUT/
     ├── standard/seed0 ...      runs of the standard side, shared by all ablations of this recipe
@@ -91,7 +92,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an ablation gave.
+    """The results of an ablation.
 
     Attributes:
         standard, changed: one value for each pair; top-1 error as a share, or epochs
@@ -151,7 +152,7 @@ def ablate(plan: Plan, store: Store, folder: Path) -> Outcome:
         for _, recipe, run, label in jobs:
             train_member(recipe, store, run, label)
     except Interrupted as stop:
-        raise Interrupted("stopped and saved: the same command goes on from here.") from stop
+        raise Interrupted("stopped and saved: run the same command to continue.") from stop
     return _compare(plan, list(runs.values()), store)
 
 
@@ -170,7 +171,7 @@ def checked(plan: Plan, store: Store, folder: Path) -> Store:
         TrainingError: the folder is in the way.
     """
     if is_run(folder):
-        raise TrainingError(f"{folder} holds a single run, not ablations: name another folder.")
+        raise TrainingError(f"{folder} holds a single run, not ablations: choose another folder.")
     store = fitting(plan.recipe, store, next(iter(plan.runs(folder).values()))[0])
     size = plan.recipe.crop_size
     if plan.ablation.views > 1 and store.size <= size:

@@ -123,7 +123,7 @@ def _claim_on(layer: str) -> str:
         return "removing any of the middle layers costs about 2 % top-1 (section 7)"
     if layer == "conv5":
         return "removing any convolutional layer makes it worse, no number given (section 1)"
-    return "no statement on a single fully connected layer"
+    return "says nothing about a single fully connected layer"
 
 
 _REMOVED = [
@@ -232,7 +232,7 @@ def get(name: str) -> Ablation:
         RecipeError: there is none of that name.
     """
     if name not in ABLATIONS:
-        raise RecipeError(f"there is no ablation {name!r}: {nearest(name, ABLATIONS)}")
+        raise RecipeError(f"unknown ablation {name!r}: {nearest(name, ABLATIONS)}")
     return ABLATIONS[name]
 
 
@@ -248,7 +248,9 @@ def sides(ablation: Ablation, recipe: Recipe, other_lr: float | None = None) -> 
     standard = replace(recipe, **ablation.both)
     if not ablation.trains:
         if other_lr is not None:
-            raise RecipeError(f"other_lr (={other_lr:g}) has no use: {ablation.name} trains no networks of its own.")
+            raise RecipeError(
+                f"other_lr (={other_lr:g}) has no effect, as {ablation.name} trains no networks of its own: drop it."
+            )
         return standard, standard
     network = standard.network(num_classes=2)
     changed = replace(standard, **ablation.change(network))

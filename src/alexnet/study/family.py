@@ -53,8 +53,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     missing = sorted(set(range(seeds[0], seeds[-1] + 1)) - set(seeds))
     if missing:
         raise RecipeError(
-            f"seeds (={text}) must be consecutive, without gaps; {', '.join(map(str, missing[:5]))} left out. "
-            f"Write {seeds[0]}..{seeds[-1]}, or train the others as families of their own."
+            f"seeds (={text}) must be consecutive, without gaps; "
+            f"{', '.join(map(str, missing[:5]))} missing. Write {seeds[0]}..{seeds[-1]}, or train "
+            "the seeds on each side as separate families."
         )
     return seeds
 
@@ -143,11 +144,11 @@ def summary(folder: Path, seeds: Iterable[int], at_once: int = 1) -> dict[str, A
 
 def _check_folder(folder: Path, seeds: Sequence[int], resume: bool) -> None:
     if is_run(folder):
-        raise TrainingError(f"{folder} holds a single run, not a family: name another folder.")
+        raise TrainingError(f"{folder} holds a single run, not a family: choose another folder.")
     if resume and not folder.exists():
-        raise TrainingError(f"{folder} does not exist: nothing to resume. Leave out --resume to begin.")
+        raise TrainingError(f"{folder} does not exist, so there is nothing to resume: drop --resume to start.")
     if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise TrainingError(f"{folder} is not empty: go on with --resume if it holds this family, or name another folder.")
+        raise TrainingError(f"{folder} is not empty: add --resume if it holds this family, or choose another folder.")
     left_out = [run.name for run in members(folder) if run not in [member(folder, seed) for seed in seeds]]
     if left_out:
         raise TrainingError(f"{folder} holds {', '.join(left_out[:5])} too, which seeds (={seeds[0]}..{seeds[-1]}) leave out.")
@@ -163,7 +164,7 @@ def check_at_once(recipe: Recipe, at_once: int) -> None:
     if at_once < 1:
         raise RecipeError(f"at_once (={at_once}) must be at least 1.")
     if at_once > 1 and pick_device(recipe.device).type == "cpu":
-        raise RecipeError(f"at_once (={at_once}) is for a GPU; one run fills a CPU, so here they go one after another.")
+        raise RecipeError(f"at_once (={at_once}) works on a GPU only, as a single run keeps a CPU busy: drop --at-once.")
 
 
 def _train_together(jobs: Sequence[Job], at_once: int) -> None:
@@ -182,12 +183,12 @@ def _train_together(jobs: Sequence[Job], at_once: int) -> None:
                 process = context.Process(target=_job, args=(job,))
                 process.start()
                 running[job[2]] = process
-                say(f"{job[2]}: begun; what it says goes to {job[2]}.txt")
+                say(f"{job[2]}: started; its messages go to {job[2]}.txt")
             wait([process.sentinel for process in running.values()])
             for folder in [folder for folder, process in running.items() if process.exitcode is not None]:
                 failed += [folder] if running.pop(folder).exitcode else []
     except KeyboardInterrupt:
-        raise Interrupted("stopped; the runs saved where they stand. Go on with the same command and --resume.") from None
+        raise Interrupted("stopped; every run was saved. To continue, run the same command with --resume.") from None
     finally:
         for process in running.values():
             process.terminate()  # SIGTERM: the run saves and ends
@@ -197,7 +198,7 @@ def _train_together(jobs: Sequence[Job], at_once: int) -> None:
     if failed:
         names = ", ".join(f"{folder}.txt" for folder in failed)
         raise TrainingError(
-            f"{len(failed)} of {len(jobs)} runs had to stop; the reasons stand in {names}. Go on with --resume."
+            f"{len(failed)} of {len(jobs)} runs had to stop; see {names} for the reasons. To continue, add --resume."
         )
 
 

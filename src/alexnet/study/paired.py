@@ -1,5 +1,5 @@
-"""How much two sides differ, from pairs that share a seed, and whether that
-can be told from chance.
+"""Estimate how much two sides differ from pairs that share a seed, and whether that could be
+chance.
 
 Both networks of a pair see the same pictures in the same order, so much of what chance does to one
 it does to the other, and their difference varies less than each of them. The interval is Student's:

@@ -1,5 +1,5 @@
-"""What a family or an ablation gave, for people: sentences, a README with n,
-mean and deviation, curves.
+"""Describe the results of a family or an ablation: sentences, a README with n, mean and deviation,
+curves.
 
 The folder that `write_ablation` fills has the layout of the project's
 `records/`, and holds no weights.
@@ -108,7 +108,7 @@ def _spread(errors: Sequence[float]) -> str:
 
 
 def tell(outcome: Outcome) -> list[str]:
-    """What came out, whether this many pairs can tell, and what the paper says."""
+    """The result in words, whether this many pairs are evidence, and what the paper says."""
     epochs = outcome.plan.ablation.measure == "epochs"
     return [*(_epochs_in_words(outcome) if epochs else _errors_in_words(outcome)), f"The paper: {outcome.plan.ablation.claim}."]
 
@@ -145,20 +145,20 @@ def _interval(found: Difference, show: Callable[[float], str]) -> str:
 
 
 def verdict(found: Difference, stated: float | None, show: Callable[[float], str]) -> str:
-    """Whether a difference is shown, and how it stands to the paper's.
+    """Whether a difference is shown, and how it compares with the paper's.
 
     Args:
         stated: the paper's difference, in the same unit; None if it gives none.
         show: a difference as text.
     """
     if found.n == 1:
-        return "One pair shows nothing: another may turn the sign."
+        return "One pair is not evidence; a second could reverse the sign."
     if found.half is None:
         return "All pairs differ by the same, to the picture: too few are held out to draw an interval from."
     beside = "" if stated is None else f", the paper's {show(stated)} {'inside' if found.holds(stated) else 'outside'}"
     if found.shown:
-        return f"Shown: zero lies outside the interval{beside}."
-    text = f"Too small to show: zero lies inside the interval{beside}."
+        return f"Shown: zero is outside the interval{beside}."
+    text = f"Not shown: zero is inside the interval{beside}."
     if stated is not None and abs(stated) <= found.half:
         needed = found.pairs_needed(stated)
         text += f" To tell the paper's from zero would take {'over 1000' if needed is None else f'about {needed}'} pairs."

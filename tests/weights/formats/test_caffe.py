@@ -587,7 +587,7 @@ def test_a_write_that_fails_changes_nothing(path: Path, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OutputError, match="could not be written.*No space left.*untouched"):
+    with pytest.raises(OutputError, match="could not be written.*No space left.*unchanged"):
         caffe_write.write(path, SMALL, parameters(SMALL, 1), torch.zeros(3, 80, 80))
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
     with pytest.raises(OutputError, match="could not be written"):

@@ -143,7 +143,7 @@ def test_what_people_save(tmp_path: Path, how: str, protocol: int, legacy: bool)
         ),
         (
             "lightning",
-            "the network was taken from 'state_dict'; left out: hyper_parameters, callbacks; the prefix 'model.' was removed from its names; left out, as not under "
+            "the network was taken from 'state_dict'; left out: hyper_parameters, callbacks; the prefix 'model.' was removed from its names; left out, as their names lack the prefix "
             "'model.': criterion.weight",
         ),
         ("average", "it is an average of 1 models (n_averaged)"),
