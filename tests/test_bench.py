@@ -12,7 +12,8 @@ import torch
 
 from alexnet import bench as benching
 from alexnet import cli
-from alexnet.bench import Row, bench, contest, noise, seconds
+from alexnet.bench import Row, bench, contest, noise, seconds, table
+from alexnet.cli.tables import print_table
 from alexnet.errors import TrainingError
 from alexnet.variants import get
 
@@ -21,7 +22,9 @@ SMALL = get("paper", width=1 / 8, input_size=67, num_classes=5)
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    result = bench(SMALL, CPU, 4, peers=True, compile=False, blocks=2, steps=1)
+    rows, result = bench(SMALL, CPU, 4, peers=True, compile=False, blocks=2, steps=1)
+    header, *cells = table(rows)
+    print_table(header, cells)
     assert list(result["rows"]) == [
         "training",
         "naive network",

@@ -91,13 +91,16 @@ class Row:
 
 def bench(
     variant: Variant, device: torch.device, batch: int, peers: bool, compile: bool = True, blocks: int = 5, steps: int = 0
-) -> dict[str, Any]:
-    """Time everything, print the table, and return it as plain data.
+) -> tuple[list[Row], dict[str, Any]]:
+    """Time everything.
 
     Args:
         peers: also time the naive network and torchvision's.
         compile: whether what can be compiled is, if a compiler is there.
         steps: of training in a block; as many as take about two seconds if 0.
+
+    Returns:
+        the rows, and they and the circumstances as plain data.
 
     Raises:
         TrainingError: the batch does not fit into the GPU's memory.
@@ -119,8 +122,7 @@ def bench(
         rows += contest({f"testing, one by one ({name})": lambda: network(pictures[:1])}, device, 1, test_floor, blocks, steps)
         gain = max(1.0, product_flops(device, scene.precision) / speed)  # where the machine was busy at first
         rows, speed = [row.with_floor(gain) for row in rows], speed * gain
-    print_table(rows)
-    return {
+    return rows, {
         "benchmark": "bench",
         "variant": variant.name,
         "hardware": scene.hardware,
@@ -132,20 +134,18 @@ def bench(
     }
 
 
-def print_table(rows: list[Row]) -> None:
-    """One line for each row, on standard output; for peers how many times as fast
-    `training` was, block by block.
+def table(rows: list[Row]) -> list[list[str]]:
+    """The header, then a line for each row; for peers how many times as fast `training` was,
+    block by block.
     """
-    width = max(len(row.name) for row in rows)
     peers = any(row.first is not row.rates for row in rows)
-    print(f"{'':{width}}{'images/s':>12}{'range':>22}{'of a product':>14}{rows[0].name + ' is' if peers else '':>26}")
+    lines = [["", "images/s", "range", "of a product", *([f"{rows[0].name} is"] if peers else [])]]
     for row in rows:
         share = "" if row.floor is None else f"{row.rate / row.floor:.1%}"
         ratio = f"{statistics.median(row.ratios):.2f}x ({min(row.ratios):.2f} to {max(row.ratios):.2f})"
-        print(
-            f"{row.name:{width}}{row.rate:12,.0f}{f'{min(row.rates):,.0f} to {max(row.rates):,.0f}':>22}{share:>14}"
-            f"{'' if row.first is row.rates else ratio:>26}".rstrip()
-        )
+        line = [row.name, f"{row.rate:,.0f}", f"{min(row.rates):,.0f} to {max(row.rates):,.0f}", share]
+        lines.append([*line, *(["" if row.first is row.rates else ratio] if peers else [])])
+    return lines
 
 
 # --- timing ---------------------------------------------------------------------------------------

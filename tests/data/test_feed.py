@@ -17,7 +17,7 @@ from alexnet.train.steps.fused import step_bytes
 from alexnet.variants import get
 
 CPU = torch.device("cpu")
-PLACES: tuple[feeding.Place, ...] = ("resident", "pinned", "disk")
+PLACES: tuple[feeding.Storage, ...] = ("resident", "pinned", "disk")
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_host_too_small_for_what_was_asked() -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("rows", [1, 4, 256])
-def test_every_step_from_any_start(store: Store, place: feeding.Place, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_step_from_any_start(store: Store, place: feeding.Storage, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records, labels, crops, mirrors, colours and seeds of each step, over two
     epochs and after a jump back.
     """

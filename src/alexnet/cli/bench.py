@@ -4,6 +4,7 @@ import json
 from typing import Literal
 
 from alexnet.cli.next_step import next_step
+from alexnet.cli.tables import print_table
 from alexnet.errors import UsageError
 
 MOST_PICTURES = 1 << 20  # in a batch
@@ -27,6 +28,7 @@ def bench(
         compile: compile the network as training does; takes a minute.
     """
     from alexnet.bench import bench as run
+    from alexnet.bench import table
     from alexnet.devices import pick_device
     from alexnet.variants import get
 
@@ -36,5 +38,8 @@ def bench(
         raise UsageError(f"batch (={batch}) must be at least 1.")
     if batch > MOST_PICTURES:
         raise UsageError(f"batch (={batch}) must be at most {MOST_PICTURES}.")
-    print(json.dumps(run(get(variant), where, batch, peers, compile)))
+    rows, result = run(get(variant), where, batch, peers, compile)
+    header, *lines = table(rows)
+    print_table(header, lines)
+    print(json.dumps(result))
     next_step(*(["demo"] if peers else ["bench", "--variant", variant, "--peers"]))

@@ -34,7 +34,7 @@ from alexnet.data.store import Split
 from alexnet.errors import RecipeError
 from alexnet.meter import Meter
 
-Place = Literal["resident", "pinned", "disk"]
+Storage = Literal["resident", "pinned", "disk"]
 GIB = 2**30
 ROWS = 256  # steps that a plan holds
 SLOTS = 3  # batches on the device where they are copied: one in use, one that was, one on its way
@@ -42,7 +42,7 @@ TESTED = 512  # pictures in a batch that is tested on the device
 PIECE = 2**28  # bytes of page-locked memory in one allocation: PyTorch rounds each up to a power of two
 
 
-def choose(wanted: str, needed: int, free: int, host: int) -> tuple[Place, str]:
+def choose(wanted: str, needed: int, free: int, host: int) -> tuple[Storage, str]:
     """Choose where the training pictures are kept, and describe the choice in a sentence.
 
     Args:
@@ -197,7 +197,7 @@ def _pieces(split: Split) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         yield start, split.take(slice(start, start + each))
 
 
-def open_feed(place: Place, loader: Loader, device: torch.device) -> Resident | Streamed:
+def open_feed(place: Storage, loader: Loader, device: torch.device) -> Resident | Streamed:
     """The feed for the place chosen."""
     cuda = device.type == "cuda"
     if place == "resident":

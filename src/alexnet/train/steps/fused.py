@@ -407,7 +407,7 @@ def open_step(start: Start, held_out: Split, precision: str) -> FusedStep:
     recipe, model, loader = start.recipe, start.model, start.loader
     device = start.device
     free = 0
-    place: feeding.Place = "disk" if recipe.feed == "auto" else recipe.feed
+    place: feeding.Storage = "disk" if recipe.feed == "auto" else recipe.feed
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] - step_bytes(model.variant.layers(), loader.batch_size, TYPES[precision])
         place, sentence = feeding.choose(recipe.feed, loader.split.records.nbytes, free, feeding.host_memory())
