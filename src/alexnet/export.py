@@ -102,7 +102,7 @@ def export(
     if target in GRAPHS:
         model, lines = _quantised(trained, store, allow_loss) if int8 and store else (onnx_graph.to_onnx(trained), [])
         if with_preprocessing:
-            model = onnx_graph.between(model, trained.preprocessing).model
+            model = onnx_graph.with_both_ends(model, trained.preprocessing).model
         (_write_onnx if target == "onnx" else _write_openvino)(out, model)
         return lines
     return _write_weights(trained, target, out)

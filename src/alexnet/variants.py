@@ -30,7 +30,7 @@ LAYER_NAMES = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 POOL_NAMES = {1: "pool1", 2: "pool2", 5: "pool5"}
 REMOVABLE = LAYER_NAMES[1:-1]  # conv1 brings the picture down to 55 x 55, fc8 is the answer
 
-Step = Literal["conv", "relu", "norm", "spatial", "pool"]
+OpKind = Literal["conv", "relu", "norm", "spatial", "pool"]
 Weights = tuple[float, float, float, float, float, float, float, float]  # one number a layer, conv1 ... fc8
 Kernels = tuple[int, int, int, int, int]  # conv1 ... conv5
 Sees = tuple[bool, bool, bool, bool, bool]  # conv1 ... conv5
@@ -80,11 +80,11 @@ class Variant:
     pool_size: int = paper.POOL_SIZE
     """Side of the pooling windows, which are 2 pixels apart: 3 overlap (the paper), 2 do not."""
 
-    block1: tuple[Step, ...] = ("conv", "relu", "norm", "pool")
+    block1: tuple[OpKind, ...] = ("conv", "relu", "norm", "pool")
     """Order of operations around conv1."""
-    block2: tuple[Step, ...] = ("conv", "relu", "norm", "pool")
+    block2: tuple[OpKind, ...] = ("conv", "relu", "norm", "pool")
     """Order of operations around conv2."""
-    block5: tuple[Step, ...] = ("conv", "relu", "pool")
+    block5: tuple[OpKind, ...] = ("conv", "relu", "pool")
     """Order of operations around conv5."""
 
     lrn_coefficient: float = paper.LRN_ALPHA / paper.LRN_N
@@ -200,17 +200,17 @@ class Variant:
 
     def ops(self) -> tuple[Op, ...]:
         """The network as a sequence of operations, conv1 to fc8."""
-        plain: tuple[Step, ...] = ("conv", "relu")
+        plain: tuple[OpKind, ...] = ("conv", "relu")
         blocks = (self.block1, self.block2, plain, plain, self.block5)
         convolutions = [self._op(step, number) for number, block in enumerate(blocks, 1) for step in self._kept(number, block)]
         return (*convolutions, *self._fully_connected())
 
-    def _kept(self, number: int, block: tuple[Step, ...]) -> tuple[Step, ...]:
+    def _kept(self, number: int, block: tuple[OpKind, ...]) -> tuple[OpKind, ...]:
         return tuple(step for step in block if step == "pool") if f"conv{number}" in self.removed else block
 
-    def _op(self, step: Step, number: int) -> Op:
+    def _op(self, kind: OpKind, number: int) -> Op:
         index = number - 1
-        match step:
+        match kind:
             case "conv":
                 return Conv(
                     name=f"conv{number}",
@@ -311,7 +311,7 @@ def _caffe(text: Variant) -> Variant:
 
 def _caffenet(caffe: Variant) -> Variant:
     """Caffe's reference network: pooling before normalisation."""
-    pool_first: tuple[Step, ...] = ("conv", "relu", "pool", "norm")
+    pool_first: tuple[OpKind, ...] = ("conv", "relu", "pool", "norm")
     init_bias = _per_layer(0.0, **dict.fromkeys(paper.INIT_BIAS_ONE, 1.0))
     return replace(caffe, name="caffenet", block1=pool_first, block2=pool_first, init_bias=init_bias)
 

@@ -90,7 +90,7 @@ def test_header_and_tensors_disagree(trained: Trained, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "changes", "reason"),
     [
-        ("preprocessing", {"stored_size": 10**7}, r"stored_size is 10000000, but must be in \[2, 65536\]"),
+        ("preprocessing", {"stored_size": 10**7}, r"stored_size is 10000000, but must be from 2 to 65536"),
         ("preprocessing", {"stored_size": 81}, r"pictures of 81, which must be even"),
         ("preprocessing", {"input_size": 66}, r"crops of 66 pixels for an input of 67"),
         ("preprocessing", {"resize": "stretch"}, r"resize is 'stretch', but must be 'short-side' or"),

@@ -75,7 +75,7 @@ def _lost(gain: str) -> tuple[float, float]:
     return paper.REPORTED_GAINS[gain]
 
 
-def _between(after: tuple[str, str], before: tuple[str, str]) -> tuple[float | None, float | None]:
+def _difference(after: tuple[str, str], before: tuple[str, str]) -> tuple[float | None, float | None]:
     """Points between two of the paper's results: negative if the change helps."""
     new, old = paper.REPORTED_ERRORS[after], paper.REPORTED_ERRORS[before]
     return None if None in (new[0], old[0]) else round(new[0] - old[0], 1), round(new[1] - old[1], 1)  # type: ignore[operator]
@@ -213,13 +213,13 @@ ABLATIONS = {
             views=10,
             needs="a store with pictures larger than the net's input",
             claim="ten views lower the errors by 1.5 and 1.3 points (section 4.1)",
-            points=_between(("ILSVRC-2010 test", "1 CNN, ten views"), ("ILSVRC-2010 test", "1 CNN, centre crop")),
+            points=_difference(("ILSVRC-2010 test", "1 CNN, ten views"), ("ILSVRC-2010 test", "1 CNN, centre crop")),
         ),
         Ablation(
             name="five-nets",
             nets=5,
             claim="averaging five nets lowers the errors by 2.6 and 1.8 points (table 2)",
-            points=_between(("ILSVRC-2012 validation", "5 CNNs"), ("ILSVRC-2012 validation", "1 CNN")),
+            points=_difference(("ILSVRC-2012 validation", "5 CNNs"), ("ILSVRC-2012 validation", "1 CNN")),
         ),
     )
 }

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from alexnet import paper, variants
 from alexnet.errors import RecipeError, VariantError, nearest
 from alexnet.fields import check_types
-from alexnet.variants import Kernels, Sees, Step, Variant, Weights
+from alexnet.variants import Kernels, OpKind, Sees, Variant, Weights
 
 MOST_NUMBERS = 10_000
 #: Beyond these a value is a slip. AlexNet has been trained with batches of 64 Ki pictures,
@@ -55,9 +55,9 @@ class Recipe:
     """Halves that see each other only in conv3 and the fully connected layers."""
     sees_both_towers: Sees | None = None
     """Which of conv1 ... conv5 read the maps of all towers."""
-    block1: tuple[Step, ...] | None = None
+    block1: tuple[OpKind, ...] | None = None
     """Order of operations around conv1."""
-    block2: tuple[Step, ...] | None = None
+    block2: tuple[OpKind, ...] | None = None
     """Order of operations around conv2."""
     removed: tuple[str, ...] | None = None
     """Layers of conv2 ... fc7 that are left out."""

@@ -25,10 +25,10 @@ from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, Sp
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.files import open_regular
-from alexnet.variants import LAYER_NAMES, Step, Variant, get, named
+from alexnet.variants import LAYER_NAMES, OpKind, Variant, get, named
 
 #: Steps of a block by the type of their operation; dropout is no part of a block.
-STEPS: dict[type[Op], Step] = {Conv: "conv", ReLU: "relu", LRN: "norm", SpatialNorm: "spatial", MaxPool: "pool"}
+KINDS: dict[type[Op], OpKind] = {Conv: "conv", ReLU: "relu", LRN: "norm", SpatialNorm: "spatial", MaxPool: "pool"}
 PARAMETERS = tuple(f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", "bias"))
 #: Fields that a graph decides, in the order in which data meets them.
 STRUCTURE = ("conv1_padding", "block1", "block2", "block5", "lrn_window", "lrn_coefficient", "lrn_k")
@@ -198,7 +198,7 @@ def _structure(ops: Sequence[Op]) -> dict[str, Any]:
     assert len(blocks) == len(LAYER_NAMES) and isinstance(first, Conv)
     found: dict[str, Any] = {"conv1_padding": first.padding}
     for number in (1, 2, 5):
-        found[f"block{number}"] = tuple(STEPS[type(op)] for op in blocks[number - 1])
+        found[f"block{number}"] = tuple(KINDS[type(op)] for op in blocks[number - 1])
     norms = [op for op in ops if isinstance(op, LRN)]
     if norms:
         norm = norms[0]

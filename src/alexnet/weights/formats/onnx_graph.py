@@ -157,10 +157,10 @@ def structure(variant: Variant, preprocessing: Preprocessing | None, pads: bool 
     _network(graph, variant, pads)
     side, float32 = variant.input_size, graph.onnx.TensorProto.FLOAT
     graph.ends((X, float32, ["N", 3, side, side]), ("fc8", float32, ["N", variant.num_classes]))
-    return graph if preprocessing is None else between(graph.model, preprocessing)
+    return graph if preprocessing is None else with_both_ends(graph.model, preprocessing)
 
 
-def between(network: "onnx.ModelProto", preprocessing: Preprocessing) -> Graph:
+def with_both_ends(network: "onnx.ModelProto", preprocessing: Preprocessing) -> Graph:
     """Wrap a model from `x` to `fc8`, in float32 or int8, with preprocessing before it and a
     softmax after it.
     """
