@@ -19,6 +19,10 @@ from alexnet.data.store import Store
 from alexnet.ensemble import evaluate_average
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate_classifier
+from alexnet.run_folder import member
+from alexnet.study.ablate import Plan, ablate
+from alexnet.study.ablations import ABLATIONS
+from alexnet.study.family import train_family
 from alexnet.train import announce, recipes, run, start
 from alexnet.train.health.doctor import examine
 from alexnet.train.history import read_config
@@ -78,6 +82,38 @@ def test_the_default_way(large: Store, tmp_path: Path, capfd: pytest.CaptureFixt
     direct = tmp_path / "direct"
     train(recipe(epochs=2), resampled(large, 72), direct)
     assert read_config(direct).store == read_config(folder).store
+
+
+def test_a_run_that_is_refused_leaves_the_store_alone(
+    copy: Path, large: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Resampling a large store takes a while: the folder and the settings are looked at before."""
+    store = Store(shutil.copytree(large.folder, tmp_path / "store", ignore=shutil.ignore_patterns("72px")))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    (tmp_path / "family").mkdir()
+    shutil.move(copy, member(tmp_path / "family", 0))
+    begun = member(tmp_path / "family", 0)
+    for folder, changes, resume, message in (
+        (begun, {}, False, "holds a run already: go on with --resume, replace it with --overwrite, or name another folder"),
+        (begun, {"lr": 0.1}, True, r"other settings \(lr 0.005, now 0.1\)"),
+        (begun, {"mirror": False}, True, r"resume with the same \(--mirror\), or choose another --out\.$"),
+        (tmp_path / "full", {}, False, "is not empty and no run"),
+        (tmp_path / "full", {}, True, "is not empty and no run"),
+        (tmp_path / "none", {}, True, "nothing to resume"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            train(recipe(**changes), store, folder, resume=resume)
+    with pytest.raises(SystemExit, match="2"):
+        command("train", "laptop", "--data", store.folder, "--out", tmp_path / "family", "--seeds", "0..1")
+    with pytest.raises(
+        TrainingError, match=r"\(--epochs 2\), or choose another --out. Only a single run can be given more epochs"
+    ):
+        train_family(recipe(epochs=3), store, tmp_path / "family", (0, 1), resume=True)
+    shutil.move(begun, member(tmp_path / "family" / "standard", 0))
+    with pytest.raises(TrainingError, match=r"\(lr 0.005, now 0.1\).* or choose another --out"):
+        ablate(Plan(ablation=ABLATIONS["no-lrn"], recipe=recipe(lr=0.1), seeds=1), store, tmp_path / "family")
+    assert not list(store.folder.glob("*px"))
 
 
 def test_pictures_that_fit_are_taken_as_they_are(store: Store, large: Store, tmp_path: Path) -> None:
@@ -296,7 +332,7 @@ def test_a_run_is_repeated_and_resumed_by_its_configuration(
         (["laptop", "--resume", "--out", "run", "--lr", "0.1"], "other settings (lr 0.005, now 0.1): resume with the same"),
         (
             ["laptop", "--data", store.folder, "--out", "f", "--seeds", "0..1", "--overwrite"],
-            "--overwrite works for a single run only",
+            "--overwrite replaces a single run, not a family: delete f yourself",
         ),
     ):
         with pytest.raises(SystemExit, match="2"):

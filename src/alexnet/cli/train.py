@@ -168,17 +168,16 @@ def _outcome(run: Path, errors: list[float], store: "Store") -> list[str]:
 def _train_family(command: Training, seeds: str) -> None:
     from alexnet.data.store import Store
     from alexnet.study import record
-    from alexnet.study.family import parse_seeds, train_family
-    from alexnet.train.start import fitting
+    from alexnet.study.family import checked, parse_seeds, train_family
 
     if command.recipe.seed:
         raise UsageError(f"seed (={command.recipe.seed}) cannot be combined with seeds (={seeds}): leave one of them out.")
     wanted = parse_seeds(seeds)
     if command.overwrite:
         raise UsageError(
-            "--overwrite works for a single run only: delete the family's folder yourself, or choose another --out."
+            f"--overwrite replaces a single run, not a family: delete {command.out} yourself, or choose another --out."
         )
-    store = fitting(command.recipe, Store(command.data), command.out / f"seed{wanted[0]}")
+    store = checked(command.recipe, Store(command.data), command.out, wanted, command.resume, command.at_once)
     summary = train_family(command.recipe, store, command.out, wanted, command.resume, command.at_once)
     record.write_family(command.out, command.recipe, store, summary)
     rows = [[f"seed {row['seed']}", f"{row['top1_error']:.2%}", f"{row['seconds']:,.1f}"] for row in summary["members"]]

@@ -36,6 +36,7 @@ from alexnet.study.family import is_finished, train_member
 from alexnet.study.paired import Difference, difference
 from alexnet.train.recipes import MOST_NUMBERS, Recipe
 from alexnet.train.result import read_result
+from alexnet.train.run import check_settings
 from alexnet.train.start import fitting
 
 SMOOTHING = 3  # lines of the log; each is the mean of up to 20 steps
@@ -89,6 +90,15 @@ class Plan:
         numbers = range(self.recipe.seed, self.recipe.seed + self.seeds)
         return {side: [member(folder / side, seed) for seed in numbers] for side in self.trained}
 
+    def jobs(self, folder: Path) -> list[tuple[Recipe, Path, str]]:
+        """What is to be trained, pair by pair: recipe, folder, and words for it."""
+        runs = self.runs(folder)
+        return [
+            (replace(recipe, seed=self.recipe.seed + pair), runs[side][pair], f"{side}, pair {pair + 1} of {self.seeds}")
+            for pair in range(self.seeds)
+            for side, recipe in self.trained.items()
+        ]
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -141,26 +151,15 @@ def ablate(plan: Plan, store: Store, folder: Path) -> Outcome:
     """
     store = checked(plan, store, folder)
     runs = plan.runs(folder)
-    jobs = [
-        (side, replace(recipe, seed=plan.recipe.seed + pair), runs[side][pair], f"{side}, pair {pair + 1} of {plan.seeds}")
-        for pair in range(plan.seeds)
-        for side, recipe in plan.trained.items()
-    ]
-    for _, recipe, run, _ in jobs:
-        _refuse_other_settings(recipe, store, run)  # now, not after hours of training
+    jobs = plan.jobs(folder)
+    for recipe, run, _ in jobs:
+        is_finished(recipe, store, run)  # refuses a run of another store now, not after hours of training
     try:
-        for _, recipe, run, label in jobs:
+        for recipe, run, label in jobs:
             train_member(recipe, store, run, label)
     except Interrupted as stop:
         raise Interrupted("stopped and saved: run the same command to continue.") from stop
     return _compare(plan, list(runs.values()), store)
-
-
-def _refuse_other_settings(recipe: Recipe, store: Store, run: Path) -> None:
-    try:
-        is_finished(recipe, store, run)
-    except TrainingError as error:
-        raise TrainingError(f"{error} For `ablate` that is another --out.") from error
 
 
 def checked(plan: Plan, store: Store, folder: Path) -> Store:
@@ -172,6 +171,9 @@ def checked(plan: Plan, store: Store, folder: Path) -> Store:
     """
     if is_run(folder):
         raise TrainingError(f"{folder} holds a single run, not ablations: choose another folder.")
+    for recipe, run, _ in plan.jobs(folder):
+        if is_run(run):
+            check_settings(run, recipe)
     store = fitting(plan.recipe, store, next(iter(plan.runs(folder).values()))[0])
     size = plan.recipe.crop_size
     if plan.ablation.views > 1 and store.size <= size:

@@ -38,7 +38,7 @@ from alexnet.run_folder import FAMILY, RESULT, is_run, member, members
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe, numbers
 from alexnet.train.result import read_result
-from alexnet.train.run import check_same, write_json
+from alexnet.train.run import check_same, check_settings, write_json
 from alexnet.train.start import fitting
 
 
@@ -81,9 +81,7 @@ def train_family(
         TrainingError: the folder is in the way, or a member had to stop.
         Interrupted: the user stopped it; it was saved.
     """
-    check_at_once(recipe, at_once)
-    _check_folder(folder, seeds, resume)
-    store = fitting(recipe, store, member(folder, seeds[0]))
+    store = checked(recipe, store, folder, seeds, resume, at_once)
     unfinished = [seed for seed in seeds if not is_finished(replace(recipe, seed=seed), store, member(folder, seed))]
     if at_once > 1:
         _train_together([(replace(recipe, seed=seed), store.folder, member(folder, seed)) for seed in unfinished], at_once)
@@ -91,6 +89,20 @@ def train_family(
         train_member(replace(recipe, seed=seed), store, member(folder, seed), f"seed {seed} ({number} of {len(seeds)})")
         write_json(folder / FAMILY, summary(folder, seeds[:number], at_once))
     return summary(folder, seeds, at_once)
+
+
+def checked(recipe: Recipe, store: Store, folder: Path, seeds: Sequence[int], resume: bool, at_once: int) -> Store:
+    """The store in pictures that fit the recipe, once it is clear that the family may be trained.
+
+    Raises:
+        RecipeError, TrainingError: as `train_family`.
+    """
+    check_at_once(recipe, at_once)
+    _check_folder(folder, seeds, resume)
+    for seed in seeds:
+        if is_run(run := member(folder, seed)):
+            check_settings(run, replace(recipe, seed=seed))
+    return fitting(recipe, store, member(folder, seeds[0]))
 
 
 def train_member(recipe: Recipe, store: Store, folder: Path, label: str) -> None:

@@ -353,7 +353,7 @@ def words(recipe: Recipe) -> str:
     and what differs from it.
     """
     name = closest(recipe)
-    return " ".join([name, *(_flag(field, new) for field, (_, new) in differences(RECIPES[name](), recipe).items())])
+    return " ".join([name, *(flag(field, new) for field, (_, new) in differences(RECIPES[name](), recipe).items())])
 
 
 def closest(recipe: Recipe) -> str:
@@ -367,7 +367,8 @@ def differences(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _flag(field: str, value: Any) -> str:
+def flag(field: str, value: Any) -> str:
+    """A field as an option of the command line."""
     name = field.replace("_", "-")
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"

@@ -26,7 +26,7 @@ from alexnet.run_folder import ENVIRONMENT as ENVIRONMENT
 from alexnet.run_folder import LOG as LOG
 from alexnet.run_folder import RESULT as RESULT
 from alexnet.train.history import Config, Extension, TrainedOn, read_config
-from alexnet.train.recipes import Recipe, differences
+from alexnet.train.recipes import Recipe, differences, flag
 
 if TYPE_CHECKING:
     from alexnet.train.board import Board
@@ -128,13 +128,13 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
         TrainingError: the folder is in the way, is a run of another recipe or store, or
             another process trains in it.
     """
+    check_folder(folder, recipe, resume, overwrite)
     if resume and is_run(folder):
         config = check_same(folder, recipe, store, more_epochs=True)
         held = _locked(folder)
         return Run(folder, (folder / LATEST).exists(), config, _log(folder, "a"), held)
-    if resume and not folder.exists():
-        raise TrainingError(f"{folder} does not exist: nothing to resume. Leave out --resume to begin.")
-    _check_free(folder, overwrite)
+    if is_run(folder):
+        _say_what_goes(folder, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     held = _locked(folder)
     try:
@@ -148,6 +148,24 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
     return Run(folder, False, config, _log(folder, "w"), held)
 
 
+def check_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+    """Refuse a folder that `open_run` would refuse, before any work is done for the run.
+
+    Whether a run that is resumed is of this store is seen only once the store is resampled.
+
+    Raises:
+        TrainingError: as `open_run`.
+    """
+    if not resume:
+        _check_free(folder, overwrite)
+    elif is_run(folder):
+        check_settings(folder, recipe, more_epochs=True)
+    elif not folder.exists():
+        raise TrainingError(f"{folder} does not exist: nothing to resume. Leave out --resume to begin.")
+    else:
+        _check_free(folder, overwrite)
+
+
 def _check_free(folder: Path, overwrite: bool) -> None:
     """Refuse a folder that a new run would spoil."""
     if not folder.exists():
@@ -159,16 +177,20 @@ def _check_free(folder: Path, overwrite: bool) -> None:
             raise TrainingError(f"{folder} is not empty and no run: name another folder.")
         return
     read_config(folder)  # other programs have a file of this name too
-    own = set(own_files(folder))
-    others = [entry.name for entry in folder.iterdir() if entry not in own]
-    if overwrite:
-        say(f"{folder}: the run that it holds is deleted.{f' Left as they are: {_listed(others)}.' if others else ''}")
-    elif any((folder / name).exists() for name in (LATEST, BEST, RESULT)):
+    if not overwrite and any((folder / name).exists() for name in (LATEST, BEST, RESULT)):
         raise TrainingError(
             f"{folder} holds a run already: go on with --resume, replace it with --overwrite, or name another folder."
         )
-    else:
+
+
+def _say_what_goes(folder: Path, overwrite: bool) -> None:
+    """Say that a run is deleted, and what of the folder is kept."""
+    if not overwrite:
         say(f"{folder} holds a run that ended before its first checkpoint: it begins anew.")
+        return
+    own = set(own_files(folder))
+    others = [entry.name for entry in folder.iterdir() if entry not in own]
+    say(f"{folder}: the run that it holds is deleted.{f' Left as they are: {_listed(others)}.' if others else ''}")
 
 
 def _begun(entry: Path) -> bool:
@@ -227,18 +249,27 @@ def check_same(folder: Path, recipe: Recipe, store: Store, more_epochs: bool = F
     config = read_config(folder)
     if config.store.fingerprint != store.fingerprint:
         raise TrainingError(
-            f"{folder} was trained on another store ({config.store.folder}): resume with that one, or begin a new run."
+            f"{folder} was trained on another store ({config.store.folder}): resume with that one, or choose another --out."
         )
+    check_settings(folder, recipe, more_epochs)
+    return config
+
+
+def check_settings(folder: Path, recipe: Recipe, more_epochs: bool = False) -> None:
+    """As `check_same`, without a look at the store."""
+    config = read_config(folder)
     changed = {name: pair for name, pair in differences(config.recipe, recipe).items() if name not in FREE_FIELDS}
-    if more_epochs and recipe.epochs > config.recipe.epochs:
+    more = recipe.epochs > config.recipe.epochs
+    if more_epochs and more:
         changed.pop("epochs")
     if changed:
         listed = ", ".join(f"{name} {old}, now {new}" for name, (old, new) in changed.items())
-        flags = " ".join(f"--{name.replace('_', '-')} {old}" for name, (old, _) in changed.items())
+        flags = " ".join(flag(name, old) for name, (old, _) in changed.items())
+        single = " Only a single run can be given more epochs." if more and not more_epochs else ""
         raise TrainingError(
-            f"{folder} was begun with other settings ({listed}): resume with the same ({flags}), or begin a new run."
+            f"{folder} was begun with other settings ({listed}): resume with the same ({flags}), or choose another "
+            f"--out.{single}"
         )
-    return config
 
 
 def _plain(config: Config) -> dict[str, Any]:

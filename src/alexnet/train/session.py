@@ -30,7 +30,7 @@ from alexnet.train.health.watch import PLATEAU_LINES, Watch
 from alexnet.train.place import Place, Window
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import write_result
-from alexnet.train.run import Run, open_run
+from alexnet.train.run import Run, check_folder, open_run
 from alexnet.train.start import Start, fitting
 from alexnet.train.steps import choose
 from alexnet.train.steps.plain import compile_pays
@@ -269,11 +269,12 @@ class Session:
 def open_session(recipe: Recipe, store: Store, folder: Path, resume: bool, overwrite: bool) -> Iterator[Session]:
     """Open a run's folder and begin the run; arguments and errors as those of `loop.train`."""
     folder = _checked_arguments(recipe, store, folder, resume, overwrite)
+    check_folder(folder, recipe, resume, overwrite)
     variant = recipe.network(len(store.classes))
-    store = fitting(recipe, store, folder if resume else None)
     device = pick_device(recipe.device)
     fused = choose.wanted(recipe, variant, device)
     precision = pick_precision(recipe.precision, device, fused)
+    store = fitting(recipe, store, folder if resume else None)  # may write a copy: after all that can be refused
     set_precision(precision, device)
     compiled = compile_pays(recipe, variant, len(store.train), device)
     with _in_words(folder, min(recipe.batch_size, len(store.train)), device), ExitStack() as stack:
