@@ -272,7 +272,7 @@ def test_the_header_goes_round(name: str) -> None:
     ("place", "value", "reason"),
     [
         (["format"], "alexnet 99", "format is 'alexnet 99', but must be 'alexnet 1'"),
-        (["variant", "name"], "vgg", "no variant 'vgg'"),
+        (["variant", "name"], "vgg", "unknown variant 'vgg'"),
         (["variant", "lrn_coefficient"], None, "lrn_coefficient is null, but must be a number"),
         (["variant", "block1"], ["conv", "swish"], "block1"),
         (["variant", "towers"], "2", "towers is '2', but must be a whole number"),
