@@ -50,7 +50,7 @@ ALIKE_ABOVE, LEAP, STILL, CALM = 0.002, 0.5, 1e-5, 0.1
 
 
 @dataclass(frozen=True)
-class Layer:
+class StageHealth:
     """What was seen of one stage of the network, before the first step.
 
     Attributes:
@@ -99,7 +99,7 @@ class Diagnosis:
         seconds: what it took.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[StageHealth, ...]
     pictures: Pictures
     labels: Labels
     expected_loss: float
@@ -121,10 +121,10 @@ class Findings:
     variant: Variant
     pictures: Pictures
     labels: Labels
-    layers: tuple[Layer, ...]
+    layers: tuple[StageHealth, ...]
     trial: tuple[float, ...]
 
-    def layer(self, name: str) -> Layer:
+    def layer(self, name: str) -> StageHealth:
         """The layer of this name."""
         return next(layer for layer in self.layers if layer.name == name)
 
@@ -145,7 +145,7 @@ def examine(recipe: Recipe, store: Store) -> Diagnosis:
     first_loss = _first_loss(begun.model, images, labels)
     trial, gradient, update = _trial(begun.in_batches_of(TRIAL_PICTURES))
     layers = tuple(
-        Layer(name, value, dead.get(name), gradient.get(name), update.get(name), _verdict(name, spread, dead, update))
+        StageHealth(name, value, dead.get(name), gradient.get(name), update.get(name), _verdict(name, spread, dead, update))
         for name, value in spread.items()
     )
     findings = Findings(recipe, variant, pictures, ask(store), layers, trial)
