@@ -101,12 +101,12 @@ def _pictures(reader: type, preprocessing: Preprocessing, store: Store) -> Any:
     batches = min(CALIBRATION_IMAGES // loader.batch_size, loader.steps_per_epoch)
     crops = (_crops(preprocessing, loader.batch(0, step).records) for step in range(batches))
 
-    class Pictures(reader):
+    class CalibrationPictures(reader):
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             crop = next(crops, None)
             return None if crop is None else {onnx_graph.X: crop}
 
-    return Pictures()
+    return CalibrationPictures()
 
 
 def _crops(preprocessing: Preprocessing, records: torch.Tensor) -> NDArray[np.float32]:

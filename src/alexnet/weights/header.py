@@ -26,7 +26,7 @@ REMEDY = "Export or download the file again."
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PreprocessingEntry:
     """How pictures are prepared, but for the mean and the scale, which are tensors."""
 
     stored_size: Annotated[int, Range(2, MAX_SIDE)]

@@ -106,7 +106,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     model = _network(
         path, described.variant(described.entry(header, "variant", dict[str, Any], path), f"{path}'s variant"), tensors
     )
-    pictures = described.entry(header, "preprocessing", described.Pictures, path)
+    pictures = described.entry(header, "preprocessing", described.PreprocessingEntry, path)
     if MEAN not in tensors or SCALE not in tensors:
         raise CheckpointError(f"{path} is damaged: it lacks {MEAN} or {SCALE}. {described.REMEDY}")
     preprocessing = Preprocessing(mean=tensors.pop(MEAN).clone(), scale=tensors.pop(SCALE).clone(), **vars(pictures))

@@ -177,7 +177,12 @@ def test_explosion(worst: float, accused: bool) -> None:
     recipe = recipes.get("small-photos")
     layer = doctor.StageHealth("fc8", 0.4, None, 1.0, 0.8, "healthy")
     seen = doctor.Findings(
-        recipe, recipe.network(3), doctor.Pictures(0.0, 1.0, 50.0), doctor.Labels(3, None, 60), (layer,), (1.1, worst, 3.0)
+        recipe,
+        recipe.network(3),
+        doctor.InputStatistics(0.0, 1.0, 50.0),
+        doctor.Labels(3, None, 60),
+        (layer,),
+        (1.1, worst, 3.0),
     )
     cause = doctor.exploding(seen)
     assert (cause is not None) == accused

@@ -71,7 +71,7 @@ class StageHealth:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class InputStatistics:
     """What the network gets.
 
     Attributes:
@@ -100,7 +100,7 @@ class Diagnosis:
     """
 
     layers: tuple[StageHealth, ...]
-    pictures: Pictures
+    pictures: InputStatistics
     labels: Labels
     expected_loss: float
     first_loss: float
@@ -119,7 +119,7 @@ class Findings:
 
     recipe: Recipe
     variant: Variant
-    pictures: Pictures
+    pictures: InputStatistics
     labels: Labels
     layers: tuple[StageHealth, ...]
     trial: tuple[float, ...]
@@ -141,7 +141,7 @@ def examine(recipe: Recipe, store: Store) -> Diagnosis:
     variant = begun.variant
     images, labels = batch(begun.in_batches_of(LOOK_PICTURES), 0)
     spread, dead = look(begun.model, images)
-    pictures = Pictures(float(images.mean()), float(images.std()), _difference(store.train))
+    pictures = InputStatistics(float(images.mean()), float(images.std()), _difference(store.train))
     first_loss = _first_loss(begun.model, images, labels)
     trial, gradient, update = _trial(begun.in_batches_of(TRIAL_PICTURES))
     layers = tuple(
@@ -245,7 +245,7 @@ def equal_pictures(findings: Findings) -> Cause | None:
 
 
 def small_scale(findings: Findings) -> Cause | None:
-    """Pictures that hold 0-1 where 0-255 is meant: photos have a deviation of 72,
+    """InputStatistics that hold 0-1 where 0-255 is meant: photos have a deviation of 72,
     or of 1 if scaled to that.
     """
     least = 0.6 if findings.variant.pixels == "unit" else SMALL_PIXELS

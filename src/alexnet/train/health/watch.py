@@ -19,7 +19,7 @@ from alexnet.train.optim import SGD
 from alexnet.train.recipes import Recipe
 from alexnet.variants import Variant
 
-Pictures = Callable[[int], Tensor]
+PictureSource = Callable[[int], Tensor]
 
 #: A look costs 0.05 % of 200 steps of the full net on batches of 128, up to 0.4 % of those of the
 #: smallest (one core, eager).
@@ -69,7 +69,7 @@ class Watch:
             causes.insert(0, too_large(self.variant, float(images.std()), self.recipe.lr, self.recipe.lr / 10, evidence))
         return {name: value for name, value in values.items() if isfinite(value)}, list(filter(None, causes))
 
-    def plateau(self, step: int, losses: Sequence[float], model: AlexNet, pictures: Pictures) -> Cause | None:
+    def plateau(self, step: int, losses: Sequence[float], model: AlexNet, pictures: PictureSource) -> Cause | None:
         """After a line of the log: has the network learned nothing but how
         frequent the classes are?
 

@@ -348,7 +348,7 @@ class _Packed:
 
 
 @dataclass(frozen=True)
-class _Pictures(described.Pictures):
+class _PreprocessingEntry(described.PreprocessingEntry):
     """With the mean and the scale. The first files did not name the filter, which
     has always been the same."""
 
@@ -364,7 +364,7 @@ class _Header:
     format: Literal["alexnet 1"]
     variant: dict[str, Any]
     classes: tuple[str, ...]
-    preprocessing: _Pictures
+    preprocessing: _PreprocessingEntry
 
 
 def from_header(text: str) -> tuple[Variant, tuple[str, ...], Preprocessing]:
