@@ -30,21 +30,21 @@ def photo(shared: Path) -> bytes:
 
 def test_caffe_and_caffenet_part_behind_relu1(photo: bytes) -> None:
     """Their one difference in the forward pass is the order of pool and norm, in blocks 1 and 2."""
-    stages, causes = compare.compare(trained(), "caffe", "caffenet", photo)
+    stages, effects = compare.compare(trained(), "caffe", "caffenet", photo)
     distances = {stage.name: stage.distance for stage in stages}
     assert distances["input"] == distances["conv1"] == distances["relu1"] == 0
     assert all(distances[name] > 0 for name in ("conv2", "conv5", "fc8"))
-    assert [cause.fields for cause in causes if cause.stage] == [("block1",), ("block2",)]
-    assert [cause.fields for cause in causes if not cause.stage] == [("init_bias",)]
-    assert all(cause.at_logits > 0 for cause in causes if cause.stage)
-    lines = list(compare.explain(causes, "caffe", "caffenet"))
+    assert [effect.fields for effect in effects if effect.stage] == [("block1",), ("block2",)]
+    assert [effect.fields for effect in effects if not effect.stage] == [("init_bias",)]
+    assert all(effect.at_logits > 0 for effect in effects if effect.stage)
+    lines = list(compare.explain(effects, "caffe", "caffenet"))
     assert "The first difference comes from block1" in lines[0]
     assert "No effect on the result: init_bias." in lines[-1]
 
 
 def test_every_field_between_caffe_and_the_paper(photo: bytes) -> None:
-    stages, causes = compare.compare(trained(), "caffe", "paper", photo)
-    by_field = {cause.fields: cause for cause in causes}
+    stages, effects = compare.compare(trained(), "caffe", "paper", photo)
+    by_field = {effect.fields: effect for effect in effects}
     assert by_field["input_size", "conv1_padding"].stage == "input"
     assert by_field[("channel_order",)].stage == "input"
     assert by_field[("resize",)].stage == "input"
@@ -53,25 +53,25 @@ def test_every_field_between_caffe_and_the_paper(photo: bytes) -> None:
     assert by_field[("bias_lr",)].stage is None
     assert stages[0].name == "input"
     assert "against" in stages[0].remark  # 227 against 224 pixels
-    assert causes[0].stage == "input"
+    assert effects[0].stage == "input"
 
 
 def test_the_distance_of_k_is_that_of_the_formula(photo: bytes) -> None:
     """norm1 with k = 1 against k = 2, from relu1 in float64."""
     own = trained()
-    _, causes = compare.compare(own, "caffe", "paper", photo)
-    cause = next(cause for cause in causes if cause.fields == ("lrn_k",))
+    _, effects = compare.compare(own, "caffe", "paper", photo)
+    effect = next(effect for effect in effects if effect.fields == ("lrn_k",))
     pixels = compare._run(own, get("caffe", width=1 / 8, num_classes=10), photo)["relu1"].double()
     squares = torch.nn.functional.pad(pixels**2, (0, 0, 0, 0, 2, 2))
     total = sum(squares[:, shift : shift + pixels.shape[1]] for shift in range(5)) * 2e-5
     first, second = (pixels * (k + total) ** -0.75 for k in (1, 2))
-    assert cause.distance == pytest.approx(float((second - first).norm() / first.norm()), rel=1e-5)
+    assert effect.distance == pytest.approx(float((second - first).norm() / first.norm()), rel=1e-5)
 
 
 def test_the_same_variant(photo: bytes) -> None:
-    stages, causes = compare.compare(trained(), "caffe", "caffe", photo)
+    stages, effects = compare.compare(trained(), "caffe", "caffe", photo)
     assert all(stage.distance == 0 for stage in stages)
-    assert list(compare.explain(causes, "caffe", "caffe")) == ["caffe and caffe compute the same on this picture."]
+    assert list(compare.explain(effects, "caffe", "caffe")) == ["caffe and caffe compute the same on this picture."]
 
 
 def test_stages_that_one_alone_has(photo: bytes) -> None:
@@ -81,9 +81,9 @@ def test_stages_that_one_alone_has(photo: bytes) -> None:
 
 def test_a_small_input(tmp_path: Path) -> None:
     draw((200, 50, 40), 1, (90, 80)).save(tmp_path / "x.png")
-    stages, causes = compare.compare(trained("paper", input_size=64), "paper", "caffe", (tmp_path / "x.png").read_bytes())
+    stages, effects = compare.compare(trained("paper", input_size=64), "paper", "caffe", (tmp_path / "x.png").read_bytes())
     assert stages[-1].distance is not None
-    assert ("lrn_k",) in [cause.fields for cause in causes]
+    assert ("lrn_k",) in [effect.fields for effect in effects]
 
 
 def test_other_widths_are_refused(photo: bytes) -> None:

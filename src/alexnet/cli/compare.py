@@ -11,7 +11,7 @@ from alexnet.errors import SourceError
 
 def compare(first: Positional[str], second: Positional[str], weights: Path, image: Path) -> None:
     """Show how far the results of two variants differ, stage by stage, on one picture with the same
-    weights, and which field causes it.
+    weights, and which field effects it.
 
     Args:
         first: a variant: paper, code-2012, caffe, caffenet, owt or torchvision.
@@ -24,12 +24,12 @@ def compare(first: Positional[str], second: Positional[str], weights: Path, imag
     from alexnet.inspect import compare as comparing
 
     try:
-        stages, causes = comparing.compare(comparing.load(weights, first), first, second, read_picture(image))
+        stages, effects = comparing.compare(comparing.load(weights, first), first, second, read_picture(image))
     except Unreadable as reason:
         raise SourceError(f"{image} cannot be read: {reason}.") from reason
     rows = [[stage.name, stage.remark or f"{stage.distance:.3g}"] for stage in stages]
     print_table(["stage", "relative L2 distance"], rows)
     print()
-    for line in comparing.explain(causes, first, second):
+    for line in comparing.explain(effects, first, second):
         print_line(line)
     next_step("summary", second, "--explain")

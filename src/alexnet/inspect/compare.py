@@ -43,7 +43,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Cause:
+class FieldEffect:
     """The effect of changing one field alone.
 
     Attributes:
@@ -61,7 +61,7 @@ class Cause:
     at_logits: float
 
 
-def compare(trained: Trained, first: str, second: str, picture: bytes) -> tuple[list[Stage], list[Cause]]:
+def compare(trained: Trained, first: str, second: str, picture: bytes) -> tuple[list[Stage], list[FieldEffect]]:
     """Run one picture through two variants with the same weights.
 
     Args:
@@ -75,7 +75,7 @@ def compare(trained: Trained, first: str, second: str, picture: bytes) -> tuple[
     """
     a, b = (_adapted(trained, name) for name in (first, second))
     before = _run(trained, a, picture)
-    return list(_stages(before, _run(trained, b, picture))), list(_causes(trained, a, b, picture, before))
+    return list(_stages(before, _run(trained, b, picture))), list(_effects(trained, a, b, picture, before))
 
 
 def load(path: Path, variant: str) -> Trained:
@@ -85,20 +85,20 @@ def load(path: Path, variant: str) -> Trained:
     return importer.import_weights(path, otherwise=variant)[0]
 
 
-def explain(causes: Sequence[Cause], first: str, second: str) -> Iterator[str]:
-    """The causes in words, the one that shows first at the top."""
-    effective = [cause for cause in causes if cause.stage]
+def explain(effects: Sequence[FieldEffect], first: str, second: str) -> Iterator[str]:
+    """The effects in words, the one that shows first at the top."""
+    effective = [effect for effect in effects if effect.stage]
     if not effective:
         yield f"{first} and {second} compute the same on this picture."
-    for number, cause in enumerate(effective):
-        changes = ", ".join(f"{name} {a} -> {b}" for name, a, b in zip(cause.fields, *cause.values, strict=True))
+    for number, effect in enumerate(effective):
+        changes = ", ".join(f"{name} {a} -> {b}" for name, a, b in zip(effect.fields, *effect.values, strict=True))
         lead = "The first difference comes from" if number == 0 else "Then"
         yield (
             f"{lead} {changes}: changed alone, it first shows at "
-            f"{cause.stage}{f' ({cause.distance:.3g})' if cause.distance is not None else ''} and "
-            f"moves the logits by {cause.at_logits:.3g}."
+            f"{effect.stage}{f' ({effect.distance:.3g})' if effect.distance is not None else ''} and "
+            f"moves the logits by {effect.at_logits:.3g}."
         )
-    idle = [name for cause in causes if not cause.stage for name in cause.fields]
+    idle = [name for effect in effects if not effect.stage for name in effect.fields]
     if idle:
         yield f"No effect on the result: {', '.join(idle)}."
 
@@ -152,21 +152,21 @@ def _distance(a: Tensor, b: Tensor) -> float:
     return float((b - a).double().norm() / a.double().norm().clamp_min(1e-30))
 
 
-def _causes(trained: Trained, a: Variant, b: Variant, picture: bytes, before: dict[str, Tensor]) -> Iterator[Cause]:
+def _effects(trained: Trained, a: Variant, b: Variant, picture: bytes, before: dict[str, Tensor]) -> Iterator[FieldEffect]:
     differing = [name for name in (field.name for field in fields(a)) if getattr(a, name) != getattr(b, name)]
     geometry = tuple(name for name in differing if name in GEOMETRY)
     single = [(name,) for name in differing if name not in (*GEOMETRY, *LABELS)]
-    causes = [_cause(trained, a, b, picture, before, names) for names in [geometry] * bool(geometry) + single]
+    effects = [_effect(trained, a, b, picture, before, names) for names in [geometry] * bool(geometry) + single]
     order = [*before, None]
-    yield from sorted(causes, key=lambda cause: order.index(cause.stage))
+    yield from sorted(effects, key=lambda effect: order.index(effect.stage))
 
 
-def _cause(
+def _effect(
     trained: Trained, a: Variant, b: Variant, picture: bytes, before: dict[str, Tensor], names: tuple[str, ...]
-) -> Cause:
+) -> FieldEffect:
     """The effect of changing these fields alone."""
     values = tuple(getattr(a, name) for name in names), tuple(getattr(b, name) for name in names)
     after = _run(trained, replace(a, **dict(zip(names, values[1], strict=True))), picture)
     changed = next((stage for stage in _stages(before, after) if stage.distance != 0 and stage.name in before), None)
     at_logits = _distance(before["fc8"], after["fc8"])
-    return Cause(names, values, changed.name if changed else None, changed.distance if changed else None, at_logits)
+    return FieldEffect(names, values, changed.name if changed else None, changed.distance if changed else None, at_logits)

@@ -245,7 +245,7 @@ def equal_pictures(findings: Findings) -> Cause | None:
 
 
 def small_scale(findings: Findings) -> Cause | None:
-    """InputStatistics that hold 0-1 where 0-255 is meant: photos have a deviation of 72,
+    """Pictures that hold 0-1 where 0-255 is meant: photos have a deviation of 72,
     or of 1 if scaled to that.
     """
     least = 0.6 if findings.variant.pixels == "unit" else SMALL_PIXELS
