@@ -8,7 +8,7 @@ import torch
 
 from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
-from alexnet.data.feed import GIB, Plan, choose, host_memory, open_feed
+from alexnet.data.feed import GIB, ChoiceTable, choose, host_memory, open_feed
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
@@ -65,21 +65,21 @@ def test_every_step_from_any_start(store: Store, place: feeding.Storage, rows: i
     loader = Loader(store.train, 9, seed=3)
     augmentation = Augmentation.of(Preprocessing.of(get("paper", input_size=64), store), store, True, True, 0.1)
     feed = open_feed(place, loader, CPU)
-    plan = Plan(feed, augmentation, 2, CPU, rows)
+    choices = ChoiceTable(feed, augmentation, 2, CPU, rows)
     steps = [(0, 4), (0, 5), (1, 0), (1, 1), (1, 2), (0, 2), (0, 3), (0, 2)]
     for epoch, step in steps:
-        plan.ready(epoch, step)
+        choices.ready(epoch, step)
         feed.ready(epoch, step)
-        row = plan.row()
-        plan.counter += 1
+        row = choices.row()
+        choices.counter += 1
         feed.used(step)
         batch, drawn = loader.batch(epoch, step), augmentation.draw(9, stream(3, AUGMENT, epoch, step))
         assert torch.equal(feed.records[row.which], batch.records) and torch.equal(row.labels, batch.labels)
         for found, expected in zip((row.top, row.left, row.mirror, row.colour), drawn, strict=True):
             assert np.array_equal(found.numpy(), expected)
         assert row.seeds.tolist() == stream(3, DROPOUT, epoch, step).integers(2**62, size=2).tolist()
-        assert torch.equal(plan.row(1).which, row.which)
-    plan.close()
+        assert torch.equal(choices.row(1).which, row.which)
+    choices.close()
 
 
 def test_an_abandoned_epoch_leaves_no_thread_behind(store: Store) -> None:

@@ -20,7 +20,7 @@ from alexnet.arithmetic import Dropout
 from alexnet.bench import noise, preprocessing_of
 from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
-from alexnet.data.feed import Plan
+from alexnet.data.feed import ChoiceTable
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.store import Store
 from alexnet.devices import set_precision
@@ -57,8 +57,8 @@ class Scene:
 
     def fused(self, dtype: torch.dtype, place: feeding.Place = "resident", record: bool = True) -> FusedStep:
         feed = feeding.open_feed(place, self.loader, self.device)
-        plan = Plan(feed, self.augmentation, dropouts(self.variant), self.device, rows=4)
-        return FusedStep(self.model, self.augmentation.preprocessing, self.optimiser, feed, plan, dtype, record)
+        choices = ChoiceTable(feed, self.augmentation, dropouts(self.variant), self.device, rows=4)
+        return FusedStep(self.model, self.augmentation.preprocessing, self.optimiser, feed, choices, dtype, record)
 
     def images(self, step: int) -> tuple[Tensor, Tensor]:
         """A step's pictures in float64 and labels, by the reference."""

@@ -11,7 +11,7 @@ from alexnet.errors import SourceError
 
 def compare(first: Positional[str], second: Positional[str], weights: Path, image: Path) -> None:
     """Show how far the results of two variants differ, stage by stage, on one picture with the same
-    weights, and which field effects it.
+    weights, and which field causes it.
 
     Args:
         first: a variant: paper, code-2012, caffe, caffenet, owt or torchvision.

@@ -4,9 +4,9 @@ A step needs a batch's records and its random choices: which records, crops, mir
 of dropout. All of it is the same function of (seed, epoch, step) as in `Loader` and `Augmentation`,
 computed by the same code, so every path trains on the same bits, from any step of any epoch.
 
-* The random choices are a few kB a step. `Plan` computes it for `ROWS` steps at once in a thread
-  and copies the table to the device; a counter there says which row is the next step's, so the host
-  sends nothing between two copies.
+* The random choices are a few kB a step. `ChoiceTable` computes them for `ROWS` steps at once in a
+  thread and copies the table to the device; a counter there says which row is the next step's, so
+  the host sends nothing between two copies.
 * The records are large, and are kept in one of three places:
 
     resident    all in the GPU's memory, 98,304 bytes a picture of 256 x 256: ImageNet takes 117 of
@@ -36,7 +36,7 @@ from alexnet.meter import Meter
 
 Storage = Literal["resident", "pinned", "disk"]
 GIB = 2**30
-ROWS = 256  # steps that a plan holds
+ROWS = 256  # steps that a table holds
 SLOTS = 3  # batches on the device where they are copied: one in use, one that was, one on its way
 TESTED = 512  # pictures in a batch that is tested on the device
 PIECE = 2**28  # bytes of page-locked memory in one allocation: PyTorch rounds each up to a power of two
@@ -211,7 +211,7 @@ def open_feed(place: Storage, loader: Loader, device: torch.device) -> Resident 
 # --- what chance decides --------------------------------------------------------------------------
 
 
-class Row(NamedTuple):
+class StepChoices(NamedTuple):
     """A step's random choices and labels, on the device.
 
     Attributes:
@@ -231,7 +231,7 @@ class Row(NamedTuple):
     mirror: Tensor
 
 
-class Plan:
+class ChoiceTable:
     """The rows of the coming steps, and a counter, on the device.
 
     A row is packed into bytes, 8-byte numbers first, so that taking it is one gather.
@@ -268,7 +268,7 @@ class Plan:
             self._coming = after, self._pool.submit(self._make, *after)
         self._expected = step + 1
 
-    def row(self, before: int = 0) -> Row:
+    def row(self, before: int = 0) -> StepChoices:
         """The row that the counter points at, or an earlier one."""
         packed = self._table.index_select(0, self.counter - before if before else self.counter)[0]
         values, at = [], 0
@@ -276,7 +276,7 @@ class Plan:
             size = dtype.itemsize * int(np.prod(shape))
             values.append(packed[at : at + size].view(dtype).view(shape))
             at += size
-        return Row(*values)
+        return StepChoices(*values)
 
     def drawn(self, epoch: int, step: int) -> Draw:
         """The step's crops, mirrors and colours, on the host."""

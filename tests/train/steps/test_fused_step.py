@@ -13,7 +13,7 @@ from torch import Tensor
 from alexnet.arithmetic import Dropout
 from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
-from alexnet.data.feed import Plan
+from alexnet.data.feed import ChoiceTable
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
@@ -39,11 +39,11 @@ class Scene:
 
     def fused(self, place: feeding.Place = "resident", dtype: torch.dtype = torch.float64, rows: int = 256) -> FusedStep:
         feed = feeding.open_feed(place, self.loader, CPU)
-        plan = Plan(feed, self.augmentation, self.dropouts, CPU, rows)
-        return FusedStep(self.model, self.augmentation.preprocessing, self.optimiser, feed, plan, dtype)
+        choices = ChoiceTable(feed, self.augmentation, self.dropouts, CPU, rows)
+        return FusedStep(self.model, self.augmentation.preprocessing, self.optimiser, feed, choices, dtype)
 
     def plain_step(self, epoch: int, step: int, lr: float, scale: float) -> float:
-        """The reference: this network walked plainly, with dropout's choices by the plan's
+        """The reference: this network walked plainly, with dropout's choices by the table's
         seeds.
         """
         records, labels = self.loader.batch(epoch, step)

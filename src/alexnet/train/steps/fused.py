@@ -4,8 +4,8 @@ nothing for the host to wait for.
 `FusedStep._step` is the algorithm, and an ordinary function: on a CPU it runs as it stands, on
 the kernels' reference. On a GPU it runs so for the first steps; then it is recorded as a CUDA
 graph, and each step is one launch instead of about a hundred. All that changes from step to
-step therefore lies on the device: the plan's counter and table (`data/feed.py`), the learning
-rates, the sums for the log.
+step is therefore on the device: the table of random choices with its counter (`data/feed.py`), the
+learning rates, the sums for the log.
 
 * Weights in float32 are updated; the step computes with copies in bfloat16, which the
   update writes too. Biases of convolutions and fc8 have no copy: the kernels add biases in
@@ -29,7 +29,7 @@ from alexnet.arithmetic import FLOAT_BYTES, Dropout, Layer
 from alexnet.console import say
 from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
-from alexnet.data.feed import Plan, Resident, Row, Streamed
+from alexnet.data.feed import ChoiceTable, Resident, StepChoices, Streamed
 from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
@@ -121,7 +121,7 @@ class FusedStep:
         model: float32 (or float64), on the device; its parameters are updated in place.
         preprocessing: on the device.
         optimiser: its velocity is updated in place.
-        feed, plan: where pictures and chance come from.
+        feed, choices: where pictures and random choices come from.
         dtype: to compute in.
         record: whether to record the step as a CUDA graph; on a GPU only.
         smoothing: of the labels.
@@ -140,12 +140,12 @@ class FusedStep:
         preprocessing: Preprocessing,
         optimiser: SGD,
         feed: Resident | Streamed,
-        plan: Plan,
+        choices: ChoiceTable,
         dtype: torch.dtype,
         record: bool = True,
         smoothing: float = 0.0,
     ) -> None:
-        self.model, self.preprocessing, self.optimiser, self.feed, self.plan = model, preprocessing, optimiser, feed, plan
+        self.model, self.preprocessing, self.optimiser, self.feed, self.choices = model, preprocessing, optimiser, feed, choices
         self.dtype, self.smoothing = dtype, smoothing
         self.batch_size = feed.loader.batch_size
         self._smaller = f"--batch-size {max(1, self.batch_size // 2)}" + (
@@ -204,7 +204,7 @@ class FusedStep:
 
     def _step(self, look: Look | None = None) -> None:
         """Everything from records to new weights; `look` is called between gradients and update."""
-        row = self.plan.row()
+        row = self.choices.row()
         x = self._blocks(row)
         features = self.net.convolutions(x, self.leaves)  # (N, 256, 6, 6)
         seam = features.detach().requires_grad_()
@@ -222,9 +222,9 @@ class FusedStep:
         self._update(self._early, early)
         self._join()
         self.sums += torch.cat([loss.detach()[None], hits])
-        self.plan.counter += 1
+        self.choices.counter += 1
 
-    def _blocks(self, row: Row, dtype: torch.dtype | None = None) -> Tensor:
+    def _blocks(self, row: StepChoices, dtype: torch.dtype | None = None) -> Tensor:
         """(N, 48, B, B), the batch as conv1 sees it, in the step's type if no other is named."""
         x = self.preprocessing.apply(
             self.feed.records, row.top, row.left, row.mirror, row.colour, row.which, self.net.padding, dtype or self.dtype
@@ -275,7 +275,7 @@ class FusedStep:
     def _take(self, epoch: int, step: int, lr: float, scale: float, look: Look | None) -> None:
         self._set_rates(lr, scale)
         self._last = step
-        self.plan.ready(epoch, step)
+        self.choices.ready(epoch, step)
         self.feed.ready(epoch, step)
         if look is None and self._graph is not None:
             self._graph.replay()
@@ -328,7 +328,7 @@ class FusedStep:
         """(count, 3, K, K) float32: the first pictures of the last step, made anew;
         `before` = 0 within a step.
         """
-        row = self.plan.row(before)
+        row = self.choices.row(before)
         top, left, mirror, colour, index = (field[:count] for field in (row.top, row.left, row.mirror, row.colour, row.which))
         images = self.preprocessing.apply(self.feed.records, top, left, mirror, colour, index)
         self.feed.used(self._last)  # not to be overwritten before this, too, is done
@@ -345,9 +345,9 @@ class FusedStep:
             leaves: what to compute with, as `self.leaves`; the type of conv1's
                 weight is that of the maps.
         """
-        self.plan.ready(epoch, step)
+        self.choices.ready(epoch, step)
         self.feed.ready(epoch, step)
-        row, size = self.plan.row(), self.batch_size
+        row, size = self.choices.row(), self.batch_size
         rows = torch.arange(size, device=self.sums.device)
         rows = torch.cat([rows[: count // 2], rows[count // 2 :][-count // 2 :]])
         features = self.net.convolutions(self._blocks(row, leaves["conv1.weight"].dtype), leaves)
@@ -374,15 +374,15 @@ class FusedStep:
         return self._tested, self.held_out
 
     def data_alone(self) -> Callable[[], None]:
-        """A function that makes the plan's batches one after the other, as the step does,
+        """A function that makes the table's batches one after the other, as the step does,
         recorded where the step is.
         """
 
         def make() -> None:
-            self._blocks(self.plan.row())
-            self.plan.counter.add_(1).remainder_(self.feed.loader.steps_per_epoch)
+            self._blocks(self.choices.row())
+            self.choices.counter.add_(1).remainder_(self.feed.loader.steps_per_epoch)
 
-        self.plan.ready(0, 0)
+        self.choices.ready(0, 0)
         self.feed.ready(0, 0)
         if self._graph is None:
             return make
@@ -394,7 +394,7 @@ class FusedStep:
 
     def close(self) -> None:
         """Let threads and the stream go."""
-        self.plan.close()
+        self.choices.close()
         if self._before is not None:
             torch.cuda.synchronize()
             torch.cuda.set_stream(self._before)
@@ -433,13 +433,13 @@ def build(
     dtype: torch.dtype,
     smoothing: float = 0.0,
 ) -> FusedStep:
-    """The step on a feed's pictures, with a plan of its own."""
+    """The step on a feed's pictures, with a table of choices of its own."""
     dropouts = sum(isinstance(op, Dropout) for op in model.ops)
-    plan = Plan(feed, augmentation, dropouts, model.device)
+    choices = ChoiceTable(feed, augmentation, dropouts, model.device)
     try:
-        return FusedStep(model, augmentation.preprocessing, optimiser, feed, plan, dtype, smoothing=smoothing)
+        return FusedStep(model, augmentation.preprocessing, optimiser, feed, choices, dtype, smoothing=smoothing)
     except BaseException:
-        plan.close()
+        choices.close()
         raise
 
 
