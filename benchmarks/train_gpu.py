@@ -52,7 +52,7 @@ from torch import Tensor
 
 from alexnet import arithmetic, kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool
-from alexnet.bench import Row, Scene, Steps, contest, noise, preprocessing_of, product_flops, seconds
+from alexnet.bench import Scene, Steps, Timing, contest, noise, preprocessing_of, product_flops, seconds
 from alexnet.errors import AlexNetError, TrainingError
 from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups
 from alexnet.kernels import convolutions as towers
@@ -80,7 +80,7 @@ LAUNCH = 5e-6  # seconds; what takes less is bounded by launching it
 
 
 @dataclass(frozen=True)
-class Part:
+class StepPart:
     """One launch or a few, the least that they must move and compute, and how to call them.
 
     Attributes:
@@ -106,7 +106,7 @@ def forward_backward(
     make_inputs: Callable[[], list[Tensor]],
     moved: tuple[float, float],
     flop: tuple[float, float],
-) -> list[Part]:
+) -> list[StepPart]:
     """A part forward, and the same part backward; `moved` and `flop` are for each."""
 
     def forward() -> Callable[[], object]:
@@ -120,10 +120,10 @@ def forward_backward(
         g = torch.randn_like(y)
         return lambda: torch.autograd.grad(y, wanted, g, retain_graph=True, allow_unused=True)
 
-    return [Part(f"{name} forward", moved[0], flop[0], forward), Part(f"{name} backward", moved[1], flop[1], backward)]
+    return [StepPart(f"{name} forward", moved[0], flop[0], forward), StepPart(f"{name} backward", moved[1], flop[1], backward)]
 
 
-def parts(variant: Variant, batch: int, ways: dict[str, str]) -> Iterator[Part]:
+def parts(variant: Variant, batch: int, ways: dict[str, str]) -> Iterator[StepPart]:
     """The step's, in its order."""
     layers = {layer.name: layer for layer in variant.layers()}
     shapes = convolution_shapes(variant, batch, torch.bfloat16, GPU)
@@ -144,7 +144,7 @@ def parts(variant: Variant, batch: int, ways: dict[str, str]) -> Iterator[Part]:
     yield update(variant)
 
 
-def augmentation(variant: Variant, batch: int, shape: towers.Shape) -> Part:
+def augmentation(variant: Variant, batch: int, shape: towers.Shape) -> StepPart:
     """From resident records to blocks; the mean image stays in the cache."""
     preprocessing = preprocessing_of(variant).to(GPU)
     pixels = batch * variant.input_size**2
@@ -155,10 +155,10 @@ def augmentation(variant: Variant, batch: int, shape: towers.Shape) -> Part:
         drawn = records, zeros, zeros, zeros > 0, colour, zeros + torch.arange(batch, device=GPU)
         return lambda: preprocessing.apply(*drawn, variant.conv1_padding, torch.bfloat16)
 
-    return Part("augmentation", 1.5 * pixels + BF16 * batch * shape.channels * shape.side**2, 0.0, make)
+    return StepPart("augmentation", 1.5 * pixels + BF16 * batch * shape.channels * shape.side**2, 0.0, make)
 
 
-def convolution(layer: Layer, shape: towers.Shape, way: str) -> Iterator[Part]:
+def convolution(layer: Layer, shape: towers.Shape, way: str) -> Iterator[StepPart]:
     """Without bias; conv1 in blocks, and without a gradient for its input."""
     weights = shape.kernels * shape.channels // shape.groups * shape.size**2
     x_bytes, w_bytes = BF16 * shape.batch * shape.channels * shape.side**2, BF16 * weights
@@ -178,7 +178,7 @@ def convolution(layer: Layer, shape: towers.Shape, way: str) -> Iterator[Part]:
     yield from forward_backward(f"{layer.name} ({way})", convolve, inputs, moved, flops)
 
 
-def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: int) -> Iterator[Part]:
+def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: int) -> Iterator[StepPart]:
     """Bias, ReLU, normalisation, pooling."""
     norm = next((op for op in group if isinstance(op, LRN)), NEUTRAL)
     steps = tuple(STEPS[type(op)] for op in group[1:])
@@ -196,7 +196,7 @@ def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: i
     yield from forward_backward("+".join(op.name for op in group[1:]), run, inputs, moved, (0.0, 0.0))
 
 
-def bias_and_relu(conv: Layer, batch: int) -> Iterator[Part]:
+def bias_and_relu(conv: Layer, batch: int) -> Iterator[StepPart]:
     """What follows conv3 and conv4."""
     each = BF16 * batch * prod(conv.output)
 
@@ -206,7 +206,7 @@ def bias_and_relu(conv: Layer, batch: int) -> Iterator[Part]:
     yield from forward_backward(f"{conv.name}'s bias+ReLU", kernels.bias_relu, inputs, (2 * each, 3 * each), (0.0, 0.0))
 
 
-def fully_connected(layer: Layer, batch: int) -> Iterator[Part]:
+def fully_connected(layer: Layer, batch: int) -> Iterator[StepPart]:
     """With bias; fc8 in float32."""
     fan_in, units = prod(layer.input), layer.output[0]
     dtype = torch.float32 if layer.name == "fc8" else torch.bfloat16
@@ -221,7 +221,7 @@ def fully_connected(layer: Layer, batch: int) -> Iterator[Part]:
     yield from forward_backward(layer.name, F.linear, inputs, moved, (flop, 2 * flop))
 
 
-def dropout(layer: Layer, batch: int) -> Iterator[Part]:
+def dropout(layer: Layer, batch: int) -> Iterator[StepPart]:
     """Dropout before fc6 and fc7."""
     units = prod(layer.input)
     seed = torch.tensor([7], device=GPU)
@@ -235,17 +235,17 @@ def dropout(layer: Layer, batch: int) -> Iterator[Part]:
     )
 
 
-def loss(batch: int, classes: int) -> Part:
+def loss(batch: int, classes: int) -> StepPart:
     """Softmax cross-entropy, with its gradient and the counts of right guesses."""
 
     def make() -> Callable[[], object]:
         logits, labels = torch.randn(batch, classes, device=GPU), torch.randint(classes, (batch,), device=GPU)
         return lambda: kernels.cross_entropy_topk(logits, labels)
 
-    return Part("loss and its gradient", 8.0 * batch * classes, 0.0, make)
+    return StepPart("loss and its gradient", 8.0 * batch * classes, 0.0, make)
 
 
-def update(variant: Variant) -> Part:
+def update(variant: Variant) -> StepPart:
     """Of all parameters, in one launch."""
 
     def make() -> Callable[[], object]:
@@ -257,7 +257,7 @@ def update(variant: Variant) -> Part:
         lr, decays = torch.full((len(weights),), 1e-6, device=GPU), [5e-4] * len(weights)
         return lambda: kernels.sgd_step(weights, velocities, gradients, copies, lr, decays, 0.9)
 
-    return Part("update", 20.0 * variant.parameters, 0.0, make)
+    return StepPart("update", 20.0 * variant.parameters, 0.0, make)
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ class Timed:
         return {"us": round(1e6 * self.seconds, 2), "share": share, "bound": self.bound}
 
 
-def part_seconds(part: Part) -> float:
+def part_seconds(part: StepPart) -> float:
     """Median over blocks of one call, within a graph of `INPUTS` calls on inputs of their own;
     fewer where memory is short.
     """
@@ -359,7 +359,7 @@ def print_parts(variant: Variant, batch: int, flops: float, speed: float) -> dic
     }
 
 
-def print_contest(rows: list[Row], batch: int) -> None:
+def print_contest(rows: list[Timing], batch: int) -> None:
     """The table of the step and its peers; ratios are ours over theirs, block by block."""
     print(f"\nbatch {batch}{'':26}{'images/s':>10}{'steps/s':>10}{'of the floor':>14}{'ours is':>10}{'range':>18}")
     for row in rows:

@@ -12,7 +12,7 @@ import torch
 
 from alexnet import bench as benching
 from alexnet import cli
-from alexnet.bench import Row, bench, contest, noise, seconds, table
+from alexnet.bench import Timing, bench, contest, noise, seconds, table
 from alexnet.cli.tables import print_table
 from alexnet.errors import TrainingError
 from alexnet.variants import get
@@ -53,7 +53,7 @@ def test_a_rate_is_pictures_over_time() -> None:
 
 
 def test_ratios_are_block_by_block() -> None:
-    row = Row("peer", [50.0, 200.0], None, first=[100.0, 100.0])
+    row = Timing("peer", [50.0, 200.0], None, first=[100.0, 100.0])
     assert row.ratios == [2.0, 0.5] and row.as_json()["first_over_this"] == 1.25
     assert replace(row, first=row.rates).as_json()["first_over_this"] is None
 
@@ -68,7 +68,7 @@ def test_a_peer_that_fails_drops_out(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: object) -> list[Row]:
+    def full(*arguments: object) -> list[Timing]:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(benching, "contest", full)

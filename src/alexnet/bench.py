@@ -45,14 +45,14 @@ from alexnet.train.steps.fused import TYPES, FusedStep, build
 from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.variants import Variant
 
-Run = Callable[[], object]
+Contestant = Callable[[], object]
 STORED = 256  # side of the stored pictures, or the input's if that is larger
 BATCHES = 8
 LR = 1e-4  # small enough for noise
 
 
 @dataclass(frozen=True)
-class Row:
+class Timing:
     """What was timed.
 
     Attributes:
@@ -77,7 +77,7 @@ class Row:
         """How many times as fast the contest's first was, block by block."""
         return [first / own for first, own in zip(self.first, self.rates, strict=True)]
 
-    def with_floor(self, factor: float) -> "Row":
+    def with_floor(self, factor: float) -> "Timing":
         """The same with the floor times `factor`."""
         return replace(self, floor=None if self.floor is None else self.floor * factor)
 
@@ -91,7 +91,7 @@ class Row:
 
 def bench(
     variant: Variant, device: torch.device, batch: int, peers: bool, compile: bool = True, blocks: int = 5, steps: int = 0
-) -> tuple[list[Row], dict[str, Any]]:
+) -> tuple[list[Timing], dict[str, Any]]:
     """Time everything.
 
     Args:
@@ -134,7 +134,7 @@ def bench(
     }
 
 
-def table(rows: list[Row]) -> list[list[str]]:
+def table(rows: list[Timing]) -> list[list[str]]:
     """The header, then a line for each row; for peers how many times as fast `training` was,
     block by block.
     """
@@ -152,13 +152,13 @@ def table(rows: list[Row]) -> list[list[str]]:
 
 
 def contest(
-    runs: Mapping[str, Run], device: torch.device, batch: int, floor: float | None, blocks: int, steps: int
-) -> list[Row]:
-    """Time `runs` in turns. One that fails drops out with a line; one that
+    contestants: Mapping[str, Contestant], device: torch.device, batch: int, floor: float | None, blocks: int, steps: int
+) -> list[Timing]:
+    """Time the contestants in turns. One that fails drops out with a line; one that
     is out of memory ends all.
     """
     alive: dict[str, int] = {}
-    for name, run in runs.items():
+    for name, run in contestants.items():
         try:
             seconds(run, device, 3)
             alive[name] = steps or max(1, min(1000, round(2 / seconds(run, device, 2))))
@@ -169,12 +169,12 @@ def contest(
     rates: dict[str, list[float]] = {name: [] for name in alive}
     for _ in range(blocks):
         for name, count in alive.items():
-            rates[name].append(batch / seconds(runs[name], device, count))
+            rates[name].append(batch / seconds(contestants[name], device, count))
     first = next(iter(rates.values()), [])
-    return [Row(name, found, floor, first) for name, found in rates.items()]
+    return [Timing(name, found, floor, first) for name, found in rates.items()]
 
 
-def seconds(run: Run, device: torch.device, count: int) -> float:
+def seconds(run: Contestant, device: torch.device, count: int) -> float:
     """Seconds of one of `count` runs in a row."""
     if device.type == "cuda":
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -238,7 +238,7 @@ class Scene:
         self._fused = build(feed, start.model, start.augmentation, start.optimiser, TYPES[self.precision])
         return self._fused
 
-    def training(self) -> Run:
+    def training(self) -> Contestant:
         """One step after the other as `alexnet train` takes them here."""
         if self.takes_fused:
             fused = self.fused()
@@ -248,7 +248,7 @@ class Scene:
         plain = PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation)
         return Steps(start.loader, lambda epoch, step: plain.take(epoch, step, LR, 1.0))
 
-    def data(self) -> Run:
+    def data(self) -> Contestant:
         """The batches alone."""
         if self._fused:
             return self._fused.data_alone()
@@ -266,7 +266,7 @@ class Scene:
         network = engines.fastest(self.begun().model.eval())
         return torch.inference_mode()(network), "fused" if self.takes_fused else "PyTorch, eager"
 
-    def peers(self) -> dict[str, Run]:
+    def peers(self) -> dict[str, Contestant]:
         """The naive network and torchvision's, on one ready batch on the device."""
         cuda = self.device.type == "cuda"
         own, theirs = Naive(self.variant).to(self.device), torchvisions(self.variant.num_classes).to(self.device)
@@ -281,7 +281,7 @@ class Scene:
             found[f"torchvision's{', AMP' if cuda else ''}, compiled"] = self._peer(theirs, cuda, True)
         return found
 
-    def _peer(self, model: nn.Module, amp: bool, compiled: bool) -> Run:
+    def _peer(self, model: nn.Module, amp: bool, compiled: bool) -> Contestant:
         channels_last = amp or compiled
         images = self.pictures.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         if channels_last:
