@@ -31,12 +31,12 @@ POOL_NAMES = {1: "pool1", 2: "pool2", 5: "pool5"}
 REMOVABLE = LAYER_NAMES[1:-1]  # conv1 brings the picture down to 55 x 55, fc8 is the answer
 
 OpKind = Literal["conv", "relu", "norm", "spatial", "pool"]
-Weights = tuple[float, float, float, float, float, float, float, float]  # one number a layer, conv1 ... fc8
+PerLayer = tuple[float, float, float, float, float, float, float, float]  # one number a layer, conv1 ... fc8
 Kernels = tuple[int, int, int, int, int]  # conv1 ... conv5
 Sees = tuple[bool, bool, bool, bool, bool]  # conv1 ... conv5
 
 
-def _per_layer(default: float, **others: float) -> Weights:
+def _per_layer(default: float, **others: float) -> PerLayer:
     return tuple(others.get(name, default) for name in LAYER_NAMES)  # type: ignore[return-value]
 
 
@@ -100,9 +100,9 @@ class Variant:
     """Weights at the start: Gaussian with `init_std` and `init_bias`; He et al. (2015) with biases
     0; PyTorch's default.
     """
-    init_std: Weights = INIT_STD
+    init_std: PerLayer = INIT_STD
     """Standard deviation of the weights, conv1 ... fc8, when `init` is gaussian."""
-    init_bias: Weights = INIT_BIAS
+    init_bias: PerLayer = INIT_BIAS
     """Biases at the start, conv1 ... fc8, when `init` is gaussian."""
 
     pixels: Literal["mean-image", "mean-colour", "unit"] = "mean-image"

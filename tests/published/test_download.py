@@ -26,7 +26,7 @@ import pytest
 from alexnet.errors import DownloadError
 from alexnet.published import download, registry
 from alexnet.published.download import pull
-from alexnet.published.registry import Member, Published
+from alexnet.published.registry import Published, TarMember
 
 CONTENT = random.Random(2012).randbytes(300_000)
 OTHER = random.Random(2013).randbytes(300_000)
@@ -577,7 +577,9 @@ def tar(*members: tuple[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
 
 def archived(server: Server, content: bytes) -> Published:
     server.usual = Answer(body=content)
-    return published(server, content, member=Member(file="mean.binaryproto", most=1000, sha1=hashlib.sha1(b"mean").hexdigest()))
+    return published(
+        server, content, member=TarMember(file="mean.binaryproto", most=1000, sha1=hashlib.sha1(b"mean").hexdigest())
+    )
 
 
 @pytest.mark.parametrize("name", ["mean.binaryproto", "./mean.binaryproto"])

@@ -10,7 +10,7 @@ import pytest
 from alexnet import variants
 from alexnet.errors import CheckpointError
 from alexnet.published import download, registry
-from alexnet.published.registry import Member, Published
+from alexnet.published.registry import Published, TarMember
 
 CONTENT, OTHER = b"one file", b"another"
 
@@ -100,7 +100,7 @@ def test_verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_verify_knows_the_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    member = Member(file="mean.binaryproto", most=1000, sha1=hashlib.sha1(b"mean").hexdigest())
+    member = TarMember(file="mean.binaryproto", most=1000, sha1=hashlib.sha1(b"mean").hexdigest())
     entry = published(b"a tar", member=member)
     monkeypatch.setattr(registry, "REGISTRY", (entry,))
     (tmp_path / "x").write_bytes(b"mean")

@@ -7,39 +7,39 @@ from typing import NamedTuple
 from alexnet import __version__
 
 
-class Line(NamedTuple):
-    """One verb of the overview."""
+class Example(NamedTuple):
+    """What one verb is for, and a command line that does it."""
 
     purpose: str
     example: str
 
 
 BEGIN = (
-    Line("no photos at hand?", "alexnet demo"),
-    Line("your own photos", "alexnet prepare photos store"),
+    Example("no photos at hand?", "alexnet demo"),
+    Example("your own photos", "alexnet prepare photos store"),
 )
 GROUPS = {
     "Your photos": (
-        Line("make a store, once", "alexnet prepare photos store"),
-        Line("train on them", "alexnet train small-photos --data store --out run"),
-        Line("test on held-out ones", "alexnet evaluate run --data store"),
-        Line("classify pictures", "alexnet predict run cat.jpg"),
-        Line("write a page about it", "alexnet report run --data store"),
-        Line("find damage", "alexnet verify store"),
+        Example("make a store, once", "alexnet prepare photos store"),
+        Example("train on them", "alexnet train small-photos --data store --out run"),
+        Example("test on held-out ones", "alexnet evaluate run --data store"),
+        Example("classify pictures", "alexnet predict run cat.jpg"),
+        Example("write a page about it", "alexnet report run --data store"),
+        Example("find damage", "alexnet verify store"),
     ),
     "Look inside": (
-        Line("all layers in numbers", "alexnet summary caffe"),
-        Line("will it train?", "alexnet doctor small-photos --data store"),
-        Line("conv1's kernels", "alexnet filters run -o filters.png"),
-        Line("how variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
+        Example("all layers in numbers", "alexnet summary caffe"),
+        Example("will it train?", "alexnet doctor small-photos --data store"),
+        Example("conv1's kernels", "alexnet filters run -o filters.png"),
+        Example("how variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
     ),
     "Weights": (
-        Line("download published ones", "alexnet weights pull torchvision"),
-        Line("for other programs", "alexnet export run --to onnx"),
+        Example("download published ones", "alexnet weights pull torchvision"),
+        Example("for other programs", "alexnet export run --to onnx"),
     ),
     "Research and speed": (
-        Line("what does LRN gain?", "alexnet ablate no-lrn --data store --seeds 5"),
-        Line("how fast is it here?", "alexnet bench"),
+        Example("what does LRN gain?", "alexnet ablate no-lrn --data store --seeds 5"),
+        Example("how fast is it here?", "alexnet bench"),
     ),
 }
 END = "`alexnet help VERB` explains a verb; `alexnet help completion`: set up Tab."

@@ -55,7 +55,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True)
-class Picture:
+class OpenedPicture:
     """A picture, not always decoded yet.
 
     Attributes:
@@ -69,7 +69,7 @@ class Picture:
     profile: bytes = b""
 
 
-def read(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> Picture:
+def read(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> OpenedPicture:
     """Open a file of any of `FORMATS`, recognised by its content.
 
     Args:
@@ -143,7 +143,7 @@ def _info(image: Image.Image, name: str) -> bytes:
 # --- JPEG -----------------------------------------------------------------------------------------
 
 
-def _read_jpeg(data: bytes, size: int, max_pixels: int) -> Picture:
+def _read_jpeg(data: bytes, size: int, max_pixels: int) -> OpenedPicture:
     parts = metadata.jpeg(data)
     image = JpegImageFile(io.BytesIO(parts.pixels))
     _check(*image.size, max(max_pixels, MAX_JPEG_PIXELS))
@@ -155,7 +155,7 @@ def _read_jpeg(data: bytes, size: int, max_pixels: int) -> Picture:
             )
     image.draft(None if _stores_rgb(image) else "YCbCr", (size, size))
     _check(*image.size, max_pixels)
-    return Picture(image, metadata.orientation(parts.exif, parts.xmp), parts.profile)
+    return OpenedPicture(image, metadata.orientation(parts.exif, parts.xmp), parts.profile)
 
 
 def _stores_rgb(image: JpegImageFile) -> bool:
@@ -167,7 +167,7 @@ def _stores_rgb(image: JpegImageFile) -> bool:
 # --- PNG ------------------------------------------------------------------------------------------
 
 
-def _read_png(data: bytes, max_pixels: int) -> Picture:
+def _read_png(data: bytes, max_pixels: int) -> OpenedPicture:
     parts = metadata.png(data)
     image: Image.Image = PngImageFile(io.BytesIO(parts.pixels))
     _check(*image.size, max_pixels)
@@ -179,7 +179,7 @@ def _read_png(data: bytes, max_pixels: int) -> Picture:
             image = _transparent_level_of_16_bits(image, transparent)
         elif image.mode == "L":  # Pillow has scaled the levels to 8 bits, but not the transparent one
             image.info["transparency"] = transparent % (1 << depth) * (255 // ((1 << depth) - 1))
-    return Picture(image, metadata.orientation(parts.exif, parts.xmp), parts.profile)
+    return OpenedPicture(image, metadata.orientation(parts.exif, parts.xmp), parts.profile)
 
 
 def _transparent_level_of_16_bits(image: Image.Image, transparent: int) -> Image.Image:
@@ -208,7 +208,7 @@ def _equal(image: Image.Image, band: int, level: int) -> Image.Image:
 # --- TIFF -----------------------------------------------------------------------------------------
 
 
-def _read_tiff(data: bytes, max_pixels: int) -> Picture:
+def _read_tiff(data: bytes, max_pixels: int) -> OpenedPicture:
     """Pillow turns TIFFs upright itself."""
     image = TiffImageFile(io.BytesIO(data))
     _seek_full_picture(image)
@@ -216,10 +216,10 @@ def _read_tiff(data: bytes, max_pixels: int) -> Picture:
     _check_tiff(image)
     profile, bits = _info(image, "icc_profile"), image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0]
     if image.mode.startswith("I;16"):
-        return Picture(_grey_tiff(image, bits), profile=profile)
+        return OpenedPicture(_grey_tiff(image, bits), profile=profile)
     if _is_planar(image) and bits == 16 and not image.use_load_libtiff:
         image.tile = [tile._replace(args=_plane(tile.args, image.tag_v2.prefix)) for tile in image.tile]
-    return Picture(image, profile=profile)
+    return OpenedPicture(image, profile=profile)
 
 
 def _check_tiff(image: TiffImageFile) -> None:
@@ -276,33 +276,33 @@ def _grey_tiff(image: TiffImageFile, bits: int) -> Image.Image:
 # --- the others -----------------------------------------------------------------------------------
 
 
-def _read_gif(data: bytes, max_pixels: int) -> Picture:
+def _read_gif(data: bytes, max_pixels: int) -> OpenedPicture:
     image = GifImageFile(io.BytesIO(data))
     _check(*image.size, max_pixels)
-    return Picture(image)
+    return OpenedPicture(image)
 
 
-def _read_ppm(data: bytes, max_pixels: int) -> Picture:
+def _read_ppm(data: bytes, max_pixels: int) -> OpenedPicture:
     image = PpmImageFile(io.BytesIO(data))
     _check(*image.size, max_pixels)
-    return Picture(image)
+    return OpenedPicture(image)
 
 
-def _read_bmp(data: bytes, max_pixels: int) -> Picture:
+def _read_bmp(data: bytes, max_pixels: int) -> OpenedPicture:
     """An alpha of zero everywhere is not meant: browsers and OpenCV show such a picture."""
     image: Image.Image = BmpImageFile(io.BytesIO(data))
     _check(*image.size, max_pixels)
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         image = image.convert("RGB")
-    return Picture(image)
+    return OpenedPicture(image)
 
 
-def _read_webp(data: bytes, max_pixels: int) -> Picture:
+def _read_webp(data: bytes, max_pixels: int) -> OpenedPicture:
     _check(*_webp_sides(data), max_pixels)  # the plugin would take memory for all pixels at once
     image = WebPImageFile(io.BytesIO(data))
     _check(*image.size, max_pixels)
     exif, xmp = _info(image, "exif"), _info(image, "xmp")
-    return Picture(image, metadata.orientation(exif, xmp), _info(image, "icc_profile"))
+    return OpenedPicture(image, metadata.orientation(exif, xmp), _info(image, "icc_profile"))
 
 
 def _webp_sides(data: bytes) -> tuple[int, int]:
@@ -316,16 +316,16 @@ def _webp_sides(data: bytes) -> tuple[int, int]:
     return int.from_bytes(header[6:8], "little") & 0x3FFF, int.from_bytes(header[8:10], "little") & 0x3FFF
 
 
-def _read_avif(data: bytes, max_pixels: int) -> Picture:
+def _read_avif(data: bytes, max_pixels: int) -> OpenedPicture:
     """Pillow gives the container's orientation as if it were EXIF's."""
     if "AVIF" not in BY_PILLOW:
         raise Unreadable("an AVIF picture, which this Pillow does not decode: pip install -U pillow")
     image = Image.OPEN["AVIF"][0](io.BytesIO(metadata.without_items(data)), "")
     _check(*image.size, max_pixels)
-    return Picture(image, metadata.orientation(_info(image, "exif")), _info(image, "icc_profile"))
+    return OpenedPicture(image, metadata.orientation(_info(image, "exif")), _info(image, "icc_profile"))
 
 
-def _read_heif(data: bytes, max_pixels: int) -> Picture:
+def _read_heif(data: bytes, max_pixels: int) -> OpenedPicture:
     """The picture that the file names as its main one. The decoder turns it upright itself, so
     EXIF's orientation, which says the same, is not applied again."""
     try:
@@ -341,10 +341,10 @@ def _read_heif(data: bytes, max_pixels: int) -> Picture:
         raise Unreadable("a grey HEIC picture of more than 8 bits, which is not decoded: save it as PNG")
     pixels = main.data  # decodes; only then are size and mode certain
     image = Image.frombytes(main.mode, main.size, pixels, "raw", main.mode, main.stride)
-    return Picture(image, profile=_info(main, "icc_profile"))
+    return OpenedPicture(image, profile=_info(main, "icc_profile"))
 
 
-_READERS: dict[str, Callable[[bytes, int], Picture]] = {
+_READERS: dict[str, Callable[[bytes, int], OpenedPicture]] = {
     "PNG": _read_png,
     "TIFF": _read_tiff,
     "GIF": _read_gif,

@@ -50,9 +50,10 @@ def encode(
     Raises:
         Unreadable: empty, not an image, truncated, too large, pixels of no certain meaning.
     """
-    opened = (
-        formats.read(picture, size, max_pixels) if isinstance(picture, bytes) else formats.Picture(Image.fromarray(picture))
-    )
+    if isinstance(picture, bytes):
+        opened = formats.read(picture, size, max_pixels)
+    else:
+        opened = formats.OpenedPicture(Image.fromarray(picture))
     try:
         pixels = _pixels(opened, resize)
     except Unreadable:
@@ -86,7 +87,7 @@ def planes(records: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[A
     )
 
 
-def _pixels(picture: formats.Picture, resize: Resize) -> NDArray[np.uint8]:
+def _pixels(picture: formats.OpenedPicture, resize: Resize) -> NDArray[np.uint8]:
     """The part that becomes the square: (H, W, 3) YCbCr, or (H, W, 4) CMYK that has a profile."""
     image = picture.image
     image.load()

@@ -31,7 +31,7 @@ from alexnet.console import say
 from alexnet.errors import FULL_DISK, DownloadError
 from alexnet.files import alone, replacing
 from alexnet.meter import Meter
-from alexnet.published.registry import CHUNK, MB, Member, Published, cache_folder, digests, get, size
+from alexnet.published.registry import CHUNK, MB, Published, TarMember, cache_folder, digests, get, size
 
 KB = 1_000
 #: Seconds without a byte, or without an answer, after which a connection counts as dead.
@@ -366,7 +366,7 @@ _OPENER = _opener()
 # The member of a tar
 
 
-def _unpacked(member: Member, archive: Path) -> Path:
+def _unpacked(member: TarMember, archive: Path) -> Path:
     """Extract the wanted file next to its verified archive; nothing else is extracted."""
     content = _content(member, archive)
     path = archive.with_name(member.file)
@@ -379,7 +379,7 @@ def _unpacked(member: Member, archive: Path) -> Path:
     return path
 
 
-def _content(member: Member, archive: Path) -> bytes:
+def _content(member: TarMember, archive: Path) -> bytes:
     """The member's bytes, at most `member.most` whatever the archive declares."""
     try:
         with tarfile.open(archive, "r:*") as tar:

@@ -28,7 +28,7 @@ CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
+class TarMember:
     """The one file that is wanted out of a published tar.
 
     Attributes:
@@ -77,7 +77,7 @@ class Published:
     top5: float | None = None
     protocol: str = ""
     companion: str | None = None
-    member: Member | None = None
+    member: TarMember | None = None
 
 
 CAFFE_PROTOCOL = "one view: the picture squashed to 256 × 256, centre 227 × 227"
@@ -131,7 +131,7 @@ REGISTRY = (
         bytes=17_858_008,
         sha256="e35c0c1994a21f7d8ed49d01881ce17ab766743d3b0372cdc0183ff4d0dfc491",
         licence="none stated",
-        member=Member(file="imagenet_mean.binaryproto", most=MB, sha1="63e4652e656abc1e87b7a8339a7e02fca63a2c0c"),
+        member=TarMember(file="imagenet_mean.binaryproto", most=MB, sha1="63e4652e656abc1e87b7a8339a7e02fca63a2c0c"),
     ),
     # Address, accuracy, 233.087 MiB: torchvision's models/alexnet.py. Length and SHA-256: a dozen
     # projects that pin LPIPS's backbone agree on them; the file's name has the first eight digits,

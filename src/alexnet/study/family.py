@@ -168,7 +168,7 @@ def _check_folder(folder: Path, seeds: Sequence[int], resume: bool) -> None:
 
 # --- several on one GPU ---------------------------------------------------------------------------
 
-Job = tuple[Recipe, Path, Path]  # recipe, store, run
+TrainingJob = tuple[Recipe, Path, Path]  # recipe, store, run
 
 
 def check_at_once(recipe: Recipe, at_once: int) -> None:
@@ -179,7 +179,7 @@ def check_at_once(recipe: Recipe, at_once: int) -> None:
         raise RecipeError(f"at_once (={at_once}) works on a GPU only, as a single run keeps a CPU busy: drop --at-once.")
 
 
-def _train_together(jobs: Sequence[Job], at_once: int) -> None:
+def _train_together(jobs: Sequence[TrainingJob], at_once: int) -> None:
     """Train each job in a process of its own, `at_once` of them at a time. What they say goes
     into their folders' .txt.
     """
@@ -218,7 +218,7 @@ def _as_interrupt(_: int, __: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _job(job: Job) -> None:
+def _job(job: TrainingJob) -> None:
     """One run in its own process."""
     recipe, store, folder = job
     if hasattr(os, "setpgrp"):

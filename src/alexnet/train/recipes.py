@@ -11,7 +11,7 @@ from typing import Any, Literal
 from alexnet import paper, variants
 from alexnet.errors import RecipeError, VariantError, nearest
 from alexnet.fields import check_types
-from alexnet.variants import Kernels, OpKind, Sees, Variant, Weights
+from alexnet.variants import Kernels, OpKind, PerLayer, Sees, Variant
 
 MOST_NUMBERS = 10_000
 #: Beyond these a value is a slip. AlexNet has been trained with batches of 64 Ki pictures,
@@ -32,7 +32,7 @@ class Recipe:
     """Side of the crop that the net sees, in pixels; the variant's own if not given."""
     init: Literal["gaussian", "he", "torch"] | None = None
     """How weights start; as the variant says if not given."""
-    init_std: Weights | None = None
+    init_std: PerLayer | None = None
     """Standard deviation of the weights, conv1 ... fc8, where init is gaussian; as the
     variant says if not given.
     """

@@ -2,15 +2,15 @@
 
 `bvlc_alexnet.npy` is Caffe's AlexNet as Michael Guerzhoy published it in 2016, converted with
 ethereon's caffe-tensorflow: an array of one object, a dictionary {"conv1": [weights, biases], ...},
-pickled by Python 2. Convolutions lie as (height, width, in / groups, out) and fully connected
+pickled by Python 2. Convolutions are kept as (height, width, in / groups, out) and fully connected
 layers as (in, out). TensorFlow's maps have their channels last, so the converter (`DataReshaper`)
 also put the rows of fc6 into H, W, C order; we read and write them so. There is no graph in it: the
 network is Caffe's, its input BGR.
 
 Its pickle is read by `pickled.py`, which executes nothing: of the functions that a pickle may name,
-`_Reader` knows the four that rebuild an array, which it does not call either but answers itself.
-Whatever else a file names, such as os.system, is an error that says so. An array must have as many
-bytes as its shape says.
+`_ArrayReader` knows the four that rebuild an array, and computes their results itself instead of
+calling them. Whatever else a file names, such as os.system, is an error that says so. An array must
+have as many bytes as its shape says.
 
 An `.npz` is a zip of `.npy` members under our names, conv1.weight ... fc8.bias, in our layout; it
 says nothing of a network.
@@ -90,7 +90,7 @@ _KNOWN = {
 }
 
 
-class _Reader(pickled.Reader):
+class _ArrayReader(pickled.Reader):
     """Reads a pickled dictionary of arrays, and nothing else."""
 
     codes = pickled.DATA
@@ -209,7 +209,7 @@ def _dictionary(file: BinaryIO, size: int) -> dict[str, list[NDArray[Any]]]:
     if dtype != np.dtype(object) or shape:
         raise CheckpointError(f"it holds one array of {dtype} {shape}, but a dictionary of layers was expected")
     left = size - file.tell()
-    value = _Reader(file, left).load()
+    value = _ArrayReader(file, left).load()
     content = value.value if isinstance(value, _Array) else value
     if not isinstance(content, dict):
         raise CheckpointError("it does not hold a dictionary of layers")

@@ -70,7 +70,7 @@ ODD = {
 
 
 @dataclass(frozen=True)
-class Storage:
+class StorageRef:
     """Numbers in the file: `key` says which, `count` how many."""
 
     key: str
@@ -82,7 +82,7 @@ class Storage:
 class Stored:
     """A tensor that the pickle describes: a view of a storage, in numbers of `dtype`."""
 
-    storage: Storage
+    storage: StorageRef
     dtype: torch.dtype
     offset: int
     shape: tuple[int, ...]
@@ -166,7 +166,7 @@ class TorchFile:
                     self.records[name.removeprefix(f"{folder}data/")] = (self._start(member), member.file_size)
             data = members[f"{folder}data.pkl"]
             self.file.seek(self._start(data))
-            return _Reader(self.file, data.file_size).load()
+            return _TensorReader(self.file, data.file_size).load()
 
     def _start(self, member: zipfile.ZipInfo) -> int:
         """Where a member's bytes begin; they are not compressed.
@@ -194,7 +194,7 @@ class TorchFile:
             raise CheckpointError("it has an unknown version of PyTorch's format")
         machine = self._pickle()
         self.big_endian = isinstance(machine, dict) and machine.get("little_endian") is False
-        reader = _Reader(self.file, self.size - self.file.tell())
+        reader = _TensorReader(self.file, self.size - self.file.tell())
         content = reader.load()
         keys = self._pickle()
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
@@ -209,7 +209,7 @@ class TorchFile:
         return content
 
     def _pickle(self) -> Any:
-        return _Reader(self.file, self.size - self.file.tell()).load()
+        return _TensorReader(self.file, self.size - self.file.tell()).load()
 
     def _count(self) -> int:
         data = self.file.read(8)
@@ -224,7 +224,7 @@ def _folder(members: dict[str, zipfile.ZipInfo]) -> str:
     return found[0] if len(found) == 1 else next(iter(members), "").partition("/")[0] + "/"
 
 
-class _Reader(pickled.Reader):
+class _TensorReader(pickled.Reader):
     """Reads what was saved, with tensors as `Stored`.
 
     Attributes:
@@ -239,7 +239,7 @@ class _Reader(pickled.Reader):
         super().__init__(file, left, "latin1")
         self.item_sizes: dict[str, int] = {}
 
-    def persistent_load(self, reference: Any) -> Storage | Named:
+    def persistent_load(self, reference: Any) -> StorageRef | Named:
         """("storage", its class, key, device, count), before 2020 with a view of another
         storage as a sixth; and, before 2020, ("module", its class, and the class's source
         code), which is not looked at."""
@@ -252,7 +252,7 @@ class _Reader(pickled.Reader):
                     raise CheckpointError(f"it holds numbers of type {name}, but weights are floats")
                 dtype = STORAGES[kind]
                 self.item_sizes[str(key)] = dtype.itemsize
-                return Storage(str(key), dtype, count)
+                return StorageRef(str(key), dtype, count)
         raise CheckpointError("its pickle refers to a part of the file in a way that torch.save does not")
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> Any:
@@ -265,14 +265,14 @@ class _Reader(pickled.Reader):
             case "collections.OrderedDict", (list() as pairs,):  # as Python 2 wrote it
                 return {self.key(key): value for key, value in pairs}
             case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2", (
-                Storage() as storage,
+                StorageRef() as storage,
                 offset,
                 shape,
                 stride,
                 *_,
             ):
                 return _stored(storage, storage.dtype, offset, shape, stride)
-            case "torch._utils._rebuild_tensor_v3", (Storage() as numbers, at, shape, stride, _, _, Named(text=kind), *_):
+            case "torch._utils._rebuild_tensor_v3", (StorageRef() as numbers, at, shape, stride, _, _, Named(text=kind), *_):
                 return _stored(numbers, DTYPES[kind], at, shape, stride)
             case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", (data, *_):
                 return data
@@ -289,7 +289,7 @@ class _Reader(pickled.Reader):
             super().give(target, state)
 
 
-def _stored(storage: Storage, dtype: torch.dtype, offset: Any, shape: Any, stride: Any) -> Stored:
+def _stored(storage: StorageRef, dtype: torch.dtype, offset: Any, shape: Any, stride: Any) -> Stored:
     shape, stride = (size.state[0] if isinstance(size, Opaque) else size for size in (shape, stride))  # of torch.Size
     whole = (offset, *shape, *stride)
     if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**62 for n in whole):
