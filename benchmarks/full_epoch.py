@@ -20,8 +20,8 @@ from torch import Tensor
 
 from alexnet import paper
 from alexnet.bench import LR, STORED, noise, preprocessing_of
-from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
+from alexnet.data.feed import Resident
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
 from alexnet.devices import set_precision
@@ -60,7 +60,7 @@ class FullEpochs:
     def run(self, batch: int) -> dict[str, Any]:
         """An epoch in batches of this size, printed; as plain data."""
         start = Start.on_records(Recipe(), self.variant, self.split, self.augmentation).in_batches_of(batch)
-        feed = feeding.Resident(start.loader, self.device, self.records)
+        feed = Resident(start.loader, self.device, self.records)
         fused = build(feed, start.model, start.augmentation, start.optimiser, TYPES["bf16"])
         try:
             found = one_epoch(fused, self.lr)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
-from alexnet.data.feed import GIB, ChoiceTable, choose, host_memory, open_feed
+from alexnet.data.feed import GIB, ChoiceTable, Storage, choose_storage, host_memory, open_feed
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
@@ -17,7 +16,7 @@ from alexnet.train.steps.fused import step_bytes
 from alexnet.variants import get
 
 CPU = torch.device("cpu")
-PLACES: tuple[feeding.Storage, ...] = ("resident", "pinned", "disk")
+PLACES: tuple[Storage, ...] = ("resident", "pinned", "disk")
 
 
 @pytest.mark.parametrize(
@@ -33,7 +32,7 @@ PLACES: tuple[feeding.Storage, ...] = ("resident", "pinned", "disk")
     ],
 )
 def test_the_first_place_that_fits(wanted: str, free: int, host: int, expected: str) -> None:
-    place, sentence = choose(wanted, 10 * GIB, free * GIB, host * GIB)
+    place, sentence = choose_storage(wanted, 10 * GIB, free * GIB, host * GIB)
     assert place == expected
     assert "10.00 GiB" in sentence and sentence.endswith(".") and "\n" not in sentence
 
@@ -47,21 +46,21 @@ def test_imagenet_fits_one_large_gpu(batch: int, memory: int, expected: str) -> 
     """
     needed = step_bytes(get("paper").layers(), batch, torch.bfloat16)
     assert needed < 20 * GIB
-    assert choose("auto", 1_281_167 * 98_304, memory * GIB - needed, 256 * GIB)[0] == expected
+    assert choose_storage("auto", 1_281_167 * 98_304, memory * GIB - needed, 256 * GIB)[0] == expected
 
 
 def test_a_host_too_small_for_what_was_asked() -> None:
     with pytest.raises(RecipeError, match=r"feed \(=pinned\) needs 10.00 GiB .* 9.00 GiB are free: use disk or auto"):
-        choose("pinned", 10 * GIB, 0, 9 * GIB)
+        choose_storage("pinned", 10 * GIB, 0, 9 * GIB)
 
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("rows", [1, 4, 256])
-def test_every_step_from_any_start(store: Store, place: feeding.Storage, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_step_from_any_start(store: Store, place: Storage, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records, labels, crops, mirrors, colours and seeds of each step, over two
     epochs and after a jump back.
     """
-    monkeypatch.setattr(feeding, "PIECE", 5 * 7776)  # pieces of five records
+    monkeypatch.setattr("alexnet.data.feed.PIECE", 5 * 7776)  # pieces of five records
     loader = Loader(store.train, 9, seed=3)
     augmentation = Augmentation.of(Preprocessing.of(get("paper", input_size=64), store), store, True, True, 0.1)
     feed = open_feed(place, loader, CPU)

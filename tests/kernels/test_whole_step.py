@@ -18,9 +18,8 @@ from torch import Tensor
 from alexnet import kernels
 from alexnet.arithmetic import Dropout
 from alexnet.bench import noise, preprocessing_of
-from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
-from alexnet.data.feed import ChoiceTable
+from alexnet.data.feed import ChoiceTable, Storage, open_feed
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.store import Store
 from alexnet.devices import set_precision
@@ -55,8 +54,8 @@ class Scene:
         self.loader = Loader(split, batch, seed=5)
         self.optimiser = SGD(self.model, 0.9, 5e-4, variant)
 
-    def fused(self, dtype: torch.dtype, place: feeding.Place = "resident", record: bool = True) -> FusedStep:
-        feed = feeding.open_feed(place, self.loader, self.device)
+    def fused(self, dtype: torch.dtype, place: Storage = "resident", record: bool = True) -> FusedStep:
+        feed = open_feed(place, self.loader, self.device)
         choices = ChoiceTable(feed, self.augmentation, dropouts(self.variant), self.device, rows=4)
         return FusedStep(self.model, self.augmentation.preprocessing, self.optimiser, feed, choices, dtype, record)
 

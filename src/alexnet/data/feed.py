@@ -15,7 +15,7 @@ computed by the same code, so every path trains on the same bits, from any step 
                 of the bus.
     disk        in the store's files; threads read ahead into page-locked memory, then as above.
 
-`choose` takes the first that fits.
+`choose_storage` takes the first that fits.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ TESTED = 512  # pictures in a batch that is tested on the device
 PIECE = 2**28  # bytes of page-locked memory in one allocation: PyTorch rounds each up to a power of two
 
 
-def choose(wanted: str, needed: int, free: int, host: int) -> tuple[Storage, str]:
+def choose_storage(wanted: str, needed: int, free: int, host: int) -> tuple[Storage, str]:
     """Choose where the training pictures are kept, and describe the choice in a sentence.
 
     Args:

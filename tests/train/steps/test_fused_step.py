@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.arithmetic import Dropout
-from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
-from alexnet.data.feed import ChoiceTable
+from alexnet.data.feed import ChoiceTable, Storage, open_feed
 from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
@@ -37,8 +36,8 @@ class Scene:
         self.optimiser = SGD(self.model, 0.9, 5e-4, variant, nesterov)
         self.dropouts = sum(isinstance(op, Dropout) for op in self.model.ops)
 
-    def fused(self, place: feeding.Place = "resident", dtype: torch.dtype = torch.float64, rows: int = 256) -> FusedStep:
-        feed = feeding.open_feed(place, self.loader, CPU)
+    def fused(self, place: Storage = "resident", dtype: torch.dtype = torch.float64, rows: int = 256) -> FusedStep:
+        feed = open_feed(place, self.loader, CPU)
         choices = ChoiceTable(feed, self.augmentation, self.dropouts, CPU, rows)
         return FusedStep(self.model, self.augmentation.preprocessing, self.optimiser, feed, choices, dtype)
 
@@ -102,7 +101,7 @@ def test_bfloat16_learns_as_float64(store: Store) -> None:
 
 
 @pytest.mark.parametrize("place", ["pinned", "disk"])
-def test_the_three_places_give_the_same_bits(store: Store, place: feeding.Place) -> None:
+def test_the_three_places_give_the_same_bits(store: Store, place: Storage) -> None:
     one, other = Scene(store, dtype=torch.float32), Scene(store, dtype=torch.float32)
     assert run(one.fused("resident", torch.float32), 14) == run(other.fused(place, torch.float32), 14)
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True))
@@ -135,7 +134,7 @@ def test_a_look_changes_nothing_and_sees_the_gradients(store: Store) -> None:
 
 
 @pytest.mark.parametrize("place", ["resident", "disk"])
-def test_pictures_are_the_last_steps(store: Store, place: feeding.Place) -> None:
+def test_pictures_are_the_last_steps(store: Store, place: Storage) -> None:
     scene = Scene(store)
     fused = scene.fused(place, rows=2)
     for step in (3, 4):

@@ -27,9 +27,18 @@ from torch import Tensor
 from alexnet import kernels
 from alexnet.arithmetic import FLOAT_BYTES, Dropout, Layer
 from alexnet.console import say
-from alexnet.data import feed as feeding
 from alexnet.data.augment import Augmentation
-from alexnet.data.feed import ChoiceTable, Resident, StepChoices, Streamed
+from alexnet.data.feed import (
+    ChoiceTable,
+    Resident,
+    StepChoices,
+    Storage,
+    Streamed,
+    choose_storage,
+    host_memory,
+    kept,
+    open_feed,
+)
 from alexnet.data.loader import Batch
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
@@ -407,18 +416,18 @@ def open_step(start: Start, held_out: Split, precision: str) -> FusedStep:
     recipe, model, loader = start.recipe, start.model, start.loader
     device = start.device
     free = 0
-    place: feeding.Storage = "disk" if recipe.feed == "auto" else recipe.feed
+    place: Storage = "disk" if recipe.feed == "auto" else recipe.feed
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] - step_bytes(model.variant.layers(), loader.batch_size, TYPES[precision])
-        place, sentence = feeding.choose(recipe.feed, loader.split.records.nbytes, free, feeding.host_memory())
+        place, sentence = choose_storage(recipe.feed, loader.split.records.nbytes, free, host_memory())
         say(sentence)
     with room_for(f"feed (={recipe.feed})", device, "--feed auto"):
-        feed = feeding.open_feed(place, loader, device)
+        feed = open_feed(place, loader, device)
     fused = build(feed, model, start.augmentation, start.optimiser, TYPES[precision], recipe.label_smoothing)
     needed = held_out.records.nbytes + (loader.split.records.nbytes if place == "resident" else 0)
     if needed <= free:
         try:
-            fused.held_out = feeding.kept(held_out, device)
+            fused.held_out = kept(held_out, device)
         except BaseException:
             fused.close()
             raise
