@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet import figures
+from alexnet import figure_file, figures
 from alexnet.data.image import encode
 from alexnet.errors import OutputError
 from alexnet.evaluate import Evaluation
@@ -23,7 +23,7 @@ def evaluation(k: int, names: tuple[str, ...] | None = None) -> Evaluation:
 
 
 def pixels(figure: figures.Figure) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(figures.png(figure))).convert("RGB")).astype(int)
+    return np.asarray(Image.open(io.BytesIO(figure_file.png(figure))).convert("RGB")).astype(int)
 
 
 @pytest.mark.parametrize("k", [2, 8, 30, 31, 101])
@@ -106,7 +106,7 @@ def test_filters(shape: tuple[int, ...]) -> None:
 def test_save(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"x.{ending}"
     start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[ending.lower()]
-    figures.save(figures.filters(np.zeros((1, 1, 2, 2, 3), np.float32)), path)
+    figure_file.save(figures.filters(np.zeros((1, 1, 2, 2, 3), np.float32)), path)
     assert path.read_bytes().startswith(start)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
@@ -124,7 +124,7 @@ def test_half_a_file_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OutputError, match=r"x\.png could not be written .*No space left"):
-        figures.save(figure, path)
+        figure_file.save(figure, path)
     assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(OutputError, match=r"path \(=.*x\.gif\) must end in \.png, \.svg or \.pdf"):
-        figures.save(figure, tmp_path / "x.gif")
+        figure_file.save(figure, tmp_path / "x.gif")

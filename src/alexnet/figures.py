@@ -1,7 +1,6 @@
 """Draw results with matplotlib: curves, filters, prediction sheets, confusion matrices.
 
-Each function takes plain arrays and returns a figure; `save` writes it to a
-file, `png` gives its bytes.
+Each function takes plain arrays and returns a figure; `figure_file.py` writes it.
 """
 
 import csv
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,10 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from alexnet import lettering
+from alexnet import figure_file, lettering
 from alexnet.console import clean
 from alexnet.data.image import decode
-from alexnet.errors import OutputError
 from alexnet.evaluate import Evaluation
 from alexnet.files import writing
 from alexnet.predict import Prediction
@@ -34,42 +32,6 @@ SHEET_LIMIT = 200  # pictures on one sheet
 MOST_MARKERS = 12  # more epochs than this are a line without points
 NAME_ROOM = 28  # columns of a class's or file's name
 KERNEL_PIXELS, TITLE, MARGIN, FILTERS_DPI = 88, 28, 10, 130  # of filters: side of a kernel, space above and around
-ENDINGS = (".png", ".svg", ".pdf")
-
-
-def check_ending(option: str, path: Path) -> None:
-    """Refuse a file name whose extension is not one of ours.
-
-    Raises:
-        OutputError: the name ends otherwise.
-    """
-    if path.suffix.lower() not in ENDINGS:
-        raise OutputError(f"{option} (={path}) must end in {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}.")
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format that its name ends in: .png, .svg or .pdf. The
-    file is whole or not there.
-
-    Raises:
-        OutputError: another ending, or no space; a file that was there stays.
-    """
-    check_ending("path", path)
-    with writing(path) as temporary, io.BytesIO() as file:  # a full disk would confuse matplotlib's own writers
-        _write(figure, file, path.suffix[1:].lower())
-        temporary.write_bytes(file.getvalue())
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as a PNG file's bytes."""
-    with io.BytesIO() as file:
-        _write(figure, file, "png")
-        return file.getvalue()
-
-
-def _write(figure: Figure, where: IO[bytes], format: str) -> None:
-    undated = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[format]  # the same figure, the same bytes
-    figure.savefig(where, format=format, dpi="figure", metadata=undated)
 
 
 def curves(log: Sequence[dict[str, Any]]) -> tuple[Figure, Figure, Figure]:
@@ -308,5 +270,5 @@ def save_confusion(result: Evaluation, folder: Path) -> tuple[Path, Path]:
     table, picture = folder / "confusion.csv", folder / "confusion.png"
     with writing(table) as temporary:
         temporary.write_text(confusion_csv(result), encoding="utf-8", newline="")
-    save(confusion(result), picture)
+    figure_file.save(confusion(result), picture)
     return table, picture

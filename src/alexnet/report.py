@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet import engines, figures, intervals
+from alexnet import engines, figure_file, figures, intervals
 from alexnet.console import clean, duration
 from alexnet.data.image import decode
 from alexnet.data.store import Split, Store
@@ -174,7 +174,7 @@ def _data(content: bytes, kind: str) -> str:
 
 
 def _drawn(figure: Figure, alt: str) -> str:
-    return f'<img src="{_data(figures.png(figure), "image/png")}" alt="{_text(alt)}">'
+    return f'<img src="{_data(figure_file.png(figure), "image/png")}" alt="{_text(alt)}">'
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: int) -> str:

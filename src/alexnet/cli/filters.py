@@ -29,16 +29,16 @@ def filters(
         bgr: the channels are in the order blue, green, red, if the file does not say so.
         grey: draw the sum of the channels, for networks trained on grey pictures.
     """
-    from alexnet import figures
+    from alexnet import figure_file, figures
     from alexnet.files import make_ready
     from alexnet.inspect.filters import read
 
-    figures.check_ending("out", out)
+    figure_file.check_ending("out", out)
     make_ready(out)
     found = read(weights, variant, bgr, grey)
     for note in found.notes:
         say(f"alexnet: {weights}: {note}.")
-    figures.save(figures.filters(found.kernels), out)
+    figure_file.save(figures.filters(found.kernels), out)
     towers, count, height, width, _ = found.kernels.shape
     apart = f" in each of {towers} towers" if towers > 1 else ""
     print(f"{out}: {count} kernels of {height} x {width}{apart}, from {found.format}")

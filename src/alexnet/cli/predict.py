@@ -58,7 +58,7 @@ def predict(
             not progressive is shrunk while it is decoded and may have 400 million pixels, whatever
             the limit.
     """
-    from alexnet import engines, figures
+    from alexnet import engines, figure_file, figures
     from alexnet.predict import Pace, expand
     from alexnet.predict import predict as classify
 
@@ -81,7 +81,7 @@ def predict(
     if total >= MANY:
         say(pace.line())
     if drawn and sheet:
-        figures.save(figures.sheet(drawn), sheet)
+        figure_file.save(figures.sheet(drawn), sheet)
         rest = total - unreadable - len(drawn)
         full = f", the most that a sheet holds; {rest} are left out" if rest else ""
         say(f"{sheet}: {len(drawn)} picture{'s' if len(drawn) > 1 else ''}{full}")
@@ -112,7 +112,7 @@ def _next(run: Path, files: tuple[str, ...], sheet: Path | None) -> None:
 
 
 def _check(files: tuple[str, ...], top: int, sheet: Path | None, max_pixels: int) -> None:
-    from alexnet import figures
+    from alexnet import figure_file
     from alexnet.files import make_ready
 
     if not files:
@@ -122,7 +122,7 @@ def _check(files: tuple[str, ...], top: int, sheet: Path | None, max_pixels: int
     if max_pixels < 1:
         raise UsageError(f"max_pixels (={max_pixels}) must be at least 1.")
     if sheet:
-        figures.check_ending("sheet", sheet)
+        figure_file.check_ending("sheet", sheet)
         make_ready(sheet)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from alexnet import figures, paper
+from alexnet import figure_file, figures, paper
 from alexnet.data.store import Store
 from alexnet.run_folder import CONFIG, ENVIRONMENT, LOG, RESULT, environment, members, read_log
 from alexnet.study.ablate import Outcome, Plan
@@ -80,7 +80,7 @@ def write_family(folder: Path, recipe: Recipe, store: Store, summary: dict[str, 
     ]
     if len(rows) > 1:
         cells.append([f"mean ± deviation, n = {len(rows)}", *map(_spread, errors.values()), ""])
-    figures.save(figures.bands({recipe.variant: [read_log(run) for run in members(folder)]}), folder / CURVES)
+    figure_file.save(figures.bands({recipe.variant: [read_log(run) for run in members(folder)]}), folder / CURVES)
     seeds = [row["seed"] for row in rows]
     page = FAMILY_PAGE.format(
         words=recipes.words(recipe),
@@ -201,7 +201,7 @@ def write_ablation(outcome: Outcome, store: Store, folder: Path) -> Path:
             outcome.changed,
         ),
     )
-    figures.save(curves, record / CURVES)
+    figure_file.save(curves, record / CURVES)
     (record / README).write_text(_page(outcome, store), encoding="utf-8")
     return record
 
