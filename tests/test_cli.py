@@ -413,6 +413,9 @@ RANGES = {
     ("summary", "--input-size"): ("0", "-1", HUGE, "nan"),
     ("summary", "--width"): ("0", "-1", HUGE, "nan", "inf"),
     ("summary", "--num-classes"): ("0", "-1", HUGE),
+    ("draw", "--input-size"): ("0", "-1", HUGE, "nan"),
+    ("draw", "--width"): ("0", "-1", HUGE, "nan", "inf"),
+    ("draw", "--num-classes"): ("0", "-1", HUGE),
     ("prepare", "--size"): ("0", "-2", "3", HUGE),
     ("prepare", "--hold-out"): ("0", "-1", "1", HUGE, "nan", "inf"),
     ("prepare", "--workers"): ("0", "-1"),
@@ -456,6 +459,7 @@ def test_numbers_out_of_range(
     out = ("--data", str(store.folder), "--out", str(tmp_path / "out"), *FAST)
     words = {
         "summary": lambda: ("summary",),
+        "draw": lambda: ("draw", "-o", str(tmp_path / "out" / "x.svg")),
         "prepare": lambda: ("prepare", str(photos(2)), str(tmp_path / "out")),
         "predict": lambda: ("predict", str(run), str(tmp_path / "x.png")),
         "evaluate": lambda: ("evaluate", str(run), "--data", str(store.folder)),

@@ -12,7 +12,7 @@ import pytest
 
 from alexnet import explanation, summary, words
 from alexnet.arithmetic import Conv, MaxPool
-from alexnet.errors import AlexNetError
+from alexnet.errors import UsageError
 from alexnet.variants import Variant, get, named
 
 CHANGED = {
@@ -50,7 +50,7 @@ def test_every_word_is_used() -> None:
 
 
 def test_unknown_language() -> None:
-    with pytest.raises(AlexNetError, match=r"language \(='fr'\) must be one of en, zh"):
+    with pytest.raises(UsageError, match=r"language \(='fr'\) must be one of en, zh"):
         explanation.parts(get("paper"), "fr")
 
 

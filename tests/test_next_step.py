@@ -98,7 +98,14 @@ def test_of_many_networks(following: Next, store: Store) -> None:
 def test_looking_inside(following: Next, shared: Path) -> None:
     words = following("summary", "caffe", "--width", "0.5", "--format", "json")
     assert words == ["summary", "caffe", "--width", "0.5", "--explain"]
-    assert following(*words) == ["demo"]
+    words = following(*words)
+    assert words == ["draw", "caffe", "--width", "0.5", "-o", "alexnet.svg"]
+    words = following(*words)
+    assert words == ["draw", "caffe", "--width", "0.5", "--layer", "conv1", "-o", "conv1.svg"]
+    for layer in ("pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8"):
+        words = following(*words)
+        assert words[-4:] == ["--layer", layer, "-o", f"{layer}.svg"]
+    assert following(*words) == ["summary", "caffe", "--width", "0.5", "--explain"]
     assert following("weights", "list")[:2] == ["weights", "pull"]
     partial = str(shared / "weights" / "imagenet-conv1-5.npz")
     words = following("weights", "verify", partial)

@@ -27,9 +27,12 @@ class Part(NamedTuple):
 
 
 def title(variant: Variant, language: str = "en") -> str:
-    """The variant, its input and its number of classes."""
+    """The variant, its input, its number of classes and what it lacks."""
     changed = f" x {variant.width:g}" if variant.width != 1 else ""
-    return word("title", language, name=variant.name, changed=changed, side=variant.input_size, classes=variant.num_classes)
+    parts = [word("title", language, name=variant.name, changed=changed, side=variant.input_size, classes=variant.num_classes)]
+    if variant.removed:
+        parts.append(word("without", language, names=", ".join(variant.removed)))
+    return word("comma", language).join(parts)
 
 
 def learned(variant: Variant, language: str = "en") -> str:
@@ -44,7 +47,7 @@ def parts(variant: Variant, language: str = "en") -> list[Part]:
     """Every layer of a network in order, and softmax at the end.
 
     Raises:
-        AlexNetError: a language that is not there.
+        UsageError: an unknown language.
     """
     written = [Part(layer.name, lines(layer, variant, language)) for layer in variant.layers()]
     rule = word("softmax_rule", language, count=variant.num_classes)

@@ -114,7 +114,7 @@ def explain(variant: Variant, language: str = "en", format: str = "table") -> st
         format: "markdown", or anything else for plain text.
 
     Raises:
-        AlexNetError: a language that is not there.
+        UsageError: an unknown language.
     """
     totals, end = _totals(variant), []
     for name in ("parameters", "multiply_adds"):

@@ -10,7 +10,7 @@ A key has the same placeholders in every language, and a test holds the keys equ
 
 from typing import Literal, get_args
 
-from alexnet.errors import AlexNetError
+from alexnet.errors import UsageError
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -18,6 +18,8 @@ LANGUAGES: tuple[Language, ...] = get_args(Language)
 ENGLISH = {
     # the network
     "title": "{name}{changed}, input [{side},{side},3], {classes} classes",
+    "without": "without {names}",
+    "comma": ", ",
     "learned": "{total} learned layers: {convolutional} convolutional + {connected} fully connected",
     # a line's label
     "kernels": "kernels",
@@ -52,11 +54,60 @@ ENGLISH = {
     "dropout_shrunk": "every unit times 1 - {rate} = {kept}",
     "dropout_nothing": "nothing",
     "softmax_rule": "p_i = e^z_i / (e^z_1 + ... + e^z_{count}): {count} probabilities whose sum is 1",
+    # the drawings
+    "picture": "picture",
+    "tower": "tower {number}",
+    "total_parameters": "{count} parameters",
+    "total_multiply_adds": "{count} multiply-adds",
+    "op_relu": "ReLU",
+    "op_tanh": "tanh",
+    "op_lrn": "LRN",
+    "op_spatialnorm": "spatial LRN",
+    "op_dropout": "dropout",
+    "softmax": "softmax",
+    "row_side": "output",
+    "row_maps": "maps, units",
+    "row_window": "kernel size",
+    "row_stride": "stride",
+    "row_padding": "padding",
+    "row_reads": "reads tower",
+    "row_then": "then",
+    "row_parameters": "parameters",
+    "short_picture": "picture",
+    "short_own": "own",
+    "short_both": "both",
+    "scale": "Drawn sides grow as the square root of the map's side, depths as that of the number of maps.",
+    "describe_overview": "{learned}; {parameters}, {multiply_adds}. {layers}",
+    "describe_stage": "{layer}: {size}.",
+    "input": "input",
+    "output": "output",
+    "op_conv": "convolution",
+    "op_maxpool": "max pooling",
+    "op_linear": "fully connected",
+    "op_overlapping": "overlapping max pooling",
+    "count_kernels": "{count} kernels",
+    "count_units": "{count} units",
+    "count_values": "{count} values",
+    "count_pixels": "{count} values along one side",
+    "largest": "the largest value",
+    "padding_sides": "padding: {before} left and above, {after} right and below",
+    "padding_here": "padding {count}",
+    "window_here": "kernel size {count}",
+    "stride_here": "stride {count}",
+    "left_over": "{count} not read",
+    "fits": "Windows that fit along one side: {count}",
+    "own_weights": "Each unit has its own weights w and its own bias b.",
+    "unit_rule": "y = b + w₁ x₁ + w₂ x₂ + … + w{last} x{last}",
+    "order": "in the order C, H, W",
+    "describe_layer": "{name}. {lines}.",
+    "semicolon": "; ",
     "colon": ": ",
 }
 
 CHINESE = {
     "title": "{name}{changed}，输入 [{side},{side},3]，{classes} 个类别",
+    "without": "去掉 {names}",
+    "comma": "，",
     "learned": "{total} 个学习层：{convolutional} 个卷积层 + {connected} 个全连接层",
     "kernels": "卷积核个数",
     "kernel_size": "卷积核大小",
@@ -89,6 +140,52 @@ CHINESE = {
     "dropout_shrunk": "每个神经元乘以 1 - {rate} = {kept}",
     "dropout_nothing": "不做任何处理",
     "softmax_rule": "p_i = e^z_i / (e^z_1 + ... + e^z_{count})：{count} 个概率，总和为 1",
+    "picture": "图片",
+    "tower": "塔 {number}",
+    "total_parameters": "{count} 个参数",
+    "total_multiply_adds": "{count} 次乘加",
+    "op_relu": "ReLU",
+    "op_tanh": "tanh",
+    "op_lrn": "LRN",
+    "op_spatialnorm": "图内 LRN",
+    "op_dropout": "dropout",
+    "softmax": "softmax",
+    "row_side": "输出尺寸",
+    "row_maps": "通道/神经元",
+    "row_window": "核大小",
+    "row_stride": "步长",
+    "row_padding": "填充",
+    "row_reads": "读取的塔",
+    "row_then": "随后",
+    "row_parameters": "参数量",
+    "short_picture": "图片",
+    "short_own": "本塔",
+    "short_both": "两塔",
+    "scale": "图中边长与特征图边长的平方根成正比，厚度与通道数的平方根成正比。",
+    "describe_overview": "{learned}；{parameters}，{multiply_adds}。{layers}",
+    "describe_stage": "{layer}：{size}。",
+    "input": "输入",
+    "output": "输出",
+    "op_conv": "卷积",
+    "op_maxpool": "最大池化",
+    "op_linear": "全连接",
+    "op_overlapping": "重叠最大池化",
+    "count_kernels": "{count} 个卷积核",
+    "count_units": "{count} 个神经元",
+    "count_values": "{count} 个值",
+    "count_pixels": "每边 {count} 个值",
+    "largest": "取最大值",
+    "padding_sides": "填充：左、上 {before}，右、下 {after}",
+    "padding_here": "填充 {count}",
+    "window_here": "核大小 {count}",
+    "stride_here": "步长 {count}",
+    "left_over": "{count} 个未读取",
+    "fits": "一条边上能放下的窗口数：{count}",
+    "own_weights": "每个神经元有自己的权重 w 和偏置 b。",
+    "unit_rule": "y = b + w₁ x₁ + w₂ x₂ + … + w{last} x{last}",
+    "order": "按 C、H、W 的顺序展开",
+    "describe_layer": "{name}。{lines}。",
+    "semicolon": "；",
     "colon": "：",
 }
 
@@ -99,8 +196,8 @@ def word(key: str, language: str, **values: object) -> str:
     """The words of `key` in a language, with `values` in their places.
 
     Raises:
-        AlexNetError: a language that is not there.
+        UsageError: an unknown language.
     """
     if language not in CATALOGUE:
-        raise AlexNetError(f"language (={language!r}) must be one of {', '.join(LANGUAGES)}.")
+        raise UsageError(f"language (={language!r}) must be one of {', '.join(LANGUAGES)}.")
     return CATALOGUE[language][key].format(**values)

@@ -20,6 +20,7 @@ from alexnet.cli.bench import bench
 from alexnet.cli.compare import compare
 from alexnet.cli.demo import demo
 from alexnet.cli.doctor import Examination, doctor
+from alexnet.cli.draw import draw
 from alexnet.cli.evaluate import evaluate
 from alexnet.cli.export import export
 from alexnet.cli.filters import filters
@@ -55,6 +56,7 @@ VERBS: dict[str, Any] = {
     "export": export,
     "compare": compare,
     "filters": filters,
+    "draw": draw,
     "report": report,
     "bench": bench,
     "demo": demo,

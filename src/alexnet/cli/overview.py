@@ -29,15 +29,14 @@ GROUPS = {
     ),
     "Look inside": (
         Example("all layers in numbers", "alexnet summary caffe"),
+        Example("a drawing of them", "alexnet draw paper -o alexnet.svg"),
         Example("will it train?", "alexnet doctor small-photos --data store"),
         Example("conv1's kernels", "alexnet filters run -o filters.png"),
         Example("how variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
     ),
-    "Weights": (
+    "Weights, research and speed": (
         Example("download published ones", "alexnet weights pull torchvision"),
         Example("for other programs", "alexnet export run --to onnx"),
-    ),
-    "Research and speed": (
         Example("what does LRN gain?", "alexnet ablate no-lrn --data store --seeds 5"),
         Example("how fast is it here?", "alexnet bench"),
     ),

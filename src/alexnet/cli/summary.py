@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from alexnet.cli.next_step import next_step
-from alexnet.errors import VariantError
+from alexnet.errors import UsageError
 from alexnet.words import Language
 
 
@@ -37,10 +37,10 @@ def summary(
     chosen = get(variant, width=width, **{name: value for name, value in changes.items() if value is not None})
     if explain:
         if format == "json":
-            raise VariantError("--explain prints text or Markdown: drop it or drop --format json.")
+            raise UsageError("--explain prints text or Markdown: drop it or drop --format json.")
         print(view.explain(chosen, lang, format))
     elif lang != "en":
-        raise VariantError("--lang is the language of --explain: add --explain, or drop --lang.")
+        raise UsageError("--lang is the language of --explain: add --explain, or drop --lang.")
     elif format == "table":
         view.table(chosen)
     else:
@@ -48,6 +48,7 @@ def summary(
     given = {"--input-size": input_size, "--width": None if width == 1 else width, "--num-classes": num_classes}
     options = [word for name, value in given.items() if value is not None for word in (name, value)]
     if explain:
-        next_step("demo")
+        languages = [] if lang == "en" else ["--lang", lang]
+        next_step("draw", variant, *options, *languages, "-o", "alexnet.svg")
     else:
         next_step("summary", variant, *options, "--explain")
