@@ -36,34 +36,33 @@ from alexnet.published.registry import CHUNK, MB, Published, TarMember, cache_fo
 KB = 1_000
 #: Seconds without a byte, or without an answer, after which a connection counts as dead.
 TIMEOUT = 30.0
-#: Seconds to wait before going on after a cut; counted from the beginning again
-#: whenever the file has grown.
+#: Seconds to wait before each retry after a cut; the list starts again whenever the file has grown.
 PAUSES = (1.0, 2.0, 4.0, 8.0)
-#: HTTP's codes that may pass: too slow, too many, and all of the server's own errors from 500 on.
+#: HTTP codes worth a retry: too slow, too many requests; also the server's own errors, 500 and up.
 PASSING = (408, 429)
 
 
 def pull(what: str | Published, *, url: str | None = None, cache: Path | None = None) -> Path:
     """Obtain a published file: from the cache if it is there and whole, else from its
-    server. Run again, it goes on.
+    server. Run again after an interruption, it continues.
 
     Args:
-        what: a name out of `names()`, or an entry.
+        what: one of `names()`, or an entry.
         url: of a mirror, in place of the publisher's; http or https. The file
             must be the same to the bit.
         cache: folder in place of `cache_folder()`.
 
     Returns:
-        The file; for a tar, the one member that is wanted, beside it.
+        The file; for a tar, its one member that we use, beside it.
 
     Raises:
-        DownloadError: unknown name, no way to the server, another file than the published one, no
-            space. What was downloaded of the right file stays for the next time.
+        DownloadError: an unknown name, a server that cannot be reached, another file than the
+            published one, or a full disk. What was downloaded of the right file is kept.
     """
     entry = get(what) if isinstance(what, str) else what
     url = _address(url or entry.url)
     path = (cache or cache_folder()) / entry.file
-    if not is_whole(entry, path):  # looked at without the lock first: a finished cache may be read-only
+    if not is_whole(entry, path):  # checked without the lock first: a finished cache may be read-only
         with _alone(path.parent):
             if not is_whole(entry, path):
                 _download(entry, url, path)
@@ -71,11 +70,11 @@ def pull(what: str | Published, *, url: str | None = None, cache: Path | None = 
 
 
 def _address(url: str) -> str:
-    """The URL if it is one that may be asked."""
+    """The URL, if it is a valid http or https address."""
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # a port that is no number, a bracket without its partner
+    except ValueError:  # a port that is not a number, a bracket without its partner
         sound = False
     if not sound or not url.isascii() or not url.isprintable() or " " in url:
         raise DownloadError(f"{url!r} is not a valid address: give one such as https://HOST/FILE")
@@ -95,7 +94,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def is_whole(entry: Published, path: Path) -> bool:
-    """Whether `path` is the published file; hashing 244 MB twice over takes 0.7 s."""
+    """Whether `path` is the published file; two hashes of 244 MB take 0.7 s."""
     try:
         fits = path.stat().st_size == entry.bytes or (entry.unpacked_sha256 is not None and path.is_file())
         return fits and _difference(entry, path) is None
@@ -108,7 +107,7 @@ def is_whole(entry: Published, path: Path) -> bool:
 def _difference(entry: Published, path: Path) -> str | None:
     """A description of how the hashes differ from the published ones, or None."""
     if entry.unpacked_sha256 and entry.unpacked_sha256 == _unpacked_sha256(path):
-        return None  # compressed by whoever
+        return None  # the same content, compressed by another program
     sha256, sha1 = digests(path)
     for algorithm, actual, expected in (("SHA-256", sha256, entry.sha256), ("SHA-1", sha1, entry.sha1)):
         if expected is not None and actual != expected:
@@ -141,8 +140,8 @@ def _download(entry: Published, url: str, path: Path) -> None:
     if difference := _difference(entry, part):
         _discard(part)
         raise DownloadError(
-            f"{url} gave another file than {entry.name}: {difference}. It was removed. Run the same command "
-            f"again; if that does not help, {entry.elsewhere}"
+            f"{url} returned another file than {entry.name}: {difference}. It was removed. Run the same command again; "
+            f"if that does not help, {entry.elsewhere}"
         )
     with _writing(entry, part):
         with open(part, "rb") as file:
@@ -152,7 +151,7 @@ def _download(entry: Published, url: str, path: Path) -> None:
 
 
 def _fetch(entry: Published, url: str, part: Path) -> None:
-    """Bring the part to its full length, over as many connections as that takes."""
+    """Download the rest of the part, over as many connections as that takes."""
     with Meter(f"pulling {entry.name}", entry.bytes // KB, "kB") as meter:
         furthest, pauses = size(part), iter(PAUSES)
         while (cut := _attempt(entry, url, part, meter)) is not None:
@@ -161,8 +160,8 @@ def _fetch(entry: Published, url: str, part: Path) -> None:
             pause = next(pauses, None)
             if pause is None:
                 raise DownloadError(
-                    f"{url} could not be downloaded: {cut}. {size(part) / MB:.1f} of {entry.bytes / MB:.1f} MB are kept, and "
-                    f"the same command goes on from there. Or {entry.elsewhere}"
+                    f"{url} could not be downloaded: {cut}. {size(part) / MB:.1f} of {entry.bytes / MB:.1f} MB are kept: "
+                    f"the same command continues from there. Or {entry.elsewhere}"
                 )
             say(f"{entry.file}: {cut} at {size(part) / MB:.1f} MB; trying again in {pause:.0f} s.")
             time.sleep(pause)
@@ -177,7 +176,7 @@ def _attempt(entry: Published, url: str, part: Path, meter: Meter) -> str | None
     request = _request(url, part)
     try:
         with _OPENER.open(request, timeout=TIMEOUT) as answer:
-            _receive(answer, entry, part, meter, asked=request.has_header("Range"))
+            _receive(answer, entry, part, meter, requested=request.has_header("Range"))
     except urllib.error.HTTPError as error:
         with error:
             return _refused(error, entry, url, part)
@@ -189,8 +188,9 @@ def _attempt(entry: Published, url: str, part: Path, meter: Meter) -> str | None
 
 
 def _request(url: str, part: Path) -> urllib.request.Request:
-    """The whole file, or its rest if the server can tell that the file is still the
-    one that the part is from."""
+    """A request for the whole file, or for its rest if the server can check that it still has the
+    version that the part is from.
+    """
     headers = {"User-Agent": "alexnet", "Accept-Encoding": "identity"}
     have, version = size(part), _version_of_part(part)
     if have and version:
@@ -201,14 +201,14 @@ def _request(url: str, part: Path) -> urllib.request.Request:
 def _refused(error: urllib.error.HTTPError, entry: Published, url: str, part: Path) -> str:
     """The reason to retry after an HTTP error; raises if retrying cannot help."""
     said = f"the server answered {error.code} {' '.join(str(error.reason).split())}"
-    if error.code == 416:  # it has no bytes from there on: the part is not from this file
+    if error.code == 416:  # it has no bytes at that offset: the part is from another file
         _discard(part)
     elif error.code not in PASSING and error.code < 500:
         raise DownloadError(f"{url} could not be downloaded: {said}. Instead, {entry.elsewhere}")
     return said
 
 
-def _receive(answer: http.client.HTTPResponse, entry: Published, part: Path, meter: Meter, asked: bool) -> None:
+def _receive(answer: http.client.HTTPResponse, entry: Published, part: Path, meter: Meter, requested: bool) -> None:
     """Append a response's bytes to the part; a response that starts at the file's beginning
     replaces it.
     """
@@ -216,11 +216,11 @@ def _receive(answer: http.client.HTTPResponse, entry: Published, part: Path, met
     version = _version(answer.headers.get("ETag"), answer.headers.get("Last-Modified"))
     if length not in (None, entry.bytes):
         raise DownloadError(
-            f"{answer.url} is another file than {entry.name}: it has {length:,} bytes, the published one {entry.bytes:,}. "
-            f"Instead, {entry.elsewhere}"
+            f"{answer.url} is another file than {entry.name}: it has {length:,} bytes, but the published one has "
+            f"{entry.bytes:,}. Instead, {entry.elsewhere}"
         )
-    if start and (not asked or start != size(part) or version not in (None, _version_of_part(part))):
-        _discard(part)  # other bytes than asked for, or of another file: the next attempt asks for all
+    if start and (not requested or start != size(part) or version not in (None, _version_of_part(part))):
+        _discard(part)  # other bytes than requested, or of another file: the next attempt requests all
         return
     with _opened(part, "ab" if start else "wb") as file:
         if not start:
@@ -248,8 +248,9 @@ def _extent(answer: http.client.HTTPResponse) -> tuple[int, int | None]:
 
 
 def _write_all(file: IO[bytes], chunk: bytes) -> None:
-    """Unbuffered, so that on a full disk the part holds all that could be written of the chunk, and
-    no error comes later."""
+    """Write all of it. Without a buffer, a part on a full disk keeps what could be written of the
+    chunk, and no error comes later.
+    """
     rest = memoryview(chunk)
     while rest:
         rest = rest[file.write(rest) :]
@@ -278,8 +279,7 @@ def _writing(entry: Published, part: Path) -> Iterator[None]:
 
 
 def _no_space(entry: Published, part: Path, free: int, error: OSError | None = None) -> DownloadError:
-    """The error for a disk, a quota or a limit on one file that is too small;
-    what was downloaded stays."""
+    """The error for a full disk, a quota or a limit on one file; what was downloaded is kept."""
     left = entry.bytes - size(part)
     kept = f"; the {size(part) / MB:.1f} MB already downloaded are kept" if size(part) else ""
     if error is not None and error.errno != errno.ENOSPC:  # a quota's rest is not the disk's
@@ -305,8 +305,7 @@ def _version_file(part: Path) -> Path:
 
 
 def _version(etag: str | None, modified: str | None) -> str | None:
-    """What If-Range takes: a strong ETag, else the time of the last change;
-    None if there is neither."""
+    """A value for If-Range: a strong ETag, else the time of the last change, else None."""
     for value in (etag, modified):
         if value and not value.startswith("W/") and value.isascii() and value.isprintable():
             return value
@@ -321,8 +320,9 @@ def _version_of_part(part: Path) -> str | None:
 
 
 def _remember(entry: Published, part: Path, version: str | None) -> None:
-    """Note the version while the part is still empty: a part with bytes is never
-    beside another's version."""
+    """Record the version while the part is still empty, so that a part with bytes never has another
+    file's version beside it.
+    """
     with _writing(entry, part):
         if version:
             _version_file(part).write_text(version, encoding="ascii")
@@ -334,7 +334,7 @@ def _remember(entry: Published, part: Path, version: str | None) -> None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https alone; urllib's own would follow to ftp as well."""
+    """Follows redirects to http and https only; urllib's own would also follow to ftp."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
@@ -345,8 +345,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """One that knows http and https alone, with the system's proxies: no file:, no ftp:, no
-    data:."""
+    """An opener for http and https only, with the system's proxies: no file:, no ftp:, no data:."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -383,9 +382,11 @@ def _content(member: TarMember, archive: Path) -> bytes:
     """The member's bytes, at most `member.most` whatever the archive declares."""
     try:
         with tarfile.open(archive, "r:*") as tar:
-            wanted = (info for info in tar if info.name.removeprefix("./") == member.file and info.isreg())
-            if (info := next(wanted, None)) and info.size <= member.most and (file := tar.extractfile(info)):
+            of_that_name = (info for info in tar if info.name.removeprefix("./") == member.file and info.isreg())
+            if (info := next(of_that_name, None)) and info.size <= member.most and (file := tar.extractfile(info)):
                 return file.read(member.most)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DownloadError(f"{archive} cannot be read as a tar ({error}): it is not the published one.") from error
-    raise DownloadError(f"{archive} holds no file {member.file} of at most {member.most:,} bytes: it is not the published one.")
+    raise DownloadError(
+        f"{archive} does not contain a file {member.file} of at most {member.most:,} bytes: it is not the published one."
+    )
