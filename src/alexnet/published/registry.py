@@ -1,4 +1,4 @@
-"""The trained AlexNets that others publish: where each file lies, and what it must be to the bit.
+"""The trained AlexNets that others publish: where each file is, and what it must be to the bit.
 `download.py` obtains them.
 
 | name | file | top-1 / top-5 accuracy on ILSVRC2012's validation pictures, centre crop |
@@ -17,7 +17,7 @@ the files and pinned them.
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,12 @@ CHUNK = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class TarMember:
-    """The one file that is wanted out of a published tar.
+    """The one file that we use out of a published tar.
 
     Attributes:
         file: its name in the tar, and the name it gets.
         most: bytes that it may have; a larger one is not unpacked.
-        sha1: as others state it; the tar's own hash is what vouches for it.
+        sha1: as others state it; the tar's own hash is what makes it trusted.
     """
 
     file: str
@@ -50,17 +50,17 @@ class Published:
         name: what `pull` takes.
         file: its name in the cache.
         bytes: exact length.
-        unpacked_sha256: for a .gz, of what it holds. A file of that content is the published one,
-            whoever compressed it: packagers compress anew.
+        unpacked_sha256: for a .gz, of its content. A file of that content is the published one,
+            whatever program compressed it: packagers compress again.
         sha256, sha1: hexadecimal; both must hold. `sha1` is None where the publisher gives none.
         licence: in the publisher's words.
-        variant: name of the network in `alexnet.variants`; None for a file that is no network.
+        variant: name of the network in `alexnet.variants`; None for a file that is not a network.
         top1, top5: accuracy in percent as published, on ILSVRC2012's 50,000 validation
-            pictures; None for no network.
+            pictures; None for a file that is not a network.
         protocol: how that was measured.
         companion: name of another entry without which this one cannot be used.
-        elsewhere: what a user can do where the server does not help; ends a sentence.
-        member: the file that is wanted if this one is a tar.
+        elsewhere: what a user can do if the server does not help; ends a sentence.
+        member: the file that we use if this one is a tar.
     """
 
     name: str
@@ -80,100 +80,92 @@ class Published:
     member: TarMember | None = None
 
 
-CAFFE_PROTOCOL = "one view: the picture squashed to 256 × 256, centre 227 × 227"
-TORCHVISION_PROTOCOL = "one view: short side 256, centre 224 × 224"
-#: torchvision's licence covers its code; its readme says of the weights only that the data they
-#: saw may bind the user.
-TORCHVISION_LICENCE = "BSD-3-Clause (torchvision's; none is stated for the weights alone)"
-
-REGISTRY = (
-    # Address, licence, SHA-1, accuracy: Caffe's models/bvlc_alexnet/readme.md. Length and SHA-256:
-    # OpenVINO's open_model_zoo, models/public/alexnet/model.yml, for the same address.
-    Published(
-        name="caffe",
-        file="bvlc_alexnet.caffemodel",
-        url="http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",
-        bytes=243_862_414,
-        sha256="4bff209a9837298157915ef50a4831a59636a6ca1a6b8ebacd990c3a5f3053e0",
-        sha1="9116a64c0fbe4459d18f4bb6b56d647b63920377",
-        licence="unrestricted",
-        variant="caffe",
-        top1=57.1,
-        top5=80.2,
-        protocol=CAFFE_PROTOCOL,
-        companion="caffe-mean",
-    ),
-    # The same readme in models/bvlc_reference_caffenet; open_model_zoo's
-    # models/public/caffenet/model.yml. Homebrew's and Nixpkgs' recipes for
-    # Caffe pin the same SHA-256.
-    Published(
-        name="caffenet",
-        file="bvlc_reference_caffenet.caffemodel",
-        url="http://dl.caffe.berkeleyvision.org/bvlc_reference_caffenet.caffemodel",
-        bytes=243_862_418,
-        sha256="472d4a06035497b180636d8a82667129960371375bd10fcb6df5c6c7631f25e0",
-        sha1="4c8d77deb20ea792f84eb5e6d0a11ca0a8660a46",
-        licence="unrestricted",
-        variant="caffenet",
-        top1=57.4,
-        top5=80.4,
-        protocol=CAFFE_PROTOCOL,
-        companion="caffe-mean",
-    ),
-    # Address and length: tensorpack's dataflow/dataset/ilsvrc.py. SHA-256: a Yocto recipe for Caffe
-    # (one source; its SHA-256 of CaffeNet is that of the others). SHA-1 of the mean that Caffe's
-    # networks use: MXNet's tools/caffe_converter/model_zoo.py. No source states a licence. 3 ×
-    # 256 × 256 float32 take 786,432 bytes and protobuf's few around them.
-    Published(
-        name="caffe-mean",
-        file="caffe_ilsvrc12.tar.gz",
-        url="http://dl.caffe.berkeleyvision.org/caffe_ilsvrc12.tar.gz",
-        bytes=17_858_008,
-        sha256="e35c0c1994a21f7d8ed49d01881ce17ab766743d3b0372cdc0183ff4d0dfc491",
-        licence="none stated",
-        member=TarMember(file="imagenet_mean.binaryproto", most=MB, sha1="63e4652e656abc1e87b7a8339a7e02fca63a2c0c"),
-    ),
-    # Address, accuracy, 233.087 MiB: torchvision's models/alexnet.py. Length and SHA-256: a dozen
-    # projects that pin LPIPS's backbone agree on them; the file's name has the first eight digits,
-    # and the length is 233.087 MiB.
-    Published(
-        name="torchvision",
-        file="alexnet-owt-7be5be79.pth",
-        url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-        bytes=244_408_911,
-        sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
-        licence=TORCHVISION_LICENCE,
-        variant="torchvision",
-        top1=56.522,
-        top5=79.066,
-        protocol=TORCHVISION_PROTOCOL,
-    ),
-    # Address: torchvision's models/alexnet.py in earlier releases. SHA-256: a Yocto recipe
-    # (one source; the file's name has its first eight digits). Length: four logs of downloads
-    # agree. Accuracy: 100 minus the errors 43.45 and 20.91 of torchvision's table of that
-    # time; that table names no file.
-    Published(
-        name="torchvision-2016",
-        file="alexnet-owt-4df8aa71.pth",
-        url="https://download.pytorch.org/models/alexnet-owt-4df8aa71.pth",
-        bytes=244_418_560,
-        sha256="4df8aa717fd11ab2d34e9483c5984ef7cdbefd732366a836076020db08909c9a",
-        licence=TORCHVISION_LICENCE,
-        variant="torchvision",
-        top1=56.55,
-        top5=79.09,
-        protocol=TORCHVISION_PROTOCOL,
-    ),
+# Address, licence, SHA-1, accuracy: Caffe's models/bvlc_alexnet/readme.md. Length and SHA-256:
+# OpenVINO's open_model_zoo, models/public/alexnet/model.yml, for the same address.
+CAFFE = Published(
+    name="caffe",
+    file="bvlc_alexnet.caffemodel",
+    url="http://dl.caffe.berkeleyvision.org/bvlc_alexnet.caffemodel",
+    bytes=243_862_414,
+    sha256="4bff209a9837298157915ef50a4831a59636a6ca1a6b8ebacd990c3a5f3053e0",
+    sha1="9116a64c0fbe4459d18f4bb6b56d647b63920377",
+    licence="unrestricted",
+    variant="caffe",
+    top1=57.1,
+    top5=80.2,
+    protocol="one view: the picture squashed to 256 × 256, centre 227 × 227",
+    companion="caffe-mean",
 )
+# The same readme in models/bvlc_reference_caffenet; open_model_zoo's
+# models/public/caffenet/model.yml. Homebrew's and Nixpkgs' recipes for
+# Caffe pin the same SHA-256.
+CAFFENET = replace(
+    CAFFE,
+    name="caffenet",
+    file="bvlc_reference_caffenet.caffemodel",
+    url="http://dl.caffe.berkeleyvision.org/bvlc_reference_caffenet.caffemodel",
+    bytes=243_862_418,
+    sha256="472d4a06035497b180636d8a82667129960371375bd10fcb6df5c6c7631f25e0",
+    sha1="4c8d77deb20ea792f84eb5e6d0a11ca0a8660a46",
+    variant="caffenet",
+    top1=57.4,
+    top5=80.4,
+)
+# Address and length: tensorpack's dataflow/dataset/ilsvrc.py. SHA-256: a Yocto recipe for Caffe
+# (one source; its SHA-256 of CaffeNet is that of the others). SHA-1 of the mean that Caffe's
+# networks use: MXNet's tools/caffe_converter/model_zoo.py. No source states a licence. 3 ×
+# 256 × 256 float32 take 786,432 bytes and protobuf's few around them.
+CAFFE_MEAN = Published(
+    name="caffe-mean",
+    file="caffe_ilsvrc12.tar.gz",
+    url="http://dl.caffe.berkeleyvision.org/caffe_ilsvrc12.tar.gz",
+    bytes=17_858_008,
+    sha256="e35c0c1994a21f7d8ed49d01881ce17ab766743d3b0372cdc0183ff4d0dfc491",
+    licence="none stated",
+    member=TarMember(file="imagenet_mean.binaryproto", most=MB, sha1="63e4652e656abc1e87b7a8339a7e02fca63a2c0c"),
+)
+# Address, accuracy, 233.087 MiB: torchvision's models/alexnet.py. Length and SHA-256: a dozen
+# projects that pin LPIPS's backbone agree on them; the file's name has the first eight digits,
+# and the length is 233.087 MiB.
+TORCHVISION = Published(
+    name="torchvision",
+    file="alexnet-owt-7be5be79.pth",
+    url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    bytes=244_408_911,
+    sha256="7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+    # The licence covers torchvision's code; its readme says of the weights only that the data they
+    # saw may bind the user.
+    licence="BSD-3-Clause (torchvision's; none is stated for the weights alone)",
+    variant="torchvision",
+    top1=56.522,
+    top5=79.066,
+    protocol="one view: short side 256, centre 224 × 224",
+)
+# Address: torchvision's models/alexnet.py in earlier releases. SHA-256: a Yocto recipe
+# (one source; the file's name has its first eight digits). Length: four logs of downloads
+# agree. Accuracy: 100 minus the errors 43.45 and 20.91 of torchvision's table of that
+# time; that table names no file.
+TORCHVISION_2016 = replace(
+    TORCHVISION,
+    name="torchvision-2016",
+    file="alexnet-owt-4df8aa71.pth",
+    url="https://download.pytorch.org/models/alexnet-owt-4df8aa71.pth",
+    bytes=244_418_560,
+    sha256="4df8aa717fd11ab2d34e9483c5984ef7cdbefd732366a836076020db08909c9a",
+    top1=56.55,
+    top5=79.09,
+)
+
+REGISTRY = (CAFFE, CAFFENET, CAFFE_MEAN, TORCHVISION, TORCHVISION_2016)
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What a local file turned out to be.
+    """A local file, compared with the published ones.
 
     Attributes:
         bytes: its length.
-        entry: the published file that it is, to the bit; None if it is none of ours.
+        entry: the published file that it equals, to the bit, or None.
     """
 
     path: Path
@@ -184,7 +176,7 @@ class Verified:
 
 
 def names() -> tuple[str, ...]:
-    """What `get` and `pull` know."""
+    """The names that `get_published` and `pull` accept."""
     return tuple(entry.name for entry in REGISTRY)
 
 
@@ -192,7 +184,7 @@ def get(name: str) -> Published:
     """The entry of that name.
 
     Raises:
-        CheckpointError: there is none; the message says which there are.
+        CheckpointError: an unknown name; the message lists the known ones.
     """
     for entry in REGISTRY:
         if entry.name == name:
@@ -209,8 +201,9 @@ def cache_folder() -> Path:
 
 
 def cached(entry: Published, cache: Path | None = None) -> Path | None:
-    """Where `entry` lies in the cache if a file of its name and length is there; its
-    hashes are `pull`'s business."""
+    """The path of `entry` in the cache if a file of its name and length is there, else None; `pull`
+    also checks the hashes.
+    """
     path = (cache or cache_folder()) / entry.file
     return path if size(path) == entry.bytes else None
 
@@ -244,12 +237,12 @@ def verify(path: str | Path) -> Verified:
         length, (sha256, sha1) = path.stat().st_size, digests(path)
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror}): name a file.") from error
-    found = (
+    entries = (
         entry
         for entry in REGISTRY
         if (entry.bytes, entry.sha256) == (length, sha256) or (entry.member and entry.member.sha1 == sha1)
     )
-    return Verified(path, length, sha256, sha1, next(found, None))
+    return Verified(path, length, sha256, sha1, next(entries, None))
 
 
 def size(path: Path) -> int:
