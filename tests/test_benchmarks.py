@@ -203,7 +203,7 @@ def test_the_command(
         (["--seeds", "1"], "seeds (=1) must be at least 2"),
         (["--steps", "30"], "steps (=30) must be a multiple of 20"),
         (["--recipe", "laptop", "--input-size", "80"], "input_size (=80) is larger than the pictures"),
-        (["--recipe", "lap"], "there is no recipe 'lap'"),
+        (["--recipe", "lap"], "unknown recipe 'lap'"),
     ],
 )
 def test_refusals(

@@ -249,7 +249,7 @@ def test_impossible_plans(store: Store, tmp_path: Path) -> None:
         Plan(ablation=ABLATIONS["five-nets"], recipe=recipe(), seeds=4)
     with pytest.raises(RecipeError, match=r"training_error \(=1\) must be between"):
         Plan(ablation=ABLATIONS["tanh"], recipe=recipe(), seeds=1, training_error=1.0)
-    with pytest.raises(RecipeError, match=r"other_lr \(=0.1\) has no use"):
+    with pytest.raises(RecipeError, match=r"other_lr \(=0.1\) has no effect"):
         Plan(ablation=ABLATIONS["ten-views"], recipe=recipe(), seeds=1, other_lr=0.1)
     with pytest.raises(RecipeError, match=r"have 72 pixels, the net takes 72.*larger --size"):
         ablate(Plan(ablation=ABLATIONS["ten-views"], recipe=recipe(input_size=72), seeds=1), store, tmp_path / "out")

@@ -91,7 +91,7 @@ def test_seeds_refused(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "message"), [("0,1,3", "names epoch 3, and there are 2"), ("1,1", "must rise"), ("x", "must be whole numbers")]
+    ("keep", "message"), [("0,1,3", "names epoch 3, but the run has 2"), ("1,1", "must rise"), ("x", "must be whole numbers")]
 )
 def test_keep_refused(keep: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):

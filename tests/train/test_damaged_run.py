@@ -191,7 +191,7 @@ def test_a_damaged_family(tmp_path: Path) -> None:
         try:
             assert family.members(tmp_path) == [tmp_path / "seed0"], what
         except TrainingError as error:
-            assert "family.json is damaged: " in str(error) and "--resume write it anew" in str(error), what
+            assert "family.json is damaged: " in str(error) and "--resume to write it again" in str(error), what
             assert what != "nothing"
 
 
@@ -256,7 +256,7 @@ def test_a_full_disk_under_tensorboard(
 
     with monkeypatch.context() as patch:
         patch.setattr(board.RecordWriter, "write", fill)
-        with pytest.raises(TrainingError, match=r"No space left on device.*free some space and go on with --resume"):
+        with pytest.raises(TrainingError, match=r"No space left on device.*free some space and continue with --resume"):
             train(recipe(epochs=1, keep="0"), store, tmp_path / "run")
     train(recipe(epochs=1, keep="0"), store, tmp_path / "run", resume=True)
     assert same_weights(quiet, tmp_path / "run") and log(quiet) == log(tmp_path / "run")

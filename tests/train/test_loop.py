@@ -174,12 +174,12 @@ def test_resuming_a_finished_run_changes_nothing(finished: Path, store: Store) -
 
 
 def test_folder_in_the_way(finished: Path, store: Store, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="holds a run already: go on with --resume"):
+    with pytest.raises(TrainingError, match="already holds a run: continue it with --resume"):
         train(recipe(), store, finished)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="is not empty and no run: name another folder"):
+    with pytest.raises(TrainingError, match="is not empty and is not a run: choose another folder"):
         train(recipe(), store, tmp_path)
-    with pytest.raises(TrainingError, match="is a file, and a run needs a folder"):
+    with pytest.raises(TrainingError, match="is a file, but a run needs a folder"):
         train(recipe(), store, tmp_path / "notes.txt")
     with pytest.raises(TrainingError, match="nothing to resume"):
         train(recipe(), store, tmp_path / "new", resume=True)
@@ -216,7 +216,9 @@ def test_no_such_device(store: Store, tmp_path: Path) -> None:
 
 
 def test_a_loss_that_explodes(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at epoch .*went first.*No checkpoint.*lower --lr"):
+    with pytest.raises(
+        TrainingError, match=r"the loss is (nan|inf) at epoch .*became non-finite first.*No checkpoint.*lower --lr"
+    ):
         train(recipe(lr=1e6, warmup=0.0), store, tmp_path / "run")
 
 
@@ -286,7 +288,7 @@ def test_a_full_disk_under_the_log(store: Store, tmp_path: Path, monkeypatch: py
         self._log = open("/dev/full", "a")  # noqa: SIM115
 
     monkeypatch.setattr(Run, "start_log", full)
-    with pytest.raises(TrainingError, match=r"No space left.*free some space and go on with --resume"):
+    with pytest.raises(TrainingError, match=r"No space left.*free some space and continue with --resume"):
         train(recipe(epochs=1), store, tmp_path / "run")
 
 

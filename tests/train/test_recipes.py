@@ -95,7 +95,7 @@ def test_every_field_has_a_rule_or_a_type_and_a_help_text() -> None:
         ({"patience": 0}, "patience"),
         ({"warmup": 1.0}, "warmup"),
         ({"init_std": (0.01,) * 7 + (0.0,)}, r"init_std \(=.*\) must be above 0 and below 1e.12 for every layer"),
-        ({"init_std": (0.01,) * 8, "init": "he"}, r"init_std \(=.*\) has no use: weights start as init \(=he\) says"),
+        ({"init_std": (0.01,) * 8, "init": "he"}, r"init_std \(=.*\) has no effect with init \(=he\)"),
         ({"label_smoothing": 1.0}, r"label_smoothing \(=1.0\) must be in \[0, 1\)"),
         ({"colour_noise": -0.1}, "colour_noise"),
         ({"seed": -1}, "seed"),
@@ -104,7 +104,7 @@ def test_every_field_has_a_rule_or_a_type_and_a_help_text() -> None:
         ({"variant": "cafe"}, "did you mean 'caffe'"),
         ({"input_size": 40}, "smallest that works is 64"),
         ({"width": 0.3}, r"multiples of 1/16"),
-        ({"learning_rat": 1}, "no field 'learning_rat'"),
+        ({"learning_rat": 1}, "unknown field 'learning_rat' of a recipe"),
         ({"epoch": 1}, "did you mean 'epochs'"),
     ],
 )

@@ -74,16 +74,16 @@ def test_one_changed_weight(run: Path) -> None:
 @pytest.mark.parametrize("name", ["config.json", "environment.json", "log.jsonl"])
 def test_changed_files(run: Path, name: str) -> None:
     (run / name).write_text((run / name).read_text() + " ")
-    assert verify_run(run) == [f"{name} is missing or was changed since the run ended"]
+    assert verify_run(run) == [f"{name} is missing or has changed since the run ended"]
     (run / name).unlink()
-    assert verify_run(run) == [f"{name} is missing or was changed since the run ended"]
+    assert verify_run(run) == [f"{name} is missing or has changed since the run ended"]
 
 
 def test_changed_checkpoints(run: Path) -> None:
     """Those beside the latest one are hashed whole."""
     best = run / "best.safetensors"
     best.write_bytes(best.read_bytes()[:-1] + b"?")
-    assert verify_run(run) == ["best.safetensors is missing or was changed since the run ended"]
+    assert verify_run(run) == ["best.safetensors is missing or has changed since the run ended"]
 
 
 def test_a_better_number(run: Path) -> None:
@@ -126,7 +126,7 @@ def test_unfinished_and_damaged(run: Path) -> None:
     with pytest.raises(CheckpointError, match=r"result.json is damaged"):
         verify_run(run)
     (run / "result.json").unlink()
-    with pytest.raises(CheckpointError, match="the run has not ended. Go on with it"):
+    with pytest.raises(CheckpointError, match="the run is not finished. To continue it"):
         verify_run(run)
 
 

@@ -95,11 +95,16 @@ def test_a_run_that_is_refused_leaves_the_store_alone(
     shutil.move(copy, member(tmp_path / "family", 0))
     begun = member(tmp_path / "family", 0)
     for folder, changes, resume, message in (
-        (begun, {}, False, "holds a run already: go on with --resume, replace it with --overwrite, or name another folder"),
+        (
+            begun,
+            {},
+            False,
+            "already holds a run: continue it with --resume, replace it with --overwrite, or choose another folder",
+        ),
         (begun, {"lr": 0.1}, True, r"other settings \(lr 0.005, now 0.1\)"),
         (begun, {"mirror": False}, True, r"resume with the same \(--mirror\), or choose another --out\.$"),
-        (tmp_path / "full", {}, False, "is not empty and no run"),
-        (tmp_path / "full", {}, True, "is not empty and no run"),
+        (tmp_path / "full", {}, False, "is not empty and is not a run"),
+        (tmp_path / "full", {}, True, "is not empty and is not a run"),
         (tmp_path / "none", {}, True, "nothing to resume"),
     ):
         with pytest.raises(TrainingError, match=message):
@@ -155,12 +160,12 @@ def test_the_store_that_a_recipe_wants(name: str, size: int, resize: str) -> Non
 
 def test_a_start_that_failed_is_not_in_the_way(store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
-    with pytest.raises(TrainingError, match="No checkpoint had been saved yet"):
+    with pytest.raises(TrainingError, match="No checkpoint was saved yet"):
         train(recipe(lr=1e6, warmup=0.0, keep="0"), store, folder)
     assert (folder / "config.json").exists() and (folder / "epoch-0000.safetensors").exists()
     (folder / "notes.txt").write_text("mine")
     train(recipe(), store, folder)
-    assert f"{folder} holds a run that ended before its first checkpoint: it begins anew." in capfd.readouterr().err
+    assert f"{folder} holds a run that stopped before its first checkpoint: starting it again." in capfd.readouterr().err
     assert read_config(folder).recipe.lr == 0.005
     assert not (folder / "epoch-0000.safetensors").exists() and (folder / "notes.txt").read_text() == "mine"
     assert len(list((folder / "tensorboard").iterdir())) == 1
@@ -175,7 +180,7 @@ def test_overwrite(copy: Path, finished: Path, store: Store, tmp_path: Path, cap
     (copy / ".latest.safetensors.0123456789ab.tmp").write_text("half")
     train(recipe(seed=3), store, copy, overwrite=True)
     said = capfd.readouterr().err
-    assert f"{copy}: the run that it holds is deleted. Left as they are: .notes.tmp, alexnet.onnx, epoch-1.safetensors" in said
+    assert f"Deleting the run in {copy}. Left as they are: .notes.tmp, alexnet.onnx, epoch-1.safetensors" in said
     for name in ("notes.txt", "alexnet.onnx", ".notes.tmp", "tensorboard/mine.txt", "epoch-1.safetensors"):
         assert (copy / name).read_text() == "mine"
     assert not (copy / "epoch-0007.safetensors").exists() and not list(copy.glob(".latest*"))
@@ -193,10 +198,10 @@ def test_overwrite_refuses_what_is_no_run(store: Store, tmp_path: Path, content:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     for overwrite in (True, False):
-        with pytest.raises(AlexNetError, match="is damaged|is not empty and no run"):
+        with pytest.raises(AlexNetError, match="is damaged|is not empty and is not a run"):
             train(recipe(), store, tmp_path, overwrite=overwrite)
     assert (tmp_path / "log.jsonl").read_text() == "theirs"
-    with pytest.raises(RecipeError, match="choose one of the two"):
+    with pytest.raises(RecipeError, match="choose one of them"):
         train(recipe(), store, tmp_path, resume=True, overwrite=True)
 
 
@@ -223,7 +228,7 @@ def test_more_epochs_of_a_linear_schedule(copy: Path, store: Store, capfd: pytes
     other = Path(shutil.copytree(copy, copy.parent / "other"))
     train(recipe(epochs=4), store, copy, resume=True)
     assert (
-        f"{copy}: 4 epochs instead of 2. From epoch 2 on, the learning rate goes from 0 to 0.0026, where a run of 4 epochs has"
+        f"{copy}: 4 epochs instead of 2. From epoch 2 on, the learning rate goes from 0 to 0.0026, its value in a run of 4 epochs"
         in capfd.readouterr().err
     )
     rates = [line["lr"] for line in log(copy) if line["kind"] == "train"]

@@ -30,8 +30,8 @@ def note_environment(place: Place, run: Run) -> None:
         return
     if earlier:
         say(
-            f"This run continues in another environment ({changes(earlier, here)}): its weights will not be, to the bit, those "
-            "of a run that was never stopped."
+            f"This run continues in another environment ({changes(earlier, here)}): its weights "
+            "will differ slightly from those of a run that was never stopped."
         )
     place.environments.append(here)
 
@@ -41,8 +41,8 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
     recipe, variant, loader, place = start.recipe, start.variant, start.loader, start.place
     if loader.batch_size < recipe.batch_size:
         say(
-            f"The store has {len(store.train)} pictures to train on: batches hold {loader.batch_size} instead of "
-            f"{recipe.batch_size}."
+            f"The store has only {len(store.train)} training pictures: using batches of "
+            f"{loader.batch_size} instead of {recipe.batch_size}."
         )
     if store.manifest["resize"] != variant.resize:
         say(
@@ -62,11 +62,12 @@ def extend(recipe: Recipe, run: Run, place: Place, steps_per_epoch: int) -> None
     """Record that a run gets more epochs, and say what its learning rate does."""
     now, earlier = place.epoch + place.step / steps_per_epoch, run.config.recipe.epochs
     before, after = (recipe.lr * min(warmup(one, now), schedule(one, now, place.errors)) for one in (run.config.recipe, recipe))
-    rate = f"the learning rate goes on at {after:.2g}"
+    rate = f"the learning rate continues at {after:.2g}"
     if abs(after - before) > 1e-9:
         rate = (
-            f"the learning rate goes from {before:.2g} to {after:.2g}, where a run of {recipe.epochs} epochs has it by now, "
-            "and follows that schedule; the result is not that of a run begun so"
+            f"the learning rate goes from {before:.2g} to {after:.2g}, its value in a run of "
+            f"{recipe.epochs} epochs at this point, and follows that schedule; the result differs "
+            f"from a run started with {recipe.epochs} epochs"
         )
     say(f"{run.folder}: {recipe.epochs} epochs instead of {earlier}. From epoch {now:g} on, {rate}.")
     run.extend(recipe, now)

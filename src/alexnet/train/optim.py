@@ -3,9 +3,9 @@
     v <- momentum * v - weight_decay * lr * w - lr * gradient
     w <- w + v
 
-The learning rate stands inside the velocity (section 5). `torch.optim.SGD` keeps it
-outside, which is the same while it is constant and differs at every drop: here an old step
-keeps the size it was taken with.
+The learning rate is part of the velocity (section 5). `torch.optim.SGD` keeps it outside, which is
+the same while it is constant and differs at every drop: here an old step keeps the size it was
+taken with.
 
 Nesterov's momentum, which the paper does not use, looks one step ahead: the velocity that a second
 gradient like this one would give is what moves the weights.
@@ -107,8 +107,8 @@ class SGD:
                 tensor.copy_(found)
                 continue
             raise CheckpointError(
-                f"{file} is damaged: the velocity of {name} {problem}. Put the run's own checkpoint back, or begin anew with "
-                "another --out."
+                f"{file} is damaged: the velocity of {name} {problem}. Put the run's own "
+                "checkpoint back, or start a new run with another --out."
             )
 
 
@@ -125,7 +125,7 @@ def warmup(recipe: Recipe, epoch: float) -> float:
 
 
 def schedule(recipe: Recipe, epoch: float, errors: Sequence[float]) -> float:
-    """Where the learning rate stands after the warm-up, as a factor in [0, 1].
+    """The schedule's factor on the learning rate after the warm-up, in [0, 1].
 
     A pure function of what a checkpoint holds, so a resumed run finds its place.
 

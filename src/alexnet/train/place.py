@@ -1,4 +1,6 @@
-"""Where a run is: what its checkpoint holds beside the tensors, so that it can go on to the bit."""
+"""The state of a run in its checkpoint, beside the tensors, so that resuming gives identical
+results.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +10,7 @@ from alexnet import schema
 from alexnet.errors import CheckpointError
 from alexnet.run_folder import Count, Environment, Seconds, Share
 
-REMEDY = "Put the run's own checkpoint back, or begin anew with another --out."
+REMEDY = "Put the run's own checkpoint back, or start a new run with another --out."
 
 
 @dataclass

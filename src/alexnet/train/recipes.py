@@ -1,7 +1,7 @@
 """Named training runs: each is a function that returns a frozen `Recipe`.
 
 `alexnet train laptop --data store --out run --epochs 5` takes the recipe and changes a field; any
-field can be changed so. What each recipe gives, on which data and hardware, stands in `records/`.
+field can be changed so. `records/` shows the results of each recipe, with data and hardware.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -22,33 +22,34 @@ WIDEST, LARGEST_INPUT, LARGEST_POOL, MOST_KERNELS = 16, 4096, 16, 2**16
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides what a run computes, and a little that decides how fast."""
+    """All settings of a run."""
 
     variant: str = "paper"
     """Which AlexNet: paper, code-2012, caffe, caffenet, owt or torchvision."""
     width: float = 1.0
-    """Factor on the kernels and units of every layer but the last."""
+    """Factor for the number of kernels and units in every layer but the last."""
     input_size: int | None = None
-    """Side of the crop that the net sees, in pixels; the variant's own if not given."""
+    """Side of the crop that the network sees, in pixels; the variant's own by default."""
     init: Literal["gaussian", "he", "torch"] | None = None
-    """How weights start; as the variant says if not given."""
+    """Initialisation of the weights; the variant's own by default."""
     init_std: PerLayer | None = None
-    """Standard deviation of the weights, conv1 ... fc8, where init is gaussian; as the
-    variant says if not given.
+    """Standard deviation of the weights, conv1 ... fc8, if init is gaussian; the variant's own by
+    default.
     """
     whiten: bool = False
     """Start conv1's kernels from the patches of the training pictures instead: their principal
     components, with both signs, each scaled to answer equally strongly."""
     pixels: Literal["mean-image", "mean-colour", "unit"] | None = None
-    """Scale of the pixels; as the variant says if not given."""
+    """Scale of the pixels; the variant's own by default."""
     dropout: float | None = None
-    """Share of units of fc6 and fc7 that are dropped; as the variant says if not given."""
+    """Share of units that dropout zeroes in fc6 and fc7; the variant's own by default."""
 
     activation: Literal["relu", "tanh"] | None = None
-    """What follows every layer but fc8; as the variant says if not given, as all fields from here
-    to `removed`, which `alexnet ablate` sets."""
+    """Activation after every layer but fc8; the variant's own by default, as for all fields from
+    here to `removed`, which `alexnet ablate` sets.
+    """
     pool_size: int | None = None
-    """Side of the pooling windows, which lie 2 apart: 3 overlap, 2 do not."""
+    """Side of the pooling windows, which are 2 pixels apart: 3 overlap, 2 do not."""
     kernels: Kernels | None = None
     """Kernels of conv1 ... conv5, both towers together, at width 1."""
     towers: int | None = None
@@ -65,17 +66,17 @@ class Recipe:
     epochs: int = paper.EPOCHS
     """Passes over the training pictures."""
     batch_size: int = paper.BATCH_SIZE
-    """Pictures in each update."""
+    """Pictures per update."""
     lr: float = paper.LEARNING_RATE
     """Learning rate at the start (after warm-up)."""
     momentum: float = paper.MOMENTUM
-    """Share of the velocity that each step keeps."""
+    """Momentum: the share of the velocity that each step keeps."""
     nesterov: bool = False
-    """Step as the velocity will be after the next gradient like this one, instead of as it is
-    (Nesterov's momentum).
+    """Use Nesterov's momentum, which moves by the velocity that another gradient like this one
+    would give.
     """
     weight_decay: float = paper.WEIGHT_DECAY
-    """Each step subtracts this share of every weight, times the learning rate."""
+    """Weight decay: each step subtracts this share of every weight, times the learning rate."""
 
     schedule: Literal["plateau", "step", "linear"] = "plateau"
     """plateau: lower the learning rate when the held-out error stops improving (the paper); step:
@@ -89,35 +90,36 @@ class Recipe:
     warmup: float = 0.0
     """Share of the run over which the learning rate rises from zero."""
     label_smoothing: float = 0.0
-    """Share of the target that is spread evenly over all classes, in [0, 1); 0 asks
-    for the right class alone.
+    """Label smoothing: the share of the target that is spread evenly over all classes, in [0, 1); 0
+    for none.
     """
 
     crop: bool = True
-    """Random crops in training; the centre otherwise."""
+    """Take random crops in training, instead of the centre."""
     mirror: bool = True
     """Mirror half of the pictures."""
     colour_noise: float = paper.COLOUR_NOISE
     """Colour shifts along the principal components, in standard deviations; 0 for none."""
 
     seed: int = 0
-    """Of the weights, the order, the crops and the dropout."""
+    """Seed of the initial weights, the order of the pictures, the crops and the dropout."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the network (needs a C++ compiler on a CPU); auto does where it pays within the
-    run.
+    """Compile the network (needs a C++ compiler on a CPU); auto compiles if that saves time within
+    the run.
     """
     fused: Literal["auto", "on", "off"] = "auto"
     """Train by the step made for NVIDIA's GPUs from compute capability 8.0 on. auto takes it there,
     once its gradients are checked on the run's own pictures; on takes it on a CPU too."""
     precision: Literal["auto", "bf16", "tf32", "fp32"] = "auto"
-    """Type to compute in; weights, normalisation and logits are float32 in each. auto is the
-    fastest that the device has.
+    """Number type to compute in; weights, normalisation and logits are always float32. auto takes
+    the fastest that the device supports.
     """
     feed: Literal["auto", "resident", "pinned", "disk"] = "auto"
-    """Where the fused step's pictures lie: all on the GPU, all in the host's memory, or in the
-    store; auto is the first that fits. Changes no result."""
+    """Where the fused step keeps its pictures: on the GPU, in the host's memory, or in the store;
+    auto takes the first that fits. Changes no result.
+    """
     workers: int = 1
     """Threads that read batches ahead. Changes no result."""
     checkpoint_minutes: float = 5.0
@@ -155,13 +157,15 @@ class Recipe:
             if not holds:
                 raise RecipeError(f"{name} (={getattr(self, name)}) {RULES[name]}.")
         if self.kept_epochs and self.kept_epochs[-1] > self.epochs:
-            raise RecipeError(f"keep (={self.keep}) names epoch {self.kept_epochs[-1]}, and there are {self.epochs}.")
+            raise RecipeError(f"keep (={self.keep}) names epoch {self.kept_epochs[-1]}, but the run has {self.epochs}.")
         try:
             network = self.network(num_classes=2)
         except VariantError as error:  # an impossible network is refused before any data is read
             raise RecipeError(str(error)) from error
         if self.init_std is not None and network.init != "gaussian":
-            raise RecipeError(f"init_std (={self.init_std}) has no use: weights start as init (={network.init}) says.")
+            raise RecipeError(
+                f"init_std (={self.init_std}) has no effect with init (={network.init}): drop it, or set init to gaussian."
+            )
 
     def network(self, num_classes: int) -> Variant:
         """The variant to train."""
@@ -338,7 +342,7 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
         first, dots, last = part.partition("..")
         ends = (first, last if dots else first)
         if not all(end.strip().isdecimal() and len(end) < 10 for end in ends):
-            raise RecipeError(f"{name} (={text}) must be whole numbers such as 0..9 or 0,1,2; {part!r} is none.")
+            raise RecipeError(f"{name} (={text}) must be whole numbers such as 0..9 or 0,1,2, not {part!r}.")
         if int(ends[1]) - int(ends[0]) >= MOST_NUMBERS:
             raise RecipeError(f"{name} (={text}) names more than {MOST_NUMBERS} numbers.")
         found += range(int(ends[0]), int(ends[1]) + 1) or [int(ends[0]), int(ends[1])]
@@ -392,9 +396,9 @@ def get(name: str, **changes: Any) -> Recipe:
         RecipeError: an unknown name or field, or a value out of range.
     """
     if not isinstance(name, str) or name not in RECIPES:
-        raise RecipeError(f"there is no recipe {name!r}: {nearest(name, RECIPES)}")
+        raise RecipeError(f"unknown recipe {name!r}: {nearest(name, RECIPES)}")
     known = {field.name for field in fields(Recipe)}
     for field in changes:
         if field not in known:
-            raise RecipeError(f"a recipe has no field {field!r}: {nearest(field, known)}")
+            raise RecipeError(f"unknown field {field!r} of a recipe: {nearest(field, known)}")
     return replace(RECIPES[name](), **changes)

@@ -1,4 +1,4 @@
-"""A finished run's result and what proves it: `result.json` in the run's folder.
+"""A finished run's result, with the hashes that prove it: `result.json` in the run's folder.
 
 It holds the evaluation, a hash of the weights, the store's fingerprint, hashes of the configuration
 and the log, and where it was computed. `alexnet verify RUN` reads all of it again, evaluates again,
@@ -146,8 +146,10 @@ def read_result(folder: Path) -> dict[str, Any]:
     """
     path = folder / RESULT
     if not path.exists():
-        raise CheckpointError(f"{folder} has no {RESULT}: the run has not ended. Go on with it: the same command and --resume.")
-    remedy = "Without it, what the run gave cannot be proved: restore it from a copy, or train again."
+        raise CheckpointError(
+            f"{folder} has no {RESULT}: the run is not finished. To continue it, run the same command with --resume."
+        )
+    remedy = "Without it, the run's result cannot be verified: restore the file from a backup, or train again."
     schema.read_json(path, Result, CheckpointError, remedy)
     content: dict[str, Any] = json.loads(path.read_bytes())
     return content
@@ -168,7 +170,7 @@ def verify_run(folder: Path, data: Path | None = None) -> list[str]:
         StoreError: the store cannot be read.
     """
     recorded = read_result(folder)
-    found = [f"{name} is missing or was changed since the run ended" for name in _changed(folder, recorded["files"])]
+    found = [f"{name} is missing or has changed since the run ended" for name in _changed(folder, recorded["files"])]
     on_gpu = recorded["device"] == "cuda" and torch.cuda.is_available()
     trained = native.load(folder, "cuda" if on_gpu else "cpu")
     actual = weights_hash(trained.model.state_dict())

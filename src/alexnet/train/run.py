@@ -1,4 +1,4 @@
-"""A run's folder: what was asked, where it ran, what happened, and the weights.
+"""A run's folder: its settings, environment, log and weights.
 
 `run_folder.py` lists its files; `history.py` reads them back.
 """
@@ -161,7 +161,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     elif is_run(folder):
         check_settings(folder, recipe, more_epochs=True)
     elif not folder.exists():
-        raise TrainingError(f"{folder} does not exist: nothing to resume. Leave out --resume to begin.")
+        raise TrainingError(f"{folder} does not exist, so there is nothing to resume: drop --resume to start.")
     else:
         _check_free(folder, overwrite)
 
@@ -171,26 +171,26 @@ def _check_free(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise TrainingError(f"{folder} is a file, and a run needs a folder: name another.")
+        raise TrainingError(f"{folder} is a file, but a run needs a folder: choose another --out.")
     if not is_run(folder):
         if any(not _begun(entry) for entry in folder.iterdir()):
-            raise TrainingError(f"{folder} is not empty and no run: name another folder.")
+            raise TrainingError(f"{folder} is not empty and is not a run: choose another folder.")
         return
     read_config(folder)  # other programs have a file of this name too
     if not overwrite and any((folder / name).exists() for name in (LATEST, BEST, RESULT)):
         raise TrainingError(
-            f"{folder} holds a run already: go on with --resume, replace it with --overwrite, or name another folder."
+            f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, or choose another folder."
         )
 
 
 def _say_what_goes(folder: Path, overwrite: bool) -> None:
     """Say that a run is deleted, and what of the folder is kept."""
     if not overwrite:
-        say(f"{folder} holds a run that ended before its first checkpoint: it begins anew.")
+        say(f"{folder} holds a run that stopped before its first checkpoint: starting it again.")
         return
     own = set(own_files(folder))
     others = [entry.name for entry in folder.iterdir() if entry not in own]
-    say(f"{folder}: the run that it holds is deleted.{f' Left as they are: {_listed(others)}.' if others else ''}")
+    say(f"Deleting the run in {folder}.{f' Left as they are: {_listed(others)}.' if others else ''}")
 
 
 def _begun(entry: Path) -> bool:
@@ -229,7 +229,7 @@ def _clear(folder: Path) -> None:
 def _locked(folder: Path) -> FileLock:
     held = lock(folder)
     if held is None:
-        raise TrainingError(f"another process is training in {folder}: wait for it, or name another folder.")
+        raise TrainingError(f"another process is training in {folder}: wait for it to finish, or choose another folder.")
     return held
 
 

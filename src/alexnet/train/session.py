@@ -39,7 +39,7 @@ from alexnet.trained import Trained
 from alexnet.weights import native
 
 LOG_STEPS = 20
-STOPPED = "stopped at epoch {epoch:.2f} and saved. Go on with the same command and --resume."
+STOPPED = "stopped at epoch {epoch:.2f} and saved. To continue, run the same command with --resume."
 
 
 @dataclass
@@ -185,7 +185,7 @@ class Session:
         place.window = Window(start=place.seconds)
 
     def _warn(self, cause: Cause) -> None:
-        """Say it, unless it was said before."""
+        """Print the warning, unless it was printed before."""
         if cause.name in self.place.warned:
             return
         self.place.warned.append(cause.name)
@@ -296,7 +296,7 @@ def _checked_arguments(recipe: object, store: object, folder: object, resume: bo
     if not isinstance(folder, str | Path):
         raise RecipeError(f"folder (={folder!r}) must be a path.")
     if resume and overwrite:
-        raise RecipeError("resume goes on with a run and overwrite deletes it: choose one of the two.")
+        raise RecipeError("resume continues a run and overwrite deletes it: choose one of them.")
     return Path(folder)
 
 
@@ -329,18 +329,18 @@ def _in_words(folder: Path, batch_size: int, device: torch.device) -> Iterator[N
 
 def _refused(folder: Path, error: OSError) -> str:
     if error.errno in FULL_DISK:
-        return f"{folder}: {error.strerror}. {_what_is_saved(folder)}: free some space and go on with --resume."
+        return f"{folder}: {error.strerror}. {_what_is_saved(folder)}: free some space and continue with --resume."
     if not folder.exists():
         return (
-            f"{folder} is gone: it was deleted or moved while a run was using it. Put it back and go on with --resume, or "
-            "begin anew."
+            f"{folder} is gone: it was deleted or moved while a run was using it. Put it back and "
+            "continue with --resume, or start a new run."
         )
     where = error.filename or folder
     return f"{where if isinstance(where, Path) else os.fsdecode(where)}: {error.strerror or error}. {_what_is_saved(folder)}."
 
 
 def _what_is_saved(folder: Path) -> str:
-    return f"The last good checkpoint is in {folder}" if (folder / LATEST).exists() else "No checkpoint had been saved yet"
+    return f"The last good checkpoint is in {folder}" if (folder / LATEST).exists() else "No checkpoint was saved yet"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A start for conv1 that knows what pictures look like.
+"""Start conv1's kernels from the principal components of picture patches.
 
 Neighbouring pixels are nearly equal, so random kernels answer to much the same thing: the slow
 changes of light across a patch, which make up most of its variance. Gradient descent must first

@@ -288,7 +288,7 @@ def test_a_plateau_is_explained(store: Store, tmp_path: Path, monkeypatch: pytes
     warned, said = watched(store, tmp_path / "run", monkeypatch, init="gaussian", lr=0.001, epochs=10)
     assert warned == ["small-pixels"]
     assert (
-        said.count("Warning: the loss stands at 1.") == 1 and "3 classes are (1.099)" in said and "--pixels mean-image" in said
+        said.count("Warning: the loss is still 1.") == 1 and "3 classes are (1.099)" in said and "--pixels mean-image" in said
     )
 
 
@@ -310,7 +310,7 @@ def test_a_dead_layer_is_named(store: Store, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(AlexNet, "initialise", dying)
     warned, said = watched(store, tmp_path / "run", monkeypatch)
     assert warned == ["dead-layer"]
-    assert said.count("relu4 has gone dead: 100%") == 1 and "--lr 0.002" in said
+    assert said.count("relu4 is dead: 100%") == 1 and "--lr 0.002" in said
 
 
 def test_a_gradient_that_is_no_number(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +336,7 @@ def test_a_gradient_that_is_no_number(store: Store, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(AlexNet, "__init__", kept)
     monkeypatch.setattr(torch.Tensor, "backward", broken)
     said = io.StringIO()
-    with pytest.raises(TrainingError, match="conv2 went first"), redirect_stderr(said):
+    with pytest.raises(TrainingError, match="conv2 became non-finite first"), redirect_stderr(said):
         train(recipes.get("laptop", **EIGHTH, epochs=9, batch_size=16), store, tmp_path / "run")
     assert "the gradient of conv2 is no longer finite" in said.getvalue()
 

@@ -1,1 +1,1 @@
-"""What a network says of itself: before a run (doctor) and during one (watch)."""
+"""Diagnose a network before a run (doctor) and during one (watch)."""

@@ -55,31 +55,32 @@ def pictures_alike(variant: Variant, spread: float, deviation: float) -> Cause |
     """
     if spread >= ALIKE:
         return None
-    seen = f"all pictures look alike from pool5 on (spread {spread:.4f}; a safe start has {ALIKE} and more)"
+    seen = f"all pictures look alike from pool5 on (spread {spread:.4f}; a safe start has at least {ALIKE})"
     if variant.init == "gaussian" and deviation < SMALL_PIXELS:
         return Cause(
             "small-pixels",
-            f"{seen}: weights of 0.01 expect pixels of 0-255, these have a deviation of {deviation:.2g}",
+            f"{seen}: weights of 0.01 expect pixels of 0-255, but these have a deviation of {deviation:.2g}",
             "pixels",
             "Pass --pixels mean-image, or --init he, which expects pixels of about this deviation",
         )
     if variant.init == "gaussian" and variant.init_bias[3] >= 1 and variant.init_std[3] <= 0.01:
         return Cause(
             "bias-one",
-            f"{seen}: biases of 1 in conv2, conv4 and conv5 drown what weights of 0.01 make of the pictures",
+            f"{seen}: biases of 1 in conv2, conv4 and conv5 are much larger than the responses "
+            "of weights of 0.01 to the pictures",
             "variant",
             "Pass --variant code-2012 (weights of 0.03 there), --variant caffe (biases of 0.1), or --init he --pixels unit",
         )
     if variant.init == "gaussian" and variant.width < 1:
         return Cause(
             "narrow",
-            f"{seen}: initial weights of a fixed size sum up to less in layers of width {variant.width:g}",
+            f"{seen}: initial weights of a fixed size give smaller sums in layers of width {variant.width:g}",
             "init",
             "Pass --init he --pixels unit, or --width 1",
         )
     return Cause(
         "fading",
-        f"{seen}: the initial weights are too small, or a step was too large",
+        f"{seen}: the initial weights are too small, or a training step was too large",
         "init",
         "Pass --init he --pixels unit, or lower --lr if it had begun to learn",
     )
@@ -98,9 +99,9 @@ def layer_died(dead: dict[str, float], lr: float) -> Cause | None:
         return None
     return Cause(
         "dead-layer",
-        f"{name} has gone dead: {dead[name]:.0%} of its units are 0 for every picture, mostly after a step too large",
+        f"{name} is dead: {dead[name]:.0%} of its units are 0 for every picture, usually because a step was too large",
         "lr",
-        f"Begin again with --lr {lr / 10:g}, or raise --warmup",
+        f"Start again with --lr {lr / 10:g}, or raise --warmup",
     )
 
 
@@ -120,8 +121,8 @@ def too_large(variant: Variant, deviation: float, lr: float, lower: float, evide
     if variant.init == "he" and deviation > LARGE_PIXELS:
         return Cause(
             "he-large-pixels",
-            f"{evidence}: He initialisation expects pixels of deviation 1, these have {deviation:.3g}, "
-            f"which is too much for lr {lr:g}",
+            f"{evidence}: He initialisation expects pixels of deviation 1, but these have "
+            f"{deviation:.3g}, which is too much for lr {lr:g}",
             "pixels",
             "Pass --pixels unit, or a much lower --lr",
         )
@@ -145,9 +146,13 @@ def overflow(model: AlexNet, images: Tensor, lr: float, seen: str) -> Cause:
     layers = dict(model.named_children())
     broken = [name for name in layers if not all(p.isfinite().all() for p in layers[name].parameters())]
     if broken:
-        where = f"the weights of {broken[-1]} went first, by the gradient of the step before"
+        where = f"the weights of {broken[-1]} became non-finite first, through the gradient of the step before"
     else:
         stages = model.stages(images)
         first = next((name for name, value in stages.items() if not value.isfinite().all()), None)
-        where = f"the output of {first} went first" if first else "every activation is finite, the logits are too large"
+        where = (
+            f"the output of {first} became non-finite first"
+            if first
+            else "every activation is finite, but the logits are too large"
+        )
     return too_large(model.variant, float(images.std()), lr, lr / 10, f"{seen}: {where}")

@@ -72,7 +72,7 @@ class StageHealth:
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """What the network gets.
+    """Statistics of the network's input.
 
     Attributes:
         mean, deviation: over the pictures, pixels and channels of the network's input.
@@ -86,7 +86,7 @@ class InputStatistics:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that was found.
+    """The result of an examination.
 
     Attributes:
         layers: every stage, conv1 to fc8.
@@ -109,13 +109,13 @@ class Diagnosis:
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data; null for what is no number any more."""
+        """Plain data; null for what is no longer finite."""
         return json.loads(json.dumps(asdict(self)), parse_constant=lambda _: None)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What the rules judge."""
+    """The findings that the rules use."""
 
     recipe: Recipe
     variant: Variant
@@ -269,8 +269,8 @@ def mean_not_subtracted(findings: Findings) -> Cause | None:
         return None
     return Cause(
         "mean-not-subtracted",
-        f"the network's input has mean {pictures.mean:.3g} at a deviation of {pictures.deviation:.3g}: the mean in the store "
-        "is not that of its pictures",
+        f"the network's input has mean {pictures.mean:.3g} at a deviation of "
+        f"{pictures.deviation:.3g}: the mean in the store is not the mean of its pictures",
         "data",
         "Check the store with `alexnet verify`, and prepare it again",
     )
@@ -288,21 +288,21 @@ def small_steps(findings: Findings) -> Cause | None:
         return None
     return Cause(
         "small-steps",
-        f"the first step changes no layer by more than {max(updates):.1g} of its weights; {STILL:g} would be little",
+        f"the first step changes no layer by more than {max(updates):.1g} of its weights ({STILL:g} would already be little)",
         "lr",
-        f"Pass a higher --lr; the recipes have 0.01 and 0.02, this one {findings.recipe.lr:g}",
+        f"Pass a higher --lr than {findings.recipe.lr:g}; the recipes have 0.01 and 0.02",
     )
 
 
 def exploding(findings: Findings) -> Cause | None:
-    """The loss passes `EXPLODED`, or is no number any more, within the trial's steps."""
+    """The loss passes `EXPLODED`, or is no longer finite, within the trial's steps."""
     worst = max(findings.trial) if all(map(isfinite, findings.trial)) else float("inf")
     if worst < EXPLODED:
         return None
     name, update = max(((layer.name, layer.update or 0.0) for layer in findings.layers), key=lambda pair: pair[1])
-    grown = f"{worst:.3g}" if isfinite(worst) else "no number any more"
+    grown = f"{worst:.3g}" if isfinite(worst) else "no longer finite"
     first = f", the first of which changed {name} by {update:.0%}" if update else ""
-    evidence = f"within {len(findings.trial)} steps of a trial{first}, the loss is {grown}"
+    evidence = f"within {len(findings.trial)} trial steps{first}, the loss is {grown}"
     lr = findings.recipe.lr
     return too_large(findings.variant, findings.pictures.deviation, lr, lr * CALM / max(update, CALM), evidence)
 
@@ -326,10 +326,10 @@ def shuffled(findings: Findings) -> Cause | None:
         return None
     return Cause(
         "shuffled-labels",
-        f"thumbnails of {findings.labels.pictures} pictures say no more about the labels than chance does ({score:+.1f} "
-        f"standard deviations): the labels may be shuffled",
+        f"thumbnails of {findings.labels.pictures} pictures predict the labels no better than "
+        f"chance ({score:+.1f} standard deviations): the labels may be shuffled",
         "data",
-        "Look at some pictures of each class in the source, and prepare the store again; if they are right, go on",
+        "Look at some pictures of each class in the source and prepare the store again; if they are right, continue",
     )
 
 

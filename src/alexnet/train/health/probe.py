@@ -1,4 +1,4 @@
-"""Do labels have anything to do with their pictures? A small regression asks the thumbnails."""
+"""Check whether labels are related to their pictures, by a small regression on thumbnails."""
 
 from dataclasses import dataclass
 

@@ -1,5 +1,4 @@
-"""What a network says of itself, as numbers: before a run (`doctor.py`) and
-during one (`watch.py`).
+"""Measure a network's health in numbers, before a run (`doctor.py`) and during one (`watch.py`).
 
 Three numbers for a layer tell most failures apart, and none needs a run of hours:
 

@@ -88,8 +88,8 @@ class Watch:
     def _why_flat(self, mean: float, step: int, model: AlexNet, images: Tensor) -> Cause:
         spread, dead = look(model, images)
         flat = (
-            f"the loss stands at {mean:.3f} after {step} steps, as that of a net that only knows how frequent the "
-            f"{self.variant.num_classes} classes are ({self.blind:.3f})"
+            f"the loss is still {mean:.3f} after {step} steps, which is what a network gets that "
+            f"only knows how frequent the {self.variant.num_classes} classes are ({self.blind:.3f})"
         )
         known = layer_died(dead, self.recipe.lr) or pictures_alike(self.variant, spread["pool5"], float(images.std()))
         if known:
@@ -98,5 +98,5 @@ class Watch:
             "plateau",
             f"{flat}, and the layers look healthy",
             "data",
-            "See with `alexnet doctor` whether the labels fit the pictures; if they do, try a higher and a lower --lr",
+            "Check with `alexnet doctor` whether the labels fit the pictures; if they do, try a higher and a lower --lr",
         )

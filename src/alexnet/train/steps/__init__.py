@@ -1,1 +1,3 @@
-"""The step of a run: the plain one, the fused one, which of them, and the check before it."""
+"""Training steps: the plain and the fused one, the choice between them, and the check of the fused
+one.
+"""

@@ -1,5 +1,5 @@
-"""Before a run on a GPU, the fused step is held against float64: a network is not trained by
-kernels that get it wrong.
+"""Before a run on a GPU, check the fused step against float64, so that wrong kernels never train a
+network.
 
 Kernels are compiled for the GPU that is there, by the Triton that is installed, with tiles that
 were chosen by measurement; tests elsewhere cannot know all of these. So a batch goes through the
@@ -49,8 +49,8 @@ Values = dict[str, Tensor]
 
 
 def disagreement(step: FusedStep, epoch: int, number: int) -> str | None:
-    """What is wrong with a step, in a few words; None if nothing is. The step and its
-    weights stay as they are.
+    """A description of what is wrong with a step, or None. The step and its weights stay as they
+    are.
 
     Args:
         step: computes in float32 or bfloat16.
@@ -85,7 +85,7 @@ def _problem(step: FusedStep, weights: Values, epoch: int, number: int) -> str |
     kind = "tf32" if step.dtype == torch.float32 else "bfloat16"
     problem = _wrong_value(step, weights, kind, epoch, number)
     if problem and not _wrong_value(step, weights, kind, epoch + 1, 0):
-        say(f"On a first batch {problem}; on a second all was right.")
+        say(f"On a first batch, {problem}; on a second batch all was right.")
         return None
     return problem
 
@@ -126,7 +126,7 @@ def _wrong_value(step: FusedStep, weights: Values, kind: str, epoch: int, number
     if found[worst] <= allowed[worst]:
         return None
     what = worst if worst in ("pool5", "logits") else f"the gradient of {worst}"
-    return f"in {kind} {what} is {found[worst]:.1%} from float64's, {allowed[worst]:.1%} are allowed"
+    return f"{what} in {kind}: relative error against float64 is {found[worst]:.1%} (limit {allowed[worst]:.1%})"
 
 
 def _wrong_dropout(step: FusedStep, device: torch.device) -> str | None:
@@ -149,7 +149,7 @@ def _wrong_update(step: FusedStep) -> str | None:
         for kind, name, found, exact in _updates(launch, step.optimiser, generator):
             distance = relative(found, exact)
             if not distance <= UPDATE[found.dtype]:
-                return f"the update gives wrong {kind} of {name}, {distance:.2g} from float64's"
+                return f"the update gives wrong {kind} of {name}: relative error against float64 is {distance:.2g}"
     return None
 
 

@@ -44,8 +44,10 @@ def open_step(start: Start, held_out: Split, *, fused: bool, precision: str, com
             return step, f"the fused step, {precision}"
         if recipe.fused == "on" or recipe.precision == "bf16":  # which no other step has
             asked = "fused (=on)" if recipe.fused == "on" else "precision (=bf16)"
-            raise RecipeError(f"{asked} needs the fused step, which is wrong here: {problem}. Use auto, and please report it.")
-        say(f"The fused step is not used, as it is wrong here: {problem}. Please report it.")
+            raise RecipeError(
+                f"{asked} needs the fused step, which gives wrong results here: {problem}. Use auto, and please report it."
+            )
+        say(f"The fused step is not used, as it gives wrong results here: {problem}. Please report it.")
         precision = pick_precision(recipe.precision, device, False)
         set_precision(precision, device)
     loss = loss_function(start.model, compiled, recipe.label_smoothing)
@@ -68,7 +70,7 @@ def _checked(step: fused_step.FusedStep, device: torch.device, at: tuple[int, in
 
 
 def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
-    """Whether a run takes the fused step. Where a GPU does not, the person is told why.
+    """Whether a run takes the fused step; if a GPU does not, the reason is printed.
 
     Raises:
         RecipeError: it was asked for, and does not know this network or device.
@@ -84,14 +86,14 @@ def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
 
 
 def pays(variant: Variant, device: torch.device) -> bool:
-    """Whether the fused step is the fastest that a device has. Where a GPU has it
-    not, the person is told why.
+    """Whether the fused step is the fastest on a device; if a GPU cannot run it, the reason is
+    printed.
     """
     if device.type == "cpu":  # compiled, the plain step is faster there
         return False
     reason = unknown(variant) or kernels.lacking(device)
     if reason:
-        say(f"The fused step is not used ({reason}): the plain one runs on {device.type}, in float32 and more passes, slower.")
+        say(f"The fused step is not used ({reason}): the plain step runs on {device.type} in float32, which is slower.")
     return reason is None
 
 

@@ -318,8 +318,8 @@ class FusedStep:
             self._record = False
             reason = str(error).splitlines()[0]
             say(
-                f"The step could not be recorded as a CUDA graph ({reason}): kernels are launched one by one, which takes "
-                "longer than they run where batches are small."
+                f"The step could not be recorded as a CUDA graph ({reason}): kernels are launched "
+                "one by one, which is slow with small batches."
             )
             return None
         return graph
@@ -402,7 +402,7 @@ class FusedStep:
         return graph.replay
 
     def close(self) -> None:
-        """Let threads and the stream go."""
+        """End threads and free the stream."""
         self.choices.close()
         if self._before is not None:
             torch.cuda.synchronize()
@@ -482,6 +482,6 @@ def _own_stream(device: torch.device) -> "torch.cuda.Stream":
 def choose_ways(variant: Variant, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, str]:
     """How to compute each convolution: measured on a GPU."""
     if device.type == "cuda":
-        say("Choosing the fastest way to compute each convolution. The first time on a GPU this compiles kernels for a while.")
+        say("Choosing the fastest way to compute each convolution. The first time on a GPU, this takes a while.")
     shapes = convolution_shapes(variant, batch, dtype, device)
     return {name: fastest(shape) for name, shape in shapes.items()}

@@ -1,5 +1,5 @@
-"""One step of training as one writes it down: batch, forward, backward, update. It runs everywhere,
-and is what defines the training; `fused.py` is the same step in an order that keeps a GPU busy.
+"""The plain training step: batch, forward, backward, update. It runs everywhere, and is what
+defines the training; `fused.py` is the same step in an order that keeps a GPU busy.
 """
 
 import os
@@ -145,7 +145,7 @@ def loss_function(model: AlexNet, compiled: bool, label_smoothing: float = 0.0) 
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            say(f"The network could not be compiled ({type(error).__name__}) and runs uncompiled, up to twice as slow.")
+            say(f"The network could not be compiled ({type(error).__name__}) and runs uncompiled, up to two times slower.")
             compiles = False
             return forward(images, labels)
 

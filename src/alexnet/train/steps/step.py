@@ -1,4 +1,4 @@
-"""What the loop asks of a step, whichever it is: `plain.py` or `fused.py`."""
+"""The interface of a step, for both `plain.py` or `fused.py`."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -41,4 +41,4 @@ class Step(Protocol):
         """The network as `evaluate` takes it, and the held-out pictures where they lie ready."""
 
     def close(self) -> None:
-        """Let threads and memory go."""
+        """End threads and free memory."""
