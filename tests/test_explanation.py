@@ -98,6 +98,7 @@ LINES = {
         "  kernels: 64\n",
         "  each kernel reads: all 64 maps\n",
     ),
+    "caffe": ("  overlap: 3 - 2 = 1 of 3 rows belong to the next window too",),
     "code-2012": ("over 5 channels of its tower)", "over 5 x 5 pixels of one map)"),
     "without conv4 and fc7": ("6 learned layers: 4 convolutional + 2 fully connected",),
     "tanh, apart": ("  f(x) = tanh(x), for each of 55*55*64",),
@@ -110,6 +111,7 @@ def test_lines(name: str) -> None:
     text = summary.explain(CHANGED[name])
     for line in LINES[name]:
         assert line in text
+    assert ("overlap" in text) != (CHANGED[name].pool_size == 2)
     assert "None" not in text and "{" not in text
 
 

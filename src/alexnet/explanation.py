@@ -123,8 +123,17 @@ def _pooling(layer: Layer, op: MaxPool, variant: Variant, language: str) -> tupl
         Line(word("stride", language), f"{op.stride}"),
         *_sizes(layer, language),
         Line("", size_formula(layer, language)),
+        *_overlap(op, language),
         _field(layer, variant, language),
     )
+
+
+def _overlap(op: MaxPool, language: str) -> tuple[Line, ...]:
+    """What neighbouring windows share, if anything."""
+    if op.stride >= op.size:
+        return ()
+    numbers = {"size": op.size, "stride": op.stride, "both": op.size - op.stride}
+    return (Line(word("overlap", language), word("shared", language, **numbers)),)
 
 
 def _connected(layer: Layer, op: Linear, variant: Variant, language: str) -> tuple[Line, ...]:

@@ -81,7 +81,7 @@ def test_the_overview_has_every_number(name: str) -> None:
         assert cells["maps, units"] == (f"{count}" if one else f"{count // towers}·{towers}")
         assert cells.get("parameters", "0") == f"{layer.parameters:,}"
         both = isinstance(op, Linear) or (isinstance(op, Conv) and op.groups == 1)
-        reads = "picture" if layer is shown[0] else "both" if both else "own"
+        reads = "picture" if layer is shown[0] else ("both" if towers == 2 else "all") if both else "own"
         assert cells.get("reads tower") == (reads if towers > 1 else None)
 
 

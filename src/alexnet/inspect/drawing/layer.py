@@ -1,6 +1,6 @@
 """One layer: its input, its window or units, its output, and each size worked out."""
 
-from math import prod, sqrt
+from math import ceil, prod, sqrt
 
 from alexnet import explanation
 from alexnet.arithmetic import Conv, Layer, Linear, MaxPool
@@ -92,7 +92,7 @@ def _calculations(sheet: Sheet, formula: str, lines: list[str], y: float) -> flo
     sheet.text(MARGIN, y, typeset(formula), 18, bold=True)
     for number, line in enumerate(lines):
         sheet.text(MARGIN, y + 28 + 24 * number, typeset(line), 14.5)
-    return y + 28 + 24 * len(lines) + 8
+    return ceil(y + 28 + 24 * len(lines) + 8)
 
 
 # --- convolution and pooling ----------------------------------------------------------------------

@@ -201,7 +201,7 @@ def _reads(layer: Layer | None, variant: Variant, language: str) -> str:
     if layer == variant.layers()[0]:
         return word("short_picture", language)
     everything = isinstance(layer.op, Linear) or (isinstance(layer.op, Conv) and layer.op.groups == 1)
-    return word("short_both" if everything else "short_own", language)
+    return word("short_own" if not everything else "short_both" if variant.towers == 2 else "short_all", language)
 
 
 def _table(sheet: Sheet, rows: Rows, y: float) -> float:
