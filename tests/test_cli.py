@@ -164,7 +164,7 @@ def test_prepare_refuses(photos: Callable[..., Path], tmp_path: Path, capsys: py
 def test_train_refuses(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--data", str(store.folder), "--out", str(tmp_path / "run"))
     assert "--batch-size" in fails(capsys, 2, "train", "laptop", *out, "--batchsize", "3")  # the nearest key
-    assert "no recipe 'laptob': did you mean 'laptop'" in fails(capsys, 2, "train", "laptob", *out)
+    assert "unknown recipe 'laptob': did you mean 'laptop'" in fails(capsys, 2, "train", "laptob", *out)
     assert "train needs a recipe first" in fails(capsys, 2, "train", *out)
     assert "unknown verb 'trian': did you mean 'train'" in fails(capsys, 2, "trian", *out)
     assert "lr (=-1.0) must be above 0" in fails(capsys, 2, "train", "laptop", *out, "--lr", "-1")

@@ -56,7 +56,7 @@ def test_a_fresh_network() -> None:
     assert isinstance(net, AlexNet) and net.conv1.out_channels == 48
     assert net(torch.zeros(1, 3, 224, 224)).shape == (1, 10)
     assert net.variant == alexnet.AlexNet(net.variant).variant
-    with pytest.raises(VariantError, match=r"unknown field 'num_clases': did you mean 'num_classes'"):
+    with pytest.raises(VariantError, match=r"unknown field 'num_clases' of a variant: did you mean 'num_classes'"):
         alexnet.AlexNet("paper", num_clases=10)
 
 

@@ -234,7 +234,7 @@ def test_the_layer_that_broke_is_named(store: Store, tmp_path: Path, monkeypatch
         return begun
 
     monkeypatch.setattr(Start, "fresh", poisoned)
-    with pytest.raises(TrainingError, match=f"the output of {layer} went first"):
+    with pytest.raises(TrainingError, match=f"the output of {layer} became non-finite first"):
         train(recipe(), store, tmp_path / "run")
 
 
