@@ -58,3 +58,10 @@ def test_summary_without_torch(format: str) -> None:
     result = run("summary", "caffe", "--format", format, modules=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_draw_without_torch(tmp_path: Path) -> None:
+    """An SVG is plain text: neither PyTorch nor matplotlib is loaded for it."""
+    result = run("draw", "caffe", "--layer", "conv1", "-o", str(tmp_path / "x.svg"), modules=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "[]"
