@@ -32,7 +32,7 @@ from alexnet.published import imagenet
 from alexnet.quantise import quantise
 from alexnet.run_folder import environment
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights.importer import default_classes, published_preprocessing
 
 PEER = "torchvision, eager"
@@ -120,7 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
-    variant = get(arguments.variant)
+    variant = get_variant(arguments.variant)
     trained = Trained(AlexNet(variant).eval(), default_classes(variant), published_preprocessing(variant), {}, {})
     with tempfile.TemporaryDirectory() as folder:
         found = networks(trained, Path(folder))

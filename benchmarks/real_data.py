@@ -88,7 +88,7 @@ def recipe_of(name: str, device: torch.device, epochs: int = 0, **changes: Any) 
         epochs: at most so many, the drops of the learning rate moved in
             proportion; the recipe's own if 0.
     """
-    recipe = recipes.get(name, device=device.type, **{key: value for key, value in changes.items() if value is not None})
+    recipe = recipes.get_recipe(name, device=device.type, **{key: value for key, value in changes.items() if value is not None})
     if not 0 < epochs < recipe.epochs:
         return recipe
     drops = tuple(round(drop * epochs / recipe.epochs, 3) for drop in recipe.lr_drops)

@@ -25,12 +25,12 @@ from alexnet.bench import Naive
 from alexnet.run_folder import environment
 from alexnet.train.optim import SGD
 from alexnet.train.steps.plain import loss_function
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 
 def naive_step(variant: str, images: Tensor, labels: Tensor) -> Callable[[], None]:
     """A step of the network as one writes it first."""
-    net = Naive(get(variant))
+    net = Naive(get_variant(variant))
     optimiser = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
     def step() -> None:
@@ -43,7 +43,7 @@ def naive_step(variant: str, images: Tensor, labels: Tensor) -> Callable[[], Non
 
 def our_step(variant: str, images: Tensor, labels: Tensor, compiled: bool) -> Callable[[], None]:
     """A step as `alexnet train` takes it on a CPU."""
-    net = AlexNet(get(variant)).to(memory_format=torch.channels_last)
+    net = AlexNet(get_variant(variant)).to(memory_format=torch.channels_last)
     optimiser = SGD(net, momentum=0.9, weight_decay=5e-4, variant=net.variant)
     forward = loss_function(net, compiled)
     images = images.contiguous(memory_format=torch.channels_last)
@@ -75,7 +75,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     torch.manual_seed(0)
-    variant = get(arguments.variant)
+    variant = get_variant(arguments.variant)
     images = torch.randn(arguments.batch, 3, variant.input_size, variant.input_size) * 50
     labels = torch.randint(0, variant.num_classes, (arguments.batch,))
     steps = {

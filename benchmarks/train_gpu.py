@@ -61,7 +61,7 @@ from alexnet.train.health.signals import gradient_norms, update_ratios
 from alexnet.train.health.signals import look as look_at
 from alexnet.train.health.watch import LOOK_STEPS
 from alexnet.train.steps.fused import FusedStep, choose_ways
-from alexnet.variants import Variant, get
+from alexnet.variants import Variant, get_variant
 
 ROOT = Path(__file__).resolve().parents[1]
 GPU = torch.device("cuda")
@@ -535,7 +535,7 @@ def in_memory(what: str, measured: Callable[..., Any], *arguments: Any) -> Any:
 def main() -> None:
     """Check, time and compare; print the tables and the line."""
     arguments = asked()
-    variant = get(arguments.variant)
+    variant = get_variant(arguments.variant)
     demand_gpu()
     photos = opened(arguments, variant)
     store = photos.store if photos else None

@@ -113,7 +113,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on the drawn pictures. Read only."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    recipe = recipes.get("laptop", epochs=6, batch_size=10, width=0.125, compile="off", device="cpu")
+    recipe = recipes.get_recipe("laptop", epochs=6, batch_size=10, width=0.125, compile="off", device="cpu")
     train(recipe, store, folder)
     return folder
 

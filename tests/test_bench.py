@@ -15,10 +15,10 @@ from alexnet import cli
 from alexnet.bench import Timing, bench, contest, noise, seconds, table
 from alexnet.cli.tables import print_table
 from alexnet.errors import TrainingError
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 CPU = torch.device("cpu")
-SMALL = get("paper", width=1 / 8, input_size=67, num_classes=5)
+SMALL = get_variant("paper", width=1 / 8, input_size=67, num_classes=5)
 
 
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:

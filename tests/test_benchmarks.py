@@ -19,7 +19,7 @@ from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
 from alexnet.train.steps import fused as fused_step
 from alexnet.train.steps.plain import PlainStep
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 CPU = torch.device("cpu")
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -250,7 +250,7 @@ def test_an_epoch_of_repeated_photos(
     """250 records of 60 photos, each with its own photo's label; sizes of batch share the
     records.
     """
-    variant = get("paper", width=1 / 8, input_size=67, num_classes=3, init="he", pixels="unit")
+    variant = get_variant("paper", width=1 / 8, input_size=67, num_classes=3, init="he", pixels="unit")
     steps, make = [], full_epoch.build
     monkeypatch.setattr(full_epoch, "build", lambda *arguments: steps.append(make(*arguments)) or steps[-1])
     epochs = full_epoch.FullEpochs(variant, store, CPU, count=250)
@@ -268,16 +268,16 @@ def test_an_epoch_of_repeated_photos(
 
 def test_an_epoch_of_noise(full_epoch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_epoch, "NOISE", 6)
-    found = full_epoch.FullEpochs(get("paper", width=1 / 8, input_size=67, num_classes=3), None, CPU, count=9).run(4)
+    found = full_epoch.FullEpochs(get_variant("paper", width=1 / 8, input_size=67, num_classes=3), None, CPU, count=9).run(4)
     assert found["steps"] == 2 and found["images_per_second"] > 0
 
 
 def test_photos_that_do_not_fit(full_epoch: Any, store: Store) -> None:
-    full_epoch.check_store(get("paper", input_size=67), store)
+    full_epoch.check_store(get_variant("paper", input_size=67), store)
     with pytest.raises(RecipeError, match="trains on 227 pixels.* have 72.*--size 256"):
-        full_epoch.check_store(get("caffe"), store)
+        full_epoch.check_store(get_variant("caffe"), store)
     with pytest.raises(RecipeError, match="has 3 classes"):
-        full_epoch.check_store(get("paper", input_size=67, num_classes=2), store)
+        full_epoch.check_store(get_variant("paper", input_size=67, num_classes=2), store)
 
 
 # --- the table of kernels -------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_the_three_worst_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setattr(train_gpu, "GPU", CPU)
     monkeypatch.setattr(train_gpu, "choose_ways", lambda *_: {f"conv{number}": "grouped" for number in range(1, 6)})
     monkeypatch.setattr(train_gpu, "part_seconds", lambda part: floor(part) + slow.get(part.name, 7e-6))
-    found = train_gpu.print_parts(get("paper"), 128, 8e14, 4e12)
+    found = train_gpu.print_parts(get_variant("paper"), 128, 8e14, 4e12)
     assert list(found["worst"]) == ["update", "conv2 (grouped) backward", "fc6 forward"]
     assert "3000.0 us above its floor: bounded by bytes" in found["worst"]["update"]
     assert "bounded by operations" in found["worst"]["conv2 (grouped) backward"]
@@ -338,7 +338,7 @@ def test_the_gpus_command_on_photos(
         "GPU": CPU,
         "measure": measure,
         "FullEpochs": partial(train_gpu.FullEpochs, count=150),
-        "get": lambda name: get(name, width=1 / 8, input_size=67, num_classes=3),
+        "get_variant": lambda name: get_variant(name, width=1 / 8, input_size=67, num_classes=3),
     }
     for name, stub in stubs.items():
         monkeypatch.setattr(train_gpu, name, stub)

@@ -18,7 +18,7 @@ from alexnet import AlexNet, engines
 from alexnet.cli import main
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights import native
 from conftest import draw
 
@@ -487,7 +487,7 @@ def test_more_classes_than_there_are(run: Path, tmp_path: Path, capsys: pytest.C
 @pytest.fixture
 def hostile(store: Store, tmp_path: Path) -> Path:
     """A run's file whose classes steer a terminal."""
-    variant = get("paper", width=1 / 16, input_size=64, num_classes=3)
+    variant = get_variant("paper", width=1 / 16, input_size=64, num_classes=3)
     classes = tuple(f"{name}\x1b[2J\x1b]0;{name}\x07\n\x9b31m\u202e" for name in ("a", "b", "c"))
     trained = native.Trained(AlexNet(variant).eval(), classes, Preprocessing.of(variant, store), {}, {})
     native.save(tmp_path / "hostile.safetensors", trained)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from alexnet import summary
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 ROOT = Path(__file__).parents[1]
 SRC = ROOT / "src/alexnet"
@@ -107,4 +107,4 @@ def test_plain_words(page: str) -> None:
 def test_the_layer_written_out() -> None:
     """conv1 in variants.md is what `alexnet summary paper --explain` prints."""
     shown = re.findall(r"```text\n(conv1:\n.*?)```", PAGES["docs/variants.md"], re.DOTALL)[0]
-    assert shown in summary.explain(get("paper"))
+    assert shown in summary.explain(get_variant("paper"))

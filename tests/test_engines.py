@@ -21,7 +21,7 @@ from alexnet.fused import Fused
 from alexnet.predict import predict
 from alexnet.run_folder import LATEST
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights import native
 from conftest import write_photos
 
@@ -33,7 +33,7 @@ SERVING = [
 
 @pytest.fixture(scope="module")
 def trained(store: Store) -> Trained:
-    variant = get("code-2012", width=1 / 16, input_size=64, num_classes=3, init="he")
+    variant = get_variant("code-2012", width=1 / 16, input_size=64, num_classes=3, init="he")
     net = AlexNet(variant, torch.Generator().manual_seed(0)).eval()
     return Trained(net, store.classes, Preprocessing.of(variant, store), {}, {})
 
@@ -153,10 +153,10 @@ INTERRUPTED = """
 import faulthandler, os, signal
 faulthandler.enable()
 from alexnet import AlexNet, engines
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights.importer import default_classes, published_preprocessing
 from alexnet.weights.native import Trained
-variant = get("caffe", width=1 / 16, num_classes=3)
+variant = get_variant("caffe", width=1 / 16, num_classes=3)
 trained = Trained(AlexNet(variant).eval(), default_classes(variant), published_preprocessing(variant), {}, {})
 first, second = (engines.of(trained, "openvino") for _ in range(2))
 del first

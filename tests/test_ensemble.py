@@ -18,12 +18,12 @@ from alexnet.ensemble import evaluate_average, fit_coefficients
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 
 def network(store: Store, seed: int, name: str = "paper", size: int = 64, sharp: float = 1.0) -> Classifier:
     """An untrained network whose answers differ from picture to picture."""
-    variant = get(name, width=1 / 16, input_size=size, num_classes=3, init="he", pixels="unit")
+    variant = get_variant(name, width=1 / 16, input_size=size, num_classes=3, init="he", pixels="unit")
     model = AlexNet(variant, torch.Generator().manual_seed(seed)).eval()
     with torch.no_grad():
         model.fc8.weight.mul_(100 * sharp)

@@ -22,7 +22,7 @@ from alexnet.errors import CheckpointError, StoreError
 from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, outputs_of, probabilities
 from alexnet.published import imagenet
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from conftest import write_photos
 
 CLASSES = tuple("abcdefg")
@@ -72,7 +72,7 @@ def test_a_class_without_pictures() -> None:
 
 
 def test_ten_views_average_probabilities_not_logits(store: Store) -> None:
-    variant = get("paper", width=1 / 16, input_size=64, num_classes=3, init="he", pixels="unit")
+    variant = get_variant("paper", width=1 / 16, input_size=64, num_classes=3, init="he", pixels="unit")
     model, preprocessing = AlexNet(variant, torch.Generator().manual_seed(0)).eval(), Preprocessing.of(variant, store)
     with torch.no_grad():
         model.fc8.weight.mul_(1000)  # so that the views differ, and averaging logits would give something else
@@ -84,7 +84,7 @@ def test_ten_views_average_probabilities_not_logits(store: Store) -> None:
 
 
 def classifier(store: Store) -> Classifier:
-    variant = get("paper", width=1 / 16, input_size=64, num_classes=3)
+    variant = get_variant("paper", width=1 / 16, input_size=64, num_classes=3)
     model = AlexNet(variant, torch.Generator().manual_seed(0)).eval()
     return engines.of(Trained(model, store.classes, Preprocessing.of(variant, store), {}, {}))
 
@@ -245,7 +245,7 @@ def test_batches_that_lie_ready(store: Store) -> None:
     """Taken in place of the store's files, in batches of another size, they give the same
     counts.
     """
-    net = AlexNet(get("paper", width=1 / 8, input_size=64, num_classes=3)).eval()
+    net = AlexNet(get_variant("paper", width=1 / 8, input_size=64, num_classes=3)).eval()
     preprocessing = Preprocessing.of(net.variant, store)
     plain = evaluate(net, preprocessing, store.held_out, store.classes)
     ready = kept(store.held_out, torch.device("cpu"))

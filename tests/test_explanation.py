@@ -13,13 +13,13 @@ import pytest
 from alexnet import explanation, summary, words
 from alexnet.arithmetic import Conv, MaxPool
 from alexnet.errors import UsageError
-from alexnet.variants import Variant, get, named
+from alexnet.variants import Variant, get_variant, named
 
 CHANGED = {
     **named(),
-    "half": get("paper", width=0.5, input_size=64, num_classes=10),
-    "without conv4 and fc7": replace(get("paper"), removed=("conv4", "fc7")),
-    "tanh, apart": replace(get("torchvision"), activation="tanh", pool_size=2),
+    "half": get_variant("paper", width=0.5, input_size=64, num_classes=10),
+    "without conv4 and fc7": replace(get_variant("paper"), removed=("conv4", "fc7")),
+    "tanh, apart": replace(get_variant("torchvision"), activation="tanh", pool_size=2),
 }
 HAN = re.compile("[\u4e00-\u9fff]")
 
@@ -51,7 +51,7 @@ def test_every_word_is_used() -> None:
 
 def test_unknown_language() -> None:
     with pytest.raises(UsageError, match=r"language \(='fr'\) must be one of en, zh"):
-        explanation.parts(get("paper"), "fr")
+        explanation.parts(get_variant("paper"), "fr")
 
 
 @pytest.mark.parametrize("name", CHANGED)
@@ -116,7 +116,7 @@ def test_lines(name: str) -> None:
 
 
 def test_chinese() -> None:
-    text = summary.explain(get("paper"), "zh")
+    text = summary.explain(get_variant("paper"), "zh")
     for line in (
         "8 个学习层：5 个卷积层 + 3 个全连接层",
         "  卷积核个数：48*2=96\n  卷积核大小：11\n  填充：[1,2]\n  步长：4\n",
@@ -133,9 +133,9 @@ def rendered(variant: Variant, language: str) -> str:
 @pytest.mark.parametrize("language", words.LANGUAGES)
 def test_markdown(language: str) -> None:
     """One heading a layer; outside code there is no asterisk that could become emphasis."""
-    text = rendered(get("paper"), language)
+    text = rendered(get_variant("paper"), language)
     assert re.findall(r"^## (.+)$", text, re.MULTILINE)[:4] == ["conv1", "relu1", "norm1", "pool1"]
-    assert text.startswith(f"# {explanation.title(get('paper'), language)}\n\n8 ")
+    assert text.startswith(f"# {explanation.title(get_variant('paper'), language)}\n\n8 ")
     assert "`48*2=96`" in text and "`[1,2]`" in text and "60,965,224" in text
     assert not set("*_^[") & set(
         re.sub(r"`[^`\n]*`", "", text).replace("kernel_size", "").replace("put_size", "").partition("\n")[2]

@@ -17,7 +17,7 @@ from alexnet.quantise import has_vnni, quantise
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights import native
 from alexnet.weights.importer import default_classes, import_weights, published_preprocessing
 
@@ -29,14 +29,14 @@ openvino = pytest.importorskip("openvino")
 @pytest.fixture(scope="module")
 def learned(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """It tells the three colours apart."""
-    recipe = recipes.get("laptop", width=1 / 8, epochs=10, batch_size=10, lr=0.02, compile="off", device="cpu")
+    recipe = recipes.get_recipe("laptop", width=1 / 8, epochs=10, batch_size=10, lr=0.02, compile="off", device="cpu")
     trained = train(recipe, store, tmp_path_factory.mktemp("export") / "run")
     assert trained.state["errors"][-1] < 0.1
     return trained
 
 
 def fresh(variant: str, **changes) -> Trained:
-    chosen = get(variant, width=1 / 16, num_classes=10, **changes)
+    chosen = get_variant(variant, width=1 / 16, num_classes=10, **changes)
     return Trained(AlexNet(chosen).eval(), default_classes(chosen), published_preprocessing(chosen), {}, {})
 
 

@@ -15,7 +15,7 @@ from alexnet.arithmetic import Dropout, Op
 from alexnet.fused import Fused, convolution_shapes, groups
 from alexnet.kernels import convolutions as towers
 from alexnet.model import AlexNet
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 SEEDS = torch.tensor([11, 12])
 VARIANTS = ["paper", "code-2012", "caffe", "caffenet", "owt", "torchvision"]
@@ -51,7 +51,7 @@ def network(name: str, **changes: Any) -> Seeded:
     """A sixteenth of the width, in float64, with biases that matter; 67 pixels
     leave conv1 a remainder.
     """
-    variant = get(name, width=1 / 8, input_size=67, num_classes=7, init="he", **changes)
+    variant = get_variant(name, width=1 / 8, input_size=67, num_classes=7, init="he", **changes)
     model = Seeded(variant, torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -129,14 +129,14 @@ def test_convolutions_are_called_as_their_shapes_say(name: str, monkeypatch: pyt
 
 
 def test_groups_of_the_paper() -> None:
-    found = [[op.name for op in group] for group in groups(get("paper").ops())]
+    found = [[op.name for op in group] for group in groups(get_variant("paper").ops())]
     assert found[:3] == [["conv1", "relu1", "norm1", "pool1"], ["conv2", "relu2", "norm2", "pool2"], ["conv3", "relu3"]]
     assert found[5:] == [["fc6"], ["relu6", "drop6"], ["fc7"], ["relu7", "drop7"], ["fc8"]]
 
 
 @pytest.mark.parametrize(("name", "changes"), CHANGED)
 def test_groups_lose_nothing(name: str, changes: dict[str, Any]) -> None:
-    ops = get(name, **changes).ops()
+    ops = get_variant(name, **changes).ops()
     assert [op for group in groups(ops) for op in group] == list(ops)
     assert all(len({type(op) for op in group}) == len(group) for group in groups(ops))  # a kernel does each step once
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from alexnet import AlexNet
 from alexnet.train.optim import SGD
-from alexnet.variants import LAYER_NAMES, get
+from alexnet.variants import LAYER_NAMES, get_variant
 
 BOUND = 2e-6
 CAFFE = {"caffe-alexnet": ("caffe", 227), "caffe-caffenet": ("caffenet", 227), "caffe-paper-k2-pad12": ("paper", 224)}
@@ -32,7 +32,7 @@ TORCHVISION = dict(
 
 def caffe_net(inputs: ModuleType, variant: str, seed: int) -> AlexNet:
     """The goldens were made without dropout."""
-    net = AlexNet(get(variant, dropout=0.0))
+    net = AlexNet(get_variant(variant, dropout=0.0))
     state = {
         f"{name}.{kind}": torch.from_numpy(array)
         for name, pair in inputs.weights(seed).items()

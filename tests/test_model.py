@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 
 from alexnet import AlexNet
 from alexnet.errors import VariantError
-from alexnet.variants import LAYER_NAMES, Variant, get
+from alexnet.variants import LAYER_NAMES, Variant, get_variant
 
 NAMES = ("paper", "code-2012", "caffe", "caffenet", "owt", "torchvision")
 
@@ -18,7 +18,7 @@ def small(name: str, **changes: object) -> Variant:
     """An eighth of the width at an input that all variants take: every layer
     there is, in milliseconds.
     """
-    return get(name, **{"width": 1 / 8, "input_size": 67, "num_classes": 5, **changes})
+    return get_variant(name, **{"width": 1 / 8, "input_size": 67, "num_classes": 5, **changes})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,7 +94,7 @@ def test_memory_format_changes_nothing_but_speed() -> None:
 
 @pytest.mark.parametrize("name", ["paper", "code-2012", "caffe"])
 def test_gaussian_start(name: str) -> None:
-    variant = get(name)
+    variant = get_variant(name)
     net = AlexNet(variant, torch.Generator().manual_seed(1))
     for number, layer in enumerate(LAYER_NAMES):
         weight = net.get_parameter(f"{layer}.weight").detach()

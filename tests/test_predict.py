@@ -25,13 +25,13 @@ from alexnet.errors import SourceError
 from alexnet.evaluate import probabilities
 from alexnet.predict import BATCH_SIZE, Prediction, expand, predict
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from conftest import deep_folder, draw, write_photos
 
 
 @pytest.fixture
 def classifier(store: Store) -> Classifier:
-    variant = get("paper", width=1 / 16, input_size=64, num_classes=3)
+    variant = get_variant("paper", width=1 / 16, input_size=64, num_classes=3)
     model = AlexNet(variant, torch.Generator().manual_seed(0)).eval()
     with torch.no_grad():
         model.fc8.weight.mul_(1000)  # so that classes differ

@@ -20,9 +20,9 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.errors import OutputError
 from alexnet.evaluate import Evaluation, evaluate_classifier
-from alexnet.train.recipes import get as recipe
+from alexnet.train.recipes import get_recipe
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from conftest import draw
 
 NAMES = ("<script>alert(1)", "大熊猫", "قطة كبيرة", "$x^$ & co", "l" * 150, "tabby")
@@ -70,7 +70,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def trained(store: Store, variant: str = "paper") -> Trained:
-    chosen = get(variant, width=1 / 16, input_size=64, num_classes=len(store.classes))
+    chosen = get_variant(variant, width=1 / 16, input_size=64, num_classes=len(store.classes))
     model = AlexNet(chosen, torch.Generator().manual_seed(0)).eval()
     with torch.no_grad():
         model.fc8.weight.mul_(1000)  # so that classes differ
@@ -80,7 +80,7 @@ def trained(store: Store, variant: str = "paper") -> Trained:
 
 def run_folder(folder: Path, epochs: int = 60, **changes: object) -> Path:
     folder.mkdir()
-    asked, place = recipe("laptop", width=1 / 16, **changes), {"folder": "store", "fingerprint": "0"}
+    asked, place = get_recipe("laptop", width=1 / 16, **changes), {"folder": "store", "fingerprint": "0"}
     (folder / "config.json").write_text(json.dumps({"recipe": asdict(asked), "store": place, "compiled": False}))
     (folder / "environment.json").write_text(json.dumps({"torch": "<2.11>", "threads": 2}))
     lines = []

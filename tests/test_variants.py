@@ -12,7 +12,7 @@ NAMES = ("paper", "code-2012", "caffe", "caffenet", "owt", "torchvision")
 
 
 def order(name: str) -> list[str]:
-    return [op.name for op in variants.get(name).ops()]
+    return [op.name for op in variants.get_variant(name).ops()]
 
 
 def test_names() -> None:
@@ -31,7 +31,7 @@ def test_orders() -> None:
 
 
 def test_every_difference_is_a_field() -> None:
-    caffe, code = variants.get("caffe"), variants.get("code-2012")
+    caffe, code = variants.get_variant("caffe"), variants.get_variant("code-2012")
     assert (caffe.input_size, caffe.conv1_padding, code.input_size, code.conv1_padding) == (227, (0, 0), 224, (0, 3))
     assert (caffe.lrn_k, code.lrn_k, caffe.lrn_window, code.lrn_window) == (1, 2, "all", "tower")
     assert caffe.lrn_coefficient == code.lrn_coefficient == pytest.approx(2e-5)
@@ -43,7 +43,7 @@ def test_every_difference_is_a_field() -> None:
     assert (code.dropout_scaling, caffe.dropout_scaling) == ("test", "train")
     assert (code.bias_lr, code.bias_decay, code.bias_lr_drops) == (2, 0, False)
     assert (caffe.bias_lr, caffe.bias_decay, caffe.bias_lr_drops) == (2, 0, True)
-    caffenet, owt, torchvision = (variants.get(name) for name in ("caffenet", "owt", "torchvision"))
+    caffenet, owt, torchvision = (variants.get_variant(name) for name in ("caffenet", "owt", "torchvision"))
     assert (caffenet.input_size, caffenet.lrn_k, caffenet.channel_order, caffenet.init_bias) == (
         227,
         1,
@@ -60,17 +60,17 @@ def test_every_difference_is_a_field() -> None:
 @pytest.mark.parametrize("width", [1 / 16, 0.25, 0.5, 1.5, 2])
 def test_widths_that_work(name: str, width: float) -> None:
     if width == 1 / 16:
-        assert variants.get(name, width=width).layers()[0].output[0] in (4, 6)
-    assert variants.get(name, width=width, num_classes=7).layers()[-1].output == (7,)
+        assert variants.get_variant(name, width=width).layers()[0].output[0] in (4, 6)
+    assert variants.get_variant(name, width=width, num_classes=7).layers()[-1].output == (7,)
 
 
 @pytest.mark.parametrize(
     ("name", "smallest"), [("paper", 64), ("code-2012", 64), ("caffe", 67), ("owt", 64), ("torchvision", 63)]
 )
 def test_smallest_input(name: str, smallest: int) -> None:
-    assert variants.get(name, input_size=smallest).layers()[-1].output == (1000,)
+    assert variants.get_variant(name, input_size=smallest).layers()[-1].output == (1000,)
     with pytest.raises(VariantError, match=rf"input_size \(={smallest - 1}\).*smallest that works is {smallest}\."):
-        variants.get(name, input_size=smallest - 1)
+        variants.get_variant(name, input_size=smallest - 1)
 
 
 @pytest.mark.parametrize(
@@ -93,17 +93,17 @@ def test_smallest_input(name: str, smallest: int) -> None:
 )
 def test_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(VariantError, match=message):
-        variants.get("paper", **changes)
+        variants.get_variant("paper", **changes)
 
 
 def test_unknown_name() -> None:
     with pytest.raises(VariantError, match="'cafe'.*did you mean 'caffe'"):
-        variants.get("cafe")
+        variants.get_variant("cafe")
 
 
 def test_frozen() -> None:
     with pytest.raises(FrozenInstanceError):
-        variants.get("paper").width = 2  # type: ignore[misc]
+        variants.get_variant("paper").width = 2  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -120,21 +120,21 @@ def test_frozen() -> None:
 )
 def test_wrong_types(field: str, value: Any, kind: str) -> None:
     with pytest.raises(VariantError, match=rf"^{field} \(=.*\) must be {kind}\.$"):
-        variants.get("paper", **{field: value})
+        variants.get_variant("paper", **{field: value})
 
 
 @pytest.mark.parametrize("name", [None, 3, b"paper", ["paper"]])
 def test_what_is_no_variant(name: Any) -> None:
     with pytest.raises(VariantError, match=r"^variant \(=.*\) must be a name or a Variant: known are caffe, "):
-        variants.get(name)
+        variants.get_variant(name)
 
 
 @pytest.mark.parametrize("changes", [{"width": 1e20}, {"num_classes": 10**20}, {"input_size": 10**9}])
 def test_more_parameters_than_any_machine_holds(changes: dict[str, Any]) -> None:
     with pytest.raises(VariantError, match=r"parameters, more than 1e\+12: lower one of them"):
-        variants.get("paper", **changes)
+        variants.get_variant("paper", **changes)
 
 
 def test_pools_too_large_for_any_input() -> None:
     with pytest.raises(VariantError, match=r"pool_size \(=5000\) is too large"):
-        variants.get("paper", pool_size=5000)
+        variants.get_variant("paper", pool_size=5000)

@@ -40,7 +40,7 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
         report (path of the page).
     """
     store_folder, run_folder = out / "store", out / "run"
-    recipe = recipes.get("laptop", **({} if epochs is None else {"epochs": epochs}))
+    recipe = recipes.get_recipe("laptop", **({} if epochs is None else {"epochs": epochs}))
     say(_what_comes(recipe, run_folder))
     if not (store_folder / MANIFEST).exists():
         prepare([data.pull(FASHION_MNIST)], store_folder, size=STORE_SIZE)

@@ -17,7 +17,7 @@ from torch.nn.utils import skip_init
 from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm, Tanh
 from alexnet.errors import VariantError
-from alexnet.variants import LAYER_NAMES, Variant, get
+from alexnet.variants import LAYER_NAMES, Variant, get_variant
 
 
 class AlexNet(nn.Module):
@@ -51,7 +51,7 @@ class AlexNet(nn.Module):
 
     def __init__(self, variant: Variant | str, generator: torch.Generator | None = None, **changes: Any) -> None:
         super().__init__()
-        self._build(get(variant, **changes))
+        self._build(get_variant(variant, **changes))
         self.initialise(generator)
 
     @classmethod
@@ -67,7 +67,7 @@ class AlexNet(nn.Module):
         net = cls.__new__(cls)
         nn.Module.__init__(net)
         with torch.device("meta"):
-            net._build(get(variant))
+            net._build(get_variant(variant))
         net.load_state_dict(dict(parameters), assign=True)
         return net
 

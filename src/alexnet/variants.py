@@ -4,9 +4,9 @@ A `Variant` is one network as data. Its fields are the points on which the paper
 that won in 2012, Caffe and torchvision disagree; `ops()` turns them into the sequence of operations
 that `arithmetic.py` measures and `model.py` runs.
 
->>> get("paper").parameters
+>>> get_variant("paper").parameters
 60965224
->>> get("paper", width=0.5, input_size=64, num_classes=10).layers()[-1].output
+>>> get_variant("paper", width=0.5, input_size=64, num_classes=10).layers()[-1].output
 (10,)
 
 Sources: the paper; the source of 2012 that the Computer History Museum released in 2025
@@ -355,8 +355,8 @@ def named() -> dict[str, Variant]:
     return {variant.name: variant for variant in known}
 
 
-def get(variant: "str | Variant", **changes: Any) -> Variant:
-    """A variant by name, with fields changed on request: `get("caffe", width=0.5, num_classes=10)`.
+def get_variant(variant: "str | Variant", **changes: Any) -> Variant:
+    """A variant by name, with fields changed on request: `get_variant("caffe", width=0.5)`.
 
     Raises:
         VariantError: an unknown name or field, or a combination that cannot exist.

@@ -9,11 +9,11 @@ from alexnet.data.image import decode
 from alexnet.data.loader import stream
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 
 def preprocessing(store: Store, **changes: object) -> Preprocessing:
-    return Preprocessing.of(get("paper", **{"width": 0.125, "input_size": 64, **changes}), store)
+    return Preprocessing.of(get_variant("paper", **{"width": 0.125, "input_size": 64, **changes}), store)
 
 
 def records(store: Store, count: int = 16) -> torch.Tensor:

@@ -13,7 +13,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError
 from alexnet.train.steps.fused import step_bytes
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 CPU = torch.device("cpu")
 PLACES: tuple[Storage, ...] = ("resident", "pinned", "disk")
@@ -44,7 +44,7 @@ def test_imagenet_fits_one_large_gpu(batch: int, memory: int, expected: str) -> 
     """117.3 GiB of 256 x 256 pictures on a GPU of 139 GiB at every usual
     batch, and not on one of 78.
     """
-    needed = step_bytes(get("paper").layers(), batch, torch.bfloat16)
+    needed = step_bytes(get_variant("paper").layers(), batch, torch.bfloat16)
     assert needed < 20 * GIB
     assert choose_storage("auto", 1_281_167 * 98_304, memory * GIB - needed, 256 * GIB)[0] == expected
 
@@ -62,7 +62,7 @@ def test_every_step_from_any_start(store: Store, place: Storage, rows: int, monk
     """
     monkeypatch.setattr("alexnet.data.feed.PIECE", 5 * 7776)  # pieces of five records
     loader = Loader(store.train, 9, seed=3)
-    augmentation = Augmentation.of(Preprocessing.of(get("paper", input_size=64), store), store, True, True, 0.1)
+    augmentation = Augmentation.of(Preprocessing.of(get_variant("paper", input_size=64), store), store, True, True, 0.1)
     feed = open_feed(place, loader, CPU)
     choices = ChoiceTable(feed, augmentation, 2, CPU, rows)
     steps = [(0, 4), (0, 5), (1, 0), (1, 1), (1, 2), (0, 2), (0, 3), (0, 2)]

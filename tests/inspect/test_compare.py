@@ -10,14 +10,14 @@ from alexnet import AlexNet
 from alexnet.errors import CheckpointError
 from alexnet.inspect import compare
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights.importer import default_classes, published_preprocessing
 from conftest import draw
 
 
 def trained(variant: str = "caffe", **changes) -> Trained:
     """Weights on which LRN matters: conv1's responses are near 100."""
-    chosen = get(variant, width=1 / 8, num_classes=10, **changes)
+    chosen = get_variant(variant, width=1 / 8, num_classes=10, **changes)
     net = AlexNet(replace(chosen, init="he"), torch.Generator().manual_seed(5)).eval()
     net.variant = chosen
     return Trained(net, default_classes(chosen), published_preprocessing(chosen), {}, {})
@@ -61,7 +61,7 @@ def test_the_distance_of_k_is_that_of_the_formula(photo: bytes) -> None:
     own = trained()
     _, effects = compare.compare(own, "caffe", "paper", photo)
     effect = next(effect for effect in effects if effect.fields == ("lrn_k",))
-    pixels = compare._run(own, get("caffe", width=1 / 8, num_classes=10), photo)["relu1"].double()
+    pixels = compare._run(own, get_variant("caffe", width=1 / 8, num_classes=10), photo)["relu1"].double()
     squares = torch.nn.functional.pad(pixels**2, (0, 0, 0, 0, 2, 2))
     total = sum(squares[:, shift : shift + pixels.shape[1]] for shift in range(5)) * 2e-5
     first, second = (pixels * (k + total) ** -0.75 for k in (1, 2))

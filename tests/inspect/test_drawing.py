@@ -20,18 +20,18 @@ from alexnet.errors import UsageError
 from alexnet.inspect import drawing
 from alexnet.inspect.drawing import overview, strip
 from alexnet.inspect.drawing.sheet import typeset
-from alexnet.variants import Variant, get, named
+from alexnet.variants import Variant, get_variant, named
 from alexnet.words import LANGUAGES, word
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
 DRAWN = {
     **named(),
-    "half": get("paper", width=0.5, input_size=64, num_classes=10),
-    "without conv3 and fc7": replace(get("caffe"), removed=("conv3", "fc7")),
-    "apart": replace(get("torchvision"), activation="tanh", pool_size=2),
-    "never talk": replace(get("paper"), sees_both_towers=(True, False, False, False, False)),
-    "four towers": replace(get("paper"), towers=4),
+    "half": get_variant("paper", width=0.5, input_size=64, num_classes=10),
+    "without conv3 and fc7": replace(get_variant("caffe"), removed=("conv3", "fc7")),
+    "apart": replace(get_variant("torchvision"), activation="tanh", pool_size=2),
+    "never talk": replace(get_variant("paper"), sees_both_towers=(True, False, False, False, False)),
+    "four towers": replace(get_variant("paper"), towers=4),
 }
 LAYERS = [(name, layer) for name in ("paper", "torchvision", "half", "apart") for layer in drawing.layer_names(DRAWN[name])]
 
@@ -87,7 +87,7 @@ def test_the_overview_has_every_number(name: str) -> None:
 
 def test_what_follows_a_layer() -> None:
     """ReLU, LRN, dropout and softmax in the order of the variant."""
-    paper, code, torchvision = (columns(get(name)) for name in ("paper", "code-2012", "torchvision"))
+    paper, code, torchvision = (columns(get_variant(name)) for name in ("paper", "code-2012", "torchvision"))
     assert [paper[name].get("then") for name in ("conv1", "pool1", "conv3", "fc6", "fc8")] == [
         "ReLU LRN",
         None,

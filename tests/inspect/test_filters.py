@@ -16,13 +16,13 @@ from alexnet.errors import CheckpointError
 from alexnet.export import ENDINGS, export
 from alexnet.inspect.filters import first_layer, pictures, read
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights import importer, native
 from alexnet.weights.formats import caffe_write
 
 
 def network(variant: str) -> Trained:
-    chosen = get(variant, width=1 / 16, input_size=67, num_classes=3)
+    chosen = get_variant(variant, width=1 / 16, input_size=67, num_classes=3)
     model = AlexNet(chosen, torch.Generator().manual_seed(0)).eval()
     preprocessing = importer.published_preprocessing(chosen)
     return Trained(model.requires_grad_(False), ("a", "b", "c"), preprocessing, {}, {})

@@ -16,7 +16,7 @@ from alexnet.fused import Fused, convolution_shapes
 from alexnet.kernels import convolutions as towers
 from alexnet.kernels.convolutions import Shape
 from alexnet.model import AlexNet
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +158,9 @@ def test_the_whole_network_on_them(first_tile: torch.device, monkeypatch: pytest
     from alexnet.kernels.gpu.convolve import convolve
 
     monkeypatch.setitem(towers.WAYS, "own", convolve)  # in the interpreter too
-    model = AlexNet(get("paper", width=1 / 16, input_size=67, init="he"), torch.Generator().manual_seed(1)).to(first_tile)
+    model = AlexNet(get_variant("paper", width=1 / 16, input_size=67, init="he"), torch.Generator().manual_seed(1)).to(
+        first_tile
+    )
     weights = {name: p for name, p in model.named_parameters() if name.startswith("conv")}
     x = torch.randn(1, 3, 67, 67, generator=torch.Generator().manual_seed(2)).to(first_tile) * 60
     x = kernels.picture_blocks(x, model.variant.conv1_padding)
@@ -173,23 +175,23 @@ def test_the_whole_network_on_them(first_tile: torch.device, monkeypatch: pytest
 
 @pytest.mark.parametrize("name", ["conv2", "conv4"])
 def test_at_an_eighth_of_the_width(name: str, first_tile: torch.device) -> None:
-    compare(convolution_shapes(get("paper", width=1 / 8), 1, torch.bfloat16, first_tile)[name])
+    compare(convolution_shapes(get_variant("paper", width=1 / 8), 1, torch.bfloat16, first_tile)[name])
 
 
 @pytest.mark.parametrize("name", ["conv1", "conv2", "conv3", "conv4", "conv5"])
 def test_at_alexnets_sizes(name: str, gpu: torch.device) -> None:
     """Tiles are chosen here, and found on disk by whatever runs afterwards."""
-    compare(convolution_shapes(get("paper"), 128, torch.bfloat16, gpu)[name])
+    compare(convolution_shapes(get_variant("paper"), 128, torch.bfloat16, gpu)[name])
 
 
 @pytest.mark.parametrize(("batch", "dtype"), [(7, torch.bfloat16), (1, torch.bfloat16), (32, torch.float32)])
 def test_other_batches_and_tf32(batch: int, dtype: torch.dtype, first_tile: torch.device, gpu: torch.device) -> None:
-    compare(convolution_shapes(get("paper"), batch, dtype, gpu)["conv4"])
+    compare(convolution_shapes(get_variant("paper"), batch, dtype, gpu)["conv4"])
 
 
 @pytest.mark.parametrize("name", ["conv1", "conv2", "conv3"])
 def test_every_way_is_right_and_timed(name: str, gpu: torch.device, capsys: pytest.CaptureFixture[str]) -> None:
     """None is left out, and one of them is the fastest."""
-    shape = convolution_shapes(get("paper"), 128, torch.bfloat16, gpu)[name]
+    shape = convolution_shapes(get_variant("paper"), 128, torch.bfloat16, gpu)[name]
     assert towers.fastest(shape) in towers.WAYS
     assert "left out" not in capsys.readouterr().err

@@ -10,7 +10,7 @@ from torch import Tensor
 from alexnet.kernels import reference
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -18,7 +18,7 @@ def test_reference_is_what_training_does(nesterov: bool) -> None:
     """Three steps of a small network with the code's biases (twice the rate, no decay, no drop),
     while the rate falls.
     """
-    variant = get("code-2012", width=1 / 16, input_size=64, num_classes=7)
+    variant = get_variant("code-2012", width=1 / 16, input_size=64, num_classes=7)
     model, ours = (AlexNet(variant, torch.Generator().manual_seed(3)) for _ in range(2))
     optimiser = SGD(model, 0.9, 5e-4, variant, nesterov)
     names, weights = zip(*ours.named_parameters(), strict=True)

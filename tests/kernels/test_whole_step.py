@@ -30,7 +30,7 @@ from alexnet.train.loop import train
 from alexnet.train.optim import SGD
 from alexnet.train.steps.check import relative, values
 from alexnet.train.steps.fused import FusedStep, Sample
-from alexnet.variants import Variant, get
+from alexnet.variants import Variant, get_variant
 
 SMALL: dict[str, Any] = {"width": 1 / 16, "input_size": 67, "num_classes": 5, "init": "he"}
 LR = 0.002
@@ -107,7 +107,7 @@ def test_gradients_of_a_small_network(name: str, device: torch.device, monkeypat
     rounded by 6e-8 many times.
     """
     set_precision("fp32", device)
-    scene = Scene(get(name, **SMALL), 3, device)
+    scene = Scene(get_variant(name, **SMALL), 3, device)
     exact = {name: p.detach().double() for name, p in scene.model.named_parameters()}
     seeds = torch.from_numpy(stream(5, DROPOUT, 0, 0).integers(2**62, size=dropouts(scene.variant))).to(device)
     with kernels_run(monkeypatch, device):
@@ -123,7 +123,7 @@ def test_gradients_of_a_small_network(name: str, device: torch.device, monkeypat
 def test_testing_a_small_network(name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """What `evaluate` calls: logits within 1e-5 of float64's, dropout scaled as at test."""
     set_precision("fp32", device)
-    scene = Scene(get(name, **SMALL), 2, device)
+    scene = Scene(get_variant(name, **SMALL), 2, device)
     images, _ = scene.images(0)
     with torch.inference_mode():
         with kernels_run(monkeypatch, device):
@@ -139,7 +139,7 @@ def test_bfloat16_on_a_small_network(device: torch.device, monkeypatch: pytest.M
     """
     losses = []
     for dtype in (torch.float32, torch.bfloat16):
-        scene = Scene(get("paper", **SMALL), 3, device)
+        scene = Scene(get_variant("paper", **SMALL), 3, device)
         with kernels_run(monkeypatch, device):
             fused = scene.fused(dtype)
             for step in range(2):
@@ -166,7 +166,7 @@ def test_gradients_at_full_size(name: str, batch: int, gpu: torch.device) -> Non
     is held to 4e-3 in its own test.
     """
     set_precision("fp32", gpu)
-    variant = get(name, init="he", pixels="unit")
+    variant = get_variant(name, init="he", pixels="unit")
     scene = Scene(variant, batch, gpu, batches=1)
     seeds = torch.from_numpy(stream(5, DROPOUT, 0, 0).integers(2**62, size=dropouts(variant))).to(gpu)
     images, labels = scene.images(0)
@@ -197,7 +197,7 @@ def test_the_recorded_step_is_the_step(gpu: torch.device) -> None:
     set_precision("fp32", gpu)
     runs = []
     for record in (True, False):
-        fused = Scene(get("paper", init="he", pixels="unit"), 16, gpu).fused(torch.float32, record=record)
+        fused = Scene(get_variant("paper", init="he", pixels="unit"), 16, gpu).fused(torch.float32, record=record)
         losses = []
         for number in range(12):
             fused.take(*divmod(number, 3), LR / 10, 1.0)
@@ -211,7 +211,7 @@ def test_the_recorded_step_is_the_step(gpu: torch.device) -> None:
 @pytest.mark.filterwarnings("default")  # the alarm calls itself a prototype
 def test_the_host_waits_for_nothing(gpu: torch.device) -> None:
     """Three recorded steps under PyTorch's own alarm, then the loss, which does wait."""
-    fused = Scene(get("paper"), 16, gpu, batches=8).fused(torch.bfloat16)
+    fused = Scene(get_variant("paper"), 16, gpu, batches=8).fused(torch.bfloat16)
     for step in range(5):
         fused.take(0, step, LR / 100, 1.0)
     assert fused._graph is not None
@@ -231,7 +231,7 @@ def test_the_three_places_give_the_same_batches(gpu: torch.device) -> None:
     """Bit for bit, over two epochs, while copies run ahead."""
     batches: dict[str, list[Tensor]] = {}
     for place in ("resident", "pinned", "disk"):
-        fused = Scene(get("paper"), 16, gpu, batches=5).fused(torch.bfloat16, place)
+        fused = Scene(get_variant("paper"), 16, gpu, batches=5).fused(torch.bfloat16, place)
         made = batches.setdefault(place, [])
         for number in range(10):
             fused.take(*divmod(number, 5), 1e-6, 1.0)
@@ -245,7 +245,9 @@ def test_padded_taps_stay_zero(device: torch.device) -> None:
     """After 100 steps, what conv1 multiplies with at the 69 taps that it does not have is 0. Small
     on a CPU, by the reference.
     """
-    fused = Scene(get("paper") if device.type == "cuda" else get("paper", **SMALL), 16, device).fused(torch.bfloat16)
+    fused = Scene(get_variant("paper") if device.type == "cuda" else get_variant("paper", **SMALL), 16, device).fused(
+        torch.bfloat16
+    )
     for number in range(100):
         fused.take(*divmod(number, 3), 1e-4, 1.0)
     taps = kernels.weight_blocks(fused.leaves["conv1.weight"])
@@ -260,7 +262,7 @@ def test_curves_agree(store: Store, tmp_path: Path, gpu: torch.device) -> None:
     """
     errors = {}
     for fused in ("on", "off"):
-        recipe = recipes.get(
+        recipe = recipes.get_recipe(
             "laptop", width=1 / 8, epochs=10, batch_size=10, lr=0.02, device="cuda", fused=fused, compile="off"
         )
         errors[fused] = train(recipe, store, tmp_path / fused).state["errors"][-1]

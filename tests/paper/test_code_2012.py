@@ -21,7 +21,7 @@ from code_2012 import Array, Kept, Labels
 from torch import Tensor
 
 from alexnet import AlexNet
-from alexnet.variants import LAYER_NAMES, get
+from alexnet.variants import LAYER_NAMES, get_variant
 
 BOUND = 1e-10
 PARAMETERS = [f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", "bias")]
@@ -96,7 +96,7 @@ class Run:
 
 def run_both(case: Case) -> Run:
     rng = np.random.default_rng(2012)
-    net = AlexNet(get("code-2012", input_size=case.input_size, width=case.width, num_classes=case.num_classes)).double()
+    net = AlexNet(get_variant("code-2012", input_size=case.input_size, width=case.width, num_classes=case.num_classes)).double()
     p = draw_parameters(net, rng)
     net.load_state_dict({name: torch.from_numpy(array) for name, array in p.items()})
     net.train(case.training)

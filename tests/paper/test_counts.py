@@ -22,12 +22,12 @@ TABLE = {
 
 @pytest.mark.parametrize("name", TABLE)
 def test_layer(name: str) -> None:
-    layer = {layer.name: layer for layer in variants.get("paper").layers()}[name]
+    layer = {layer.name: layer for layer in variants.get_variant("paper").layers()}[name]
     assert (layer.output, layer.parameters, layer.multiply_adds) == TABLE[name]
 
 
 def test_totals() -> None:
-    net = variants.get("paper")
+    net = variants.get_variant("paper")
     assert net.parameters == 60_965_224
     assert net.multiply_adds == 724_406_816
     assert arithmetic.training_flop(net.layers()) == 4_135_610_496
@@ -45,16 +45,16 @@ def test_totals() -> None:
     ],
 )
 def test_other_variants(name: str, parameters: int) -> None:
-    assert variants.get(name).parameters == parameters
+    assert variants.get_variant(name).parameters == parameters
 
 
 def test_without_towers() -> None:
     """One tower of the same width: every kernel sees every map."""
-    assert variants.get("paper", towers=1).parameters == 62_378_344
+    assert variants.get_variant("paper", towers=1).parameters == 62_378_344
 
 
 def test_the_papers_words_agree_with_its_figure() -> None:
-    net = variants.get("paper")
+    net = variants.get_variant("paper")
     assert net.parameters == pytest.approx(paper.STATED_PARAMETERS, rel=0.02)  # "60 million parameters"
     assert arithmetic.units(net.layers()) == pytest.approx(paper.STATED_NEURONS, rel=0.02)  # "650,000 neurons"
 
@@ -63,19 +63,19 @@ def test_receptive_fields() -> None:
     """By the recurrence r += (k - 1) * j, j *= s, worked out on paper for pool5:
     195 pixels, one every 32.
     """
-    layers = {layer.name: layer for layer in variants.get("paper").layers()}
+    layers = {layer.name: layer for layer in variants.get_variant("paper").layers()}
     assert (layers["conv1"].receptive_field, layers["conv1"].jump) == (11, 4)
     assert (layers["pool5"].receptive_field, layers["pool5"].jump) == (195, 32)
     assert layers["fc6"].receptive_field == 224
 
 
 def test_activation_memory() -> None:
-    layers = {layer.name: layer for layer in variants.get("paper").layers()}
+    layers = {layer.name: layer for layer in variants.get_variant("paper").layers()}
     assert layers["conv1"].activation_bytes == 4 * 96 * 55 * 55
 
 
 def test_no_value_sees_more_than_the_picture() -> None:
     """Of 67 pixels conv3 would see 99 and pool5 195, and fc6, which reads all of it, 67."""
-    layers = {layer.name: layer for layer in variants.get("paper", input_size=67).layers()}
+    layers = {layer.name: layer for layer in variants.get_variant("paper", input_size=67).layers()}
     assert [layers[name].receptive_field for name in ("conv2", "pool2", "conv3", "pool5", "fc6")] == [51, 67, 67, 67, 67]
     assert layers["pool5"].jump == 32

@@ -40,7 +40,7 @@ SUMS = {
 def explained() -> dict[str, list[str]]:
     """Layer name -> its lines in `alexnet summary paper --explain`."""
     lines: dict[str, list[str]] = {}
-    for line in summary.explain(variants.get("paper")).splitlines():
+    for line in summary.explain(variants.get_variant("paper")).splitlines():
         if line.endswith(":") and not line.startswith(" "):
             lines[line[:-1]] = current = []
         elif line.startswith("  "):

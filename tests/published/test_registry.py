@@ -41,11 +41,11 @@ def test_entries_are_sound() -> None:
         assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256)
         assert entry.sha1 is None or re.fullmatch(r"[0-9a-f]{40}", entry.sha1)
         assert entry.url.endswith(f"/{entry.file}") and download._address(entry.url)
-        assert entry.companion is None or registry.get(entry.companion).member
+        assert entry.companion is None or registry.get_published(entry.companion).member
         if entry.variant:
             assert entry.top1 and entry.top5 and 50 < entry.top1 < entry.top5 < 100 and entry.protocol
             # float32 parameters are nearly all of the file; the rest is names and shapes
-            assert 0 < entry.bytes - 4 * variants.get(entry.variant).parameters < 20_000
+            assert 0 < entry.bytes - 4 * variants.get_variant(entry.variant).parameters < 20_000
 
 
 def test_torchvisions_names_carry_their_hashes() -> None:
@@ -53,13 +53,13 @@ def test_torchvisions_names_carry_their_hashes() -> None:
     for entry in registry.REGISTRY:
         if match := re.search(r"-([0-9a-f]{8})\.pth$", entry.file):
             assert entry.sha256.startswith(match[1])
-    assert round(registry.get("torchvision").bytes / 2**20, 3) == 233.087  # as torchvision's own table says
+    assert round(registry.get_published("torchvision").bytes / 2**20, 3) == 233.087  # as torchvision's own table says
 
 
 def test_get() -> None:
-    assert registry.get("caffe").file == "bvlc_alexnet.caffemodel"
+    assert registry.get_published("caffe").file == "bvlc_alexnet.caffemodel"
     with pytest.raises(CheckpointError, match=r"'cafe'.*did you mean 'caffe'\?.*torchvision-2016"):
-        registry.get("cafe")
+        registry.get_published("cafe")
     with pytest.raises(CheckpointError, match="known are caffe"):
         download.pull("resnet50")
 
@@ -78,7 +78,7 @@ def test_rows(cache: Path) -> None:
     assert [row["name"] for row in registry.rows()] == list(registry.names())
     assert {row["cached"] for row in registry.rows()} == {None}
     cache.mkdir()
-    entry = registry.get("caffe-mean")
+    entry = registry.get_published("caffe-mean")
     with open(cache / entry.file, "wb") as file:
         file.truncate(entry.bytes)
     (row,) = (row for row in registry.rows() if row["cached"])

@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 2, "batch_size": 10, "lr": 0.
 
 
 def recipe(**changes: Any) -> Recipe:
-    return recipes.get("laptop", **{**SMALL, **changes})
+    return recipes.get_recipe("laptop", **{**SMALL, **changes})
 
 
 def changed(name: str, **changes: Any) -> Variant:
@@ -202,7 +202,7 @@ def test_the_paper_s_numbers() -> None:
 
 
 def test_what_changes() -> None:
-    small = recipes.get("small-photos")
+    small = recipes.get_recipe("small-photos")
     told = {name: what_changes(*sides(ablation, small)) for name, ablation in ABLATIONS.items() if name != "text-start"}
     assert told["tanh"] == ["activation: relu → tanh"]
     assert told["no-dropout"] == ["dropout: 0.5 → 0.0"]
@@ -210,7 +210,7 @@ def test_what_changes() -> None:
     assert told["one-tower"] == ["kernels: 96 256 384 384 256 → 48 128 192 192 256", "towers: 2 → 1"]
     assert told["no-fc6"] == ["removed: none → fc6"]
     assert told["ten-views"] == []
-    start = what_changes(*sides(ABLATIONS["text-start"], recipes.get("paper-2012")))
+    start = what_changes(*sides(ABLATIONS["text-start"], recipes.get_recipe("paper-2012")))
     assert start == ["init-std: 0.01 0.01 0.03 0.03 0.03 0.01 0.01 0.01 → 0.01 0.01 0.01 0.01 0.01 0.01 0.01 0.01"]
     apart = replace(small, sees_both_towers=(True, False, False, False, False))  # conv4 does not take over what conv3 has not
     assert what_changes(*sides(ABLATIONS["no-conv3"], apart)) == ["removed: none → conv3"]
@@ -237,12 +237,12 @@ def test_what_changes() -> None:
 )
 def test_does_not_apply(name: str, changes: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=rf"{name} does not apply to variant .*: it needs .*same network twice"):
-        Plan(ablation=ABLATIONS[name], recipe=recipes.get("small-photos", **changes), seeds=2)
+        Plan(ablation=ABLATIONS[name], recipe=recipes.get_recipe("small-photos", **changes), seeds=2)
 
 
 def test_impossible_plans(store: Store, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="unknown ablation 'no-lnr': did you mean 'no-lrn'"):
-        ablations.get("no-lnr")
+        ablations.get_ablation("no-lnr")
     with pytest.raises(RecipeError, match=r"seeds \(=0\) must be at least 1"):
         Plan(ablation=ABLATIONS["no-lrn"], recipe=recipe(), seeds=0)
     with pytest.raises(RecipeError, match=r"seeds \(=4\) must be at least 5: each 5 networks give one comparison"):

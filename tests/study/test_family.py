@@ -30,7 +30,7 @@ STEPS = 6  # an epoch
 
 
 def recipe(**changes: Any) -> Recipe:
-    return recipes.get("laptop", **{**SMALL, **changes})
+    return recipes.get_recipe("laptop", **{**SMALL, **changes})
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 2, "batch_size": 10, "lr": 0.
 
 def recipe(**changes: Any) -> Recipe:
     """`laptop`, for two epochs of a second in all."""
-    return recipes.get("laptop", **{**SMALL, **changes})
+    return recipes.get_recipe("laptop", **{**SMALL, **changes})
 
 
 def same_weights(first: Path, second: Path) -> bool:

@@ -20,7 +20,7 @@ from alexnet.train.loop import train
 from alexnet.train.result import verify_run
 from alexnet.train.steps import choose as steps
 from alexnet.train.steps.fused import FusedStep
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights import native
 from stopping import stop_after
 
@@ -36,7 +36,7 @@ SMALL: dict[str, Any] = {
 
 
 def recipe(**changes: Any) -> recipes.Recipe:
-    return recipes.get("laptop", **{**SMALL, **changes})
+    return recipes.get_recipe("laptop", **{**SMALL, **changes})
 
 
 def log(run: Path) -> list[dict[str, Any]]:
@@ -117,8 +117,13 @@ def test_a_loss_that_explodes(store: Store, tmp_path: Path) -> None:
 
 
 def test_where_it_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    paper, tanh, cpu, cuda = get("paper"), get("paper", activation="tanh"), torch.device("cpu"), torch.device("cuda")
-    auto = recipes.get("paper-2012", fused="auto")
+    paper, tanh, cpu, cuda = (
+        get_variant("paper"),
+        get_variant("paper", activation="tanh"),
+        torch.device("cpu"),
+        torch.device("cuda"),
+    )
+    auto = recipes.get_recipe("paper-2012", fused="auto")
     assert not steps.wanted(auto, paper, cpu) and capsys.readouterr().err == ""
     with pytest.raises(RecipeError, match=r"fused \(=on\) cannot train this here \(.*activation=tanh"):
         steps.wanted(recipe(), tanh, cpu)
@@ -128,8 +133,8 @@ def test_where_it_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setattr("alexnet.kernels.TRITON", True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert steps.wanted(auto, paper, cuda)
-    assert not steps.wanted(recipes.get("paper-2012", fused="off"), paper, cuda)
-    assert steps.wanted(recipes.get("modern", fused="auto"), paper, cuda)
+    assert not steps.wanted(recipes.get_recipe("paper-2012", fused="off"), paper, cuda)
+    assert steps.wanted(recipes.get_recipe("modern", fused="auto"), paper, cuda)
     assert not steps.wanted(auto, tanh, cuda) and "activation=tanh" in capsys.readouterr().err
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))

@@ -8,7 +8,7 @@ import pytest
 from alexnet.errors import CheckpointError
 from alexnet.run_folder import read_log
 from alexnet.train import history
-from alexnet.train.recipes import RECIPES, get
+from alexnet.train.recipes import RECIPES, get_recipe
 
 GOOD = (
     {"kind": "train", "step": 20, "loss": 2.3, "top1_error": 0.9, "lr": 0.01, "images_per_second": 900.0},
@@ -64,4 +64,4 @@ def test_every_record_reads() -> None:
         found = history.read(folder)
         assert found.log and found.recipe.epochs >= 1 and found.environment
     laptop = next(folder for folder in folders if "fashion-mnist-laptop" in str(folder))
-    assert history.read(laptop).recipe == get("laptop") and "laptop" in RECIPES
+    assert history.read(laptop).recipe == get_recipe("laptop") and "laptop" in RECIPES

@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 3, "batch_size": 10, "lr": 0.
 
 
 def recipe(**changes: Any) -> recipes.Recipe:
-    return recipes.get("laptop", **{**SMALL, **changes})
+    return recipes.get_recipe("laptop", **{**SMALL, **changes})
 
 
 def same_weights(first: Path, second: Path) -> bool:
@@ -104,7 +104,7 @@ from pathlib import Path
 from alexnet.data.store import Store
 from alexnet.train import recipes
 from alexnet.train.loop import train
-recipe = recipes.get("laptop", **eval(sys.argv[3]))
+recipe = recipes.get_recipe("laptop", **eval(sys.argv[3]))
 train(recipe, Store(sys.argv[1]), Path(sys.argv[2]), resume="resume" in sys.argv)
 """
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from alexnet.train.optim import SGD, plateau_drops, schedule, warmup
-from alexnet.train.recipes import get as recipe
-from alexnet.variants import get
+from alexnet.train.recipes import get_recipe
+from alexnet.variants import get_variant
 
 CURVATURE = torch.tensor([1.0, 4.0, 0.25], dtype=torch.float64)
 
@@ -30,7 +30,7 @@ class Quadratic(nn.Module):
 @pytest.mark.parametrize("name", ["paper", "caffe", "code-2012"])
 def test_trajectory_across_a_drop(name: str, nesterov: bool) -> None:
     """Twelve steps in plain Python floats, the learning rate divided by 10 after five and ten."""
-    variant = get(name)
+    variant = get_variant(name)
     model = Quadratic()
     optimiser = SGD(model, momentum=0.9, weight_decay=5e-4, variant=variant, nesterov=nesterov)
     values = {"weight": [1.0, -2.0, 3.0], "bias": [0.5, 1.5, -1.0]}
@@ -56,7 +56,7 @@ def test_trajectory_across_a_drop(name: str, nesterov: bool) -> None:
 
 def test_differs_from_torch_sgd_at_a_drop_only() -> None:
     ours, theirs = Quadratic(), Quadratic()
-    optimiser = SGD(ours, 0.9, 5e-4, get("paper"))
+    optimiser = SGD(ours, 0.9, 5e-4, get_variant("paper"))
     reference = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     for step in range(8):
         if step == 5:
@@ -72,7 +72,7 @@ def test_differs_from_torch_sgd_at_a_drop_only() -> None:
 
 def test_nesterov_is_torch_s_at_a_constant_rate() -> None:
     ours, theirs = Quadratic(), Quadratic()
-    optimiser = SGD(ours, 0.9, 5e-4, get("paper"), nesterov=True)
+    optimiser = SGD(ours, 0.9, 5e-4, get_variant("paper"), nesterov=True)
     reference = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=True)
     for _ in range(8):
         for model in (ours, theirs):
@@ -85,7 +85,7 @@ def test_nesterov_is_torch_s_at_a_constant_rate() -> None:
 
 def test_state_goes_round() -> None:
     first, second = Quadratic(), Quadratic()
-    one, two = (SGD(model, 0.9, 0.0, get("paper")) for model in (first, second))
+    one, two = (SGD(model, 0.9, 0.0, get_variant("paper")) for model in (first, second))
     first().backward()
     one.step(0.1)
     two.load(one.state())
@@ -93,18 +93,18 @@ def test_state_goes_round() -> None:
 
 
 def test_warmup() -> None:
-    r = recipe("laptop", epochs=10, warmup=0.2)
+    r = get_recipe("laptop", epochs=10, warmup=0.2)
     assert [warmup(r, epoch) for epoch in (0, 1, 2, 5)] == [0, 0.5, 1, 1]
-    assert warmup(recipe("paper-2012"), 0) == 1
+    assert warmup(get_recipe("paper-2012"), 0) == 1
 
 
 def test_linear() -> None:
-    r = recipe("laptop", epochs=10, warmup=0.2, schedule="linear")
+    r = get_recipe("laptop", epochs=10, warmup=0.2, schedule="linear")
     assert [schedule(r, epoch, ()) for epoch in (0, 2, 6, 10)] == pytest.approx([1, 1, 0.5, 0])
 
 
 def test_step() -> None:
-    r = recipe("laptop", epochs=10, schedule="step", lr_drops=(2.5, 7.0))
+    r = get_recipe("laptop", epochs=10, schedule="step", lr_drops=(2.5, 7.0))
     assert [schedule(r, epoch, ()) for epoch in (0, 2.4, 2.5, 6.9, 7, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
@@ -123,5 +123,5 @@ def test_step() -> None:
 )
 def test_plateau(errors: list[float], drops: int) -> None:
     assert plateau_drops(errors, patience=2) == drops
-    r = recipe("laptop", schedule="plateau", patience=2)
+    r = get_recipe("laptop", schedule="plateau", patience=2)
     assert schedule(r, len(errors), errors) == pytest.approx(0.1**drops)

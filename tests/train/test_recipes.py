@@ -14,11 +14,11 @@ from alexnet.train import recipes
 def test_names() -> None:
     assert set(recipes.RECIPES) == {"laptop", "small-photos", "paper-text", "paper-2012", "caffe", "modern"}
     for name in recipes.RECIPES:
-        assert recipes.get(name).network(10).num_classes == 10
+        assert recipes.get_recipe(name).network(10).num_classes == 10
 
 
 def test_paper_2012() -> None:
-    recipe = recipes.get("paper-2012")
+    recipe = recipes.get_recipe("paper-2012")
     assert (recipe.batch_size, recipe.lr, recipe.momentum, recipe.weight_decay) == (128, 0.01, 0.9, 5e-4)
     assert recipe.network(1000).parameters == 60_965_224
     assert recipe.epochs == paper.EPOCHS
@@ -28,7 +28,7 @@ def test_paper_2012_starts_as_the_code_did() -> None:
     """layers-145.cfg: initW 0.01, and 0.03 in conv3 to conv5; initB 1 in conv2,
     conv4, conv5, fc6 and fc7.
     """
-    net = recipes.get("paper-2012").network(1000)
+    net = recipes.get_recipe("paper-2012").network(1000)
     assert net.init == "gaussian" and net.pixels == "mean-image"
     assert net.init_std == (0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01)
     assert net.init_bias == (0, 1, 0, 1, 1, 1, 1, 0)
@@ -39,7 +39,7 @@ def test_paper_text() -> None:
     """Section 5: 0.01 in every layer, biases of 1 in conv2, conv4, conv5, fc6 and fc7, lowered when
     the error stops falling.
     """
-    recipe = recipes.get("paper-text")
+    recipe = recipes.get_recipe("paper-text")
     net = recipe.network(1000)
     assert net.init == "gaussian" and net.pixels == "mean-image" and net.parameters == 60_965_224
     assert set(net.init_std) == {0.01}
@@ -50,7 +50,7 @@ def test_paper_text() -> None:
 
 def test_caffe() -> None:
     """models/bvlc_alexnet: solver.prototxt, and the fillers of train_val.prototxt."""
-    recipe = recipes.get("caffe")
+    recipe = recipes.get_recipe("caffe")
     net = recipe.network(1000)
     assert (recipe.batch_size, recipe.lr, recipe.momentum, recipe.weight_decay) == (256, 0.01, 0.9, 5e-4)
     assert (recipe.schedule, recipe.lr_factor, recipe.colour_noise) == ("step", 0.1, 0)
@@ -64,11 +64,11 @@ def test_caffe() -> None:
 
 def test_modern() -> None:
     """The paper's network and a tenth of its epochs; no older recipe has what is new in it."""
-    recipe = recipes.get("modern")
+    recipe = recipes.get_recipe("modern")
     assert recipe.network(1000).parameters == 60_965_224
-    assert recipe.epochs * 10 == recipes.get("paper-2012").epochs
+    assert recipe.epochs * 10 == recipes.get_recipe("paper-2012").epochs
     for name in set(recipes.RECIPES) - {"modern"}:
-        older = recipes.get(name)
+        older = recipes.get_recipe(name)
         assert (older.whiten, older.nesterov, older.label_smoothing) == (False, False, 0)
 
 
@@ -110,12 +110,12 @@ def test_every_field_has_a_rule_or_a_type_and_a_help_text() -> None:
 )
 def test_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipes.get("laptop", **changes)
+        recipes.get_recipe("laptop", **changes)
 
 
 def test_unknown_recipe() -> None:
     with pytest.raises(RecipeError, match="'laptob': did you mean 'laptop'"):
-        recipes.get("laptob")
+        recipes.get_recipe("laptob")
 
 
 WRONG = (
@@ -148,7 +148,7 @@ def test_any_value_is_refused_in_words_or_can_be_recorded(field: str) -> None:
     """
     for wrong in WRONG:
         try:
-            recipe = recipes.get("laptop", **{field: wrong})
+            recipe = recipes.get_recipe("laptop", **{field: wrong})
         except RecipeError as error:
             assert field in str(error) or "keep" in str(error), wrong
             assert "\n" not in str(error)
@@ -178,4 +178,4 @@ def test_any_value_is_refused_in_words_or_can_be_recorded(field: str) -> None:
 )
 def test_types_and_limits(changes: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipes.get("laptop", **changes)
+        recipes.get_recipe("laptop", **changes)

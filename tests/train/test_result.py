@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 1, "batch_size": 10, "lr": 0.
 @pytest.fixture(scope="module")
 def finished(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    train(recipes.get("laptop", **SMALL), store, folder)
+    train(recipes.get_recipe("laptop", **SMALL), store, folder)
     return folder
 
 
@@ -134,6 +134,6 @@ def test_killed_before_the_result_was_written(run: Path, store: Store) -> None:
     """--resume of a run that had trained to its end makes up for it, with the same content."""
     before = read_result(run)
     (run / "result.json").unlink()
-    train(recipes.get("laptop", **SMALL), store, run, resume=True)
+    train(recipes.get_recipe("laptop", **SMALL), store, run, resume=True)
     assert read_result(run) == before
     assert result.verify_run(run) == []

@@ -123,7 +123,7 @@ def test_a_run_that_is_refused_leaves_the_store_alone(
 
 def test_pictures_that_fit_are_taken_as_they_are(store: Store, large: Store, tmp_path: Path) -> None:
     assert fitting(recipe(), store) is store
-    assert fitting(recipes.get("paper-2012"), large) is large
+    assert fitting(recipes.get_recipe("paper-2012"), large) is large
     assert fitting(recipe(input_size=171), large) is large  # one and a half times the crop
     assert fitting(recipe(input_size=170), large).size == 192
     with pytest.raises(RecipeError, match=r"input_size \(=300\) is larger than the pictures .*\(=256\)"):
@@ -152,7 +152,7 @@ def test_a_run_that_was_begun_on_large_pictures_goes_on_with_them(
     ],
 )
 def test_the_store_that_a_recipe_wants(name: str, size: int, resize: str) -> None:
-    assert recipes.get(name).stored_as == {"size": size, "resize": resize}
+    assert recipes.get_recipe(name).stored_as == {"size": size, "resize": resize}
 
 
 # --- again ----------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_a_run_is_repeated_and_resumed_by_its_configuration(
     ],
 )
 def test_every_field_survives_the_configuration(store: Store, tmp_path: Path, changes: dict[str, Any]) -> None:
-    wanted = replace(recipes.get("paper-text"), width=0.125, input_size=70, keep="0..2", seed=2**40, **changes)
+    wanted = replace(recipes.get_recipe("paper-text"), width=0.125, input_size=70, keep="0..2", seed=2**40, **changes)
     opened = run.open_run(tmp_path / "run", wanted, store, resume=False, compiled=True)
     opened.close()
     assert read_config(tmp_path / "run") == opened.config and opened.config.recipe == wanted

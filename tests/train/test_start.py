@@ -57,7 +57,7 @@ def test_a_network_is_derived_once(resume: bool, store: Store, tmp_path: Path, m
         with monkeypatch.context() as patch, pytest.raises(Interrupted):
             stop_after(patch, SGD, "step", 2)
             train(asked, store, tmp_path / "run")
-    network, get, derived, named = Recipe.network, variants.get, [], []
+    network, by_name, derived, named = Recipe.network, variants.get_variant, [], []
 
     def counted(self: Recipe, num_classes: int) -> variants.Variant:
         derived.append(num_classes)
@@ -65,10 +65,10 @@ def test_a_network_is_derived_once(resume: bool, store: Store, tmp_path: Path, m
 
     def looked_up(variant: Any, **changes: Any) -> variants.Variant:
         named.append(changes.get("num_classes"))
-        return get(variant, **changes)
+        return by_name(variant, **changes)
 
     monkeypatch.setattr(Recipe, "network", counted)
-    monkeypatch.setattr(variants, "get", looked_up)
+    monkeypatch.setattr(variants, "get_variant", looked_up)
     train(asked, store, tmp_path / "run", resume=resume)
     assert [classes for classes in derived if classes != 2] == [3]
     assert [classes for classes in named if classes != 2] == [3]

@@ -43,9 +43,9 @@ def test_conv1_of_a_run(store: Store) -> None:
     else starts as without.
     """
     changes = {"width": 1 / 8, "device": "cpu"}
-    plain = Start.fresh(recipes.get("laptop", **changes), store, torch.device("cpu"))
-    trained = Start.fresh(recipes.get("laptop", whiten=True, **changes), store, torch.device("cpu"))
-    again = Start.fresh(recipes.get("laptop", whiten=True, **changes), store, torch.device("cpu"))
+    plain = Start.fresh(recipes.get_recipe("laptop", **changes), store, torch.device("cpu"))
+    trained = Start.fresh(recipes.get_recipe("laptop", whiten=True, **changes), store, torch.device("cpu"))
+    again = Start.fresh(recipes.get_recipe("laptop", whiten=True, **changes), store, torch.device("cpu"))
     for name, parameter in trained.model.named_parameters():
         assert torch.equal(parameter, again.model.get_parameter(name))
         assert torch.equal(parameter, plain.model.get_parameter(name)) == (name != "conv1.weight")
@@ -59,4 +59,4 @@ def test_conv1_of_a_run(store: Store) -> None:
 
 def test_too_many_kernels(store: Store) -> None:
     with pytest.raises(RecipeError, match="at most 726 kernels, not 736"):
-        Start.fresh(recipes.get("laptop", whiten=True, kernels=(736 * 2, 32, 32, 32, 32)), store, torch.device("cpu"))
+        Start.fresh(recipes.get_recipe("laptop", whiten=True, kernels=(736 * 2, 32, 32, 32, 32)), store, torch.device("cpu"))

@@ -33,7 +33,7 @@ def make(folder: Path) -> None:
                 pixels = np.clip(np.array(colour) + rng.integers(-30, 31, (2, 2, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).resize((80, 70), 0).save(folder / "photos" / split / name / f"{number}.png")
     store = prepare([folder / "photos"], folder / "store", size=64)
-    recipe = recipes.get(
+    recipe = recipes.get_recipe(
         "laptop", variant="torchvision", width=1 / 32, removed=("fc7",), input_size=64, epochs=2, batch_size=4, lr=0.02,
         compile="off", device="cpu",
     )  # fmt: skip

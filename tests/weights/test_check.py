@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from alexnet import AlexNet
-from alexnet.variants import get, named
+from alexnet.variants import get_variant, named
 from alexnet.weights import check
 
 
 @pytest.mark.parametrize("init", ["gaussian", "he", "torch"])
 @pytest.mark.parametrize("variant", named())
 def test_fresh_networks_do_not_look_trained(variant: str, init: str) -> None:
-    net = AlexNet(get(variant, width=1 / 4, num_classes=20, init=init), torch.Generator().manual_seed(1))
+    net = AlexNet(get_variant(variant, width=1 / 4, num_classes=20, init=init), torch.Generator().manual_seed(1))
     result = check.network(net)
     assert not result.looks_trained
     assert abs(result.smoothness) < 0.03
@@ -34,7 +34,7 @@ def test_imagenets_filters_look_trained(shared: Path) -> None:
 def test_a_network_that_learned_looks_trained() -> None:
     """Kernels are still rough after a short training; the logits tell."""
     torch.manual_seed(0)
-    net = AlexNet(get("paper", width=1 / 8, input_size=64, num_classes=4, init="he", pixels="unit"))
+    net = AlexNet(get_variant("paper", width=1 / 8, input_size=64, num_classes=4, init="he", pixels="unit"))
     optimiser = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
     classes = torch.randn(4, 3, 64, 64)
     for _ in range(60):
@@ -49,7 +49,7 @@ def test_a_network_that_learned_looks_trained() -> None:
 
 
 def test_dead_kernels_are_counted() -> None:
-    net = AlexNet(get("caffe", width=1 / 16, num_classes=10))
+    net = AlexNet(get_variant("caffe", width=1 / 16, num_classes=10))
     with torch.no_grad():
         net.conv2.weight[:4] = 0
         net.fc7.weight[:, :] = 0.5
@@ -60,7 +60,7 @@ def test_dead_kernels_are_counted() -> None:
 
 
 def test_checking_changes_nothing() -> None:
-    net = AlexNet(get("paper", width=1 / 16, input_size=64, num_classes=3))
+    net = AlexNet(get_variant("paper", width=1 / 16, input_size=64, num_classes=3))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.random.get_rng_state()
     check.network(net)

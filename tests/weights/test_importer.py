@@ -22,7 +22,7 @@ from alexnet.errors import CheckpointError
 from alexnet.export import ENDINGS, export
 from alexnet.published import imagenet
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights import importer
 from alexnet.weights.formats import caffe_write
 from alexnet.weights.importer import import_weights
@@ -58,7 +58,7 @@ def test_caffes_own_answers(shared: Path, inputs: ModuleType, file: str) -> None
 
 
 def trained(variant: str, **changes) -> Trained:
-    chosen = get(variant, width=1 / 16, **changes)
+    chosen = get_variant(variant, width=1 / 16, **changes)
     net = AlexNet(chosen, torch.Generator().manual_seed(3)).eval()
     return Trained(net, importer.default_classes(chosen), importer.published_preprocessing(chosen), {}, {})
 
@@ -108,16 +108,16 @@ def test_a_mean_image_survives_caffe(tmp_path: Path, shared: Path) -> None:
 def test_the_published_classes_and_pictures() -> None:
     """A thousand outputs in WordNet order are ImageNet's."""
     for name, scale in (("caffe", 1.0), ("torchvision", 1 / (0.229 * 255))):
-        variant = get(name)
+        variant = get_variant(name)
         assert importer.default_classes(variant) == imagenet.classes()
         preprocessing = importer.published_preprocessing(variant)
         assert (preprocessing.stored_size, preprocessing.input_size) == (256, variant.input_size)
         assert float(preprocessing.scale[0]) == pytest.approx(scale)
-    assert importer.default_classes(get("code-2012"))[0] == "class 0"  # the devkit's order is another one
+    assert importer.default_classes(get_variant("code-2012"))[0] == "class 0"  # the devkit's order is another one
 
 
 def test_tensors_alone_need_a_name(tmp_path: Path) -> None:
-    net = AlexNet(get("caffe", width=1 / 16, num_classes=5))
+    net = AlexNet(get_variant("caffe", width=1 / 16, num_classes=5))
     save_file(dict(net.state_dict()), tmp_path / "plain.safetensors")
     with pytest.raises(CheckpointError, match=r"plain\.safetensors.*fit several variants.*--variant"):
         import_weights(tmp_path / "plain.safetensors")
@@ -143,7 +143,7 @@ def test_another_input_size(tmp_path: Path) -> None:
 
 
 def state(**changes) -> dict[str, torch.Tensor]:
-    tensors = dict(AlexNet(get("caffe", width=1 / 16, num_classes=5)).state_dict())
+    tensors = dict(AlexNet(get_variant("caffe", width=1 / 16, num_classes=5)).state_dict())
     return {name: value for name, value in {**tensors, **changes}.items() if value is not None}
 
 
@@ -233,7 +233,7 @@ print(json.dumps([time.perf_counter() - start, peak * 1024 / 1e6]))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads its peak memory from /proc")
 def test_a_full_size_file_in_little_memory(tmp_path: Path) -> None:
     """244 MB of Caffe weights in less than 800 MB, PyTorch's own included."""
-    variant = get("caffe")
+    variant = get_variant("caffe")
     net = AlexNet.holding(variant, {name: torch.full(shape, 0.5) for name, shape in variant.parameter_shapes().items()})
     path = tmp_path / "full.caffemodel"
     export(Trained(net, (), importer.published_preprocessing(variant), {}, {}), "caffe", path)

@@ -15,7 +15,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, OutputError, UsageError
 from alexnet.export import export
 from alexnet.trained import Trained
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights import importer, native
 from alexnet.weights.importer import import_weights
 
@@ -23,7 +23,7 @@ from alexnet.weights.importer import import_weights
 @pytest.fixture
 def trained() -> Trained:
     """A tiny caffe with odd preprocessing, so that a default in its place would show."""
-    variant = get("caffe", width=1 / 16, input_size=67, num_classes=3)
+    variant = get_variant("caffe", width=1 / 16, input_size=67, num_classes=3)
     model = AlexNet(variant).eval()
     preprocessing = Preprocessing(80, 67, "squash", True, torch.rand(3, 80, 80), torch.tensor([1.0, 2.0, 3.0]))
     return Trained(model, ("a", "b", "ç"), preprocessing, {"velocity.x": torch.ones(3)}, {"epoch": 4, "errors": [0.5]})
@@ -44,7 +44,7 @@ def test_round_trip(trained: Trained, tmp_path: Path) -> None:
 
 def test_every_variant_goes_round(tmp_path: Path, trained: Trained) -> None:
     for name in ("paper", "code-2012", "caffenet", "owt", "torchvision"):
-        model = AlexNet(get(name, width=1 / 16, input_size=67, num_classes=3))
+        model = AlexNet(get_variant(name, width=1 / 16, input_size=67, num_classes=3))
         native.save(tmp_path / "x.safetensors", replace(trained, model=model))
         assert native.load(tmp_path / "x.safetensors").model.variant == model.variant
 

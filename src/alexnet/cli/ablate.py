@@ -66,7 +66,7 @@ def ablate(name: Positional[str], command: AblationChoice) -> None:
     from alexnet.study.ablate import ablate as run
 
     plan = Plan(
-        ablation=ablations.get(name),
+        ablation=ablations.get_ablation(name),
         recipe=command.recipe,
         seeds=command.seeds,
         other_lr=command.other_lr,

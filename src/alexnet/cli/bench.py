@@ -30,7 +30,7 @@ def bench(
     from alexnet.bench import bench as run
     from alexnet.bench import table
     from alexnet.devices import pick_device
-    from alexnet.variants import get
+    from alexnet.variants import get_variant
 
     where = pick_device(device)
     batch = (32 if where.type == "cpu" else 128) if batch is None else batch
@@ -38,7 +38,7 @@ def bench(
         raise UsageError(f"batch (={batch}) must be at least 1.")
     if batch > MOST_PICTURES:
         raise UsageError(f"batch (={batch}) must be at most {MOST_PICTURES}.")
-    rows, result = run(get(variant), where, batch, peers, compile)
+    rows, result = run(get_variant(variant), where, batch, peers, compile)
     header, *lines = table(rows)
     print_table(header, lines)
     print(json.dumps(result))

@@ -145,7 +145,7 @@ def _with_recipe(verb: str, words: list[str]) -> None:
             f"{verb} needs a recipe first, as in `{called.example}`. Known: {', '.join(RECIPES)}. "
             f"`alexnet {verb} --help` describes each one."
         )
-    recipes.get(words[0])  # its error lists the known names
+    recipes.get_recipe(words[0])  # its error lists the known names
     called.run(_command(called, words[0], words[1:], f"alexnet {verb} {words[0]}"))
 
 
@@ -161,9 +161,9 @@ def _ablate(words: list[str]) -> None:
             "`alexnet ablate --help` describes each one."
         )
     name, *rest = words
-    ablations.get(name)
+    ablations.get_ablation(name)
     recipe, rest = (rest[0], rest[1:]) if rest and not rest[0].startswith("-") else (USUAL_RECIPE, rest)
-    recipes.get(recipe)
+    recipes.get_recipe(recipe)
     ablate(name, _command(ABLATE, recipe, rest, f"alexnet ablate {name} {recipe}"))
 
 

@@ -34,10 +34,10 @@ def draw(
     from alexnet.figure_file import check_ending
     from alexnet.files import make_ready
     from alexnet.inspect import drawing
-    from alexnet.variants import get
+    from alexnet.variants import get_variant
 
     changes = {"input_size": input_size, "num_classes": num_classes}
-    chosen = get(variant, width=width, **{name: value for name, value in changes.items() if value is not None})
+    chosen = get_variant(variant, width=width, **{name: value for name, value in changes.items() if value is not None})
     names = drawing.layer_names(chosen)
     drawing.check_layer(chosen, layer)
     check_ending("out", out)

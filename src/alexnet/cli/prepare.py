@@ -75,7 +75,7 @@ def prepare(
     if len(paths) < (1 if train or test else 2):
         raise UsageError("prepare needs a source and a store: alexnet prepare photos/ store/")
     *source, store = paths
-    usual = recipes.get(for_recipe).stored_as if for_recipe else {"size": paper.STORED_SIZE, "resize": "short-side"}
+    usual = recipes.get_recipe(for_recipe).stored_as if for_recipe else {"size": paper.STORED_SIZE, "resize": "short-side"}
     given = {"size": size, "resize": resize}
     stored_as = usual | {name: value for name, value in given.items() if value is not None}
     _describe(

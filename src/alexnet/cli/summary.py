@@ -31,10 +31,10 @@ def summary(
         lang: the language of --explain: English or Chinese.
     """
     from alexnet import summary as view
-    from alexnet.variants import get
+    from alexnet.variants import get_variant
 
     changes = {"input_size": input_size, "num_classes": num_classes}
-    chosen = get(variant, width=width, **{name: value for name, value in changes.items() if value is not None})
+    chosen = get_variant(variant, width=width, **{name: value for name, value in changes.items() if value is not None})
     if explain:
         if format == "json":
             raise UsageError("--explain prints text or Markdown: drop it or drop --format json.")

@@ -91,7 +91,7 @@ def pull_weights(
     """
     from alexnet.published import download, registry
 
-    entry = registry.get(name)
+    entry = registry.get_published(name)
     if out and entry.variant is None:
         raise UsageError(f"{name} is not a network: it is downloaded but not imported, so drop -o.")
     file = download.pull(entry, url=url)

@@ -22,7 +22,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.model import AlexNet
 from alexnet.trained import Trained
-from alexnet.variants import Variant, get
+from alexnet.variants import Variant, get_variant
 from alexnet.weights import importer
 from alexnet.weights.match import check_shapes
 
@@ -105,11 +105,12 @@ def explain(effects: Sequence[FieldEffect], first: str, second: str) -> Iterator
 
 def _adapted(trained: Trained, name: str) -> Variant:
     """The variant with the weights' widths and classes."""
-    own, variant = trained.model.variant, get(name)
+    own, variant = trained.model.variant, get_variant(name)
     sizes: dict[str, Any] = {field: getattr(own, field) for field in ("width", "num_classes")}
-    if (own.kernels, own.units) != (get(own.name).kernels, get(own.name).units):  # widths of nobody's but the file's
+    standard = get_variant(own.name)
+    if (own.kernels, own.units) != (standard.kernels, standard.units):  # the file has widths of its own
         sizes |= {"kernels": own.kernels, "units": own.units}
-    if own.input_size != get(own.name).input_size:  # the side that gives conv1's map the same size
+    if own.input_size != standard.input_size:  # the side that gives conv1's map the same size
         sizes["input_size"] = own.input_size + sum(own.conv1_padding) - sum(variant.conv1_padding)
     try:
         adapted = replace(variant, **sizes)

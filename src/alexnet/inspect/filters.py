@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alexnet.errors import CheckpointError
 from alexnet.model import AlexNet
-from alexnet.variants import Variant, get
+from alexnet.variants import Variant, get_variant
 from alexnet.weights import importer
 from alexnet.weights.match import Foreign
 
@@ -106,7 +106,7 @@ def read(path: Path, variant: str | None = None, bgr: bool = False, grey: bool =
 
 
 def _named(name: str | None) -> Variant | None:
-    return None if name is None else get(name)
+    return None if name is None else get_variant(name)
 
 
 def _order(foreign: Foreign, variant: Variant | None) -> str | None:

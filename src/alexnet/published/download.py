@@ -31,7 +31,7 @@ from alexnet.console import say
 from alexnet.errors import FULL_DISK, DownloadError
 from alexnet.files import alone, replacing
 from alexnet.meter import Meter
-from alexnet.published.registry import CHUNK, MB, Published, TarMember, cache_folder, digests, get, size
+from alexnet.published.registry import CHUNK, MB, Published, TarMember, cache_folder, digests, get_published, size
 
 KB = 1_000
 #: Seconds without a byte, or without an answer, after which a connection counts as dead.
@@ -59,7 +59,7 @@ def pull(what: str | Published, *, url: str | None = None, cache: Path | None = 
         DownloadError: an unknown name, a server that cannot be reached, another file than the
             published one, or a full disk. What was downloaded of the right file is kept.
     """
-    entry = get(what) if isinstance(what, str) else what
+    entry = get_published(what) if isinstance(what, str) else what
     url = _address(url or entry.url)
     path = (cache or cache_folder()) / entry.file
     if not is_whole(entry, path):  # checked without the lock first: a finished cache may be read-only

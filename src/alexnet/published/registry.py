@@ -180,7 +180,7 @@ def names() -> tuple[str, ...]:
     return tuple(entry.name for entry in REGISTRY)
 
 
-def get(name: str) -> Published:
+def get_published(name: str) -> Published:
     """The entry of that name.
 
     Raises:

@@ -225,11 +225,11 @@ ABLATIONS = {
 }
 
 
-def get(name: str) -> Ablation:
+def get_ablation(name: str) -> Ablation:
     """An ablation by name.
 
     Raises:
-        RecipeError: there is none of that name.
+        RecipeError: an unknown name; the message lists the known ones.
     """
     if name not in ABLATIONS:
         raise RecipeError(f"unknown ablation {name!r}: {nearest(name, ABLATIONS)}")

@@ -173,7 +173,7 @@ class Recipe:
         for name in NETWORK_FIELDS:
             if getattr(self, name) is not None:
                 changes[name] = getattr(self, name)
-        return variants.get(self.variant, **changes)
+        return variants.get_variant(self.variant, **changes)
 
     @property
     def crop_size(self) -> int:
@@ -389,7 +389,7 @@ RECIPES = {
 }
 
 
-def get(name: str, **changes: Any) -> Recipe:
+def get_recipe(name: str, **changes: Any) -> Recipe:
     """A recipe by name, with fields changed on request.
 
     Raises:

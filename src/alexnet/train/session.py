@@ -290,7 +290,7 @@ def open_session(recipe: Recipe, store: Store, folder: Path, resume: bool, overw
 def _checked_arguments(recipe: object, store: object, folder: object, resume: bool, overwrite: bool) -> Path:
     """Refuse arguments of other types, which would fail far from here; the folder as a path."""
     if not isinstance(recipe, Recipe):
-        raise RecipeError(f"recipe (={recipe!r}) must be a Recipe, such as alexnet.train.recipes.get('small-photos').")
+        raise RecipeError(f"recipe (={recipe!r}) must be a Recipe, such as alexnet.train.recipes.get_recipe('small-photos').")
     if not isinstance(store, Store):
         raise RecipeError(f"store (={store!r}) must be a Store, such as alexnet.data.store.Store('store').")
     if not isinstance(folder, str | Path):

@@ -17,7 +17,7 @@ from alexnet.data.image import Resize
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.schema import Range
-from alexnet.variants import Variant, get
+from alexnet.variants import Variant, get_variant
 
 T = TypeVar("T")
 FORMAT = "alexnet 1"
@@ -56,7 +56,7 @@ def variant(fields: Mapping[str, Any], what: str) -> Variant:
     """
     name = schema.parse(fields.get("name"), str, f"{what}, name,", CheckpointError, REMEDY)
     try:
-        return schema.parse({**_plain(get(name)), **fields}, Variant, what, CheckpointError, REMEDY)
+        return schema.parse({**_plain(get_variant(name)), **fields}, Variant, what, CheckpointError, REMEDY)
     except VariantError as error:
         raise CheckpointError(f"{what} is damaged: {error} {REMEDY}") from error
 

@@ -25,7 +25,7 @@ from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, Sp
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
 from alexnet.files import open_regular
-from alexnet.variants import LAYER_NAMES, OpKind, Variant, get, named
+from alexnet.variants import LAYER_NAMES, OpKind, Variant, get_variant, named
 
 #: Steps of a block by the type of their operation; dropout is no part of a block.
 KINDS: dict[type[Op], OpKind] = {Conv: "conv", ReLU: "relu", LRN: "norm", SpatialNorm: "spatial", MaxPool: "pool"}
@@ -127,10 +127,11 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
 
 
 def _own(foreign: Foreign, own: Variant, variant: str | Variant | None, input_size: int | None) -> Variant:
-    """A file of ours knows what it is; another name would leave it with the
-    preprocessing of the first."""
-    if variant is not None and get(variant).name != own.name:
-        raise CheckpointError(f"the {foreign.format} file holds {own.name!r}, not {get(variant).name!r}: drop --variant.")
+    """The variant that a file of ours names; another would not fit the file's preprocessing."""
+    if variant is not None and get_variant(variant).name != own.name:
+        raise CheckpointError(
+            f"the {foreign.format} file holds {own.name!r}, not {get_variant(variant).name!r}: drop --variant."
+        )
     if input_size not in (None, own.input_size):
         raise CheckpointError(f"the {foreign.format} file has inputs of {own.input_size} pixels: drop --input-size.")
     check_shapes(foreign.tensors, own)
@@ -216,7 +217,7 @@ def _base(foreign: Foreign, variant: str | Variant | None, structure: Mapping[st
     graph in most fields."""
     told = variant or foreign.variant
     if told is not None:
-        return get(told)
+        return get_variant(told)
     if not structure:
         raise CheckpointError(
             f"the {foreign.format} file holds only tensors, which fit several variants: choose one "

@@ -85,7 +85,7 @@ def pictures(folder: Path, draw: Callable[[np.random.Generator, int], np.ndarray
 @pytest.mark.parametrize("name", ["laptop", "small-photos", "paper-2012", "caffe", "modern"])
 def test_healthy_on_photos(photos: Store, name: str) -> None:
     """On real photos, at half width: each of these leaves ln 10 behind within 600 steps of 64."""
-    diagnosis = examine(recipes.get(name, **{**HALF, "input_size": 128}), photos)
+    diagnosis = examine(recipes.get_recipe(name, **{**HALF, "input_size": 128}), photos)
     assert names(diagnosis) == []
     assert {layer.verdict for layer in diagnosis.layers} == {"healthy"}
     assert diagnosis.expected_loss == pytest.approx(np.log(10))
@@ -96,14 +96,14 @@ def test_healthy_on_photos(photos: Store, name: str) -> None:
 @pytest.mark.parametrize("name", ["laptop", "small-photos"])
 def test_healthy_on_few_drawings(store: Store, name: str) -> None:
     """60 pictures of three colours: too few to ask the labels."""
-    diagnosis = examine(recipes.get(name, **EIGHTH), store)
+    diagnosis = examine(recipes.get_recipe(name, **EIGHTH), store)
     assert names(diagnosis) == []
     assert diagnosis.labels == doctor.Labels(3, None, 60)
 
 
 def test_what_is_measured(store: Store) -> None:
     """Against the definitions, from the model's own stages in float64."""
-    recipe = recipes.get("laptop", **EIGHTH)
+    recipe = recipes.get_recipe("laptop", **EIGHTH)
     diagnosis = examine(recipe, store)
     begun = Start.fresh(recipe, store, torch.device("cpu"))
     images, labels = doctor.batch(begun.in_batches_of(32), 0)
@@ -127,7 +127,7 @@ def test_what_is_measured(store: Store) -> None:
 
 def test_as_json(store: Store) -> None:
     """Strict JSON, also after an explosion."""
-    diagnosis = examine(recipes.get("laptop", **EIGHTH, pixels="mean-image", lr=10.0), store)
+    diagnosis = examine(recipes.get_recipe("laptop", **EIGHTH, pixels="mean-image", lr=10.0), store)
     assert not np.isfinite(diagnosis.trial[-1])
     plain = json.loads(json.dumps(diagnosis.as_json(), allow_nan=False))
     assert plain["trial"][-1] is None
@@ -154,7 +154,7 @@ def test_as_json(store: Store) -> None:
     ],
 )
 def test_named_on_photos(photos: Store, recipe: str, changes: dict[str, Any], cause: str, field: str) -> None:
-    diagnosis = examine(recipes.get(recipe, **{**HALF, **changes}), photos)
+    diagnosis = examine(recipes.get_recipe(recipe, **{**HALF, **changes}), photos)
     assert names(diagnosis) == [cause]
     assert diagnosis.causes[0].field == field
     assert any(layer.verdict != "healthy" for layer in diagnosis.layers)
@@ -162,11 +162,11 @@ def test_named_on_photos(photos: Store, recipe: str, changes: dict[str, Any], ca
 
 def test_the_remedies_work(photos: Store) -> None:
     """What the doctor advises, it finds healthy."""
-    assert names(examine(recipes.get("paper-text", **HALF, variant="code-2012"), photos)) == []
-    assert names(examine(recipes.get("paper-text", **HALF, init="he", pixels="unit"), photos)) == []
-    high = examine(recipes.get("small-photos", **HALF, lr=0.5), photos)
+    assert names(examine(recipes.get_recipe("paper-text", **HALF, variant="code-2012"), photos)) == []
+    assert names(examine(recipes.get_recipe("paper-text", **HALF, init="he", pixels="unit"), photos)) == []
+    high = examine(recipes.get_recipe("small-photos", **HALF, lr=0.5), photos)
     advised = float(high.causes[0].remedy.split("such as ")[1].split(",")[0])
-    assert names(examine(recipes.get("small-photos", **HALF, lr=advised), photos)) == []
+    assert names(examine(recipes.get_recipe("small-photos", **HALF, lr=advised), photos)) == []
 
 
 @pytest.mark.parametrize(("worst", "accused"), [(28.0, False), (72.0, True), (float("inf"), True), (float("nan"), True)])
@@ -174,7 +174,7 @@ def test_explosion(worst: float, accused: bool) -> None:
     """28: the highest loss of a recipe that learns; 72: the lowest in a trial of He
     initialisation on 0-255 pixels.
     """
-    recipe = recipes.get("small-photos")
+    recipe = recipes.get_recipe("small-photos")
     layer = doctor.StageHealth("fc8", 0.4, None, 1.0, 0.8, "healthy")
     seen = doctor.Findings(
         recipe,
@@ -201,7 +201,7 @@ def test_mean_not_subtracted(photos: Store, tmp_path: Path, pixels: str) -> None
         manifest = json.loads((folder / MANIFEST).read_text())
         manifest["statistics"]["mean_colour"] = [0.485, 0.456, 0.406]
         (folder / MANIFEST).write_text(json.dumps(manifest))
-    recipe = recipes.get("small-photos", **{**EIGHTH, "input_size": 96, "pixels": pixels})
+    recipe = recipes.get_recipe("small-photos", **{**EIGHTH, "input_size": 96, "pixels": pixels})
     diagnosis = examine(recipe, Store(folder))
     assert names(diagnosis) == ["mean-not-subtracted"]
     assert "alexnet verify" in diagnosis.causes[0].remedy
@@ -211,7 +211,7 @@ def test_mean_not_subtracted(photos: Store, tmp_path: Path, pixels: str) -> None
 def test_no_contrast(tmp_path: Path, pixels: str) -> None:
     """Pictures that were stored on the scale 0-1: their pixels are 0 or 1."""
     dark = pictures(tmp_path, lambda rng, label: rng.integers(0, 2, (72, 72, 3)))
-    assert names(examine(recipes.get("laptop", **EIGHTH | {"pixels": pixels}), dark)) == ["no-contrast"]
+    assert names(examine(recipes.get_recipe("laptop", **EIGHTH | {"pixels": pixels}), dark)) == ["no-contrast"]
 
 
 def test_equal_pictures(tmp_path: Path) -> None:
@@ -223,12 +223,12 @@ def test_equal_pictures(tmp_path: Path) -> None:
         picture[0, 0] = rng.integers(0, 256, 3)
         return picture
 
-    assert names(examine(recipes.get("laptop", **EIGHTH), pictures(tmp_path, ramp))) == ["equal-pictures"]
+    assert names(examine(recipes.get_recipe("laptop", **EIGHTH), pictures(tmp_path, ramp))) == ["equal-pictures"]
 
 
 def test_labels_constant(store: Store, tmp_path: Path) -> None:
     one = relabelled(store, tmp_path / "one", np.zeros_like)
-    assert names(examine(recipes.get("laptop", **EIGHTH), one)) == ["one-class"]
+    assert names(examine(recipes.get_recipe("laptop", **EIGHTH), one)) == ["one-class"]
 
 
 @pytest.mark.parametrize("which", ["photos", "colours"])
@@ -236,8 +236,8 @@ def test_labels_shuffled(which: str, tmp_path: Path, request: pytest.FixtureRequ
     store: Store = request.getfixturevalue(which)
     mixed = relabelled(store, tmp_path / "mixed", np.random.default_rng(1).permutation)
     small = {**EIGHTH, "input_size": max(72, store.size * 3 // 4)}
-    assert names(examine(recipes.get("laptop", **small), mixed)) == ["shuffled-labels"]
-    healthy = examine(recipes.get("laptop", **small), store)
+    assert names(examine(recipes.get_recipe("laptop", **small), mixed)) == ["shuffled-labels"]
+    healthy = examine(recipes.get_recipe("laptop", **small), store)
     assert names(healthy) == [] and healthy.labels.score is not None and healthy.labels.score > 10
 
 
@@ -266,7 +266,7 @@ def lines(run: Path, kind: str) -> list[dict[str, Any]]:
 def watched(store: Store, run: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[list[str], str]:
     """Train with a plateau called after 20 steps; the warnings, and what was said."""
     monkeypatch.setattr(watch, "PLATEAU_FROM", (20, 20))
-    recipe = recipes.get("laptop", **{**EIGHTH, "epochs": 7, "batch_size": 16, "mirror": False, **changes})
+    recipe = recipes.get_recipe("laptop", **{**EIGHTH, "epochs": 7, "batch_size": 16, "mirror": False, **changes})
     with redirect_stderr(io.StringIO()) as said:
         train(recipe, store, run)
     return [name for line in lines(run, "warning") for name in line if name not in ("kind", "step")], said.getvalue()
@@ -337,18 +337,18 @@ def test_a_gradient_that_is_no_number(store: Store, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(torch.Tensor, "backward", broken)
     said = io.StringIO()
     with pytest.raises(TrainingError, match="conv2 became non-finite first"), redirect_stderr(said):
-        train(recipes.get("laptop", **EIGHTH, epochs=9, batch_size=16), store, tmp_path / "run")
+        train(recipes.get_recipe("laptop", **EIGHTH, epochs=9, batch_size=16), store, tmp_path / "run")
     assert "the gradient of conv2 is no longer finite" in said.getvalue()
 
 
 def test_he_on_large_pixels_is_named_when_the_loss_breaks(store: Store, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"He initialisation expects pixels of deviation 1.*--pixels unit"):
-        train(recipes.get("laptop", **EIGHTH, pixels="mean-image", lr=10.0, warmup=0.0), store, tmp_path / "run")
+        train(recipes.get_recipe("laptop", **EIGHTH, pixels="mean-image", lr=10.0, warmup=0.0), store, tmp_path / "run")
 
 
 def test_watching_changes_nothing(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is looked at in every step ends with the bits of one that is never looked at."""
-    recipe = recipes.get("laptop", **EIGHTH, epochs=2, batch_size=16, dropout=0.5)
+    recipe = recipes.get_recipe("laptop", **EIGHTH, epochs=2, batch_size=16, dropout=0.5)
     ends = []
     for name, steps in (("always", 1), ("never", 10**9)):
         monkeypatch.setattr(watch, "LOOK_STEPS", steps)
@@ -375,7 +375,7 @@ def test_a_resumed_run_does_not_repeat_its_warning(store: Store, tmp_path: Path,
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         patch.setattr(watch.Watch, "plateau", stopping)
         watched(store, tmp_path / "run", monkeypatch, **flat)
-    recipe = recipes.get("laptop", **{**EIGHTH, "batch_size": 16, "mirror": False, **flat})
+    recipe = recipes.get_recipe("laptop", **{**EIGHTH, "batch_size": 16, "mirror": False, **flat})
     with redirect_stderr(io.StringIO()) as said:
         train(recipe, store, tmp_path / "run", resume=True)
     assert "Warning" not in said.getvalue()

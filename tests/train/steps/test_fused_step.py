@@ -19,7 +19,7 @@ from alexnet.data.store import Store
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD
 from alexnet.train.steps.fused import FusedStep, _in_order_of
-from alexnet.variants import get
+from alexnet.variants import get_variant
 
 CPU = torch.device("cpu")
 BATCH = 10
@@ -29,7 +29,7 @@ class Scene:
     """A small network, its optimiser and its data; the same for the same arguments."""
 
     def __init__(self, store: Store, name: str = "paper", dtype: torch.dtype = torch.float64, nesterov: bool = False) -> None:
-        variant = get(name, width=1 / 8, input_size=67, num_classes=3, init="he", pixels="unit")
+        variant = get_variant(name, width=1 / 8, input_size=67, num_classes=3, init="he", pixels="unit")
         self.model = AlexNet(variant, torch.Generator().manual_seed(1)).to(dtype).to(memory_format=torch.channels_last)
         self.loader = Loader(store.train, BATCH, seed=5)
         self.augmentation = Augmentation.of(Preprocessing.of(variant, store), store, True, True, 0.1)

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 def step_of(store: Store, precision: str = "bf16", recipe: str = "paper-2012", **changes: Any) -> FusedStep:
     """A fused step on the CPU, where its kernels are the reference."""
-    chosen = recipes.get(recipe, **{"width": 1 / 8, "input_size": 67, "batch_size": 10, **changes})
+    chosen = recipes.get_recipe(recipe, **{"width": 1 / 8, "input_size": 67, "batch_size": 10, **changes})
     return fused_step.open_step(Start.fresh(chosen, store, CPU), store.held_out, precision)
 
 
@@ -193,14 +193,14 @@ def test_what_a_run_does_then(
     monkeypatch.setattr(steps, "wanted", lambda recipe, variant, device: recipe.fused != "off")
     monkeypatch.setattr(fused.kernels, "bias_relu", no_bias(kernels.bias_relu))
     small: dict[str, Any] = {"width": 1 / 8, "epochs": 1, "batch_size": 10, "compile": "off", "device": "cpu"}
-    fallen_back = train(recipes.get("laptop", fused="auto", **small), store, tmp_path / "auto")
+    fallen_back = train(recipes.get_recipe("laptop", fused="auto", **small), store, tmp_path / "auto")
     told = capsys.readouterr().err
     assert "The fused step is not used, as it gives wrong results here: " in told and " in float32: relative error" in told
     assert "on cpu (fp32)" in told and fallen_back.state["trained_by"] == ["fp32 on cpu"]
-    plain = train(recipes.get("laptop", fused="off", **small), store, tmp_path / "off")
+    plain = train(recipes.get_recipe("laptop", fused="off", **small), store, tmp_path / "off")
     assert all(map(torch.equal, fallen_back.model.parameters(), plain.model.parameters()))
     for name, asked in (("fused", "on"), ("precision", "bf16")):
         with pytest.raises(
             RecipeError, match=rf"{name} \(={asked}\) needs the fused step, which gives wrong results here: .* in float32: "
         ):
-            train(recipes.get("laptop", **small, **{name: asked}), store, tmp_path / name)
+            train(recipes.get_recipe("laptop", **small, **{name: asked}), store, tmp_path / name)

@@ -25,13 +25,13 @@ from torch import Tensor
 from alexnet import AlexNet
 from alexnet.arithmetic import LRN, Dropout
 from alexnet.errors import CheckpointError, OutputError
-from alexnet.variants import Variant, get
+from alexnet.variants import Variant, get_variant
 from alexnet.weights.formats import caffe_read, caffe_schema, caffe_write
 from alexnet.weights.match import fit
 
 BOUND = 2e-6  # as in test_golden.py: float64 differs from Caffe's float32 by 2e-7 to 6e-7
-TINY = get("caffe", kernels=(12, 32, 48, 48, 32), units=(64, 64), num_classes=10)
-SMALL = get("caffe", kernels=(2, 4, 4, 4, 4), units=(4, 4), num_classes=3, input_size=67)
+TINY = get_variant("caffe", kernels=(12, 32, 48, 48, 32), units=(64, 64), num_classes=10)
+SMALL = get_variant("caffe", kernels=(2, 4, 4, 4, 4), units=(4, 4), num_classes=3, input_size=67)
 
 
 def without_dropout(variant: Variant) -> tuple[Any, ...]:
@@ -455,7 +455,7 @@ def test_claims_cost_nothing(net: Net, path: Path, content: str) -> None:
     [
         SMALL,
         replace(SMALL, name="x", towers=1, lrn_k=2.0, dropout=0.25),
-        get("caffenet", width=1 / 16, input_size=67, num_classes=1),
+        get_variant("caffenet", width=1 / 16, input_size=67, num_classes=1),
     ],
 )
 @pytest.mark.parametrize("size", [1, 80])
@@ -530,7 +530,7 @@ def test_rgb_and_one_scale(path: Path) -> None:
     """A grey data set's torchvision network, mean 0 and deviation 1: the same logits of the same
     picture, turned round.
     """
-    variant = get("torchvision", width=1 / 16, num_classes=4)
+    variant = get_variant("torchvision", width=1 / 16, num_classes=4)
     net = AlexNet(variant, torch.Generator().manual_seed(1)).eval()
     scale = torch.tensor([0.0123, 0.0123, 0.0123]) * torch.tensor([1, 1 + 1e-7, 1])
     caffe_write.write(path, variant, net.state_dict(), torch.full((3, 1, 1), 99.5), scale)

@@ -24,10 +24,10 @@ from torch import Tensor
 
 from alexnet import AlexNet
 from alexnet.errors import CheckpointError
-from alexnet.variants import LAYER_NAMES, Variant, get
+from alexnet.variants import LAYER_NAMES, Variant, get_variant
 from alexnet.weights.formats import caffe_read, npy
 
-SMALL = get("caffe", kernels=(2, 4, 4, 4, 4), units=(6, 8), num_classes=3, input_size=99)  # pool5 is 2 x 2
+SMALL = get_variant("caffe", kernels=(2, 4, 4, 4, 4), units=(6, 8), num_classes=3, input_size=99)  # pool5 is 2 x 2
 
 TEXT = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }\n"
 HEADER = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(TEXT)) + TEXT

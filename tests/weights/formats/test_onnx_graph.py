@@ -22,7 +22,7 @@ from alexnet.data.image import encode
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.trained import Trained
-from alexnet.variants import get, named
+from alexnet.variants import get_variant, named
 from alexnet.weights.formats import onnx_graph
 from alexnet.weights.formats.onnx_graph import from_header, header, to_onnx
 
@@ -39,7 +39,7 @@ def make(name: str, mean_image: bool = True, **changes: Any) -> Trained:
     """A narrow network with weights that keep the signal's size (He), so that every
     stage carries it to the end.
     """
-    variant = get(name, **{"width": 1 / 8, "num_classes": 10, "input_size": 67, **changes})
+    variant = get_variant(name, **{"width": 1 / 8, "num_classes": 10, "input_size": 67, **changes})
     generator = torch.Generator().manual_seed(3)
     model = AlexNet(variant, generator).eval()
     with torch.no_grad():

@@ -20,7 +20,7 @@ from alexnet.arithmetic import LRN, Dropout
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.trained import Trained
-from alexnet.variants import get, named
+from alexnet.variants import get_variant, named
 from alexnet.weights import importer
 from alexnet.weights.formats import onnx_graph
 from alexnet.weights.formats.onnx_graph import KEY, to_onnx
@@ -39,7 +39,7 @@ def make(name: str, **changes: Any) -> Trained:
     """A small network with random weights and biases, and odd preprocessing, so that a default in
     its place would show.
     """
-    variant = get(name, **{"width": 1 / 16, "num_classes": 3, "input_size": 67, **changes})
+    variant = get_variant(name, **{"width": 1 / 16, "num_classes": 3, "input_size": 67, **changes})
     model = AlexNet(variant).eval()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from alexnet import AlexNet
 from alexnet.errors import CheckpointError
-from alexnet.variants import get
+from alexnet.variants import get_variant
 from alexnet.weights.formats import torchvision
 from alexnet.weights.importer import import_weights
 from alexnet.weights.match import fit
@@ -303,7 +303,7 @@ def test_two_weights_of_one_name(tmp_path: Path) -> None:
 
 
 def test_round_trip_to_the_bit(tmp_path: Path) -> None:
-    net, path = AlexNet(get("torchvision", width=1 / 16, num_classes=7)), tmp_path / "out.pth"
+    net, path = AlexNet(get_variant("torchvision", width=1 / 16, num_classes=7)), tmp_path / "out.pth"
     torchvision.write(path, net.variant, net.state_dict())
     their_keys = theirs(16, 7)
     their_keys.load_state_dict(torch.load(path, weights_only=True))  # strict: their names and shapes exactly
@@ -314,7 +314,7 @@ def test_round_trip_to_the_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("variant", "field"), [("caffe", "towers"), ("owt", "conv1_padding"), ("paper", "towers")])
 def test_what_the_layout_cannot_hold_is_refused(tmp_path: Path, variant: str, field: str) -> None:
-    net = AlexNet(get(variant, width=1 / 16, num_classes=7))
+    net = AlexNet(get_variant(variant, width=1 / 16, num_classes=7))
     with pytest.raises(CheckpointError, match=rf"torchvision's alexnet has {field} = .*safetensors or onnx"):
         torchvision.write(tmp_path / "out.pth", net.variant, net.state_dict())
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from alexnet.inspect.drawing.overview import network_sheet
 from alexnet.inspect.drawing.sheet import Sheet
 from alexnet.inspect.drawing.to_figure import to_figure
 from alexnet.inspect.drawing.to_svg import to_svg
-from alexnet.variants import Variant, get
+from alexnet.variants import Variant, get_variant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ __all__ = ["check_layer", "figure", "layer_names", "save", "svg"]
 
 def layer_names(variant: str | Variant) -> list[str]:
     """The layers that have a drawing: convolutions, poolings and fully connected layers."""
-    return drawable(get(variant))
+    return drawable(get_variant(variant))
 
 
 def svg(variant: str | Variant, layer: str | None = None, language: str = "en") -> str:
@@ -68,5 +68,5 @@ def save(path: Path, variant: str | Variant, layer: str | None = None, language:
 
 
 def _sheet(variant: str | Variant, layer: str | None, language: str) -> Sheet:
-    chosen = get(variant)
+    chosen = get_variant(variant)
     return network_sheet(chosen, language) if layer is None else layer_sheet(chosen, layer, language)
