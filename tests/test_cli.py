@@ -107,7 +107,7 @@ def test_prepare_and_verify(photos: Callable[..., Path], tmp_path: Path, capsys:
     assert "10% of each class is held out" in output.err
     word, train, val = output.out.splitlines()[4].split()
     assert word == "total" and int(train) + int(val) == 30 and int(val) >= 3
-    assert "1 files skipped" in output.out and "red/broken.jpg': " in output.out
+    assert "1 file skipped" in output.out and "red/broken.jpg': " in output.out
     main(["verify", str(store)])
     assert f"is undamaged: {train} train, {val} val pictures" in capsys.readouterr().out
     records = store / "train.records"

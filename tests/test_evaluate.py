@@ -91,7 +91,7 @@ def classifier(store: Store) -> Classifier:
 
 def test_other_classes_are_refused(store: Store) -> None:
     own = replace(classifier(store), classes=("blue", "green", "mauve"))
-    with pytest.raises(CheckpointError, match=r"other classes.*differing: red"):
+    with pytest.raises(CheckpointError, match=r"other classes.*differing: 'red'"):
         evaluate_classifier(own, store)
 
 

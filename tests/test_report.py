@@ -158,6 +158,17 @@ def test_settings(page: tuple[Page, str, Evaluation]) -> None:
     assert "momentum 0.9" in folded and "alexnet train laptop --width 0.0625 --data store" in folded and "<2.11>" in folded
 
 
+def test_more_epochs_later(odd: Store, tmp_path: Path, page: tuple[Page, str, Evaluation]) -> None:
+    run = run_folder(tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["extended"] = [{"epochs": 1, "at": 1.0}, {"epochs": 40, "at": 12.5}]
+    (run / "config.json").write_text(json.dumps(config))
+    (tmp_path / "page").mkdir()
+    planned = f"for 1 epoch until epoch 1, for 40 epochs until epoch 12.5, and for {config['recipe']['epochs']} from there on"
+    assert f"given more epochs later: it was planned {planned}" in write(odd, tmp_path / "page", run)[1]
+    assert "given more epochs" not in page[1]
+
+
 def test_names(page: tuple[Page, str, Evaluation]) -> None:
     parsed, text, _ = page
     assert "<script>" not in text and "<odd>" not in text.replace("&lt;odd&gt;", "")

@@ -182,7 +182,9 @@ def test_help_has_no_line_breaks_of_the_source(kind: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["predict"], ["prepare"], ["evaluate"], ["train"], ["doctor"], ["ablate"], ["weights", "import"]], ids=" ".join
+    "words",
+    [["predict"], ["prepare"], ["evaluate"], ["train"], ["doctor"], ["ablate"], ["weights", "import"], ["summary"], ["demo"]],
+    ids=" ".join,
 )
 def test_help_says_what_an_option_takes(said: Said, words: list[str]) -> None:
     """An option that may be left out does not ask for None, and what must be
@@ -192,6 +194,7 @@ def test_help_says_what_an_option_takes(said: Said, words: list[str]) -> None:
     shown = [line for line in out.splitlines() if re.match(r"\W*--\w", line)]
     assert status == 0 and shown
     assert not [line for line in shown if "{None" in line or "None}" in line]
+    assert "default: None" not in re.sub(r"[\s│]+", " ", out) and "(default: )" not in out
     positional = re.split(r"options [^o\w]*\n", out)[0]
     assert "(default: )" not in positional and "STR" not in positional
 

@@ -14,6 +14,7 @@ from alexnet.data.store import MANIFEST, Store
 from alexnet.errors import Interrupted
 from alexnet.evaluate import evaluate_classifier
 from alexnet.model import AlexNet
+from alexnet.phrases import counted
 from alexnet.published import data
 from alexnet.published.data import FASHION_MNIST
 from alexnet.run_folder import REPORT, RESULT, is_run
@@ -83,7 +84,7 @@ def _what_comes(recipe: Recipe, run: Path) -> str:
     less = ", less what was done before" if is_run(run) else ""
     return (
         "The demo gets Fashion-MNIST (70,000 small pictures of clothes), trains AlexNet on it, tests it and writes a report: "
-        f"about {minutes} minute{'s' if minutes > 1 else ''} on this machine as it is now{less}. Ctrl-C stops it, and the same "
+        f"about {counted(minutes, 'minute')} on this machine as it is now{less}. Ctrl-C stops it, and the same "
         "command continues."
     )
 

@@ -24,6 +24,7 @@ from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier, Network
 from alexnet.errors import CheckpointError, StoreError
 from alexnet.meter import Meter
+from alexnet.phrases import quoted
 from alexnet.published import imagenet
 
 BATCH_SIZE = 128
@@ -254,7 +255,7 @@ def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:
     if differing:
         raise CheckpointError(
             f"{store.folder} has other classes than the network was trained on ({len(has)} and {len(wanted)}; differing: "
-            f"{', '.join(differing[:5])}). Prepare the store from the same folders."
+            f"{quoted(differing)}). Prepare the store from the same folders."
         )
     times = Counter(wanted), Counter(has)
     if repeated := [name for name in dict.fromkeys(has) if max(counts[name] for counts in times) > 1]:

@@ -23,6 +23,7 @@ from alexnet.console import clean
 from alexnet.data.image import decode
 from alexnet.evaluate import Evaluation
 from alexnet.files import writing
+from alexnet.phrases import counted
 from alexnet.predict import Prediction
 
 BLUE, RED, GREY, PINK = "#1f5fa8", "#c2352b", "#888888", "#e48fa0"
@@ -228,7 +229,7 @@ def confusion(result: Evaluation) -> Figure:
     # makes small shares visible.
     axes.imshow(matrix, cmap="Blues", norm=PowerNorm(1 if numbered else 0.5, 0, 1), interpolation="nearest")
     views = "" if result.views == 1 else f", {result.views} views"
-    axes.set_title(f"top-1 error {result.top1_error:.2%}\n{result.images:,} pictures{views}")
+    axes.set_title(f"top-1 error {result.top1_error:.2%}\n{counted(result.images, 'picture')}{views}")
     left_out = len(result.classes) - k
     order = "" if labelled else f"class of {k:,}, in the order of the network's outputs; "
     unused = f"\n{left_out:,} classes, neither tested nor predicted, are left out" if left_out else ""

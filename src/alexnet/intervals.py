@@ -12,6 +12,8 @@ Only the standard library is used.
 from collections.abc import Iterable
 from math import sqrt
 
+from alexnet.phrases import counted
+
 LEVEL = 0.95
 FEW = 100  # test pictures; an error of 20 % on 100 has an interval from 13 to 29 %
 
@@ -72,7 +74,7 @@ def stated(wrong: int, images: int, by_chance: float | None = None) -> str:
     15.45%, chance 90.00%)`.
     """
     beside = "" if by_chance is None else f", chance {percent(by_chance)}"
-    return f"{percent(wrong / max(images, 1))} of {images:,} pictures (95% interval {interval(wrong, images)}{beside})"
+    return f"{percent(wrong / max(images, 1))} of {counted(images, 'picture')} (95% interval {interval(wrong, images)}{beside})"
 
 
 def warning(images: int) -> str | None:
@@ -81,4 +83,4 @@ def warning(images: int) -> str | None:
     """
     if images >= FEW:
         return None
-    return f"only {images} test pictures: the error is a rough estimate. Use {FEW} or more to compare networks."
+    return f"only {counted(images, 'test picture')}: the error is a rough estimate. Use {FEW} or more to compare networks."

@@ -33,6 +33,7 @@ from alexnet.engines import Classifier
 from alexnet.errors import SourceError
 from alexnet.evaluate import probabilities
 from alexnet.files import open_regular
+from alexnet.phrases import counted
 
 BATCH_SIZE = 32
 #: Share of the processor that the network should have.
@@ -87,7 +88,7 @@ class Pace:
         share = 1 - self.decoding / max(used, 1e-9)
         limit = "decoding" if self.waited > (1 - ENOUGH) * seconds or share < ENOUGH else "the network"
         return (
-            f"{self.images:,} pictures in {seconds:.1f} s, {self.images / seconds:,.0f} per "
+            f"{counted(self.images, 'picture')} in {seconds:.1f} s, {self.images / seconds:,.0f} per "
             f"second. The limit is {limit}: the network used {share:.0%} of the processor time and "
             f"waited {self.waited:.1f} s for pictures."
         )

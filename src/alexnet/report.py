@@ -28,6 +28,7 @@ from alexnet.evaluate import Evaluation, outputs_of, probabilities
 from alexnet.files import writing
 from alexnet.inspect.filters import first_layer
 from alexnet.intervals import percent
+from alexnet.phrases import counted
 from alexnet.train import history, recipes
 from alexnet.train.history import History
 from alexnet.train.recipes import RECIPES, Recipe
@@ -208,9 +209,10 @@ def _result(result: Evaluation, trained: Trained, recipe: Recipe) -> Iterator[st
         f"chance {percent(result.chance)}</span></p>"
     )
     top5 = f" Top-5 error: {percent(result.top5_error)}." if result.has_top5 else ""
-    stopped = f", stopped in epoch {done + 1} of {recipe.epochs}" if done < recipe.epochs else f", {done} epochs"
+    stopped = f", stopped in epoch {done + 1} of {recipe.epochs}" if done < recipe.epochs else f", {counted(done, 'epoch')}"
     yield (
-        f"<p>{result.wrong:,} of {result.images:,} test pictures were classified wrongly.{top5} "
+        f"<p>{result.wrong:,} of {counted(result.images, 'test picture')} {'was' if result.wrong == 1 else 'were'} "
+        f"classified wrongly.{top5} "
         f"Trained for {duration(trained.state['seconds'])}{stopped}.</p>"
         "<p class=note>Other test pictures of the same kind would give a somewhat different error. An interval like this one "
         "contains the error on all such pictures 19 times in 20. Chance is the error of always naming the most frequent "
@@ -246,6 +248,13 @@ def _training(told: History) -> Iterator[str]:
     names = ("loss over training", "top-1 error over training", "learning rate over training")
     drawn = "".join(_drawn(figure, name) for figure, name in zip(figures.curves(told.log), names, strict=True))
     yield f"<div class=curves>{drawn}</div>"
+    if told.extended:
+        planned = ", ".join(f"for {counted(one.epochs, 'epoch')} until epoch {one.at:g}" for one in told.extended)
+        yield (
+            f"<p>This run was given more epochs later: it was planned {planned}, and for {told.recipe.epochs} from there on. "
+            "Its learning rate followed the plan of the moment, so the result differs from that of a run started with "
+            f"{told.recipe.epochs}.</p>"
+        )
     yield (
         "<p class=note>The error in training is that of cropped, mirrored and recoloured pictures, with dropout: it may well "
         "be higher than the error on held-out ones.</p>"

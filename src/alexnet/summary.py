@@ -26,6 +26,8 @@ CHOICES = (
     ("layer", "out", "parameters", "mult-adds"),
     ("layer", "out", "parameters"),
 )
+#: What the last two columns mean.
+LEGEND = "kB: memory of one picture's output; sees: receptive field in pixels"
 LEFT = ("layer", "kind", "output", "out", "window", "by")  # the others are numbers, and right-aligned
 
 
@@ -34,14 +36,11 @@ def table(variant: Variant) -> None:
     from rich.console import Console
 
     terminal, unbounded = Console(), Console(width=1000)
-    if not terminal.is_terminal:
-        unbounded.print(_drawn(variant, HEADER))
-        return
-    for drawn in (_drawn(variant, columns) for columns in CHOICES):
-        if unbounded.measure(drawn).maximum <= terminal.width:
-            terminal.print(drawn)
-            return
-    unbounded.print(drawn)
+    fitting = (one for one in CHOICES if unbounded.measure(_drawn(variant, one)).maximum <= terminal.width)
+    columns = next(fitting, CHOICES[-1]) if terminal.is_terminal else HEADER
+    unbounded.print(_drawn(variant, columns))
+    if "sees" in columns:
+        print(LEGEND)
 
 
 def _drawn(variant: Variant, columns: tuple[str, ...]) -> "Table":

@@ -262,6 +262,13 @@ class Variant:
         return arithmetic.parameter_shapes(self.layers())
 
     @property
+    def label(self) -> str:
+        """Its name and width in words: "paper", "paper at half width"."""
+        if self.width == 1:
+            return self.name
+        return f"{self.name} at {'half width' if self.width == 0.5 else f'{self.width:g} times its width'}"
+
+    @property
     def parameters(self) -> int:
         """Weights and biases."""
         return sum(layer.parameters for layer in self.layers())

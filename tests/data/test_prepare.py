@@ -263,7 +263,7 @@ def test_class_of_which_no_picture_can_be_read(photos: Photos, tmp_path: Path) -
         path.write_bytes(b"")
     with pytest.raises(
         SourceError,
-        match=r"a readable picture in each split, but 'green' has none left \(4 files were skipped, see .*skipped\.jsonl\)",
+        match=r"a readable picture in each split, but 'green' has none left \(4 files skipped, see .*skipped\.jsonl\)",
     ):
         run(folder, tmp_path / "store")
     assert len(lines(tmp_path / "store/skipped.jsonl")) == 4
@@ -399,7 +399,7 @@ def test_full_disk_again_and_again(
                 run(digits, tmp_path / "store")
     run(digits, tmp_path / "store")
     assert contents(tmp_path / "store") == whole
-    assert f"Resuming {tmp_path / 'store'}: 116 pictures are already done." in capsys.readouterr().err
+    assert f"Resuming {tmp_path / 'store'} after 116 pictures." in capsys.readouterr().err
 
 
 def test_disk_that_fills_up_with_the_sums(

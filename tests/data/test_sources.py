@@ -914,7 +914,7 @@ def test_pictures_without_class_folders(tmp_path: Path, inside: str) -> None:
 
 
 def test_one_class_only(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"only one class in .*\(cat\): a classifier needs at least two"):
+    with pytest.raises(SourceError, match=r"only one class in .*\('cat'\): a classifier needs at least two"):
         find([write(tmp_path, "cat/1.jpg", "cat/2.jpg")])
 
 
@@ -1071,7 +1071,7 @@ def test_folders_that_are_all_alike_are_a_question(tmp_path: Path) -> None:
     """Both answers are printed as commands, and both work."""
     root = tmp_path / "my scans"
     write(root, *(f"{part}/{name}/{part}.jpg" for part in "AB" for name in ("cat", "dog")))
-    with pytest.raises(SourceError, match="holds the same folders \\(cat, dog\\): are these splits or classes") as caught:
+    with pytest.raises(SourceError, match="holds the same folders \\('cat', 'dog'\\): are these splits or classes") as caught:
         find([root])
     commands = [shlex.split(line) for line in re.findall(r"alexnet prepare (.*?)STORE", str(caught.value))]
     assert commands == [["--train", f"{root}/A", "--test", f"{root}/B"], ["--train", str(root)]]

@@ -228,7 +228,8 @@ def test_more_epochs_of_a_linear_schedule(copy: Path, store: Store, capfd: pytes
     other = Path(shutil.copytree(copy, copy.parent / "other"))
     train(recipe(epochs=4), store, copy, resume=True)
     assert (
-        f"{copy}: 4 epochs instead of 2. From epoch 2 on, the learning rate goes from 0 to 0.0026, its value in a run of 4 epochs"
+        f"{copy} now trains for 4 epochs instead of 2. From epoch 2 on, the learning rate changes from 0 to 0.0026, its value "
+        "at this point in a run of 4 epochs. The result differs from that of a run started with --epochs 4."
         in capfd.readouterr().err
     )
     rates = [line["lr"] for line in log(copy) if line["kind"] == "train"]

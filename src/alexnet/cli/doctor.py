@@ -12,11 +12,17 @@ from alexnet.cli.next_step import free_folder, next_step
 from alexnet.cli.options import for_each_recipe
 from alexnet.cli.tables import print_line, print_table
 from alexnet.console import say
+from alexnet.phrases import counted
 from alexnet.train import recipes
 from alexnet.train.recipes import Recipe
 
 if TYPE_CHECKING:
     from alexnet.train.health.doctor import Diagnosis
+
+
+LEGEND = """\
+spread: how much the outputs differ between pictures; dead: units that never fire;
+gradient: its norm; update: size of the first step, relative to the weights"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,21 +64,25 @@ def doctor(command: ExaminationChoice) -> None:
 
 
 def _print_diagnosis(diagnosis: "Diagnosis") -> None:
+    from alexnet.train.health.probe import RELATED
+
     rows = []
     for layer in diagnosis.layers:
         dead = "" if layer.dead is None else f"{layer.dead:.0%}"
         norms = [""] * 2 if layer.gradient is None else [f"{layer.gradient:.2g}", f"{layer.update:.1e}"]
         rows.append([layer.name, f"{layer.spread:.4f}", dead, *norms, layer.verdict])
     print_table(["stage", "spread", "dead", "gradient", "update", "verdict"], rows)
+    print(LEGEND)
     pictures, labels = diagnosis.pictures, diagnosis.labels
-    print(f"Input: mean {pictures.mean:.2f}, deviation {pictures.deviation:.2f}")
+    print(f"Network input: mean {pictures.mean:.2f}, standard deviation {pictures.deviation:.2f}")
     if labels.score is not None:
-        print(
-            f"Labels: predictable from thumbnails of {labels.pictures:,} pictures, "
-            f"{labels.score:.1f} standard deviations above chance"
+        print_line(
+            f"Labels: a small regression on {counted(labels.pictures, 'thumbnail')} beats chance by {labels.score:.1f} "
+            f"standard deviations (below {RELATED:g}, the labels may be shuffled)"
         )
-    print(f"First loss: {diagnosis.first_loss:.3f}, expected {diagnosis.expected_loss:.3f} and a little more")
-    print(f"Trial: {' '.join(f'{loss:.3g}' for loss in diagnosis.trial)}")
+    print(f"First loss: {diagnosis.first_loss:.3f} (knowing only how frequent each class is: {diagnosis.expected_loss:.3f})")
+    losses = " ".join(f"{loss:.3g}" for loss in diagnosis.trial)
+    print_line(f"Trial: loss at each of {counted(len(diagnosis.trial), 'training step')}: {losses}")
     for cause in diagnosis.causes:
         print_line(f"{cause.name} ({cause.field}): {cause}")
     print(f"{'Not healthy' if diagnosis.causes else 'No known failure found'}, examined in {diagnosis.seconds:.1f} s.")

@@ -11,6 +11,7 @@ from alexnet.cli.options import Engine
 from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_line, print_table
 from alexnet.console import say
 from alexnet.errors import UsageError
+from alexnet.phrases import counted
 
 if TYPE_CHECKING:
     from alexnet.ensemble import Average
@@ -95,7 +96,7 @@ def _print_average(together: "Average", runs: list[Path]) -> None:
     named += [("weighted average", "", together.fitted)] if together.fitted else []
     rows = [[name, share, *_errors(result)] for name, share, result in named]
     rows.append(["chance", "", *_chance(together.plain)])
-    print_table([f"on {together.plain.images:,} pictures", "coefficient", *_headings(together.plain)], rows)
+    print_table([f"on {counted(together.plain.images, 'picture')}", "coefficient", *_headings(together.plain)], rows)
     _warn(together.plain)
 
 

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from alexnet.cli.next_step import next_step
+from alexnet.cli.next_step import PHOTO, next_step
+from alexnet.cli.tables import print_line
 from alexnet.console import say
 
 
@@ -32,6 +33,7 @@ def filters(
     from alexnet import figure_file, figures
     from alexnet.files import make_ready
     from alexnet.inspect.filters import read
+    from alexnet.weights.importer import OURS
 
     figure_file.check_ending("out", out)
     make_ready(out)
@@ -41,5 +43,20 @@ def filters(
     figure_file.save(figures.filters(found.kernels), out)
     towers, count, height, width, _ = found.kernels.shape
     apart = f" in each of {towers} towers" if towers > 1 else ""
-    print(f"{out}: {count} kernels of {height} x {width}{apart}, from {found.format}")
-    next_step("weights", "verify", weights)
+    ours = found.format == OURS
+    kind = "" if ours else f" ({found.format})"
+    print_line(f"{out}: {count} kernels of {height} x {width}{apart}, from {weights}{kind}")
+    _next(weights, ours)
+
+
+def _next(weights: Path, ours: bool) -> None:
+    """A run has a report, a network predicts, and another program's file is yet to be checked."""
+    from alexnet.run_folder import is_run
+    from alexnet.train.history import read_config
+
+    if is_run(weights):
+        next_step("report", weights, "--data", read_config(weights).store.folder)
+    elif ours:
+        next_step("predict", weights, PHOTO)
+    else:
+        next_step("weights", "verify", weights)

@@ -1,12 +1,13 @@
 """The help of options: without the line breaks of the source, which tyro would print as
-they are, and without None.
+they are, and without None, neither as a value nor as a default.
 """
 
 from collections.abc import Iterator
 from dataclasses import is_dataclass, replace
 from inspect import getdoc
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from tyro.conf import arg
 from tyro.constructors import (
     ConstructorRegistry,
     PrimitiveConstructorSpec,
@@ -14,6 +15,8 @@ from tyro.constructors import (
     UnsupportedTypeAnnotationError,
 )
 
+#: Says an option's default, unless that is to leave it out.
+DEFAULT = arg(help_behavior_hint=lambda label: "" if label in ("None", "") else f"(default: {label})")
 SECTIONS = ("\n\nArgs:", "\n\nAttributes:")
 
 
@@ -30,6 +33,16 @@ def unwrap(target: Any) -> None:
             head = head.partition(section)[0]
         lines = [f"    {each.arg_name}: {' '.join((each.description or '').split())}" for each in parse_from_object(one).params]
         one.__doc__ = "\n".join([f"{head}{SECTIONS[0]}", *lines])
+        for name, hint in get_type_hints(one, include_extras=True).items():
+            if name in one.__annotations__ and _may_be_left_out(hint):
+                one.__annotations__[name] = Annotated[hint, DEFAULT]
+
+
+def _may_be_left_out(hint: Any) -> bool:
+    """Whether an option's default may be None or an empty tuple, and has no words of its own."""
+    plain = hint.__origin__ if get_origin(hint) is Annotated else hint
+    chosen = any(getattr(note, "help_behavior_hint", None) is not None for note in getattr(hint, "__metadata__", ()))
+    return not chosen and (type(None) in get_args(plain) or get_origin(plain) is tuple)
 
 
 def _parts(target: Any) -> Iterator[Any]:

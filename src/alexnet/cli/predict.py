@@ -16,6 +16,7 @@ from alexnet.cli.tables import print_parts
 from alexnet.console import clean, say
 from alexnet.data.limits import MAX_PIXELS
 from alexnet.errors import SourceError, UsageError
+from alexnet.phrases import counted
 
 if TYPE_CHECKING:
     from alexnet.predict import Prediction
@@ -84,7 +85,7 @@ def predict(
         figure_file.save(figures.sheet(drawn), sheet)
         rest = total - unreadable - len(drawn)
         full = f", the most that a sheet holds; {rest} are left out" if rest else ""
-        say(f"{sheet}: {len(drawn)} picture{'s' if len(drawn) > 1 else ''}{full}")
+        say(f"{sheet}: {counted(len(drawn), 'picture')}{full}")
     if not total:
         raise SourceError(f"no pictures found in {', '.join(files)}.")
     if total > unreadable:

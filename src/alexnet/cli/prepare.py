@@ -10,6 +10,7 @@ from alexnet.cli.next_step import train_on
 from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_line, print_table
 from alexnet.data.limits import MAX_PIXELS
 from alexnet.errors import UsageError
+from alexnet.phrases import counted
 
 if TYPE_CHECKING:
     from alexnet.data.store import Store
@@ -106,11 +107,10 @@ def _describe(store: "Store") -> None:
         print_table(["class", *names], [*rows, ["total", *map(sum, per_class)]])
     else:
         for name, counts in zip(names, per_class, strict=True):
-            print_line(
-                f"{name}: {sum(counts):,} pictures in {len(counts):,} classes, {min(counts):,} to {max(counts):,} in each"
-            )
+            each = f"{min(counts):,} to {max(counts):,} in each"
+            print_line(f"{name}: {counted(sum(counts), 'picture')} in {len(counts):,} classes, {each}")
     if skipped := store.skipped:
-        print_line(f"{len(skipped):,} files skipped, listed in {store.folder / SKIPPED}:")
+        print_line(f"{counted(len(skipped), 'file')} skipped, listed in {store.folder / SKIPPED}:")
         for entry in skipped[:MOST_SKIPPED_SHOWN]:
             print_line(f"  {entry.file!r}: {entry.reason}")
     size = sum(split.records.nbytes for split in store.splits.values())

@@ -14,6 +14,7 @@ from alexnet.cli.options import for_each_recipe
 from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
 from alexnet.errors import UsageError
+from alexnet.phrases import counted
 from alexnet.train import recipes
 from alexnet.train.recipes import RECIPES, Recipe
 
@@ -98,9 +99,9 @@ def begun(words: list[str]) -> Begun | None:
         raise UsageError(f"{source} is a run of recipe {recipes.closest(config.recipe)}, not {named[0]}: leave out the recipe.")
     folder = source if source.is_dir() else source.parent
     if given and config.extended:
-        steps = " and ".join(str(one.epochs) for one in config.extended)
+        steps = " and ".join(counted(one.epochs, "epoch") for one in config.extended)
         say(
-            f"{source} was started with {steps} epochs and continued to {config.recipe.epochs}; "
+            f"{source} was first trained for {steps} and then continued to {config.recipe.epochs} epochs; "
             f"this run trains for {config.recipe.epochs} epochs without a break."
         )
     recipe = replace(config.recipe, seed=0) if family else config.recipe
@@ -154,7 +155,7 @@ def _outcome(run: Path, errors: list[float], store: "Store") -> list[str]:
     by_chance = intervals.chance(np.bincount(store.held_out.labels).tolist())
     stated = intervals.stated(evaluation["top1_wrong"], evaluation["images"], by_chance)
     top5 = f"; top-5 error {intervals.percent(evaluation['top5_error'])}" if len(store.classes) > 5 else ""
-    lines = [f"{run}: held-out top-1 error {stated}{top5}, after {len(errors)} epoch{'s' * (len(errors) != 1)}."]
+    lines = [f"{run}: held-out top-1 error {stated}{top5}, after {counted(len(errors), 'epoch')}."]
     best = errors.index(min(errors))
     if errors[best] < errors[-1]:
         lowest = intervals.percent(errors[best])

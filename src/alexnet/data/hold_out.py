@@ -29,6 +29,7 @@ from alexnet.data.image import Unreadable
 from alexnet.data.sources.source import TRAIN, Item, Source, blocks
 from alexnet.errors import SourceError
 from alexnet.meter import Meter
+from alexnet.phrases import counted, quoted
 
 BLOCK = 256  # pictures in one job
 SHOWN = 5  # classes that are named in a line
@@ -229,6 +230,4 @@ class _Draw:
 
 
 def _named(labels: Sequence[int], names: Sequence[str]) -> str:
-    listed = ", ".join(repr(names[label]) for label in labels[:SHOWN])
-    more = f" and {len(labels) - SHOWN:,} more" if len(labels) > SHOWN else ""
-    return f"{len(labels):,} {'class' if len(labels) == 1 else 'classes'} ({listed}{more})"
+    return f"{counted(len(labels), 'class')} ({quoted((names[label] for label in labels), SHOWN)})"

@@ -26,6 +26,7 @@ from alexnet.data.statistics import Sums
 from alexnet.data.store import FORMAT, LABEL, MANIFEST, MEAN, PROGRESS, SKIPPED, Hash, Whole, seal, sha256
 from alexnet.errors import SourceError, StoreError
 from alexnet.files import LOCK, lock, replacing, unlock
+from alexnet.phrases import counted, quoted
 from alexnet.schema import Range
 
 #: The format of an unfinished store; one of another version is not resumed.
@@ -123,7 +124,7 @@ class Writer:
         self.sums = Sums.none(self.size)
         if done:
             self.sums = Sums.load(self._sums(len(done)), self.size, self.counts[TRAIN])
-            say(f"Resuming {self.folder}: {sum(self.counts.values()):,} pictures are already done.")
+            say(f"Resuming {self.folder} after {counted(sum(self.counts.values()), 'picture')}.")
         return len(done)
 
     def _lock(self) -> None:
@@ -245,7 +246,7 @@ class Writer:
         if empty:
             raise SourceError(
                 "a class needs a readable picture in each split, but "
-                f"{', '.join(map(repr, empty))} has none left ({self.skipped} files were skipped, "
+                f"{quoted(empty)} has none left ({counted(self.skipped, 'file')} skipped, "
                 f"see {self.folder / SKIPPED}): repair or add files, or remove the class; then "
                 f"delete {self.folder} and prepare again."
             )

@@ -15,6 +15,7 @@ from typing import Any
 
 from alexnet import figure_file, figures, paper
 from alexnet.data.store import Store
+from alexnet.phrases import counted
 from alexnet.run_folder import CONFIG, ENVIRONMENT, LOG, RESULT, environment, members, read_log
 from alexnet.study.ablate import Outcome, Plan
 from alexnet.study.ablations import what_changes
@@ -252,14 +253,15 @@ def _page(outcome: Outcome, store: Store) -> str:
     counts = [f"{side} {recipe.network(len(store.classes)).parameters:,}" for side, recipe in plan.trained.items()]
     return ABLATION_PAGE.format(
         name=plan.ablation.name,
-        pairs="1 pair" if n == 1 else f"{n} pairs",
+        pairs=counted(n, "pair"),
         facts=_facts(plan.pair[0], store),
         words=recipes.words(plan.recipe),
         seeds=plan.seeds,
         options=options,
         table=_table(_pairs(outcome)),
         told="\n".join(f"* {line}" for line in tell(outcome)),
-        changes="; ".join(what_changes(*plan.pair)) or f"{plan.ablation.views} views, {plan.ablation.nets} networks averaged",
+        changes="; ".join(what_changes(*plan.pair))
+        or f"{counted(plan.ablation.views, 'view')}, {counted(plan.ablation.nets, 'network')} averaged",
         parameters=", ".join(counts),
         both=f" On both sides: {both}." if both else "",
         seconds=", ".join(f"{side} {seconds:,.1f}" for side, seconds in outcome.seconds.items()),
@@ -293,8 +295,9 @@ def _pairs(outcome: Outcome) -> list[list[str]]:
 def _facts(recipe: Recipe, store: Store) -> str:
     network = recipe.network(len(store.classes))
     return (
-        f"{len(store.train):,} pictures of {len(store.classes)} classes to train on, {len(store.held_out):,} held out (store "
-        f"{store.fingerprint}); `{network.name}` x {network.width:g}, {network.input_size} pixels, {recipe.epochs} epochs. "
+        f"{counted(len(store.train), 'picture')} of {len(store.classes)} classes to train on, "
+        f"{len(store.held_out):,} held out (store {store.fingerprint}); {network.label}, {network.input_size} "
+        f"pixels, {counted(recipe.epochs, 'epoch')}. "
         "Errors are those after the last epoch, one view where nothing else is said."
     )
 

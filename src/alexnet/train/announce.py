@@ -2,6 +2,7 @@
 
 from alexnet.console import say
 from alexnet.data.store import Store
+from alexnet.phrases import counted
 from alexnet.run_folder import changes, environment, read_environment
 from alexnet.train.optim import schedule, warmup
 from alexnet.train.place import Place
@@ -41,7 +42,7 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
     recipe, variant, loader, place = start.recipe, start.variant, start.loader, start.place
     if loader.batch_size < recipe.batch_size:
         say(
-            f"The store has only {len(store.train)} training pictures: using batches of "
+            f"The store has only {counted(len(store.train), 'training picture')}: using batches of "
             f"{loader.batch_size} instead of {recipe.batch_size}."
         )
     if store.manifest["resize"] != variant.resize:
@@ -50,9 +51,9 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
             f"{store.manifest['resize']} ones (see `alexnet prepare --resize`)."
         )
     say(
-        f"{variant.name} x {variant.width:g}, {variant.input_size} pixels, "
-        f"{variant.parameters:,} parameters; {len(store.train):,} pictures of {len(store.classes)} classes; "
-        f"{recipe.epochs} epoch{'s' * (recipe.epochs != 1)} of {loader.steps_per_epoch} steps on {where}"
+        f"{variant.label}, {variant.input_size} pixels, "
+        f"{variant.parameters:,} parameters; {counted(len(store.train), 'picture')} of {len(store.classes)} classes; "
+        f"{counted(recipe.epochs, 'epoch')} of {counted(loader.steps_per_epoch, 'step')} on {where}"
         f"{f'; resumed at epoch {place.epoch}, step {place.step}' if resumed else ''}."
         f"{' The first step takes up to a minute.' if 'compiled' in where else ''}"
     )
@@ -65,9 +66,8 @@ def extend(recipe: Recipe, run: Run, place: Place, steps_per_epoch: int) -> None
     rate = f"the learning rate continues at {after:.2g}"
     if abs(after - before) > 1e-9:
         rate = (
-            f"the learning rate goes from {before:.2g} to {after:.2g}, its value in a run of "
-            f"{recipe.epochs} epochs at this point, and follows that schedule; the result differs "
-            f"from a run started with {recipe.epochs} epochs"
+            f"the learning rate changes from {before:.2g} to {after:.2g}, its value at this point in a run of "
+            f"{recipe.epochs} epochs. The result differs from that of a run started with --epochs {recipe.epochs}"
         )
-    say(f"{run.folder}: {recipe.epochs} epochs instead of {earlier}. From epoch {now:g} on, {rate}.")
+    say(f"{run.folder} now trains for {recipe.epochs} epochs instead of {earlier}. From epoch {now:g} on, {rate}.")
     run.extend(recipe, now)

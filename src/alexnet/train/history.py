@@ -60,11 +60,13 @@ class History:
     Attributes:
         log: the lines of the log as plain data.
         environment: versions, processor and the like, of the first start.
+        extended: as of `Config`.
     """
 
     recipe: Recipe
     environment: Environment
     log: Log
+    extended: tuple[Extension, ...] = ()
 
 
 def read(folder: Path) -> History:
@@ -73,7 +75,8 @@ def read(folder: Path) -> History:
     Raises:
         CheckpointError: one of them is missing or damaged.
     """
-    return History(read_config(folder).recipe, read_environment(folder), read_log(folder))
+    config = read_config(folder)
+    return History(config.recipe, read_environment(folder), read_log(folder), config.extended)
 
 
 def read_config(run: Path) -> Config:

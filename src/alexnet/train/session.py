@@ -23,6 +23,7 @@ from alexnet.devices import pick_device, pick_precision, room_for, set_precision
 from alexnet.errors import FULL_DISK, AlexNetError, Interrupted, OutputError, RecipeError, TrainingError
 from alexnet.evaluate import Evaluation, evaluate
 from alexnet.meter import Meter
+from alexnet.phrases import counted
 from alexnet.run_folder import BEST, KEPT, LATEST, RESULT
 from alexnet.train import announce
 from alexnet.train.health.causes import Cause, overflow
@@ -77,7 +78,7 @@ class Session:
         steps = self.recipe.epochs * self.start.loader.steps_per_epoch
         self.watch = Watch(self.recipe, self.start.variant, self.start.loader.split, steps)
         if self.run.resumed and self.place.epoch >= self.recipe.epochs:
-            say(f"{self.run.folder} is finished: {self.place.epoch} epochs.")
+            say(f"{self.run.folder} is finished: it trained for {counted(self.place.epoch, 'epoch')}.")
 
     @property
     def recipe(self) -> Recipe:

@@ -36,6 +36,9 @@ UNIT_MEAN, UNIT_DEVIATION = (0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 25
 HEAD_BYTES = 512
 
 
+OURS = "alexnet"  # the name of our own format
+
+
 class Format(NamedTuple):
     """A format, how its files begin or otherwise look, and who reads it.
 
@@ -52,7 +55,7 @@ class Format(NamedTuple):
 def _native(path: Path) -> Foreign:
     trained = native.load(path)
     return Foreign(
-        "alexnet",
+        OURS,
         trained.model.state_dict(),
         variant=trained.model.variant,
         preprocessing=trained.preprocessing,
@@ -73,7 +76,7 @@ FORMATS = (
     Format("NumPy .npy", lambda _, head: head.startswith(b"\x93NUMPY"), npy.read, npy.beginning),
     Format("NumPy .npz", lambda path, head: head.startswith(b"PK") and _is_npz(path), npy.read_npz),
     Format("PyTorch .pth", lambda _, head: head.startswith((b"PK", b"\x80")), torchvision.read),
-    Format("alexnet", lambda path, head: head[8:9] == b"{" and native.is_ours(path), _native),
+    Format(OURS, lambda path, head: head[8:9] == b"{" and native.is_ours(path), _native),
     Format("safetensors", lambda _, head: head[8:9] == b"{", torchvision.read_safetensors),
     Format("ONNX", lambda path, _: onnx_read.looks_like(path), onnx_read.read, onnx_read.beginning),
     Format("Caffe .caffemodel", lambda path, _: caffe_read.looks_like(path), caffe_read.read, caffe_read.beginning),

@@ -36,6 +36,7 @@ from alexnet.data.sources.tars import members_of
 from alexnet.data.sources.walk import LeftOut, files_in, folders_in
 from alexnet.data.sources.webdataset import webdataset
 from alexnet.errors import SourceError
+from alexnet.phrases import quoted
 
 #: Folders that repositories keep their data in.
 WRAPPERS = {"data", "dataset", "images"}
@@ -217,7 +218,7 @@ def _check(source: Source) -> Source:
         )
     if len(source.classes) < 2:
         raise SourceError(
-            f"found only one class in the {source.kind} ({', '.join(source.classes)}): a "
+            f"found only one class in the {source.kind} ({quoted(source.classes)}): a "
             "classifier needs at least two. If the folders inside it are the classes, name that "
             "folder as the source."
         )
@@ -226,7 +227,6 @@ def _check(source: Source) -> Source:
     if missing:
         raise SourceError(
             f"no training picture in {len(missing)} of {len(source.classes)} classes: "
-            f"{', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}. Add "
-            "pictures or remove the class."
+            f"{quoted(missing)}. Add pictures or remove the class."
         )
     return replace(source, splits=splits)

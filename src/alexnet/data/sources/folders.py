@@ -8,6 +8,7 @@ from pathlib import Path
 from alexnet.data.sources.source import IMAGE_ENDINGS, TRAIN, Item, Source
 from alexnet.data.sources.walk import LeftOut, files_in, folders_in, walk
 from alexnet.errors import SourceError
+from alexnet.phrases import counted
 from alexnet.text import unique_names
 
 
@@ -51,7 +52,7 @@ def nothing_found(folder: Path) -> str:
     files = files_in(folder)
     if pictures := sum(file.suffix.lower() in IMAGE_ENDINGS for file in files):
         return (
-            f"{folder} holds {pictures} pictures but no class folders: put the pictures of each "
+            f"{folder} holds {counted(pictures, 'picture')} but no class folders: put the pictures of each "
             f"class into a folder of its own, such as {folder}/cat and {folder}/dog."
         )
     what = "holds no folders with pictures and no tar, parquet or IDX files" if files else "is empty"

@@ -7,6 +7,7 @@ from pathlib import Path
 from alexnet.data.sources.source import CLASS_NAMES_FILE, TRAIN, UNLABELLED, Item, Source
 from alexnet.data.sources.walk import LeftOut
 from alexnet.errors import SourceError
+from alexnet.phrases import quoted
 from alexnet.text import read_names
 
 #: The highest label that is taken for the number of a class; the largest data sets have 200,000.
@@ -83,8 +84,7 @@ def _labelled(split: str, items: list[Item], left_out: LeftOut) -> list[Item]:
 
 def _note_unused(unused: list[str], of: int, left_out: LeftOut) -> None:
     if unused:
-        shown = ", ".join(map(repr, unused[:3])) + (" ..." if len(unused) > 3 else "")
-        left_out.note(f"Left out: {len(unused):,} of {of:,} classes, which have no training picture ({shown}).")
+        left_out.note(f"Left out: {len(unused):,} of {of:,} classes, which have no training picture ({quoted(unused, 3)}).")
 
 
 def _trained(split: str, items: list[Item], trained: set[int], left_out: LeftOut) -> list[Item]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from alexnet.data.sources.source import IMAGE_ENDINGS, TRAIN, list_of
 from alexnet.data.sources.walk import LeftOut, files_in, folders_in, walk
 from alexnet.errors import SourceError
+from alexnet.phrases import quoted
 
 #: Words that name a split, and what we call it.
 WORDS = {
@@ -97,11 +98,11 @@ def split_folders(root: Path, folders: Sequence[Path], left_out: LeftOut) -> dic
         _refuse_alike(root, folders)
         return {TRAIN: root}
     if TRAIN not in named:
-        raise SourceError(f"{root} holds {', '.join(_names(named.values()))} but no {TRAIN} folder.{_commands(root, folders)}")
+        raise SourceError(f"{root} holds {_names(named.values())} but no {TRAIN} folder.{_commands(root, folders)}")
     for other in [folder for folder in folders if folder not in named.values()]:
         if holds_picture(other):
             raise SourceError(
-                f"{root} holds {', '.join(_names(named.values()))} next to {other.name}: are these "
+                f"{root} holds {_names(named.values())} next to {other.name!r}: are these "
                 f"splits or classes?{_commands(root, folders if len(folders) == 2 else list(named.values()))}"
             )
         left_out.add("folder{s} without pictures next to the splits", str(other))
@@ -113,8 +114,8 @@ def holds_picture(folder: Path) -> bool:
     return any(file.lower().endswith(IMAGE_ENDINGS) for file in walk(folder, LeftOut()))
 
 
-def _names(folders: Iterable[Path]) -> list[str]:
-    return [folder.name for folder in folders]
+def _names(folders: Iterable[Path]) -> str:
+    return quoted((folder.name for folder in folders), 3)
 
 
 def _refuse_alike(root: Path, folders: Sequence[Path]) -> None:
@@ -131,16 +132,14 @@ def _refuse_alike(root: Path, folders: Sequence[Path]) -> None:
     assert inside
     if all(map(folder_split, inside)):
         raise SourceError(
-            f"each folder in {root} ({', '.join(_names(folders)[:3])}{' ...' if len(folders) > 3 else ''}) has its own "
+            f"each folder in {root} ({_names(folders)}) has its own "
             f"{' and '.join(inside)}, but the splits must hold the classes: move {folders[0] / inside[0]} to "
             f"{root / inside[0] / folders[0].name}, and so on. To ignore the splits and hold out other pictures: "
             f"alexnet prepare --train {shlex.quote(str(root))} STORE"
         )
     raise SourceError(
-        f"each folder in {root} "
-        f"({', '.join(_names(folders)[:3])}{' ...' if len(folders) > 3 else ''}) holds the same "
-        f"folders ({', '.join(inside[:3])}{' ...' if len(inside) > 3 else ''}): are these splits "
-        f"or classes?{_commands(root, folders)}"
+        f"each folder in {root} ({_names(folders)}) holds the same folders ({quoted(inside, 3)}): are these splits or "
+        f"classes?{_commands(root, folders)}"
     )
 
 
