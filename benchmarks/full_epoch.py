@@ -2,8 +2,8 @@
 
 1,281,167 records of 256 x 256 pixels are 117.3 GiB. `train_gpu.py --full` fills them with a store's
 photos over and over, or with noise, by copies within the GPU's memory: the photos cross the bus
-once, and the host never holds the whole. Each record lies at its own address, so the permutation
-reads all of them, as it would with ImageNet's.
+once, and the host never holds the whole. Each record has its own address, so the permutation reads
+all of them, as it would with ImageNet's.
 
 The clock runs over the epoch alone, its loss read every 20 steps as in training; it begins when
 kernels are compiled and the step is recorded. Filling is timed by itself.

@@ -310,7 +310,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of each comparison, from 0 on; at least 2")
     parser.add_argument("--steps", type=int, default=300, help="of each curve, whole windows of 20")
     parser.add_argument("--epochs", type=int, default=0, help="at most, the schedule with them; 0 for the recipe's own")
-    parser.add_argument("--out", type=Path, help="keep the trained networks here, and go on with what is here")
+    parser.add_argument("--out", type=Path, help="keep the trained networks here and continue with those that are here")
 
 
 def check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

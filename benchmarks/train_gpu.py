@@ -13,7 +13,7 @@ keep it up for a minute.
 3. Every part of the step by itself, forward and backward, as replays of CUDA graphs over
    rotating inputs (ReLU's outputs where the step has such), with its share of its own roofline:
    the larger of bytes over the copy's speed and operations over the product's. The sum of these
-   times is what the step cannot beat part by part. What bounds a part is told by numbers alone:
+   times is what the step cannot beat part by part. What bounds a part follows from numbers alone:
    `launch` if it takes less than 5 us, as a launch in a graph and its first loads take some;
    else `bytes` or `operations`, whichever sets its floor. How far the part is above that floor
    is then the kernel's own doing.

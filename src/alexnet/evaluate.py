@@ -161,7 +161,7 @@ def evaluate(
     outputs: Tensor | None = None,
     batches: Iterable[Batch] | None = None,
 ) -> Evaluation:
-    """Test a network on every record of a split, on the device that the preprocessing lies on.
+    """Test a network on every record of a split, on the device of the preprocessing.
 
     Args:
         classes: the network's.

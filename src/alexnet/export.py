@@ -80,8 +80,8 @@ def export(
 
     Args:
         target: the format.
-        out: the file; for OpenVINO the .xml, its .bin lies beside it; for Caffe the .caffemodel,
-            its .prototxt and mean too.
+        out: the file; for OpenVINO the .xml, its .bin is written next to it; for Caffe the
+            .caffemodel, its .prototxt and mean too.
         int8: onnx and openvino only; `store` calibrates and tests it.
         with_preprocessing: onnx and openvino only; pixels in, probabilities out.
         allow_loss: write an int8 network that lost more than a point of top-1 all the same.

@@ -122,7 +122,7 @@ class Fused:
             x: what `convolutions` gave.
             weights: each layer computes in the type of its weight; fc8's float32
                 gives logits of float32.
-            seeds: (dropout layers,) int64, where x lies; None at test, when nothing is dropped.
+            seeds: (dropout layers,) int64, on x's device; None at test, when nothing is dropped.
 
         Returns:
             (N, classes) logits.

@@ -130,14 +130,14 @@ def write(path: Path, title: str, trained: Trained, store: Store, result: Evalua
         CheckpointError: the run's log or configuration is damaged.
         OutputError: the page cannot be written.
     """
-    told = history.read(run)
+    record = history.read(run)
     classifier = engines.of(trained)
     examples = _examples(classifier, store)
     sections = (
         f"<h1>{_text(title)}</h1>",
-        *_result(result, trained, told.recipe),
-        *_settings(told, store),
-        *_training(told),
+        *_result(result, trained, record.recipe),
+        *_settings(record, store),
+        *_training(record),
         *_first_layer(trained, store),
         *_pictures(examples, classifier.classes, len(store.held_out)),
         *_confusion(result),
@@ -223,9 +223,9 @@ def _result(result: Evaluation, trained: Trained, recipe: Recipe) -> Iterator[st
         yield f"<p class=warning>{_text(few[0].upper() + few[1:])}</p>"
 
 
-def _settings(told: History, store: Store) -> Iterator[str]:
-    name = recipes.closest(told.recipe)
-    changed = recipes.differences(RECIPES[name](), told.recipe)
+def _settings(record: History, store: Store) -> Iterator[str]:
+    name = recipes.closest(record.recipe)
+    changed = recipes.differences(RECIPES[name](), record.recipe)
     yield "<h2>Settings</h2>"
     if changed:
         rows = [[_text(field), _text(usual), f"<b>{_text(own)}</b>"] for field, (usual, own) in changed.items()]
@@ -233,27 +233,27 @@ def _settings(told: History, store: Store) -> Iterator[str]:
         yield _table(["setting", name, "this run"], rows, 0)
     else:
         yield f"<p>Recipe: <code>{name}</code>, unchanged.</p>"
-    command = f"alexnet train {recipes.words(told.recipe)} --data {store.folder.name} --out run"
-    everything = [[_text(field), _text(value)] for field, value in asdict(told.recipe).items()]
-    place = [[_text(field), _text(value)] for field, value in told.environment.items() if value is not None]
+    command = f"alexnet train {recipes.words(record.recipe)} --data {store.folder.name} --out run"
+    everything = [[_text(field), _text(value)] for field, value in asdict(record.recipe).items()]
+    place = [[_text(field), _text(value)] for field, value in record.environment.items() if value is not None]
     yield _folded("All settings", f"<p><code>{_text(command)}</code></p>" + _table(["setting", "value"], everything, 0))
     yield _folded("Where it was trained", _table(["what", "value"], place, 0))
 
 
-def _training(told: History) -> Iterator[str]:
+def _training(record: History) -> Iterator[str]:
     yield "<h2>Training</h2>"
-    if not any(line["kind"] == "train" for line in told.log):
+    if not any(line["kind"] == "train" for line in record.log):
         yield "<p>The run's log has no training lines yet.</p>"
         return
     names = ("loss over training", "top-1 error over training", "learning rate over training")
-    drawn = "".join(_drawn(figure, name) for figure, name in zip(figures.curves(told.log), names, strict=True))
+    drawn = "".join(_drawn(figure, name) for figure, name in zip(figures.curves(record.log), names, strict=True))
     yield f"<div class=curves>{drawn}</div>"
-    if told.extended:
-        planned = ", ".join(f"for {counted(one.epochs, 'epoch')} until epoch {one.at:g}" for one in told.extended)
+    if record.extended:
+        planned = ", ".join(f"for {counted(one.epochs, 'epoch')} until epoch {one.at:g}" for one in record.extended)
         yield (
-            f"<p>This run was given more epochs later: it was planned {planned}, and for {told.recipe.epochs} from there on. "
+            f"<p>This run was given more epochs later: it was planned {planned}, and for {record.recipe.epochs} from there on. "
             "Its learning rate followed the plan of the moment, so the result differs from that of a run started with "
-            f"{told.recipe.epochs}.</p>"
+            f"{record.recipe.epochs}.</p>"
         )
     yield (
         "<p class=note>The error in training is that of cropped, mirrored and recoloured pictures, with dropout: it may well "

@@ -101,7 +101,7 @@ class Family:
 
 
 def member(folder: Path, seed: int) -> Path:
-    """Where a seed's run lies."""
+    """The folder of a seed's run."""
     return folder / f"seed{seed}"
 
 

@@ -245,7 +245,7 @@ class Variant:
         for number, units in zip((6, 7), self.units, strict=True):
             if f"fc{number}" in self.removed:
                 continue
-            # A dropout layer carries the number of the layer whose output it thins: drop5 stands
+            # A dropout layer carries the number of the layer whose output it thins: drop5 comes
             # between pool5 and fc6.
             thin = number if self.dropout_position == "after" else number - 1
             drop = Dropout(name=f"drop{thin}", rate=self.dropout, inverted=inverted)

@@ -110,11 +110,11 @@ def _named(name: str | None) -> Variant | None:
 
 
 def _order(foreign: Foreign, variant: Variant | None) -> str | None:
-    """RGB or BGR, if the file or the variant tells."""
+    """RGB or BGR, if the file or the variant says which."""
     if foreign.preprocessing:
         return "BGR" if foreign.preprocessing.bgr else "RGB"
-    told: str | None = foreign.settled.get("channel_order", variant and variant.channel_order)
-    return told
+    order: str | None = foreign.settled.get("channel_order", variant and variant.channel_order)
+    return order
 
 
 def _towers(foreign: Foreign, variant: Variant | None) -> tuple[int, list[str]]:

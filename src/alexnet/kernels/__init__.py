@@ -41,8 +41,9 @@ R = TypeVar("R")
 
 
 def on_kernels(x: Tensor) -> bool:
-    """Whether the kernels run where x lies. float64 is left to the reference, because all their
-    arithmetic is float32."""
+    """Whether the kernels run on x's device. float64 is left to the reference, because all their
+    arithmetic is float32.
+    """
     return x.is_cuda and x.dtype != torch.float64 and lacking(x.device) is None
 
 

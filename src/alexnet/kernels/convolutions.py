@@ -107,8 +107,9 @@ def fastest(shape: Shape) -> str:
 
 
 def _seconds_if_right(name: str, shape: Shape) -> float:
-    """Infinite for a way that fails or errs, and the person is told. Of equals `fastest` takes the
-    first, the library's."""
+    """Infinite for a way that fails or errs, with a message. Of equals `fastest` takes the first,
+    the library's.
+    """
     try:
         if wrong := _wrong(WAYS[name], shape):
             raise ArithmeticError(f"{wrong} is not the library's")

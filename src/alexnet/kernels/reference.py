@@ -344,5 +344,5 @@ def augment(
 def stored_side(length: int) -> int:
     """S for a record of S * S * 3 / 2 bytes."""
     side = round((length / 1.5) ** 0.5)
-    assert side * side * 3 == 2 * length, f"{length} bytes are no YUV 4:2:0 square"
+    assert side * side * 3 == 2 * length, f"{length} bytes do not form a YUV 4:2:0 square"
     return side

@@ -221,8 +221,8 @@ def epochs_to(error: float, log: Log) -> float:
     """When a run's training error first fell to `error`, in epochs; infinite if it never did.
 
     The error is that of the batches as they were trained on, averaged over three neighbouring lines
-    of the log (up to 60 steps); the moment lies on the straight line between the last mean above
-    and the first one below.
+    of the log (up to 60 steps); the moment is on the straight line between the last mean above and
+    the first one below.
     """
     epochs, errors = training_errors(log)
     ones = np.ones(min(SMOOTHING, len(errors)))

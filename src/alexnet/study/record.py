@@ -51,7 +51,7 @@ alexnet ablate {name} {words} --data STORE --seeds {seeds}{options}
 
 {table}
 
-{told}
+{verdict}
 
 The interval covers what the seed decides, not which pictures happen to be held out. The paper's numbers are those of ImageNet,
 full width and 90 epochs: a smaller network, other pictures or a shorter training may well have another difference.
@@ -135,8 +135,8 @@ def _epochs_in_words(outcome: Outcome) -> list[str]:
         ]
     found = outcome.top1
     interval = _interval(found, lambda logarithm: f"{exp(logarithm):.2f}")
-    told = verdict(found, log(paper.TANH_EPOCHS), lambda logarithm: f"factor of {exp(logarithm):.2f}")
-    return [f"Epochs to {target}, {name} over standard: {exp(found.mean):.2f} times, {interval}. {told}"]
+    judged = verdict(found, log(paper.TANH_EPOCHS), lambda logarithm: f"factor of {exp(logarithm):.2f}")
+    return [f"Epochs to {target}, {name} over standard: {exp(found.mean):.2f} times, {interval}. {judged}"]
 
 
 def _interval(found: Difference, show: Callable[[float], str]) -> str:
@@ -259,7 +259,7 @@ def _page(outcome: Outcome, store: Store) -> str:
         seeds=plan.seeds,
         options=options,
         table=_table(_pairs(outcome)),
-        told="\n".join(f"* {line}" for line in tell(outcome)),
+        verdict="\n".join(f"* {line}" for line in tell(outcome)),
         changes="; ".join(what_changes(*plan.pair))
         or f"{counted(plan.ablation.views, 'view')}, {counted(plan.ablation.nets, 'network')} averaged",
         parameters=", ".join(counts),

@@ -28,8 +28,8 @@ class SGD:
     """Velocity for each parameter, and the update.
 
     Args:
-        model: its parameters are updated in place; weights and biases are
-            told apart by their names.
+        model: its parameters are updated in place; weights and biases are distinguished by their
+            names.
         momentum, weight_decay: as in the rule above.
         nesterov: whether to look ahead.
         variant: says how biases differ.
@@ -48,8 +48,8 @@ class SGD:
 
         Args:
             lr: the recipe's learning rate.
-            scale: where the schedule stands; biases ignore it in variants whose
-                bias rate is never lowered.
+            scale: the schedule's factor; biases ignore it in variants whose bias rate is never
+                lowered.
         """
         (weights, biases), (decay, bias_decay) = self.rates(lr, scale), self.decays
         self._update("weight", weights, decay)

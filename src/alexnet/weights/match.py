@@ -215,9 +215,9 @@ def _same(found: Any, known: Any) -> bool:
 def _base(foreign: Foreign, variant: str | Variant | None, structure: Mapping[str, Any]) -> Variant:
     """The variant to start from: the user's, the file's, or the known one that agrees with the
     graph in most fields."""
-    told = variant or foreign.variant
-    if told is not None:
-        return get_variant(told)
+    name = variant or foreign.variant
+    if name is not None:
+        return get_variant(name)
     if not structure:
         raise CheckpointError(
             f"the {foreign.format} file holds only tensors, which fit several variants: choose one "
@@ -306,7 +306,7 @@ def same_structure(variant: Variant, target: str, free: Collection[str], holder:
     """Refuse to write a network to a format that supports one structure only.
 
     Args:
-        target: the variant whose structure the format stands for.
+        target: the variant whose structure the format supports.
         free: fields in which the network may differ from it.
         holder: the format, for people.
 

@@ -170,7 +170,7 @@ def _shards_in_splits(folders: Sequence[Path]) -> Kinds:
     """Tars and parquet files in folders `train`, `val` ... instead of side by side."""
     inside = _kinds([folder for folder in folders if folder_split(folder.name)], LeftOut())
     # A folder train/ of class tars is no shard list: their members are pictures without labels,
-    # told apart in `_of_files`.
+    # which `_of_files` recognises.
     return {kind: found for kind, found in inside.items() if kind in ("tar", "parquet")}
 
 

@@ -1,7 +1,7 @@
 """ReLU and dropout in one pass, with no mask kept.
 
 Which units are dropped is a function of (seed, position): Philox, a random number generator without
-state. The seed lies on the device, so that a captured step draws anew at every replay. The way back
+state. The seed is on the device, so that a captured step draws anew at every replay. The way back
 does not draw again: a unit with y > 0 was neither closed by the ReLU nor dropped, and any other has
 no gradient. That holds for ReLU and dropout together, not for dropout of numbers that can be
 negative, so the two are one function. Behind pool5, where nothing is negative, it is plain dropout.

@@ -9,9 +9,9 @@ channels) and r = 1 / sqrt(d):
 
 What is saved for the way back is x, which the convolution wrote anyhow, and for each output one
 byte: which of the nine taps won, or 9 for none. A window has no winner if its largest value is not
-positive, whichever side of the pool the ReLU stands on; so the byte is the ReLU's mask as well.
-The ReLU's place shows only in a, which without a ReLU before it is x + bias. d is cheaper to
-compute again than to read.
+positive, whichever side of the pool the ReLU is on; so the byte is the ReLU's mask as well. The
+ReLU's place shows only in a, which without a ReLU before it is x + bias. d is cheaper to compute
+again than to read.
 
 * Windows share inputs: nine taps an output are 2.25 an input. The forward kernel walks down the map
   and keeps the best of the last row for the next window, which leaves 1.5.
@@ -112,7 +112,7 @@ def _activation(x_ptr, at, mask, bias, RELU_FIRST: tl.constexpr):
 
 @triton.jit
 def _better(best, tap, value, at):
-    """The larger of two values, or NaN, and where it stands; the first of equals, as in PyTorch."""
+    """The larger of two values, or NaN, and its place; the first of equals, as in PyTorch."""
     return tl.maximum(best, value, propagate_nan=tl.PropagateNan.ALL), tl.where(value > best, at, tap)
 
 

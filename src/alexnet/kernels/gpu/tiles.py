@@ -21,9 +21,9 @@ for about 10 ms on its own arguments and takes the fastest (`triton.autotune`).
   to 2.5), and its 10 ms; meanwhile 256 MB of the GPU's memory, to empty its cache with.
 
 A kernel that adds in place must not be measured on its own arguments (`sgd_step.py` takes others);
-one that writes all of its output anew may be: what the last launch wrote stands. A choice may
-change the order of float32 sums, in the biases' gradients. Two machines may therefore differ by
-rounding; one machine with its cache does not.
+one that writes all of its output anew may be: what the last launch wrote stays. A choice may change
+the order of float32 sums, in the biases' gradients. Two machines may therefore differ by rounding;
+one machine with its cache does not.
 """
 
 from collections.abc import Callable, Sequence

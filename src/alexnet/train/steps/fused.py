@@ -1,11 +1,11 @@
 """One step of training on a GPU as one unit: augmentation, forward, backward and update, with
 nothing for the host to wait for.
 
-`FusedStep._step` is the algorithm, and an ordinary function: on a CPU it runs as it stands, on
-the kernels' reference. On a GPU it runs so for the first steps; then it is recorded as a CUDA
-graph, and each step is one launch instead of about a hundred. All that changes from step to
-step is therefore on the device: the table of random choices with its counter (`data/feed.py`), the
-learning rates, the sums for the log.
+`FusedStep._step` is the algorithm, and an ordinary function: on a CPU it runs as it is, on the
+kernels' reference. On a GPU it runs so for the first steps; then it is recorded as a CUDA graph,
+and each step is one launch instead of about a hundred. All that changes from step to step is
+therefore on the device: the table of random choices with its counter (`data/feed.py`), the learning
+rates, the sums for the log.
 
 * Weights in float32 are updated; the step computes with copies in bfloat16, which the
   update writes too. Biases of convolutions and fc8 have no copy: the kernels add biases in

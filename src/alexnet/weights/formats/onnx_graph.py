@@ -2,7 +2,7 @@
 
 The graph is the variant's sequence of operations, node for node: a node's name and its output's are
 the stage's name in `alexnet summary` (conv1, relu1, norm1 ... fc8), the parameters are initialisers
-under their names (conv1.weight ... fc8.bias). No tracing exporter stands between, so what runs
+under their names (conv1.weight ... fc8.bias). No tracing exporter comes between, so what runs
 elsewhere is what `model.py` runs, and any stage can be taken out by name.
 
 The file's metadata has one entry, `alexnet`, a JSON text with the variant, the classes and the

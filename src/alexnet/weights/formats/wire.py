@@ -1,9 +1,9 @@
 """Walk the wire format of protocol buffers without reading the values.
 
-A message is a list of fields: a tag (the field's number and how it is encoded), for bytes a
-length, then the value. Caffe's and ONNX's files are such messages. `fields` finds where each lies,
-so that 244 MB of parameters go from the file straight into their tensors. A length is a claim, and
-must lie inside its parent.
+A message is a list of fields: a tag (the field's number and how it is encoded), for bytes a length,
+then the value. Caffe's and ONNX's files are such messages. `fields` finds where each is, so that
+244 MB of parameters go from the file straight into their tensors. A length is a claim, and must lie
+inside its parent.
 """
 
 import os
