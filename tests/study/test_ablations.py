@@ -379,7 +379,7 @@ def test_the_standard_side_is_shared(done: tuple[Path, Outcome], store: Store, m
         for views in (1, 10)
     )
     assert (list(outcome.standard), list(outcome.changed)) == (one, ten)
-    assert "10 views, 1 networks averaged" in (write_ablation(outcome, store, folder) / "README.md").read_text()
+    assert "10 views, 1 network averaged" in (write_ablation(outcome, store, folder) / "README.md").read_text()
 
 
 def test_other_settings_in_the_same_folder(done: tuple[Path, Outcome], store: Store, tmp_path: Path) -> None:
