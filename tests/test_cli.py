@@ -267,7 +267,12 @@ def test_doctor(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     main([*words])
     output = capsys.readouterr().out
     assert "No known failure found" in output
-    assert [line.split()[0] for line in output.splitlines()[:3]] == ["stage", "conv1", "relu1"]
+    lines = output.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["stage", "conv1", "relu1"]
+    legend = [line for line in lines if line.startswith(("spread: ", "gradient: "))]
+    assert len(legend) == 2 and max(map(len, legend)) <= 80
+    assert all(f"{column}: " in " ".join(legend) for column in lines[0].split()[1:-1])
+    assert "Trial: loss at each of 8 training steps: 1" in output and "knowing only how frequent each class is: 1.099" in output
     assert json.loads(file.read_text())["causes"] == []
     assert fails(capsys, 1, *words, "--init", "gaussian").startswith("Next: change the recipe")
     assert json.loads(file.read_text())["causes"][0]["name"] == "small-pixels"

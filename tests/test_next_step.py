@@ -67,6 +67,9 @@ def test_from_photos_to_an_export(following: Next) -> None:
     assert following("verify", "a store")[:2] == ["train", "laptop"]
     assert following("verify", "a run") == ["predict", "a run", "photo.jpg"]
     assert following("verify", "a run", "--data", "a store") == ["report", "a run", "--data", "a store"]
+    words = following("filters", "a run")
+    assert words == ["report", "a run", "--data", str(Path("a store").absolute())]
+    assert following("filters", "a run/latest.safetensors") == ["predict", "a run/latest.safetensors", "photo.jpg"]
     words = following("weights", "verify", "a run")
     assert words == ["predict", "a run/latest.safetensors", "photo.jpg"]
 

@@ -168,6 +168,19 @@ def test_lists_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
             list(expand(["-"]))
 
 
+def test_what_was_named_before_an_error_is_predicted(classifier: Classifier) -> None:
+    """Two and a half batches are read ahead when the list breaks off."""
+
+    def names() -> Iterator[str]:
+        yield from (f"{number}.jpg" for number in range(2 * BATCH_SIZE + 3))
+        raise SourceError("the list on standard input cannot be read: broken off.")
+
+    given: list[str] = []
+    with pytest.raises(SourceError, match="broken off"):
+        given.extend(one.path for one in predict(classifier, names()))  # keeps what came before
+    assert given == [f"{number}.jpg" for number in range(2 * BATCH_SIZE + 3)]
+
+
 @pytest.mark.parametrize("wrong", [None, 3, "cat.jpg", Path("cat.jpg"), b"cat.jpg", [None], [3], [["cat.jpg"]]], ids=repr)
 def test_wrong_types(wrong: Any, classifier: Classifier) -> None:
     """A name in the place of a list would be taken letter by letter, and a number for an open

@@ -234,6 +234,8 @@ def predict(
 def _predictions(
     classifier: Classifier, files: Iterator[str], top: int, views: Views, pace: Pace, max_pixels: int
 ) -> Iterator[Prediction]:
+    failed: list[Exception] = []
+    files = _until_it_fails(files, failed)
     with ThreadPoolExecutor(engines.threads()) as pool:
         waiting: deque[list[Future[tuple[Prediction, float]]]] = deque()
         while True:
@@ -241,7 +243,7 @@ def _predictions(
             if batch:
                 waiting.append(batch)
             if not waiting:
-                return
+                break
             if len(waiting) > 2 or not batch:
                 begun = time.monotonic()
                 read, seconds = zip(*(future.result() for future in waiting.popleft()), strict=True)
@@ -249,6 +251,18 @@ def _predictions(
                 pace.images += len(read)
                 pace.decoding += sum(seconds)
                 yield from classify_records(classifier, list(read), top, views)
+    if failed:
+        raise failed[0]
+
+
+def _until_it_fails(files: Iterator[str], failed: list[Exception]) -> Iterator[str]:
+    """The files up to an error of whatever names them, which is kept: what was named before is
+    predicted first.
+    """
+    try:
+        yield from files
+    except Exception as error:
+        failed.append(error)
 
 
 def _timed_read(classifier: Classifier, path: str, max_pixels: int) -> tuple[Prediction, float]:

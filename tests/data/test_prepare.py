@@ -290,7 +290,7 @@ def test_odd_sizes(digits: Path, tmp_path: Path, size: int) -> None:
 
 def test_a_finished_store_is_not_overwritten(digits: Path, tmp_path: Path) -> None:
     before = contents(run(digits, tmp_path / "store").folder)
-    with pytest.raises(StoreError, match="is already a finished store"):
+    with pytest.raises(StoreError, match="finished store. To use it, run `alexnet train small-photos --data .*delete that one"):
         run(digits, tmp_path / "store")
     assert contents(tmp_path / "store") == before
 

@@ -1,15 +1,21 @@
 """`alexnet compare`: two variants on one picture."""
 
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.cli.next_step import next_step
 from alexnet.cli.tables import print_line, print_table
 from alexnet.errors import SourceError
 
 
-def compare(first: Positional[str], second: Positional[str], weights: Path, image: Path) -> None:
+def compare(
+    first: Positional[Annotated[str, arg(metavar="VARIANT")]],
+    second: Positional[Annotated[str, arg(metavar="VARIANT")]],
+    weights: Path,
+    image: Path,
+) -> None:
     """Show how far the results of two variants differ, stage by stage, on one picture with the same
     weights, and which field causes it.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 LEGEND = """\
-spread: how much the outputs differ between pictures; dead: units that never fire;
+spread: how much outputs differ between pictures; dead: units that never fire;
 gradient: its norm; update: size of the first step, relative to the weights"""
 
 

@@ -12,7 +12,7 @@ from alexnet.errors import OutputError, UsageError
 
 
 def import_weights(
-    file: Positional[Path],
+    file: Positional[Annotated[Path, arg(metavar="FILE")]],
     out: Annotated[Path, arg(aliases=["-o"])] = Path("alexnet.safetensors"),
     variant: str | None = None,
     input_size: int | None = None,
@@ -103,7 +103,7 @@ def pull_weights(
     import_weights(file, out or Path(f"{name}.safetensors"), entry.variant, mean=mean)
 
 
-def verify_weights(file: Positional[Path]) -> None:
+def verify_weights(file: Positional[Annotated[Path, arg(metavar="FILE")]]) -> None:
     """Say whether a file is one of the published ones, and check its weights.
 
     The exit status is 1 if they do not look trained.

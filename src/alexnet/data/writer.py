@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -71,7 +72,11 @@ def check_free(folder: Path) -> None:
         StoreError: it is a finished store, a file, or a folder of other things.
     """
     if (folder / MANIFEST).exists():
-        raise StoreError(f"{folder} is already a finished store: delete it or name another folder.")
+        named = shlex.quote(str(folder))
+        raise StoreError(
+            f"{folder} is already a finished store. To use it, run `alexnet train small-photos --data {named} --out run`. "
+            "To prepare other photos, name another folder; to prepare these again, delete that one and repeat the command."
+        )
     if (folder / PROGRESS).exists() or not folder.exists():
         return
     if not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir()):
