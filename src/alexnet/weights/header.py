@@ -2,8 +2,8 @@
 
 Our safetensors and our ONNX files both say, as JSON, which variant they hold, its classes and how
 its pictures are prepared. The text may come from anybody: a type that is not the field's would fail
-far from here with a traceback, and a picture of ten million pixels a side would ask for 300 TB. So
-both readers parse it by the schemas below and pass through `check`.
+far from here with a traceback, and a picture of ten million pixels a side would need 300 TB. So
+both readers parse it by the schemas below, then call `check_description`.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class PreprocessingEntry:
     bgr: bool
 
 
-def entry(texts: Mapping[str, str], name: str, kind: type[T], path: object) -> T:
+def read_entry(texts: Mapping[str, str], name: str, kind: type[T], path: object) -> T:
     """One entry of a safetensors header, a JSON text, as `kind`.
 
     Raises:
@@ -47,7 +47,7 @@ def entry(texts: Mapping[str, str], name: str, kind: type[T], path: object) -> T
     return schema.parse_json(texts[name], kind, what, CheckpointError, REMEDY)
 
 
-def variant(fields: Mapping[str, Any], what: str) -> Variant:
+def read_variant(fields: Mapping[str, Any], what: str) -> Variant:
     """The variant whose fields were read from JSON; `what` names their place. Fields that an older
     file lacks are those of the variant of its name.
 
@@ -65,7 +65,7 @@ def _plain(variant: Variant) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(variant).items()}
 
 
-def check(variant: Variant, classes: tuple[str, ...], preprocessing: Preprocessing, what: str) -> None:
+def check_description(variant: Variant, classes: tuple[str, ...], preprocessing: Preprocessing, what: str) -> None:
     """Refuse classes and preprocessing that do not belong to the variant.
 
     Raises:

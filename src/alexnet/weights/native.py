@@ -23,8 +23,7 @@ from alexnet.model import AlexNet
 from alexnet.run_folder import find as find
 from alexnet.trained import Trained as Trained
 from alexnet.variants import Variant
-from alexnet.weights import header as described
-from alexnet.weights.header import FORMAT
+from alexnet.weights.header import FORMAT, REMEDY, PreprocessingEntry, check_description, read_entry, read_variant
 from alexnet.weights.match import check_finite
 
 MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
@@ -103,16 +102,14 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         raise CheckpointError(
             f"{path} is a safetensors file that alexnet did not write: convert it with `alexnet weights import`."
         )
-    model = _network(
-        path, described.variant(described.entry(header, "variant", dict[str, Any], path), f"{path}'s variant"), tensors
-    )
-    pictures = described.entry(header, "preprocessing", described.PreprocessingEntry, path)
+    model = _network(path, read_variant(read_entry(header, "variant", dict[str, Any], path), f"{path}'s variant"), tensors)
+    pictures = read_entry(header, "preprocessing", PreprocessingEntry, path)
     if MEAN not in tensors or SCALE not in tensors:
-        raise CheckpointError(f"{path} is damaged: it lacks {MEAN} or {SCALE}. {described.REMEDY}")
+        raise CheckpointError(f"{path} is damaged: it lacks {MEAN} or {SCALE}. {REMEDY}")
     preprocessing = Preprocessing(mean=tensors.pop(MEAN).clone(), scale=tensors.pop(SCALE).clone(), **vars(pictures))
-    classes = described.entry(header, "classes", tuple[str, ...], path)
-    state = described.entry(header, "state", dict[str, Any], path)
-    described.check(model.variant, classes, preprocessing, str(path))
+    classes = read_entry(header, "classes", tuple[str, ...], path)
+    state = read_entry(header, "state", dict[str, Any], path)
+    check_description(model.variant, classes, preprocessing, str(path))
     for name, parameter in model.state_dict().items():
         check_finite(path, name, parameter)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,8 +123,7 @@ def _network(path: Path, variant: Variant, tensors: dict[str, Tensor]) -> AlexNe
         if name not in tensors or tuple(tensors[name].shape) != shape:
             found = f"has {name} of shape {tuple(tensors[name].shape)}" if name in tensors else f"lacks {name}"
             raise CheckpointError(
-                f"{path} is damaged: it {found}, but its header describes a network in which that "
-                f"has shape {shape}. {described.REMEDY}"
+                f"{path} is damaged: it {found}, but its header describes a network in which that has shape {shape}. {REMEDY}"
             )
     # Copies: what safetensors gives is the file itself, and if that is cut while the network
     # computes, the process ends.

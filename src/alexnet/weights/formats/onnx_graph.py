@@ -44,8 +44,7 @@ from alexnet.errors import CheckpointError
 from alexnet.schema import Range
 from alexnet.trained import Trained
 from alexnet.variants import Variant
-from alexnet.weights import header as described
-from alexnet.weights.header import FORMAT
+from alexnet.weights.header import FORMAT, MAX_SIDE, REMEDY, PreprocessingEntry, check_description, read_variant
 
 if TYPE_CHECKING:
     import onnx
@@ -343,12 +342,12 @@ def header(trained: Trained) -> str:
 class _Packed:
     """A float32 array: its bytes in base64."""
 
-    shape: Annotated[tuple[Annotated[int, Range(1, described.MAX_SIDE)], ...], Range(1, 3)]
+    shape: Annotated[tuple[Annotated[int, Range(1, MAX_SIDE)], ...], Range(1, 3)]
     data: str
 
 
 @dataclass(frozen=True)
-class _PreprocessingEntry(described.PreprocessingEntry):
+class _PreprocessingEntry(PreprocessingEntry):
     """With the mean and the scale. The first files did not name the filter, which
     has always been the same."""
 
@@ -374,8 +373,8 @@ def from_header(text: str) -> tuple[Variant, tuple[str, ...], Preprocessing]:
         CheckpointError: it is damaged, or does not describe a network.
     """
     what = f"the entry {KEY!r} of its metadata"
-    read = schema.parse_json(text, _Header, what, CheckpointError, described.REMEDY)
-    variant = described.variant(read.variant, f"the variant in {what}")
+    read = schema.parse_json(text, _Header, what, CheckpointError, REMEDY)
+    variant = read_variant(read.variant, f"the variant in {what}")
     pictures = read.preprocessing
     preprocessing = Preprocessing(
         pictures.stored_size,
@@ -385,7 +384,7 @@ def from_header(text: str) -> tuple[Variant, tuple[str, ...], Preprocessing]:
         _unpacked(pictures.mean, what),
         _unpacked(pictures.scale, what),
     )
-    described.check(variant, read.classes, preprocessing, what)
+    check_description(variant, read.classes, preprocessing, what)
     return variant, read.classes, preprocessing
 
 
@@ -398,7 +397,7 @@ def _unpacked(packed: _Packed, what: str) -> Tensor:
     try:
         data = base64.b64decode(packed.data, validate=True)
     except ValueError as error:
-        raise CheckpointError(f"{what} is damaged: its numbers are not base64 ({error}). {described.REMEDY}") from error
+        raise CheckpointError(f"{what} is damaged: its numbers are not base64 ({error}). {REMEDY}") from error
     if 4 * math.prod(packed.shape) != len(data):
-        raise CheckpointError(f"{what} is damaged: it has {len(data)} bytes for an array of {packed.shape}. {described.REMEDY}")
+        raise CheckpointError(f"{what} is damaged: it has {len(data)} bytes for an array of {packed.shape}. {REMEDY}")
     return torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32).reshape(packed.shape))
