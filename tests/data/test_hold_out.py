@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alexnet.data import hold_out as module
 from alexnet.data import sources
-from alexnet.data.hold_out import hold_out
+from alexnet.data.hold_out import split_off
 from alexnet.data.prepare import prepare
 from alexnet.data.sources import Item, Source
 from alexnet.errors import SourceError
@@ -39,13 +38,13 @@ def readable(item: Item) -> bool:
 def _contents() -> object:
     """An item's path is its content: hundreds of sources need no files."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.sources, "read", lambda item: item.path.encode())
+        patch.setattr("alexnet.data.sources.read", lambda item: item.path.encode())
         yield
 
 
 def held(classes: Classes, share: float = 0.1, seed: int = 0) -> set[tuple[int, str]]:
     """(class, content) of what is held out."""
-    return {(item.label, item.path) for item in hold_out(source_of(classes), share, seed, readable).splits.get("val", [])}
+    return {(item.label, item.path) for item in split_off(source_of(classes), share, seed, readable).splits.get("val", [])}
 
 
 def below(content: str, share: float, seed: int = 0) -> bool:
@@ -72,7 +71,7 @@ def test_about_the_share_of_each_class(share: float) -> None:
 
 def test_partitions_in_order() -> None:
     source = source_of([numbered(30), numbered(40, "b")])
-    split = hold_out(source, 0.25, 3, readable)
+    split = split_off(source, 0.25, 3, readable)
     assert len(split.splits["train"]) + len(split.splits["val"]) == 70
     chosen = set(split.splits["val"])
     assert split.splits["train"] == [item for item in source.splits["train"] if item not in chosen]
@@ -108,7 +107,7 @@ def test_what_cannot_be_decoded_does_not_count() -> None:
     none needs the bad ones.
     """
     for seed in range(30):
-        split = hold_out(
+        split = split_off(
             source_of([["bad 1", "a", "bad 2", "b", ""], ["bad 3", "bad 4", "c", "d"]]), 0.3, seed, readable
         ).splits
         for items in split.values():
@@ -125,7 +124,7 @@ def test_whatever_the_classes(classes: list[list[str]], share: float, seed: int)
     """One content is on one side; every class that has a picture trains on one; it has one held out
     if it has one that is in no other class, and another."""
     try:
-        split = hold_out(source_of(classes), share, seed, readable).splits
+        split = split_off(source_of(classes), share, seed, readable).splits
     except SourceError:
         assert all(
             len({content for content in contents if content != "bad"}) < 2 or not alone(classes, label)
@@ -189,7 +188,7 @@ def test_classes_that_share_all_their_pictures(capsys: pytest.CaptureFixture[str
     """Of three pictures in three pairs, no two sides give every class one of each: training goes
     first, and it is said.
     """
-    split = hold_out(source_of([["a", "b"], ["b", "c"], ["c", "a"]]), 1e-9, 0, readable).splits
+    split = split_off(source_of([["a", "b"], ["b", "c"], ["c", "a"]]), 1e-9, 0, readable).splits
     assert {item.label for item in split["train"]} == {0, 1, 2}
     assert "other classes have all the same files" in capsys.readouterr().err
 
@@ -197,7 +196,7 @@ def test_classes_that_share_all_their_pictures(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, float("nan"), "0.1", None, True])
 def test_impossible_share(share: float) -> None:
     with pytest.raises(SourceError, match=r"hold_out \(=.*\) must be above 0 and below 1"):
-        hold_out(source_of([numbered(10)]), share, 0, readable)
+        split_off(source_of([numbered(10)]), share, 0, readable)
 
 
 def test_nothing_to_hold_out() -> None:
@@ -216,13 +215,13 @@ def test_few_are_decoded() -> None:
         asked.append(item.path)
         return True
 
-    hold_out(source_of([numbered(500, f"{label}/") for label in range(4)]), 0.1, 0, counting)
+    split_off(source_of([numbered(500, f"{label}/") for label in range(4)]), 0.1, 0, counting)
     assert len(asked) == 8
 
 
 def test_windows_own_files_are_never_what_is_held_out(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """desktop.ini in each class."""
-    monkeypatch.setattr(module.sources, "read", READ)
+    monkeypatch.setattr("alexnet.data.sources.read", READ)
     for seed in range(4):
         store = prepare(shared / "cases" / "09-hold-out", tmp_path / f"store{seed}", size=8, seed=seed)
         assert set(store.held_out.labels.tolist()) == set(store.train.labels.tolist()) == {0, 1}

@@ -22,10 +22,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.data import prepare as module
 from alexnet.data import sources, writer
 from alexnet.data.image import encode, planes, record_bytes
-from alexnet.data.prepare import prepare
+from alexnet.data.prepare import encode_block, prepare
 from alexnet.data.statistics import Sums
 from alexnet.data.store import Store
 from alexnet.data.workers import WorkerDied, Workers
@@ -61,13 +60,13 @@ def write_digits(folder: Path, train: int, test: int) -> Path:
 
 @pytest.fixture
 def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 16)
+    monkeypatch.setattr("alexnet.data.prepare.BLOCK", 16)
 
 
 @pytest.fixture
 def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """20 and 100 pictures: two blocks to test, then seven to train on, the last of 4."""
-    monkeypatch.setattr(module, "BLOCK", 16)
+    monkeypatch.setattr("alexnet.data.prepare.BLOCK", 16)
     return write_digits(tmp_path / "digits", 100, 20)
 
 
@@ -353,13 +352,12 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: int, error: BaseException) ->
 def blocks_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that grows with each block that is decoded from now on."""
     sizes: list[int] = []
-    encode_block = module.encode_block
 
     def counting(job: tuple[str, Sequence[sources.Item]], **settings: Any) -> writer.Encoded:
         sizes.append(len(job[1]))
         return encode_block(job, **settings)
 
-    monkeypatch.setattr(module, "encode_block", counting)
+    monkeypatch.setattr("alexnet.data.prepare.encode_block", counting)
     return sizes
 
 
@@ -459,7 +457,7 @@ def test_interrupted_with_skipped_files(damaged: Path, tmp_path: Path, monkeypat
     """The list of skipped files is cut back and continued like everything
     else, and so is their number.
     """
-    monkeypatch.setattr(module, "BLOCK", 3)
+    monkeypatch.setattr("alexnet.data.prepare.BLOCK", 3)
     expected = contents(run(damaged, tmp_path / "whole").folder)
     for write in range(3, 60, 8):
         store = tmp_path / f"store{write}"

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet.data import prepare as prepare_module
 from alexnet.data.image import decode, planes, record_bytes
 from alexnet.data.prepare import prepare
 from alexnet.data.preprocessing import Preprocessing
@@ -40,7 +39,7 @@ def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """50 pictures in four blocks, in whose records no colour leaves [0, 255]; to test, white ones,
     which must not count.
     """
-    monkeypatch.setattr(prepare_module, "BLOCK", 16)
+    monkeypatch.setattr("alexnet.data.prepare.BLOCK", 16)
     write_colours(tmp_path / "colours/train", 50, 90, 160, 0)
     write_colours(tmp_path / "colours/val", 10, 250, 255, 1)
     (tmp_path / "colours/train/a/broken.png").write_bytes(b"")
@@ -74,7 +73,7 @@ def saturated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """40 pictures of pure colours in three blocks: most pixels leave [0, 255] on
     the way from YCbCr to RGB.
     """
-    monkeypatch.setattr(prepare_module, "BLOCK", 16)
+    monkeypatch.setattr("alexnet.data.prepare.BLOCK", 16)
     rng = np.random.default_rng(2)
     for index in range(44):
         path = tmp_path / "pure" / ("val" if index > 39 else "train") / "ab"[index % 2] / f"{index}.png"

@@ -49,7 +49,7 @@ def check_share(share: float) -> None:
         raise SourceError(f"hold_out (={share!r}) must be above 0 and below 1: the share of pictures kept for testing.")
 
 
-def hold_out(source: Source, share: float, seed: int, readable: Callable[[Item], bool], each: Each = map) -> Source:
+def split_off(source: Source, share: float, seed: int, readable: Callable[[Item], bool], each: Each = map) -> Source:
     """Split a source that has only one split: about `share` of each class, drawn
     by `seed`, becomes `val`.
 

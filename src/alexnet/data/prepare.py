@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from alexnet import paper
 from alexnet.console import say
-from alexnet.data import hold_out as holding
 from alexnet.data import sources
+from alexnet.data.hold_out import check_share, split_off
 from alexnet.data.image import MAX_PIXELS, Resize, Unreadable, encode, record_bytes
 from alexnet.data.sources import TRAIN, Item
 from alexnet.data.sources.source import blocks
@@ -62,7 +62,7 @@ def prepare(
         size: side of the stored squares in pixels, even.
         resize: how a picture becomes a square.
         hold_out: share of each class that becomes `val` if the source has no
-            second split, see `hold_out`.
+            second split, see `hold_out.split_off`.
         seed: of that draw.
         strict: stop at the first file that is no usable picture.
         workers: processes that decode; all cores if None.
@@ -88,7 +88,7 @@ def prepare(
     if not _whole(max_pixels) or max_pixels < 1:
         raise StoreError(f"max_pixels (={max_pixels!r}) must be a whole number of at least 1.")
     check_workers(workers)
-    holding.check_share(hold_out)
+    check_share(hold_out)
     if inside := [path for path in (*found, *parts.values()) if path.is_dir() and path.resolve() in folder.resolve().parents]:
         raise StoreError(f"the store {folder} would be inside its source {inside[0]}: name a folder elsewhere.")
     with _saying_how_to_go_on(), sigterm_as_ctrl_c(), _without_tracebacks(folder):
@@ -97,7 +97,7 @@ def prepare(
         with open_workers(workers, sum(map(len, source.splits.values()))) as processes:
             if len(source.splits) == 1:
                 readable = partial(_readable, size=int(size), resize=resize, max_pixels=int(max_pixels))
-                source = holding.hold_out(source, hold_out, int(seed), readable, processes.each)
+                source = split_off(source, hold_out, int(seed), readable, processes.each)
             jobs = [(split, block) for split, items in source.splits.items() for block in blocks(items, BLOCK)]
             with Writer(folder, source, int(size), resize, int(max_pixels), jobs) as writer:
                 _write(writer, processes, strict)
