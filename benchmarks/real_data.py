@@ -65,7 +65,7 @@ from alexnet.train.optim import schedule, warmup
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start, fitting
 from alexnet.train.steps import fused as fused_step
-from alexnet.train.steps.choose import wanted
+from alexnet.train.steps.choose import wants_fused
 from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.train.steps.step import Step
 
@@ -272,7 +272,7 @@ def opened(arguments: argparse.Namespace, device: torch.device, **changes: Any) 
     named = {name: recipe_of(name, device, arguments.epochs, **changes) for name in arguments.recipe}
     for recipe in named.values():
         fitting(recipe, store)
-        wanted(replace(recipe, fused="on"), recipe.network(len(store.classes)), device)
+        wants_fused(replace(recipe, fused="on"), recipe.network(len(store.classes)), device)
     return Photos(store, named)
 
 

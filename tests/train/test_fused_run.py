@@ -124,26 +124,26 @@ def test_where_it_is_taken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         torch.device("cuda"),
     )
     auto = recipes.get_recipe("paper-2012", fused="auto")
-    assert not steps.wanted(auto, paper, cpu) and capsys.readouterr().err == ""
+    assert not steps.wants_fused(auto, paper, cpu) and capsys.readouterr().err == ""
     with pytest.raises(RecipeError, match=r"fused \(=on\) cannot train this here \(.*activation=tanh"):
-        steps.wanted(recipe(), tanh, cpu)
+        steps.wants_fused(recipe(), tanh, cpu)
     with pytest.raises(RecipeError, match=r"fused \(=on\) cannot train this here \(.*this is mps"):
-        steps.wanted(recipe(), paper, torch.device("mps"))
+        steps.wants_fused(recipe(), paper, torch.device("mps"))
 
     monkeypatch.setattr("alexnet.kernels.TRITON", True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert steps.wanted(auto, paper, cuda)
-    assert not steps.wanted(recipes.get_recipe("paper-2012", fused="off"), paper, cuda)
-    assert steps.wanted(recipes.get_recipe("modern", fused="auto"), paper, cuda)
-    assert not steps.wanted(auto, tanh, cuda) and "activation=tanh" in capsys.readouterr().err
+    assert steps.wants_fused(auto, paper, cuda)
+    assert not steps.wants_fused(recipes.get_recipe("paper-2012", fused="off"), paper, cuda)
+    assert steps.wants_fused(recipes.get_recipe("modern", fused="auto"), paper, cuda)
+    assert not steps.wants_fused(auto, tanh, cuda) and "activation=tanh" in capsys.readouterr().err
 
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert not steps.wanted(auto, paper, cuda) and "this GPU has 7.5" in capsys.readouterr().err
+    assert not steps.wants_fused(auto, paper, cuda) and "this GPU has 7.5" in capsys.readouterr().err
     monkeypatch.setattr("alexnet.kernels.TRITON", False)
     assert "pip install triton" in str(lacking(cuda))
     monkeypatch.setattr(torch.version, "hip", "6.3")
     assert "AMD" in str(lacking(cuda)) and "mps" in str(lacking(torch.device("mps")))
-    assert not steps.wanted(auto, paper, torch.device("mps")) and "this is mps" in capsys.readouterr().err
+    assert not steps.wants_fused(auto, paper, torch.device("mps")) and "this is mps" in capsys.readouterr().err
 
 
 def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:

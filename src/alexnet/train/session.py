@@ -273,7 +273,7 @@ def open_session(recipe: Recipe, store: Store, folder: Path, resume: bool, overw
     check_folder(folder, recipe, resume, overwrite)
     variant = recipe.network(len(store.classes))
     device = pick_device(recipe.device)
-    fused = choose.wanted(recipe, variant, device)
+    fused = choose.wants_fused(recipe, variant, device)
     precision = pick_precision(recipe.precision, device, fused)
     store = fitting(recipe, store, folder if resume else None)  # may write a copy: after all that can be refused
     set_precision(precision, device)

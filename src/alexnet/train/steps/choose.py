@@ -29,7 +29,7 @@ def open_step(start: Start, held_out: Split, *, fused: bool, precision: str, com
 
     Args:
         held_out: the pictures to test on.
-        fused, precision: what `wanted` and `pick_precision` say.
+        fused, precision: what `wants_fused` and `pick_precision` say.
         compiled: whether the plain step is.
 
     Raises:
@@ -69,7 +69,7 @@ def _checked(step: fused_step.FusedStep, device: torch.device, at: tuple[int, in
     return problem
 
 
-def wanted(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
+def wants_fused(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
     """Whether a run takes the fused step; if a GPU does not, the reason is printed.
 
     Raises:
