@@ -171,7 +171,7 @@ def contest(
         for name, count in alive.items():
             rates[name].append(batch / seconds(contestants[name], device, count))
     first = next(iter(rates.values()), [])
-    return [Timing(name, found, floor, first) for name, found in rates.items()]
+    return [Timing(name, measured, floor, first) for name, measured in rates.items()]
 
 
 def seconds(run: Contestant, device: torch.device, count: int) -> float:
@@ -270,16 +270,16 @@ class Scene:
         """The naive network and torchvision's, on one ready batch on the device."""
         cuda = self.device.type == "cuda"
         own, theirs = Naive(self.variant).to(self.device), torchvisions(self.variant.num_classes).to(self.device)
-        found = {"naive network": self._peer(own, False, False)}
+        peers = {"naive network": self._peer(own, False, False)}
         if cuda:
-            found["naive network, AMP"] = self._peer(own, True, False)
+            peers["naive network, AMP"] = self._peer(own, True, False)
         if self.compile:
             kind = "AMP, compiled" if cuda else "compiled"
-            found[f"plain network, {kind}"] = self._peer(self.begun().model, cuda, True)
-        found[f"torchvision's{', AMP' if cuda else ''}"] = self._peer(theirs, cuda, False)
+            peers[f"plain network, {kind}"] = self._peer(self.begun().model, cuda, True)
+        peers[f"torchvision's{', AMP' if cuda else ''}"] = self._peer(theirs, cuda, False)
         if self.compile:
-            found[f"torchvision's{', AMP' if cuda else ''}, compiled"] = self._peer(theirs, cuda, True)
-        return found
+            peers[f"torchvision's{', AMP' if cuda else ''}, compiled"] = self._peer(theirs, cuda, True)
+        return peers
 
     def _peer(self, model: nn.Module, amp: bool, compiled: bool) -> Contestant:
         channels_last = amp or compiled

@@ -193,10 +193,10 @@ def _differs(fused: Network, x: Tensor, expected: Tensor) -> str | None:
     finite are the network's own.
     """
     try:
-        found = fused(x)
-        if torch.equal(found.isfinite(), expected.isfinite()):
-            found, expected = (logits.nan_to_num(0, 0, 0) for logits in (found, expected))
-        distance, size = float((found - expected).norm()), float(expected.norm())
+        actual = fused(x)
+        if torch.equal(actual.isfinite(), expected.isfinite()):
+            actual, expected = (logits.nan_to_num(0, 0, 0) for logits in (actual, expected))
+        distance, size = float((actual - expected).norm()), float(expected.norm())
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:

@@ -37,13 +37,13 @@ def unknown(variant: Variant) -> str | None:
 
 def groups(ops: Sequence[Op]) -> tuple[Group, ...]:
     """`ops` in order, cut into what one kernel computes."""
-    found: list[list[Op]] = []
+    grouped: list[list[Op]] = []
     for op in ops:
-        if found and _joins(op, found[-1]):
-            found[-1].append(op)
+        if grouped and _joins(op, grouped[-1]):
+            grouped[-1].append(op)
         else:
-            found.append([op])
-    return tuple(map(tuple, found))
+            grouped.append([op])
+    return tuple(map(tuple, grouped))
 
 
 def _joins(op: Op, group: list[Op]) -> bool:

@@ -128,9 +128,9 @@ def _expanded(argument: str) -> Iterator[str]:
     elif os.path.exists(argument) or not glob.has_magic(argument):
         yield argument
     else:
-        found = _matching(argument)
-        first = next(found, None)
-        yield from [argument] if first is None else chain([first], found)
+        files = _matching(argument)
+        first = next(files, None)
+        yield from [argument] if first is None else chain([first], files)
 
 
 def _matching(pattern: str) -> Iterator[str]:
@@ -290,8 +290,8 @@ def classify_records(classifier: Classifier, batch: list[Prediction], top: int =
         return batch
     device = classifier.preprocessing.mean.device
     records = torch.from_numpy(np.stack(readable)).to(device)
-    found = probabilities(classifier.network, classifier.preprocessing, records, views).topk(min(top, len(classifier.classes)))
-    results = iter(zip(found.indices.tolist(), found.values.tolist(), strict=True))
+    best = probabilities(classifier.network, classifier.preprocessing, records, views).topk(min(top, len(classifier.classes)))
+    results = iter(zip(best.indices.tolist(), best.values.tolist(), strict=True))
     return [prediction if prediction.error else _named(prediction, *next(results), classifier.classes) for prediction in batch]
 
 

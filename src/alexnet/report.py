@@ -393,7 +393,7 @@ def _examples(classifier: Classifier, store: Store) -> list[Example]:
 def _classified(classifier: Classifier, split: Split, outputs: torch.Tensor, numbers: Sequence[int]) -> Iterator[Example]:
     records = split.take(np.array(numbers))
     there = torch.from_numpy(records).to(classifier.preprocessing.mean.device)
-    found = probabilities(classifier.network, classifier.preprocessing, there, 1).topk(min(5, len(classifier.classes)))
-    for number, record, labels, shares in zip(numbers, records, found.indices.tolist(), found.values.tolist(), strict=True):
+    best = probabilities(classifier.network, classifier.preprocessing, there, 1).topk(min(5, len(classifier.classes)))
+    for number, record, labels, shares in zip(numbers, records, best.indices.tolist(), best.values.tolist(), strict=True):
         true = int(outputs[int(split.labels[number])])
         yield Example(split.files[number], decode(record), true, tuple(zip(labels, shares, strict=True)))

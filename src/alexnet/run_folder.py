@@ -109,10 +109,10 @@ def members(folder: Path) -> list[Path]:
     """The runs of a family's folder that have ended, by seed; empty if it is no family's."""
     if not (folder / FAMILY).exists():
         return []
-    found = schema.read_json(
+    family = schema.read_json(
         folder / FAMILY, Family, TrainingError, "Run the same train command with --resume to write it again."
     )
-    return [member(folder, row.seed) for row in found.members]
+    return [member(folder, row.seed) for row in family.members]
 
 
 # --- where a run computed -------------------------------------------------------------------------

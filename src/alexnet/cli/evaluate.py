@@ -77,16 +77,16 @@ def _networks(runs: tuple[Path, ...], average: bool, fit: bool) -> list[Path]:
     """The named runs, with a family's folder replaced by its members."""
     from alexnet.run_folder import members
 
-    found = [one for run in runs for one in members(run) or [run]]
-    if not found:
+    networks = [one for run in runs for one in members(run) or [run]]
+    if not networks:
         raise UsageError("evaluate needs a run: alexnet evaluate RUN --data STORE")
-    if len(found) > 1 and not average:
-        raise UsageError(f"evaluate takes one network, but got {len(found)}: add --average to average them.")
-    if len({one.resolve() for one in found}) < len(found):
+    if len(networks) > 1 and not average:
+        raise UsageError(f"evaluate takes one network, but got {len(networks)}: add --average to average them.")
+    if len({one.resolve() for one in networks}) < len(networks):
         raise UsageError("the same network is named twice and would count twice in the average: name each network once.")
     if fit and not average:
         raise UsageError("--fit fits the weights of an average: add --average and name two or more runs.")
-    return found
+    return networks
 
 
 def _print_average(together: "Average", runs: list[Path]) -> None:

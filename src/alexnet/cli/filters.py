@@ -37,14 +37,14 @@ def filters(
 
     figure_file.check_ending("out", out)
     make_ready(out)
-    found = read(weights, variant, bgr, grey)
-    for note in found.notes:
+    first_layer = read(weights, variant, bgr, grey)
+    for note in first_layer.notes:
         say(f"alexnet: {weights}: {note}.")
-    figure_file.save(figures.filters(found.kernels), out)
-    towers, count, height, width, _ = found.kernels.shape
+    figure_file.save(figures.filters(first_layer.kernels), out)
+    towers, count, height, width, _ = first_layer.kernels.shape
     apart = f" in each of {towers} towers" if towers > 1 else ""
-    ours = found.format == OURS
-    kind = "" if ours else f" ({found.format})"
+    ours = first_layer.format == OURS
+    kind = "" if ours else f" ({first_layer.format})"
     print_line(f"{out}: {count} kernels of {height} x {width}{apart}, from {weights}{kind}")
     _next(weights, ours)
 

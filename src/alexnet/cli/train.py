@@ -113,13 +113,13 @@ def begun(words: list[str]) -> Begun | None:
 def _value(words: list[str], option: str) -> str | None:
     """The value of an option, given as `--option value` or `--option=value`; the last one
     counts."""
-    found = None
+    value = None
     for word, following in pairwise([*words, ""]):
         if word == option:
-            found = following
+            value = following
         elif word.startswith(f"{option}="):
-            found = word.partition("=")[2]
-    return found
+            value = word.partition("=")[2]
+    return value
 
 
 def train(command: TrainingChoice) -> None:

@@ -115,12 +115,12 @@ def verify_weights(file: Positional[Annotated[Path, arg(metavar="FILE")]]) -> No
     from alexnet.weights import importer, native
 
     file = native.find(file)
-    found = registry.verify(file)
-    if found.entry:
-        print_line(f"{file} is identical to the published {found.entry.name!r} (licence: {found.entry.licence}).")
+    verified = registry.verify(file)
+    if verified.entry:
+        print_line(f"{file} is identical to the published {verified.entry.name!r} (licence: {verified.entry.licence}).")
     else:
-        print_line(f"{file} is not one of the published files: {found.bytes:,} bytes, SHA-256 {found.sha256}.")
-    if found.entry and not found.entry.variant:
+        print_line(f"{file} is not one of the published files: {verified.bytes:,} bytes, SHA-256 {verified.sha256}.")
+    if verified.entry and not verified.entry.variant:
         next_step("weights", "import", "FILE.caffemodel", "--mean", file)
         return
     result = importer.check_file(file)

@@ -144,14 +144,14 @@ class _Draw:
         each: Each,
     ) -> "_Draw":
         """The draw by the share alone."""
-        found: dict[int, set[bytes]] = {}
+        of_class: dict[int, set[bytes]] = {}
         example: dict[bytes, Item] = {}
         for item, key in zip(items, keys, strict=True):
             if key:
-                found.setdefault(item.label, set()).add(key)
+                of_class.setdefault(item.label, set()).add(key)
                 example.setdefault(key, item)
         limit = int(share * 2**256).to_bytes(32, "big")
-        classes = {label: sorted(found[label]) for label in sorted(found)}
+        classes = {label: sorted(of_class[label]) for label in sorted(of_class)}
         owners = Counter(key for ascending in classes.values() for key in ascending)
         draw = cls(classes, example, owners, {key for key in example if key < limit}, readable)
         copied = {key for key, count in Counter(filter(None, keys)).items() if count > 1}

@@ -59,10 +59,10 @@ def orientation(exif: bytes, xmp: bytes = b"") -> int:
     """EXIF orientation 1-8, how the stored picture has to be turned; 1 (upright) if neither block
     has it.
     """
-    found = _exif_orientation(exif)
-    if found is None and (match := _XMP_ORIENTATION.search(xmp)):
-        found = int(match[1])
-    return found if found is not None and 1 <= found <= 8 else UPRIGHT
+    value = _exif_orientation(exif)
+    if value is None and (match := _XMP_ORIENTATION.search(xmp)):
+        value = int(match[1])
+    return value if value is not None and 1 <= value <= 8 else UPRIGHT
 
 
 def _exif_orientation(exif: bytes) -> int | None:
@@ -114,9 +114,9 @@ def jpeg(data: bytes) -> Parts:
             progressive, components = marker in _PROGRESSIVE, data[position + 9] if end > position + 9 else 0
         if _is_metadata(marker, view[position + 4 : end]):
             dropped = True
-            for prefix, found in blocks.items():
+            for prefix, contents in blocks.items():
                 if data.startswith(prefix, position + 4, end):
-                    found.append(data[position + 4 + len(prefix) : end])
+                    contents.append(data[position + 4 + len(prefix) : end])
         else:
             kept.append(view[position:end])
         position = end
@@ -151,7 +151,7 @@ def png(data: bytes) -> Parts:
     counts. A chunk that is cut off stays, for the decoder to refuse.
     """
     view, kept, position = memoryview(data), [memoryview(data)[:8]], 8
-    found: dict[str, bytes] = {}
+    blocks: dict[str, bytes] = {}
     while position + 12 <= len(data):
         kind = data[position + 4 : position + 8]
         end = position + 12 + int.from_bytes(data[position : position + 4])
@@ -161,11 +161,11 @@ def png(data: bytes) -> Parts:
             kept.append(view[position:end])
         elif zlib.crc32(view[position + 4 : end - 4]) == int.from_bytes(data[end - 4 : end]):
             name, content = _png_block(kind, data[position + 8 : end - 4])
-            found |= {name: content} if name else {}
+            blocks |= {name: content} if name else {}
         position = end
     pixels = b"".join([*kept, view[position:]])
-    exif = found.get("exif") or found.get("raw exif", b"")
-    return Parts(pixels if len(pixels) < len(data) else data, exif, found.get("xmp", b""), found.get("profile", b""))
+    exif = blocks.get("exif") or blocks.get("raw exif", b"")
+    return Parts(pixels if len(pixels) < len(data) else data, exif, blocks.get("xmp", b""), blocks.get("profile", b""))
 
 
 def _png_block(kind: bytes, body: bytes) -> tuple[str, bytes]:

@@ -72,9 +72,9 @@ def prepare(
         SourceError: the source cannot be used, or `strict` met a bad file.
         StoreError: an argument is out of range, the folder is in the way, or the disk is full.
     """
-    found, folder = _paths(paths), _path("store", store)
+    source_paths, folder = _paths(paths), _path("store", store)
     parts = {name: _path(name, part) for name, part in (("train", train), ("test", test)) if part is not None}
-    if not found and not parts:
+    if not source_paths and not parts:
         raise SourceError(f"paths (={paths!r}) names no source: name a folder of photos, or files.")
     if not _whole(size) or not SMALLEST <= size <= LARGEST or size % 2:
         raise StoreError(
@@ -89,10 +89,11 @@ def prepare(
         raise StoreError(f"max_pixels (={max_pixels!r}) must be a whole number of at least 1.")
     check_workers(workers)
     check_share(hold_out)
-    if inside := [path for path in (*found, *parts.values()) if path.is_dir() and path.resolve() in folder.resolve().parents]:
+    above = folder.resolve().parents
+    if inside := [path for path in (*source_paths, *parts.values()) if path.is_dir() and path.resolve() in above]:
         raise StoreError(f"the store {folder} would be inside its source {inside[0]}: name a folder elsewhere.")
     with _saying_how_to_go_on(), sigterm_as_ctrl_c(), _without_tracebacks(folder):
-        source = sources.find(found, **parts, image=image)
+        source = sources.find(source_paths, **parts, image=image)
         check_free(folder)
         with open_workers(workers, sum(map(len, source.splits.values()))) as processes:
             if len(source.splits) == 1:

@@ -63,10 +63,10 @@ def resampled(store: Store, size: int) -> Store:
     if store.size <= size or size < 2 or size % 2:
         return store
     folder = store.folder / f"{size}px"
-    found = _open(folder, store)
-    if found:
+    copy = _open(folder, store)
+    if copy:
         say(f"Using {folder}: the pictures of {store.folder}, resampled earlier from {store.size} to {size} pixels.")
-        return found
+        return copy
     try:
         with alone(store.folder, lambda: say(f"Another process is resampling {store.folder}: waiting for it.")):
             return _open(folder, store) or _make(store, size, folder)  # another process may have made it by now
@@ -98,11 +98,11 @@ def _open(folder: Path, store: Store) -> Store | None:
     if not (folder / ORIGIN).exists():
         return None
     try:
-        found = read_json(folder / ORIGIN, Origin, StoreError, "It is made again.")
+        origin = read_json(folder / ORIGIN, Origin, StoreError, "It is made again.")
         copy = Store(folder)
     except StoreError:
         return None
-    return copy if found == Origin(store.fingerprint, store.size) else None
+    return copy if origin == Origin(store.fingerprint, store.size) else None
 
 
 def _make(store: Store, size: int, folder: Path) -> Store:

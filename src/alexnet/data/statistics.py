@@ -261,9 +261,9 @@ def _suspects(record: NDArray[np.uint8]) -> tuple[NDArray[Any], ...]:
     upper, lower = y[0::2], y[1::2]
     suspect = np.maximum(upper, lower) > tables.high.take(index).view(np.uint8)
     suspect |= np.minimum(upper, lower) < tables.low.take(index).view(np.uint8)
-    found = np.flatnonzero(suspect)  # in (S / 2, S)
-    place = found // size * size + found
+    suspects = np.flatnonzero(suspect)  # in (S / 2, S)
+    place = suspects // size * size + suspects
     place = np.concatenate([place, place + size])
-    chroma = found >> 1  # as S is even
+    chroma = suspects >> 1  # as S is even
     chroma = np.concatenate([chroma, chroma])
     return place, y.reshape(-1)[place], u.reshape(-1)[chroma], v.reshape(-1)[chroma]

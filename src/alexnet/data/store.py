@@ -402,8 +402,8 @@ class Store:
             "deviation": (given.deviation**2, np.diag(sums.covariance(clipped)), scale),
             "axes and axis_deviations": (given.covariance, sums.covariance(clipped), scale),
         }
-        for name, (found, expected, size) in pairs.items():
-            if np.abs(found - expected).max() > CLOSE * size:
+        for name, (recorded, expected, size) in pairs.items():
+            if np.abs(recorded - expected).max() > CLOSE * size:
                 yield f"{manifest}: statistics: {name} differs from the records"
 
     def _wrong_mean(self, sums: Sums) -> Iterator[str]:

@@ -125,9 +125,9 @@ def _wrong(way: Way, shape: Shape) -> str | None:
     """Which of a way's results differs anywhere from what `grouped` gives by more than
     rounding; None if none does."""
     drawn = shape.draw()
-    for what, found, right in zip(RESULTS, _once(way, shape, *drawn), _once(grouped, shape, *drawn), strict=False):
+    for what, actual, right in zip(RESULTS, _once(way, shape, *drawn), _once(grouped, shape, *drawn), strict=False):
         mean_square = torch.linalg.vector_norm(right, dtype=torch.float32).square() / right.numel()
-        if not (found - right).abs().max() < NOISE * mean_square.sqrt():  # NaN is wrong, too
+        if not (actual - right).abs().max() < NOISE * mean_square.sqrt():  # NaN is wrong, too
             return what
     return None
 

@@ -116,11 +116,11 @@ def tell(outcome: Outcome) -> list[str]:
 
 def _errors_in_words(outcome: Outcome) -> list[str]:
     ablation, lines = outcome.plan.ablation, []
-    for measure, found, stated in zip(("top-1", "top-5"), (outcome.top1, outcome.top5), ablation.points, strict=True):
-        interval = _interval(found, lambda points: f"{points:+.2f}")
+    for measure, difference, stated in zip(("top-1", "top-5"), (outcome.top1, outcome.top5), ablation.points, strict=True):
+        interval = _interval(difference, lambda points: f"{points:+.2f}")
         lines.append(
-            f"{measure} error, {ablation.name} minus standard: {found.mean:+.2f} points, {interval}. "
-            f"{verdict(found, stated, lambda points: f'{points:+.2f}')}"
+            f"{measure} error, {ablation.name} minus standard: {difference.mean:+.2f} points, {interval}. "
+            f"{verdict(difference, stated, lambda points: f'{points:+.2f}')}"
         )
     return lines
 
@@ -133,35 +133,36 @@ def _epochs_in_words(outcome: Outcome) -> list[str]:
             f"{target} was reached by {counts[0]} of {n} standard and {counts[1]} of {n} {name} networks: no number is "
             "given. Train longer (--epochs), or compare at a higher --training-error."
         ]
-    found = outcome.top1
-    interval = _interval(found, lambda logarithm: f"{exp(logarithm):.2f}")
-    judged = verdict(found, log(paper.TANH_EPOCHS), lambda logarithm: f"factor of {exp(logarithm):.2f}")
-    return [f"Epochs to {target}, {name} over standard: {exp(found.mean):.2f} times, {interval}. {judged}"]
+    factor = outcome.top1
+    interval = _interval(factor, lambda logarithm: f"{exp(logarithm):.2f}")
+    judged = verdict(factor, log(paper.TANH_EPOCHS), lambda logarithm: f"factor of {exp(logarithm):.2f}")
+    return [f"Epochs to {target}, {name} over standard: {exp(factor.mean):.2f} times, {interval}. {judged}"]
 
 
-def _interval(found: Difference, show: Callable[[float], str]) -> str:
-    if found.half is None:
-        return f"no interval (n = {found.n})"
-    return f"95 % interval {show(found.mean - found.half)} to {show(found.mean + found.half)} (n = {found.n})"
+def _interval(difference: Difference, show: Callable[[float], str]) -> str:
+    if difference.half is None:
+        return f"no interval (n = {difference.n})"
+    lower, upper = difference.mean - difference.half, difference.mean + difference.half
+    return f"95 % interval {show(lower)} to {show(upper)} (n = {difference.n})"
 
 
-def verdict(found: Difference, stated: float | None, show: Callable[[float], str]) -> str:
+def verdict(difference: Difference, stated: float | None, show: Callable[[float], str]) -> str:
     """Whether a difference is shown, and how it compares with the paper's.
 
     Args:
         stated: the paper's difference, in the same unit; None if it gives none.
         show: a difference as text.
     """
-    if found.n == 1:
+    if difference.n == 1:
         return "One pair is not evidence; a second could reverse the sign."
-    if found.half is None:
+    if difference.half is None:
         return "All pairs differ by the same, to the picture: too few are held out to draw an interval from."
-    beside = "" if stated is None else f", the paper's {show(stated)} {'inside' if found.holds(stated) else 'outside'}"
-    if found.shown:
+    beside = "" if stated is None else f", the paper's {show(stated)} {'inside' if difference.holds(stated) else 'outside'}"
+    if difference.shown:
         return f"Shown: zero is outside the interval{beside}."
     text = f"Not shown: zero is inside the interval{beside}."
-    if stated is not None and abs(stated) <= found.half:
-        needed = found.pairs_needed(stated)
+    if stated is not None and abs(stated) <= difference.half:
+        needed = difference.pairs_needed(stated)
         text += f" To tell the paper's from zero would take {'over 1000' if needed is None else f'about {needed}'} pairs."
     return text
 

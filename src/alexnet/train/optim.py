@@ -96,15 +96,15 @@ class SGD:
             CheckpointError: a velocity is missing, of another shape or type, or not finite.
         """
         for name, tensor in self.velocity.items():
-            found = state.get(f"velocity.{name}")
-            if found is None:
+            velocity = state.get(f"velocity.{name}")
+            if velocity is None:
                 problem = "is missing"
-            elif (found.shape, found.dtype) != (tensor.shape, tensor.dtype):
-                problem = f"is {_described(found)}, but must be {_described(tensor)}"
-            elif not bool(found.isfinite().all()):
+            elif (velocity.shape, velocity.dtype) != (tensor.shape, tensor.dtype):
+                problem = f"is {_described(velocity)}, but must be {_described(tensor)}"
+            elif not bool(velocity.isfinite().all()):
                 problem = "is NaN or infinite"
             else:
-                tensor.copy_(found)
+                tensor.copy_(velocity)
                 continue
             raise CheckpointError(
                 f"{file} is damaged: the velocity of {name} {problem}. Put the run's own "

@@ -337,7 +337,7 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
         RecipeError: anything else; repeats and falling numbers are refused, as one of
             the two would be a slip.
     """
-    found: list[int] = []
+    listed: list[int] = []
     for part in text.split(","):
         first, dots, last = part.partition("..")
         ends = (first, last if dots else first)
@@ -345,11 +345,11 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
             raise RecipeError(f"{name} (={text}) must be whole numbers such as 0..9 or 0,1,2, not {part!r}.")
         if int(ends[1]) - int(ends[0]) >= MOST_NUMBERS:
             raise RecipeError(f"{name} (={text}) names more than {MOST_NUMBERS} numbers.")
-        found += range(int(ends[0]), int(ends[1]) + 1) or [int(ends[0]), int(ends[1])]
-    for earlier, later in pairwise(found):
+        listed += range(int(ends[0]), int(ends[1]) + 1) or [int(ends[0]), int(ends[1])]
+    for earlier, later in pairwise(listed):
         if later <= earlier:
             raise RecipeError(f"{name} (={text}) must rise; {later} after {earlier} does not.")
-    return tuple(found)
+    return tuple(listed)
 
 
 def words(recipe: Recipe) -> str:

@@ -170,21 +170,21 @@ def verify_run(folder: Path, data: Path | None = None) -> list[str]:
         StoreError: the store cannot be read.
     """
     recorded = read_result(folder)
-    found = [f"{name} is missing or has changed since the run ended" for name in _changed(folder, recorded["files"])]
+    problems = [f"{name} is missing or has changed since the run ended" for name in _changed(folder, recorded["files"])]
     on_gpu = recorded["device"] == "cuda" and torch.cuda.is_available()
     trained = native.load(folder, "cuda" if on_gpu else "cpu")
     actual = weights_hash(trained.model.state_dict())
     if actual != recorded["weights"]["sha256"]:
-        found.append(f"{LATEST} holds other weights: SHA-256 {actual}, recorded {recorded['weights']['sha256']}")
+        problems.append(f"{LATEST} holds other weights: SHA-256 {actual}, recorded {recorded['weights']['sha256']}")
     store = resampled(Store(data or recorded["store"]["folder"]), trained.preprocessing.stored_size)
     if store.fingerprint != recorded["store"]["fingerprint"]:
         wanted = recorded["store"]
         return [
-            *found,
+            *problems,
             f"{store.folder} is another data set (fingerprint {store.fingerprint}) than the run was trained on "
             f"({wanted['fingerprint']}, {wanted['folder']}): name that one with --data",
         ]
-    return found + _compare(recorded, _summary(_evaluate(trained, store), store.held_out.name), _device(trained))
+    return problems + _compare(recorded, _summary(_evaluate(trained, store), store.held_out.name), _device(trained))
 
 
 def _changed(folder: Path, files: Mapping[str, str]) -> list[str]:

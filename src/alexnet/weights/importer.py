@@ -119,10 +119,11 @@ def read_beginning(path: str | Path) -> Foreign:
         if format.beginning is None:
             raise
         try:
-            found = _checked(path, format.beginning(path))
+            foreign = _checked(path, format.beginning(path))
         except CheckpointError:
             raise whole from None
-        return replace(found, notes=(*found.notes, f"only its first layers were read, because {str(whole).removesuffix('.')}"))
+        reason = str(whole).removesuffix(".")
+        return replace(foreign, notes=(*foreign.notes, f"only its first layers were read, because {reason}"))
 
 
 def _recognised(path: str | Path) -> tuple[Path, Format]:

@@ -103,11 +103,11 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
     widths = _widths(foreign.tensors)
     structure = _structure(foreign.ops) if foreign.ops else {}
     base = _base(foreign, variant, structure)
-    changed = {name: found for name, found in structure.items() if not _same(found, getattr(base, name))}
+    changed = {name: value for name, value in structure.items() if not _same(value, getattr(base, name))}
     if changed and variant is not None:
-        name, found = next(iter(changed.items()))
+        name, value = next(iter(changed.items()))
         raise CheckpointError(
-            f"the {foreign.format} file is not {base.name!r}: its graph has {name} = {found}, but "
+            f"the {foreign.format} file is not {base.name!r}: its graph has {name} = {value}, but "
             f"the variant has {getattr(base, name)}. Drop --variant to use the file's own."
         )
     if variant is not None and widths["towers"] != base.towers:
@@ -180,7 +180,7 @@ def _widths(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def _scaled(base: Variant, widths: Mapping[str, Any]) -> dict[str, Any]:
     """The widths as a factor on the variant's own if there is one, else as they are."""
     ours, theirs = (*base.kernels, *base.units), (*widths["kernels"], *widths["units"])
-    factors = {Fraction(found, known) for known, found in zip(ours, theirs, strict=True)}
+    factors = {Fraction(width, known) for known, width in zip(ours, theirs, strict=True)}
     scaled = {"num_classes": widths["num_classes"], "towers": widths["towers"]}
     if len(factors) == 1:
         return {**scaled, "width": float(factors.pop())}
@@ -197,19 +197,19 @@ def _structure(ops: Sequence[Op]) -> dict[str, Any]:
             blocks[-1].append(op)
     first = blocks[0][0]
     assert len(blocks) == len(LAYER_NAMES) and isinstance(first, Conv)
-    found: dict[str, Any] = {"conv1_padding": first.padding}
+    structure: dict[str, Any] = {"conv1_padding": first.padding}
     for number in (1, 2, 5):
-        found[f"block{number}"] = tuple(KINDS[type(op)] for op in blocks[number - 1])
+        structure[f"block{number}"] = tuple(KINDS[type(op)] for op in blocks[number - 1])
     norms = [op for op in ops if isinstance(op, LRN)]
     if norms:
         norm = norms[0]
-        found |= {"lrn_coefficient": norm.coefficient, "lrn_k": norm.k, "lrn_window": "tower" if norm.towers > 1 else "all"}
-    return found
+        structure |= {"lrn_coefficient": norm.coefficient, "lrn_k": norm.k, "lrn_window": "tower" if norm.towers > 1 else "all"}
+    return structure
 
 
-def _same(found: Any, known: Any) -> bool:
+def _same(actual: Any, known: Any) -> bool:
     """Equal, for floats as float32 files hold them."""
-    return isclose(found, known, rel_tol=1e-6) if isinstance(known, float) else found == known
+    return isclose(actual, known, rel_tol=1e-6) if isinstance(known, float) else actual == known
 
 
 def _base(foreign: Foreign, variant: str | Variant | None, structure: Mapping[str, Any]) -> Variant:
@@ -224,20 +224,20 @@ def _base(foreign: Foreign, variant: str | Variant | None, structure: Mapping[st
             f"with --variant ({', '.join(named())})."
         )
     clues = {**structure, **foreign.settled}
-    return max(named().values(), key=lambda known: sum(_same(found, getattr(known, name)) for name, found in clues.items()))
+    return max(named().values(), key=lambda known: sum(_same(value, getattr(known, name)) for name, value in clues.items()))
 
 
 def _check_graph(format: str, ops: Sequence[Op], fitted: Variant) -> None:
     """Check that every operation of the file equals the fitted variant's, in all its numbers."""
     ours = [op for op in fitted.ops() if not isinstance(op, Dropout)]
     theirs = [op for op in ops if not isinstance(op, Dropout)]
-    for known, found in zip_longest(ours, theirs):
-        if known is None or found is None or type(known) is not type(found):
-            raise CheckpointError(f"the {format} file's graph has {found}, but an AlexNet like it has {known}.")
+    for known, their in zip_longest(ours, theirs):
+        if known is None or their is None or type(known) is not type(their):
+            raise CheckpointError(f"the {format} file's graph has {their}, but an AlexNet like it has {known}.")
         for name in (known_field.name for known_field in fields(known) if known_field.name != "name"):
-            if not _same(getattr(found, name), getattr(known, name)):
+            if not _same(getattr(their, name), getattr(known, name)):
                 raise CheckpointError(
-                    f"the {format} file's {found.name} has {name} = {getattr(found, name)}; in an AlexNet like it, "
+                    f"the {format} file's {their.name} has {name} = {getattr(their, name)}; in an AlexNet like it, "
                     f"{known.name} has {getattr(known, name)}."
                 )
 
@@ -249,23 +249,23 @@ def check_shapes(tensors: Mapping[str, Tensor], variant: Variant) -> None:
         CheckpointError: naming the first that has not.
     """
     for name, shape in variant.parameter_shapes().items():
-        found = tuple(tensors[name].shape)
-        if found == shape:
+        actual = tuple(tensors[name].shape)
+        if actual == shape:
             continue
-        if name == "fc6.weight" and found[0] == shape[0]:
+        if name == "fc6.weight" and actual[0] == shape[0]:
             whole = named()[variant.name].input_size if variant.name in named() else variant.input_size
-            if whole != variant.input_size and found == replace(variant, input_size=whole).parameter_shapes()[name]:
+            if whole != variant.input_size and actual == replace(variant, input_size=whole).parameter_shapes()[name]:
                 raise CheckpointError(
-                    f"fc6 reads {found[1]} inputs, which fits pictures of {whole} x {whole} "
+                    f"fc6 reads {actual[1]} inputs, which fits pictures of {whole} x {whole} "
                     f"pixels. At {variant.input_size} pixels it would need torchvision's adaptive "
                     f"pooling, which is not supported: drop --input-size to import it at {whole}."
                 )
             raise CheckpointError(
-                f"fc6 reads {found[1]} inputs, but {variant.name!r} has {shape[1]} at "
+                f"fc6 reads {actual[1]} inputs, but {variant.name!r} has {shape[1]} at "
                 f"{variant.input_size} x {variant.input_size} pixels: give the input's side with "
                 "--input-size."
             )
-        raise CheckpointError(f"{name} has shape {found}, but {variant.name!r} with these other layers has {shape}.")
+        raise CheckpointError(f"{name} has shape {actual}, but {variant.name!r} with these other layers has {shape}.")
 
 
 def check_finite(path: Path, name: str, tensor: Tensor) -> None:

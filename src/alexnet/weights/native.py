@@ -121,9 +121,9 @@ def _network(path: Path, variant: Variant, tensors: dict[str, Tensor]) -> AlexNe
     expected = variant.parameter_shapes()
     for name, shape in expected.items():
         if name not in tensors or tuple(tensors[name].shape) != shape:
-            found = f"has {name} of shape {tuple(tensors[name].shape)}" if name in tensors else f"lacks {name}"
+            problem = f"has {name} of shape {tuple(tensors[name].shape)}" if name in tensors else f"lacks {name}"
             raise CheckpointError(
-                f"{path} is damaged: it {found}, but its header describes a network in which that has shape {shape}. {REMEDY}"
+                f"{path} is damaged: it {problem}, but its header describes a network in which that has shape {shape}. {REMEDY}"
             )
     # Copies: what safetensors gives is the file itself, and if that is cut while the network
     # computes, the process ends.

@@ -66,8 +66,10 @@ class Chain:
         """The only node that reads the value, which must be of one of these kinds."""
         nodes = self.consumers.pop(self.value, [])
         if len(nodes) != 1 or nodes[0].op_type not in kinds or nodes[0].domain not in ("", "ai.onnx"):
-            found = ", ".join(f"{called(node)}, {node.op_type}" for node in nodes) or "nothing"
-            raise Unlike(f"{self.value!r} in a local response normalisation is read by {found}; expected {' or '.join(kinds)}")
+            readers = ", ".join(f"{called(node)}, {node.op_type}" for node in nodes) or "nothing"
+            raise Unlike(
+                f"{self.value!r} in a local response normalisation is read by {readers}; expected {' or '.join(kinds)}"
+            )
         self.value, self.taken = nodes[0].output[0], self.taken + 1
         return nodes[0]
 
@@ -164,19 +166,19 @@ class Chain:
             or other[0] not in self.constants
         ):
             raise Unlike(f"{called(node)}, {kind}, in a norm has no stored number beside its input")
-        found = self.constants[other[0]]
-        if found.numel() != 1 or not isfinite(float(found)):
-            raise Unlike(f"{called(node)}, {kind}, in a norm has {found.numel()} numbers; expected one finite number")
-        return float(str(found.reshape(()).numpy()[()]))
+        number = self.constants[other[0]]
+        if number.numel() != 1 or not isfinite(float(number)):
+            raise Unlike(f"{called(node)}, {kind}, in a norm has {number.numel()} numbers; expected one finite number")
+        return float(str(number.reshape(()).numpy()[()]))
 
 
 def squeezed(node: "NodeProto") -> str | None:
     """What an `If` gives whichever way it goes: a value of the graph around it, at most squeezed;
     None for any other `If`."""
-    found: set[str] = set()
+    names: set[str] = set()
     for attribute in node.attribute:
-        found |= {_squeezed_in(attribute.g)}
-    return found.pop() if len(found) == 1 and len(node.attribute) == 2 and len(node.output) == 1 else None
+        names |= {_squeezed_in(attribute.g)}
+    return names.pop() if len(names) == 1 and len(node.attribute) == 2 and len(node.output) == 1 else None
 
 
 def _squeezed_in(branch: "GraphProto") -> str:

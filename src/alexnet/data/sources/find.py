@@ -99,17 +99,17 @@ def _find_parts(paths: Sequence[Path], train: Path | None, test: Path | None, im
 
 def _recognise(paths: Sequence[Path], image: str | None, left_out: LeftOut) -> Source:
     """The source in `paths`."""
-    kind, found = _one_kind(paths, left_out)
+    kind, entries = _one_kind(paths, left_out)
     if kind != "folder":
-        return _of_files(kind, by_split(found), paths, image, left_out)
+        return _of_files(kind, by_split(entries), paths, image, left_out)
     if len(paths) > 1:
         raise SourceError(f"{list_of(paths)}: name a single folder; it may hold train/ and val/.")
     root = paths[0]
-    if inner := _wrapped(found):
-        others = [folder.name for folder in found if folder != inner]
+    if inner := _wrapped(entries):
+        others = [folder.name for folder in entries if folder != inner]
         left_out.note(f"Using {inner}{', leaving out ' + ', '.join(others) + ' next to it' if others else ''}.")
         return _recognise([inner], image, left_out)
-    splits = split_folders(root, found, left_out)
+    splits = split_folders(root, entries, left_out)
     return folders({split: _unnested(folder, split) for split, folder in splits.items()}, root, left_out)
 
 
@@ -146,11 +146,11 @@ def _one_kind(paths: Sequence[Path], left_out: LeftOut) -> tuple[str, list[Path]
         raise SourceError(
             f"{list_of(paths)} holds several kinds of sources, {' and '.join(kinds)}: name the files of one of them."
         )
-    ((kind, found),) = kinds.items()
+    ((kind, entries),) = kinds.items()
     if kind == "idx":
-        found = without_copies(found, left_out)
-        check_one_set(found)
-    return kind, found
+        entries = without_copies(entries, left_out)
+        check_one_set(entries)
+    return kind, entries
 
 
 def _kinds(paths: Sequence[Path], left_out: LeftOut) -> Kinds:
@@ -163,7 +163,7 @@ def _kinds(paths: Sequence[Path], left_out: LeftOut) -> Kinds:
         "idx": [file for file in files if IMAGES.search(file.name)],
         "folder": [folder for folder in folders if "devkit" not in folder.name] if all(map(Path.is_dir, paths)) else [],
     }
-    return {kind: found for kind, found in kinds.items() if found}
+    return {kind: entries for kind, entries in kinds.items() if entries}
 
 
 def _shards_in_splits(folders: Sequence[Path]) -> Kinds:
@@ -171,7 +171,7 @@ def _shards_in_splits(folders: Sequence[Path]) -> Kinds:
     inside = _kinds([folder for folder in folders if folder_split(folder.name)], LeftOut())
     # A folder train/ of class tars is no shard list: their members are pictures without labels,
     # which `_of_files` recognises.
-    return {kind: found for kind, found in inside.items() if kind in ("tar", "parquet")}
+    return {kind: entries for kind, entries in inside.items() if kind in ("tar", "parquet")}
 
 
 def _wrapped(folders: Sequence[Path]) -> Path | None:

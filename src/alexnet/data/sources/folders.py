@@ -30,7 +30,7 @@ def folders(splits: Mapping[str, Path], base: Path | None, left_out: LeftOut) ->
     places = [str(members[0]) for members in train.values()]
     classes = unique_names([class_name(members[0].name) for members in train.values()], places)
     labels = {key: label for label, key in enumerate(train)}
-    found: dict[str, list[Item]] = {}
+    items: dict[str, list[Item]] = {}
     for split, folder in splits.items():
         _count_loose(folder, left_out)
         if strangers := [members[0] for key, members in inside[split].items() if key not in labels]:
@@ -38,13 +38,13 @@ def folders(splits: Mapping[str, Path], base: Path | None, left_out: LeftOut) ->
                 f"{strangers[0]} is a class without a folder of training pictures in "
                 f"{splits[TRAIN]}: add training pictures, or move it away."
             )
-        found[split] = [
+        items[split] = [
             Item(name, labels[key], file)
             for key, members in inside[split].items()
             for member in members
             for name, file in _files(member, base or folder.parent, splits, left_out)
         ]
-    return Source("folder", classes, found)
+    return Source("folder", classes, items)
 
 
 def nothing_found(folder: Path) -> str:

@@ -114,8 +114,8 @@ def _from_tar(kit: Path, name: str) -> bytes | None:
     try:
         with tarfile.open(kit, "r:*") as tar:
             for member in tar:
-                if Path(member.name).name == name and (found := tar.extractfile(member)):
-                    return found.read(MAX_KIT_BYTES)
+                if Path(member.name).name == name and (file := tar.extractfile(member)):
+                    return file.read(MAX_KIT_BYTES)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{kit} cannot be read ({error}): download it again.") from error
     return None

@@ -56,8 +56,8 @@ def _sample(split: Split) -> NDArray[np.int64]:
     counts = np.bincount(labels)
     classes = rng.permutation(np.flatnonzero(counts > 1))[:PROBE_CLASSES]
     each = PROBE_PICTURES // max(len(classes), 1)
-    found = [rng.permutation(np.flatnonzero(labels == label))[:each] for label in classes]
-    return np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
+    chosen = [rng.permutation(np.flatnonzero(labels == label))[:each] for label in classes]
+    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, np.int64)
 
 
 def thumbnails(store: Store, chosen: NDArray[np.int64]) -> NDArray[np.float64]:

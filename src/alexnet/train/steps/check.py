@@ -119,14 +119,14 @@ def _wrong_value(step: FusedStep, weights: Values, kind: str, epoch: int, number
         return values(step.model, there, pictures, sample, step.batch_size, step.smoothing)
 
     expected, theirs = plainly(torch.float64, cpu), plainly(dtype, sample.labels.device)
-    found = {name: relative(sample.values[name], expected[name]) for name in expected}
+    errors = {name: relative(sample.values[name], expected[name]) for name in expected}
     room = {name: (FORWARD if name in ("pool5", "logits") else BACKWARD)[kind] for name in expected}
     allowed = {name: FACTOR * relative(theirs[name], expected[name]) + room[name] for name in expected}
-    worst = max(found, key=lambda name: found[name] / allowed[name] if isfinite(found[name]) else inf)
-    if found[worst] <= allowed[worst]:
+    worst = max(errors, key=lambda name: errors[name] / allowed[name] if isfinite(errors[name]) else inf)
+    if errors[worst] <= allowed[worst]:
         return None
     what = worst if worst in ("pool5", "logits") else f"the gradient of {worst}"
-    return f"{what} in {kind}: relative error against float64 is {found[worst]:.1%} (limit {allowed[worst]:.1%})"
+    return f"{what} in {kind}: relative error against float64 is {errors[worst]:.1%} (limit {allowed[worst]:.1%})"
 
 
 def _wrong_dropout(step: FusedStep, device: torch.device) -> str | None:
@@ -146,9 +146,9 @@ def _wrong_update(step: FusedStep) -> str | None:
     """The first tensor whose update, on copies, is not float64's."""
     generator = torch.Generator(step.sums.device).manual_seed(0)
     for launch in step.launches:
-        for kind, name, found, exact in _updates(launch, step.optimiser, generator):
-            distance = relative(found, exact)
-            if not distance <= UPDATE[found.dtype]:
+        for kind, name, actual, exact in _updates(launch, step.optimiser, generator):
+            distance = relative(actual, exact)
+            if not distance <= UPDATE[actual.dtype]:
                 return f"the update gives wrong {kind} of {name}: relative error against float64 is {distance:.2g}"
     return None
 
@@ -205,7 +205,7 @@ def values(
     some = next(iter(weights.values()))
     leaves = {name: torch.nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
     net, number = AlexNet.holding(model.variant, leaves), 0
-    x, found = images.to(some.device, some.dtype), {}
+    x, results = images.to(some.device, some.dtype), {}
     for op in net.ops:
         if isinstance(op, Dropout):
             ones = torch.ones((batch, *x.shape[1:]), device=sample.seeds.device)
@@ -216,14 +216,14 @@ def values(
         else:  # whose arithmetic is float32 at least
             x = net.compute(op, x.to(torch.promote_types(x.dtype, torch.float32))).to(x.dtype)
         if x.dim() == 4 and not isinstance(op, Dropout):
-            found["pool5"] = x
-    found["logits"] = x = x.to(torch.promote_types(x.dtype, torch.float32))  # as they are in training
+            results["pool5"] = x
+    results["logits"] = x = x.to(torch.promote_types(x.dtype, torch.float32))  # as they are in training
     F.cross_entropy(x, sample.labels.to(some.device), label_smoothing=smoothing).backward()
-    found |= {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
-    return {name: value.detach().double() for name, value in found.items()}
+    results |= {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}
+    return {name: value.detach().double() for name, value in results.items()}
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
+def relative(actual: Tensor, expected: Tensor) -> float:
     """Distance over size: ||found - expected|| / ||expected||."""
-    expected = expected.to(found.device)
-    return float((found.detach().double() - expected).norm() / expected.norm().clamp_min(1e-300))
+    expected = expected.to(actual.device)
+    return float((actual.detach().double() - expected).norm() / expected.norm().clamp_min(1e-300))

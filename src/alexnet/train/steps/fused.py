@@ -362,10 +362,10 @@ class FusedStep:
         features = self.net.convolutions(self._blocks(row, leaves["conv1.weight"].dtype), leaves)
         logits, labels = self.net.classifier(features, leaves, row.seeds)[rows], row.labels[rows]
         loss, _ = kernels.cross_entropy_topk(logits, labels, self.smoothing)
-        found = torch.autograd.grad(loss, list(leaves.values()))
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
         drawn = (self.feed.records[row.which[rows]], *(part[rows] for part in (row.top, row.left, row.mirror, row.colour)))
         records, top, left, mirror, colour = (part.cpu() for part in drawn)
-        values = {"pool5": features[rows].detach(), "logits": logits.detach(), **dict(zip(leaves, found, strict=True))}
+        values = {"pool5": features[rows].detach(), "logits": logits.detach(), **dict(zip(leaves, gradients, strict=True))}
         return Sample(rows, (records, top, left, mirror, colour), labels, row.seeds, values)
 
     def leaves_of(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -460,8 +460,8 @@ def _gradients(
     """
     names = [name for launch in launches for name in launch.names]
     leaves = [leaf for launch in launches for leaf in launch.leaves]
-    found = torch.autograd.grad(of, [*leaves, *others], g)
-    return dict(zip(names, found, strict=False)), found[len(leaves) :]
+    gradients = torch.autograd.grad(of, [*leaves, *others], g)
+    return dict(zip(names, gradients, strict=False)), gradients[len(leaves) :]
 
 
 def _split(names: list[str], has_copy: Callable[[str], bool]) -> tuple[list[str], list[str]]:

@@ -261,8 +261,8 @@ def _translate(main: Sequence[_Layer]) -> tuple[tuple[Op, ...], list[_Layer]]:
     """Operations under our names, and the layers with parameters, conv1 to fc8."""
     weighted = [layer for layer in main if layer.type in _WEIGHTED]
     if [layer.type for layer in weighted] != ["Convolution"] * 5 + ["InnerProduct"] * 3:
-        found = ", ".join(f"{layer.settings.name[:30]} ({layer.type})" for layer in weighted[:12]) or "none"
-        raise CheckpointError(f"an AlexNet has five convolutions, then three inner products, but this network has {found}")
+        listed = ", ".join(f"{layer.settings.name[:30]} ({layer.type})" for layer in weighted[:12]) or "none"
+        raise CheckpointError(f"an AlexNet has five convolutions, then three inner products, but this network has {listed}")
     ops: list[Op] = []
     number = 0
     for layer in main:
@@ -290,9 +290,9 @@ def _square(layer: _Layer, settings: Any, what: str, default: int) -> int:
     return sides[0] if sides else default
 
 
-def _demand(layer: _Layer, **found: tuple[Any, Any]) -> None:
+def _demand(layer: _Layer, **settings: tuple[Any, Any]) -> None:
     """Refuse settings that no AlexNet has: name = (found, wanted)."""
-    for name, (value, wanted) in found.items():
+    for name, (value, wanted) in settings.items():
         if value != wanted:
             raise CheckpointError(f"{layer.name} has {name} = {value}, but an AlexNet has {wanted}")
 
@@ -448,8 +448,8 @@ def _shaped(layer: _Layer, what: str, numbers: NDArray[np.float32], dims: Sequen
     """As the layer's settings say. The layout of 2014 pads shapes with ones in front:
     (1, 1, out, in), (1, 1, 1, out)."""
     if _without_ones(dims) != _without_ones(shape):
-        found, wanted = (" x ".join(map(str, sizes)) for sizes in (dims, shape))
-        raise CheckpointError(f"{layer.name} holds {found} {what}, but the network needs {wanted}")
+        actual, wanted = (" x ".join(map(str, sizes)) for sizes in (dims, shape))
+        raise CheckpointError(f"{layer.name} holds {actual} {what}, but the network needs {wanted}")
     return torch.from_numpy(numbers.reshape(shape))
 
 

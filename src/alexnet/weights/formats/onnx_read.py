@@ -160,18 +160,18 @@ def _ours(model: "ModelProto", text: str, folder: Path) -> Foreign:
     )
 
 
-def _compare(found: Iterable[Any], expected: Iterable[Any], what: str) -> None:
+def _compare(actual: Iterable[Any], expected: Iterable[Any], what: str) -> None:
     """Refuse a graph that differs from the one its metadata describes."""
-    found, expected = list(found), list(expected)
-    for place, (theirs, ours) in enumerate(zip(found, expected, strict=False)):
+    actual, expected = list(actual), list(expected)
+    for place, (theirs, ours) in enumerate(zip(actual, expected, strict=False)):
         if theirs != ours:
             raise Unlike(
                 f"{what} {place} is {_brief(theirs)} but its metadata describes {_brief(ours)}: "
                 "another program changed the file, so import the original"
             )
-    if len(found) != len(expected):
+    if len(actual) != len(expected):
         raise Unlike(
-            f"it has {len(found)} {what}s but its metadata describes {len(expected)}: another "
+            f"it has {len(actual)} {what}s but its metadata describes {len(expected)}: another "
             "program changed the file, so import the original"
         )
 
@@ -292,13 +292,13 @@ class _Walk:
         """An input that must be a stored tensor."""
         if place >= len(node.input):
             raise Unlike(f"{called(node)}, {node.op_type}, lacks its input {place}")
-        found = self.constants[node.input[place]]
-        if found.dim() != dimensions or not found.is_floating_point():
+        constant = self.constants[node.input[place]]
+        if constant.dim() != dimensions or not constant.is_floating_point():
             raise Unlike(
-                f"{node.input[place]!r} at {called(node)} has shape {tuple(found.shape)} and type "
-                f"{found.dtype}; expected floating-point numbers in {dimensions} dimensions"
+                f"{node.input[place]!r} at {called(node)} has shape {tuple(constant.shape)} and type "
+                f"{constant.dtype}; expected floating-point numbers in {dimensions} dimensions"
             )
-        return found
+        return constant
 
     def _layer(self, node: "NodeProto", kind: str) -> str:
         """The name of the next layer with parameters."""

@@ -128,10 +128,10 @@ class Constants:
         return f"comes from {called(node)}, {node.op_type}{advice(node)}"
 
     def _matrix(self, name: str) -> Tensor:
-        found = self[name]
-        if found.dim() != 2:
-            raise Unlike(f"{name!r} has shape {tuple(found.shape)} and is transposed; expected 2 dimensions")
-        return found
+        matrix = self[name]
+        if matrix.dim() != 2:
+            raise Unlike(f"{name!r} has shape {tuple(matrix.shape)} and is transposed; expected 2 dimensions")
+        return matrix
 
     def _fold(self, node: "NodeProto") -> bool:
         """Keep the node's output if it is a constant. ONNX orders nodes, so its inputs were
@@ -156,11 +156,11 @@ class Constants:
 
     def _sizes(self, node: "NodeProto") -> bool:
         """Note the node's outputs if they follow from shapes and constants alone."""
-        found = node.op_type == "Shape" or (
+        is_size = node.op_type == "Shape" or (
             node.op_type in OF_SIZES and all(name in self.sizes or name in self for name in node.input)
         )
-        self.sizes.update(node.output if found else ())
-        return found
+        self.sizes.update(node.output if is_size else ())
+        return is_size
 
     def _keep(self, name: str, value: "AttributeProto") -> None:
         """Constant: a tensor, or a plain number or list such as dropout's ratio."""
@@ -261,10 +261,10 @@ def integer(node: "NodeProto", name: str, default: int) -> int:
 
 def ints(node: "NodeProto", name: str, default: list[int]) -> list[int]:
     """An attribute as whole numbers; one number is a list of one."""
-    found = next((attribute for attribute in node.attribute if attribute.name == name), None)
-    if found is None:
+    attribute = next((one for one in node.attribute if one.name == name), None)
+    if attribute is None:
         return default
-    return list(found.ints) if found.type == found.INTS else [found.i]
+    return list(attribute.ints) if attribute.type == attribute.INTS else [attribute.i]
 
 
 def number(node: "NodeProto", name: str, default: float) -> float:
@@ -278,6 +278,6 @@ def number(node: "NodeProto", name: str, default: float) -> float:
 def expect(node: "NodeProto", **expected: list[int]) -> None:
     """Refuse attributes with other values than an AlexNet's."""
     for name, value in expected.items():
-        found = ints(node, name, value)
-        if found != value:
-            raise Unlike(f"{called(node)}, {node.op_type}, has {name} = {found}; expected {value}")
+        actual = ints(node, name, value)
+        if actual != value:
+            raise Unlike(f"{called(node)}, {node.op_type}, has {name} = {actual}; expected {value}")

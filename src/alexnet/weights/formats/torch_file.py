@@ -220,8 +220,8 @@ class TorchFile:
 
 def _folder(members: dict[str, zipfile.ZipInfo]) -> str:
     """The folder in the archive in which everything is; it is named after the file."""
-    found = [name.removesuffix("data.pkl") for name in members if name.endswith("data.pkl") and name.count("/") <= 1]
-    return found[0] if len(found) == 1 else next(iter(members), "").partition("/")[0] + "/"
+    pickles = [name.removesuffix("data.pkl") for name in members if name.endswith("data.pkl") and name.count("/") <= 1]
+    return pickles[0] if len(pickles) == 1 else next(iter(members), "").partition("/")[0] + "/"
 
 
 class _TensorReader(pickled.Reader):

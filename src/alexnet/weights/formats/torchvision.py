@@ -101,14 +101,14 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor]) -> None:
 def _state(content: Any) -> tuple[dict[str, Any], list[str]]:
     """The names and tensors of the network in a checkpoint, and notes on where it
     was and what was left out."""
-    found = list(_states(content, (), DEEPEST, set()))
-    if not found:
+    states = list(_states(content, (), DEEPEST, set()))
+    if not states:
         if isinstance(content, Opaque):
             raise CheckpointError(f"it holds an object of {content.name} without parameters; expected a state_dict")
         raise CheckpointError(f"it holds a {type(content).__name__} without tensors; expected a state_dict (names and tensors)")
     networks = [
-        (place, state) for place, state in found if any(_unwrapped_name(name).endswith(FIRST) for name in state)
-    ] or found
+        (place, state) for place, state in states if any(_unwrapped_name(name).endswith(FIRST) for name in state)
+    ] or states
     likely = {name: number for number, name in enumerate(NESTED)}
     networks.sort(key=lambda network: min((likely.get(key, len(NESTED)) for key in network[0]), default=-1))
     (place, state), *others = networks
