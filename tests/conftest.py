@@ -103,7 +103,7 @@ def deep_folder(folder: Path, levels: int) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """72 pixels; 60 pictures to train on, 18 to test, three classes. Read only."""
-    folder = tmp_path_factory.mktemp("photos")
+    folder = tmp_path_factory.mktemp("photos_of_the_store", numbered=False)
     write_photos(folder / "train", 20)
     write_photos(folder / "val", 6, first=100)
     return prepare([folder], tmp_path_factory.mktemp("store") / "store", size=72)
