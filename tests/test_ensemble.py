@@ -122,5 +122,5 @@ def test_refused(networks: list[Classifier], store: Store) -> None:
     mauve = replace(networks[1], classes=("blue", "green", "mauve"))
     with pytest.raises(CheckpointError, match="have different classes"):
         evaluate_average([networks[0], mauve], store)
-    with pytest.raises(CheckpointError, match=r"other classes.*differing: red"):
+    with pytest.raises(CheckpointError, match=r"other classes.*differing: 'red'"):
         evaluate_average([mauve, mauve], store)

@@ -18,7 +18,7 @@ from alexnet.data.prepare import prepare
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
-from alexnet.errors import CheckpointError, StoreError
+from alexnet.errors import CheckpointError, StoreError, UsageError
 from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, outputs_of, probabilities
 from alexnet.published import imagenet
 from alexnet.trained import Trained
@@ -232,7 +232,7 @@ def test_other_records_are_refused(store: Store) -> None:
 )
 def test_arguments_of_other_types(store: Store, changes: dict[str, Any], message: str) -> None:
     given = {"classifier": classifier(store), "store": store, **changes}
-    with pytest.raises((CheckpointError, StoreError), match=message):
+    with pytest.raises((CheckpointError, StoreError, UsageError), match=message):
         evaluate_classifier(**given)
 
 

@@ -17,7 +17,7 @@ import alexnet
 from alexnet.cli import main
 from alexnet.data.image import decode
 from alexnet.data.store import Store
-from alexnet.errors import CheckpointError, SourceError, VariantError
+from alexnet.errors import CheckpointError, SourceError, UsageError, VariantError
 from alexnet.model import AlexNet
 from conftest import draw
 
@@ -141,10 +141,10 @@ def test_a_picture_that_is_none(run: Path, picture: Any, reason: str) -> None:
 
 def test_wrong_questions(run: Path, photo: Path, tmp_path: Path) -> None:
     network = alexnet.load(run)
-    for top in (0, -1, 1.5, "3"):
-        with pytest.raises(SourceError, match="top"):
+    for top in (0, -1, 1.5, "3", True):
+        with pytest.raises(UsageError, match="top"):
             network.predict(photo, top=top)  # type: ignore[arg-type]
-    with pytest.raises(SourceError, match=r"views \(=5\) must be 1 or 10"):
+    with pytest.raises(UsageError, match=r"views \(=5\) must be 1 or 10"):
         network.predict(photo, views=5)  # type: ignore[arg-type]
     assert network.predict(photo, top=99) == network.predict(photo)
     for path, reason in ((tmp_path / "none", "does not exist"), (tmp_path, "has no latest"), (None, r"path \(=None\)")):

@@ -21,7 +21,7 @@ from alexnet.data.prepare import prepare
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.engines import Classifier
-from alexnet.errors import SourceError
+from alexnet.errors import SourceError, UsageError
 from alexnet.evaluate import probabilities
 from alexnet.predict import BATCH_SIZE, Prediction, expand, predict
 from alexnet.trained import Trained
@@ -104,7 +104,7 @@ def test_the_largest_picture_is_set_by_max_pixels(classifier: Classifier, tmp_pa
     (refused,) = predict(classifier, [str(tmp_path / "a.png")], max_pixels=599)
     assert read.top
     assert refused.error == ("30 x 20 are more than 599 pixels: refused as a decompression bomb (--max-pixels sets the limit)")
-    with pytest.raises(SourceError, match=r"max_pixels \(=0\) must be a whole number, at least 1\.$"):
+    with pytest.raises(UsageError, match=r"max_pixels \(=0\) must be a whole number of at least 1\.$"):
         predict(classifier, ["a.png"], max_pixels=0)
 
 
@@ -192,10 +192,13 @@ def test_wrong_types(wrong: Any, classifier: Classifier) -> None:
         list(predict(classifier, wrong))
 
 
-@pytest.mark.parametrize("options", [{"top": 0}, {"top": -1}, {"top": "5"}, {"top": 1.5}, {"views": 3}, {"views": None}])
+@pytest.mark.parametrize(
+    "options",
+    [{"top": 0}, {"top": -1}, {"top": "5"}, {"top": 1.5}, {"top": True}, {"views": 3}, {"views": None}, {"views": True}],
+)
 def test_wrong_options(options: dict[str, Any], classifier: Classifier) -> None:
     (name,) = options
-    with pytest.raises(SourceError, match=f"^{name} "):
+    with pytest.raises(UsageError, match=f"^{name} "):
         predict(classifier, ["cat.jpg"], **options)
 
 

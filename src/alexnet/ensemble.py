@@ -24,7 +24,7 @@ from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
-from alexnet.evaluate import BATCH_SIZE, Counts, Evaluation, check_asked, check_fits, probabilities, same_form
+from alexnet.evaluate import BATCH_SIZE, Counts, Evaluation, check_arguments, check_fits, probabilities, same_form
 from alexnet.meter import Meter
 
 FIT_STEPS = 1000
@@ -71,7 +71,7 @@ def evaluate_average(
     Raises:
         CheckpointError: there are fewer than two networks, or one does not fit the store.
     """
-    check_asked(networks, store, views)
+    check_arguments(networks, store, views)
     if len(networks) < 2:
         raise CheckpointError(f"an average needs at least two networks, but got {len(networks)}: name more runs.")
     if len({same_form(one.classes) for one in networks}) > 1:

@@ -4,7 +4,7 @@ AlexNetError
 ├── UsageError        a verb, an option or an argument that does not exist or does not fit
 ├── OutputError       an output file that is in the way, is named wrongly or cannot be written
 ├── VariantError      a network that cannot exist: widths, towers, an input too small
-├── RecipeError       a training run that cannot be asked for
+├── RecipeError       a training run with settings that cannot be used
 ├── SourceError       photos that cannot be found or understood
 ├── StoreError        a store that is missing, unfinished, damaged or in the way
 ├── CheckpointError   weights that are missing, damaged or of another network
@@ -30,7 +30,7 @@ class AlexNetError(Exception):
     """Base of all errors that a user can cause and mend."""
 
 
-class UsageError(AlexNetError):
+class UsageError(AlexNetError, ValueError):
     """A verb, an option or an argument that does not exist or does not fit."""
 
 
@@ -43,7 +43,7 @@ class VariantError(AlexNetError, ValueError):
 
 
 class RecipeError(AlexNetError):
-    """A training run that cannot be asked for."""
+    """A training run with settings that cannot be used."""
 
 
 class SourceError(AlexNetError, ValueError):

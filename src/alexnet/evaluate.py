@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet import intervals
+from alexnet.arguments import check_views
 from alexnet.data.loader import Batch, in_order
 from alexnet.data.preprocessing import Preprocessing, Views
 from alexnet.data.resample import resampled
@@ -167,7 +168,7 @@ def evaluate(
         classes: the network's.
         outputs: the network's number of each of the split's classes, (classes of the split,)
             int64; the same if None.
-        batches: the split's records and labels, where they lie ready; read from the store if None.
+        batches: the split's records and labels, if they are in memory; read from the store if None.
     """
     device = preprocessing.mean.device
     counts = Counts(len(classes), device)
@@ -189,8 +190,9 @@ def evaluate_classifier(classifier: Classifier, store: Store, split: str | None 
         CheckpointError: the store has other classes, or records of another kind, than the network
             was trained on; or an argument is of another type.
         StoreError: `store` is not one, or has no such split.
+        UsageError: `views` is neither 1 nor 10.
     """
-    check_asked([classifier], store, views)
+    check_arguments([classifier], store, views)
     store = resampled(store, classifier.preprocessing.stored_size)
     outputs = check_fits(classifier, store)
     chosen = store.split(split) if split else store.held_out
@@ -198,14 +200,13 @@ def evaluate_classifier(classifier: Classifier, store: Store, split: str | None 
         return evaluate(classifier.network, classifier.preprocessing, chosen, classifier.classes, views, meter, outputs)
 
 
-def check_asked(networks: Sequence[Classifier], store: Store, views: Views) -> None:
+def check_arguments(networks: Sequence[Classifier], store: Store, views: Views) -> None:
     """Refuse arguments of other types, at the functions that notebooks call."""
     if wrong := [one for one in networks if not isinstance(one, Classifier)]:
         raise CheckpointError(f"classifier (={wrong[0]!r}) must be a Classifier: engines.load(RUN) gives one.")
     if not isinstance(store, Store):
         raise StoreError(f"store (={store!r}) must be a Store: Store(PATH) opens one.")
-    if type(views) is not int or views not in (1, 10):
-        raise CheckpointError(f"views (={views!r}) must be 1 or 10.")
+    check_views(views)
 
 
 def check_fits(classifier: Classifier, store: Store) -> Tensor:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from alexnet import engines
+from alexnet.arguments import check_count, check_views
 from alexnet.data.image import Unreadable, encode
 from alexnet.data.preprocessing import Views
 from alexnet.data.sources import read_picture
@@ -75,12 +76,11 @@ class Loaded:
             (class name, probability), the most likely first.
 
         Raises:
-            SourceError: it cannot be read or is not a picture; `top` or `views` is out of range.
+            SourceError: it cannot be read or is not a picture.
+            UsageError: `top` or `views` is out of range.
         """
-        if not isinstance(top, int) or top < 1:
-            raise SourceError(f"top (={top!r}) must be a whole number of at least 1.")
-        if views not in (1, 10):
-            raise SourceError(f"views (={views!r}) must be 1 or 10.")
+        check_count("top", top)
+        check_views(views)
         shares = probabilities(self._classifier.network, self._classifier.preprocessing, self._record(picture), views)[0]
         best = shares.topk(min(top, len(self.classes)))
         return [(self.classes[index], share) for share, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)]

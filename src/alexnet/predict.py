@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet import engines
+from alexnet.arguments import check_count, check_views
 from alexnet.console import say
 from alexnet.data.image import MAX_PIXELS, Unreadable, encode
 from alexnet.data.preprocessing import Views
@@ -219,15 +220,13 @@ def predict(
         max_pixels: a picture that takes more pixels of memory is not read, see `image.encode`.
 
     Raises:
-        SourceError: files is no list of paths, top or max_pixels no whole number from 1 on,
-            or views neither 1 nor 10.
+        SourceError: `files` is not a list of paths.
+        UsageError: `top` or `max_pixels` is not a whole number of at least 1, or `views` is
+            neither 1 nor 10.
     """
-    if not isinstance(top, int) or top < 1:
-        raise SourceError(f"top (={top!r}) must be a whole number, at least 1.")
-    if views not in (1, 10):
-        raise SourceError(f"views (={views!r}) must be 1 or 10.")
-    if not isinstance(max_pixels, int) or max_pixels < 1:
-        raise SourceError(f"max_pixels (={max_pixels!r}) must be a whole number, at least 1.")
+    check_count("top", top)
+    check_views(views)
+    check_count("max_pixels", max_pixels)
     return _predictions(classifier, _paths(files, "predict"), top, views, pace or Pace(), max_pixels)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from alexnet.arguments import check_count
 from alexnet.cli.next_step import next_step
 from alexnet.cli.options import Engine
 from alexnet.cli.tables import print_parts
@@ -118,10 +119,8 @@ def _check(files: tuple[str, ...], top: int, sheet: Path | None, max_pixels: int
 
     if not files:
         raise UsageError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
-    if top < 1:
-        raise UsageError(f"top (={top}) must be at least 1.")
-    if max_pixels < 1:
-        raise UsageError(f"max_pixels (={max_pixels}) must be at least 1.")
+    check_count("top", top)
+    check_count("max_pixels", max_pixels)
     if sheet:
         figure_file.check_ending("sheet", sheet)
         make_ready(sheet)
