@@ -15,7 +15,6 @@ KERNELS = (48 * 2, 128 * 2, 192 * 2, 192 * 2, 128 * 2)  # conv1 ... conv5
 KERNEL_SIZES = (11, 5, 3, 3, 3)
 STRIDES = (4, 1, 1, 1, 1)
 SEES_BOTH_TOWERS = (True, False, True, False, False)  # conv3 reads every map of conv2; conv1 reads the picture
-POOLED = (True, True, False, False, True)  # a max pool follows conv1, conv2 and conv5
 UNITS = (2048 * 2, 2048 * 2)  # fc6, fc7
 CLASSES = 1000
 
