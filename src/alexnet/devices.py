@@ -14,7 +14,7 @@ NVIDIA = Path("/proc/driver/nvidia/version")
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device asked for, or the best there is.
+    """The device that the recipe names, or the best available one.
 
     Raises:
         RecipeError: it is not there.
@@ -61,7 +61,7 @@ def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Let float32 products on a GPU be tf32 unless fp32 was asked for: beside
+    """Let float32 products on a GPU be tf32 unless fp32 was requested: beside
     bf16 they are fc8's alone.
     """
     if device.type == "cuda":

@@ -244,7 +244,7 @@ def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:
         classes: the network's, in the order of its outputs.
 
     Raises:
-        CheckpointError: a class of the store is none of the network's, or its name is not unique.
+        CheckpointError: the network does not have a class of the store, or its name is not unique.
     """
     wanted, has = same_form(classes), same_form(store.classes)
     if wanted == has:

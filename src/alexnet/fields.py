@@ -28,7 +28,7 @@ def check_types(instance: Any, error: type[AlexNetError]) -> None:
 
 def _is(value: Any, kind: Any) -> bool:
     """Whether a value is of a field's type; whole numbers are floats too,
-    truth values are no numbers.
+    truth values are not numbers.
     """
     origin, parts = get_origin(kind), get_args(kind)
     if origin is Literal:

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from alexnet.errors import CheckpointError, OutputError
 
-#: A temporary file that nobody has written to for so long has lost its writer.
+#: The writer of a temporary file that has not grown for so long is gone.
 LEFT_BEHIND = 24 * 3600.0
 #: Of a name, this many bytes go into the temporary file's: 255 are the most that file systems take.
 NAMED = 200
@@ -89,7 +89,7 @@ def _remove_left_behind(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
-    """`replacing`, for what a user asked for.
+    """`replacing`, for a file that the user named.
 
     Raises:
         OutputError: no space, or the folder cannot be written; a file that was there stays.

@@ -57,7 +57,7 @@ def _joins(op: Op, group: list[Op]) -> bool:
 
 def convolution_shapes(variant: Variant, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, Shape]:
     """Every convolution as `Fused` calls it, by layer: conv1 on pictures in blocks,
-    whose gradient nothing wants.
+    whose gradient nothing needs.
     """
     shapes = {}
     for layer in variant.layers():

@@ -2,7 +2,7 @@
 
 Matplotlib's own font has Latin, Greek, Cyrillic, Hebrew and Arabic letters, but no Chinese,
 Japanese or Korean ones, no Devanagari and no Thai. A letter that no chosen font has becomes a
-box and a warning. So the fonts of the machine are asked for what is missing, and what none of
+box and a warning. So what is missing is searched in the machine's fonts, and what none of
 them has is drawn as U+FFFD.
 """
 

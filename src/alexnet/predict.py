@@ -103,7 +103,7 @@ def expand(arguments: Iterable[str | bytes | os.PathLike[str]]) -> Iterator[str]
     on standard error. A file that is named, also by a plain pattern or a list, is always taken.
 
     Raises:
-        SourceError: the arguments are no list of paths, or standard input cannot be read.
+        SourceError: the arguments are not a list of paths, or standard input cannot be read.
     """
     return chain.from_iterable(_expanded(path) for path in _paths(arguments, "expand"))
 
@@ -196,7 +196,7 @@ def _begins_like_a_picture(path: str) -> bool:
         with open_regular(path) as file:
             return starts_like_a_picture(file.read(HEAD_BYTES))
     except OSError:
-        return True  # whoever reads it reports why that fails
+        return True  # reading it reports why that fails
 
 
 def predict(

@@ -96,7 +96,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _pictures(reader: type, preprocessing: Preprocessing, store: Store) -> Any:
-    """Centre crops of training pictures, as the library wants them."""
+    """Centre crops of training pictures, in the library's form."""
     loader = Loader(store.train, min(BATCH_SIZE, len(store.train)), seed=0)
     batches = min(CALIBRATION_IMAGES // loader.batch_size, loader.steps_per_epoch)
     crops = (_crops(preprocessing, loader.batch(0, step).records) for step in range(batches))

@@ -54,7 +54,7 @@ def find(path: str | Path, which: str = LATEST) -> Path:
     """The checkpoint of a run's folder, or the file itself.
 
     Raises:
-        CheckpointError: there is none, or it is not named by a path.
+        CheckpointError: no checkpoint was found, or `path` is not a path.
     """
     path = as_path(path, "path")
     if path.is_dir():
@@ -106,7 +106,7 @@ def member(folder: Path, seed: int) -> Path:
 
 
 def members(folder: Path) -> list[Path]:
-    """The runs of a family's folder that have ended, by seed; empty if it is no family's."""
+    """The runs of a family's folder that have ended, by seed; empty for any other folder."""
     if not (folder / FAMILY).exists():
         return []
     family = schema.read_json(

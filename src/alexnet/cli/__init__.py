@@ -18,7 +18,7 @@ __all__ = ["VERBS", "main"]
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `alexnet`."""
-    # PyTorch's CPU threads spin while they wait for each other. Where another program wants one of
+    # PyTorch's CPU threads spin while they wait for each other. Where another program needs one of
     # the two cores, that makes training 30 times slower (26 against 794 images/s); sleeping costs
     # 12 % where none does (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> None:
-    """Run a verb, and write what it has printed: after this, nobody could say that it failed."""
+    """Run a verb, and write what it has printed: after this, a failure could not be reported."""
     try:
         dispatch.run(words)
     except SystemExit:  # after --help, or where a verb found something

@@ -17,14 +17,14 @@ from alexnet.console import say
 if TYPE_CHECKING:
     from alexnet.data.store import Store
 
-PHOTO = "photo.jpg"  # stands for a picture of the user's
+PHOTO = "photo.jpg"  # in place of a picture of the user's
 
 
 def next_step(*words: object) -> None:
     """Print the next command.
 
     Args:
-        words: what follows `alexnet`; each is quoted as the shell wants it.
+        words: what follows `alexnet`; each is quoted for the shell.
     """
     sys.stdout.flush()  # what was printed comes first, also where both go to one file
     say(f"Next: {command_line(words)}", whole=True)

@@ -102,7 +102,8 @@ def _substitute(keep_bytes: bool) -> Callable[[UnicodeError], tuple[str | bytes,
     """The replacement for a character that the encoding lacks: a similar one, or its number.
 
     Args:
-        keep_bytes: a byte of a file's name that is not UTF-8 goes out as it is. Not to a terminal.
+        keep_bytes: a byte of a file's name that is not UTF-8 is written unchanged, except to a
+            terminal.
     """
 
     def substitute(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -72,7 +72,7 @@ def _columns() -> int:
 
 
 def print_path(path: str | Path) -> None:
-    """Print a path on a line of its own, exactly as it is unless standard output is a terminal:
+    """Print a path on a line of its own, unchanged unless standard output is a terminal:
     `$(alexnet weights pull caffenet)` is a file.
     """
     print(clean(str(path)) if sys.stdout.isatty() else path)

@@ -131,7 +131,7 @@ def verify_weights(file: Positional[Annotated[Path, arg(metavar="FILE")]]) -> No
     if not result.looks_trained:
         next_step("weights", "list")
         raise SystemExit(1)
-    if result.spread is None:  # layers are missing: there is no network to import
+    if result.spread is None:  # layers are missing, so it cannot be imported
         next_step("filters", file, "-o", "filters.png")
     elif file.suffix == ".safetensors" and native.is_ours(file):
         next_step("predict", file, PHOTO)

@@ -52,7 +52,7 @@ def choose_storage(wanted: str, needed: int, free: int, host: int) -> tuple[Stor
         host: free bytes of the host's memory; 0 if unknown.
 
     Raises:
-        RecipeError: pinned was asked for, and does not fit.
+        RecipeError: pinned was requested, and does not fit.
     """
     size, on_gpu, on_host = (f"{number / GIB:.2f} GiB" for number in (needed, max(free, 0), host))
     if wanted == "resident" or (wanted == "auto" and needed <= free):
@@ -81,7 +81,7 @@ class Resident:
     """A feed that keeps all records on the device.
 
     Args:
-        records: (N, bytes) uint8, if they lie there already.
+        records: (N, bytes) uint8, if they are there already.
     """
 
     def __init__(self, loader: Loader, device: torch.device, records: Tensor | None = None) -> None:

@@ -2,7 +2,7 @@
 
 Pillow decodes, and pi-heif decodes HEIC. Pillow misreads some kinds without a word: 16-bit TIFFs
 that are white at zero or have a plane for each colour, transparent colours of PNGs of other than
-8 bits, BMPs whose alpha nobody filled in. Those are put right here. Kinds whose white is not
+8 bits, BMPs whose alpha was never filled in. Those are put right here. Kinds whose white is not
 defined, or that Pillow decodes wrongly for good, are refused. What a file says beside its pixels is
 in `metadata`.
 
@@ -51,7 +51,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it says of da
 
 
 class Unreadable(Exception):
-    """A file that is no usable picture; the text is the reason."""
+    """A file that is not a usable picture; the text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class OpenedPicture:
     Attributes:
         image: Pillow's.
         orientation: EXIF orientation 1-8 that is still to be undone.
-        profile: ICC profile, empty if there is none.
+        profile: ICC profile, empty without one.
     """
 
     image: Image.Image
@@ -134,7 +134,7 @@ def _too_large(sides: tuple[int, int] | None, max_pixels: int) -> Unreadable:
 
 
 def _info(image: Image.Image, name: str) -> bytes:
-    """A block of metadata that a plugin found; empty if there is none, or if it is of a wrong
+    """A block of metadata that a plugin found; empty without one, or if it is of a wrong
     type."""
     block = image.info.get(name)
     return block if isinstance(block, bytes) else b""

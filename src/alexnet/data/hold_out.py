@@ -189,7 +189,7 @@ class _Draw:
         """Make sure that every class has a picture to train on and, if it has two, one to test on.
 
         A class moves a picture of its own if it has one, which changes no other class. So classes
-        that have only files that are in other classes too come first. Two of those may want one
+        that have only files that are in other classes too come first. Two of those may need one
         file on different sides: training goes first.
         """
         own = {label: any(self._is_own(key) for key in ascending) for label, ascending in self.classes.items()}

@@ -2,7 +2,7 @@
 
 A record is what a photograph's JPEG holds too: full-range YCbCr (JFIF, ITU-R BT.601), brightness at
 every pixel and colour at every second one. 256 x 256 pixels are 98,304 bytes, half of RGB. Two
-things make it fast: the JPEG decoder is asked for YCbCr at the smallest scale (1, 1/2, 1/4, 1/8)
+things make it fast: the JPEG decoder gives YCbCr at the smallest scale (1, 1/2, 1/4, 1/8)
 that is large enough, so no colour conversion happens at all, and the picture is shrunk by PyTorch's
 vectorised antialiased bilinear filter (same results as Pillow's to one grey level).
 """

@@ -64,7 +64,7 @@ def prepare(
         hold_out: share of each class that becomes `val` if the source has no
             second split, see `hold_out.split_off`.
         seed: of that draw.
-        strict: stop at the first file that is no usable picture.
+        strict: stop at the first file that is not a usable picture.
         workers: processes that decode; all cores if None.
         max_pixels: a picture that takes more pixels of memory is skipped, see `image.encode`.
 

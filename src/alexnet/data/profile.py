@@ -1,6 +1,6 @@
 """Colour profiles: convert a picture's colours to sRGB.
 
-A picture without a profile is taken for sRGB, and one whose profile says sRGB stays as it is, to
+A picture without a profile is taken for sRGB, and one whose profile says sRGB stays unchanged, to
 the bit. Another one (Display P3 of phones, Adobe RGB of cameras, CMYK of print) is converted by
 LittleCMS after it has been shrunk. That takes 2 ms and leaves the fast way of decoding alone. A
 profile that is damaged, or for another kind of pixels, is left out, as browsers do. Colours that
@@ -33,7 +33,7 @@ def to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """The way from pixels of a mode ("RGB", "L", "CMYK") to sRGB; None if nothing is to be done.
 
     Raises:
-        Unreadable: this Pillow has no LittleCMS, so nobody can say what the colours are.
+        Unreadable: this Pillow has no LittleCMS, so the colours are unknown.
     """
     if not 0 < len(profile) <= MAX_METADATA:
         return None

@@ -1,6 +1,6 @@
 """Resample a store to smaller pictures, once; the copy is kept inside the larger store.
 
-`alexnet prepare photos store` keeps 256 pixels, and a recipe may want 144. Decoding thousands of
+`alexnet prepare photos store` keeps 256 pixels, and a recipe may need 144. Decoding thousands of
 photos again is slow, and the photos may be gone; shrinking the records takes seconds. The copy is
 a store like any other, in STORE/144px: it is deleted, moved and copied together with the store
 that it was made from, changes nothing in it, and is made anew when that store has changed.
@@ -51,7 +51,7 @@ def resampled(store: Store, size: int) -> Store:
 
     Args:
         store: as prepared.
-        size: side of the pictures that are wanted.
+        size: side of the pictures in the copy.
 
     Returns:
         The copy in pictures of this size, made now if it is not there; the store itself if its
@@ -94,7 +94,7 @@ def shrink(records: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def _open(folder: Path, store: Store) -> Store | None:
-    """The copy, if it is undamaged and matches the store as it is now."""
+    """The copy, if it is undamaged and matches the store's present content."""
     if not (folder / ORIGIN).exists():
         return None
     try:

@@ -147,7 +147,7 @@ class Split:
     Attributes:
         records: (N, S * S * 3 / 2) uint8, memory-mapped.
         labels: (N,) int32, read-only.
-        length: bytes of the mapped file; 0 if there is none.
+        length: bytes of the mapped file; 0 without a file.
     """
 
     name: str
@@ -284,7 +284,7 @@ class Store:
 
     @property
     def held_out(self) -> Split:
-        """The split to evaluate on: val, or test where there is no val."""
+        """The split to evaluate on: val, or test in a store without val."""
         return self.split(next((name for name in HELD_OUT if name in self.splits), HELD_OUT[0]))
 
     def split(self, name: str) -> Split:

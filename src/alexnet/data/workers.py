@@ -55,7 +55,7 @@ class Worker(NamedTuple):
 
 
 class Workers:
-    """Where jobs are done: in processes, or in this one if there are none."""
+    """Runs jobs in other processes, or in this one if it has none."""
 
     def __init__(self, workers: Sequence[Worker] = (), threads: ThreadPoolExecutor | None = None) -> None:
         self._threads, self._ahead = threads, 2 * len(workers)
@@ -64,7 +64,7 @@ class Workers:
             self._idle.put(worker)
 
     def each(self, function: Callable[[Job], Answer], jobs: Iterable[Job]) -> Iterator[Answer]:
-        """`function` of each job, in order; a few are done ahead of the one that is asked for.
+        """`function` of each job, in order; a few are done ahead of the next result.
 
         Raises:
             WorkerDied: a process ended, killed by the system perhaps.
@@ -97,7 +97,7 @@ class Workers:
 
 @contextmanager
 def open_workers(workers: int | None, images: int) -> Iterator[Workers]:
-    """As many processes as asked for; if None, one for each core, or this process
+    """As many processes as given; if None, one for each core, or this process
     where there are few images."""
     count = workers or (CORES if images >= FEW else 1)
     if count == 1:

@@ -61,8 +61,9 @@ def lacking(device: torch.device) -> str | None:
 
 
 def failure(device: torch.device, error: Exception, remedy: str) -> str:
-    """An error from a kernel in a few words, for whoever goes on without it. A kernel that does not
-    compile fails in many ways.
+    """An error from a kernel in a few words, for code that continues without it.
+
+    A kernel that does not compile fails in many ways.
 
     Raises:
         TrainingError: as `check_alive`.

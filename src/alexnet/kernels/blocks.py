@@ -1,6 +1,6 @@
 """conv1 without its stride: 11 x 11 / 4 over 3 colours is 3 x 3 / 1 over 48.
 
-Matrix units want many input channels, and conv1 has three: padded to the eight that they take,
+Matrix units need many input channels, and conv1 has three: padded to the eight that they take,
 37 % of the work is useful. So cut the padded picture into blocks of 4 x 4 pixels and call a
 block's 48 numbers channels. A kernel of 11 x 11 pixels, widened to 12 x 12 by a row and a
 column of zeros, then covers 3 x 3 blocks and moves by one block: the same sums over 48 x 9 =

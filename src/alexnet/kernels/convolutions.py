@@ -68,7 +68,7 @@ WAYS: dict[str, Way] = {"grouped": grouped, "split": split, "dense": dense, "own
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """A convolution of maps of side x side positions, as it will be called; `first`: nothing wants
+    """A convolution of maps of side x side positions, as it will be called; `first`: nothing needs
     its input's gradient."""
 
     batch: int

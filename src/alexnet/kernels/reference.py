@@ -87,7 +87,7 @@ class _LRN(torch.autograd.Function):
     is for the backward only.
 
     dx = g p - 2 coefficient beta x window_sum(g x p / d); the window is its own transpose.
-    Where the derivative of this is wanted in turn, r is computed from x once more, by
+    Where the derivative of this is needed in turn, r is computed from x once more, by
     operations that autograd follows.
     """
 

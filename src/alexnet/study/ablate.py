@@ -163,7 +163,7 @@ def ablate(plan: Plan, store: Store, folder: Path) -> Outcome:
 
 
 def checked(plan: Plan, store: Store, folder: Path) -> Store:
-    """The store in pictures of a size that the recipe wants.
+    """The store in pictures of a size that the recipe needs.
 
     Raises:
         RecipeError: plan and store do not fit.
@@ -231,7 +231,7 @@ def epochs_to(error: float, log: Log) -> float:
     if not len(below):
         return inf
     around = slice(max(below[0] - 1, 0), below[0] + 1)
-    return float(np.interp(-error, -smooth[around], places[around]))  # interp wants rising values; errors fall here
+    return float(np.interp(-error, -smooth[around], places[around]))  # interp needs rising values; errors fall here
 
 
 def training_errors(log: Log) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,8 +2,8 @@
 `alexnet ablate NAME --data STORE --seeds N`.
 
 An `Ablation` is data: what changes, what the paper says it is worth, and how it is measured.
-`ablate.py` trains the pairs. The standard side is the recipe as it is; the changed side has the one
-thing altered or taken away, so a positive difference of errors means that the thing was worth
+`ablate.py` trains the pairs. The standard side is the recipe unchanged; the changed side has one
+thing altered or removed, so a positive difference of errors means that it was worth
 having. Ten views and five nets change no training, only how the standard networks are asked.
 
 Readings where the paper leaves a choice:
@@ -281,7 +281,7 @@ def _check_same_shapes(first: Variant, second: Variant) -> None:
 
 
 def _differing_shape(first: Variant, second: Variant, size: int) -> str:
-    """The first layer whose shape differs at an input size, with both; empty if there is none."""
+    """The first layer whose shape differs at an input size, with both; empty if none does."""
     traces = (replace(variant, input_size=size).layers() for variant in (first, second))
     return next(
         (

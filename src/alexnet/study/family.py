@@ -9,7 +9,7 @@
 
 A network's seed decides its weights at the start, the order of the pictures, the crops and the
 dropout, so each member can be trained alone, and again, without the others. A family that was
-stopped is finished by the same command and --resume: what has ended stays as it is, what had begun
+stopped is finished by the same command and --resume: what has ended stays unchanged, what had begun
 goes on from its checkpoint, and no batch is repeated or skipped.
 
 On a CPU the members are trained one after another, since one already fills it. A small network
@@ -70,7 +70,7 @@ def train_family(
         folder: the family's folder.
         seeds: consecutive.
         resume: finish what the folder holds unfinished. More seeds than before may
-            be asked for, not fewer.
+            be given, not fewer.
         at_once: how many share a GPU.
 
     Returns:

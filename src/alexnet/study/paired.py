@@ -66,7 +66,7 @@ def difference(standard: Sequence[float], changed: Sequence[float]) -> Differenc
 
 
 def t_quantile(freedom: int) -> float:
-    """Student's t below which 97.5 % lie (Abramowitz and Stegun 26.7.5 beyond the table)."""
+    """Student's t below which 97.5 % are (Abramowitz and Stegun 26.7.5 beyond the table)."""
     if freedom < 1:
         return inf
     if freedom <= len(T_TABLE):

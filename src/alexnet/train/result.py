@@ -22,7 +22,7 @@ from torch import Tensor
 
 from alexnet import engines, schema
 from alexnet.data.resample import origin, resampled
-from alexnet.data.store import Store, sha256
+from alexnet.data.store import Hash, Store, sha256
 from alexnet.errors import CheckpointError
 from alexnet.evaluate import Evaluation, evaluate_classifier
 from alexnet.files import write_json
@@ -46,7 +46,6 @@ from alexnet.trained import Trained
 from alexnet.weights import native
 
 SEALED = (CONFIG, ENVIRONMENT, LOG)
-Hash = Annotated[str, Range(64, 64)]
 ELSEWHERE = 1000  # one picture in so many may change sides in another environment
 
 

@@ -1,7 +1,7 @@
 """Check weights: which layers there are, dead kernels, and whether the weights look trained.
 
 Weights get lost: files with untrained or zeroed layers have been published and cited. Two signs
-tell a trained network from a fresh one, and neither needs a photo:
+distinguish a trained network from a fresh one, and neither needs a photo:
 
 * conv1's kernels are smooth. The correlation of horizontally and vertically neighbouring weights,
   each kernel's mean taken out, is 0.51 for the AlexNet trained on ImageNet and within 0.03 of 0 for
@@ -82,7 +82,7 @@ def tensors(state: Mapping[str, Tensor]) -> Check:
     """Check the layers that are there; if some are missing, the logits are not measured.
 
     Raises:
-        CheckpointError: there is no layer of ours, or one of another rank.
+        CheckpointError: no layer has one of our names, or one has another rank.
     """
     weights = {name: state[f"{name}.weight"] for name in LAYER_NAMES if f"{name}.weight" in state}
     if not weights:
@@ -118,7 +118,7 @@ def _dead_share(weight: Tensor) -> float:
 
 def patterns(model: AlexNet) -> Tensor:
     """(16, 3, S, S): waves and a square in random colours, on the scale of
-    pixels that the variant wants."""
+    pixels that the variant needs."""
     size, generator = model.variant.input_size, torch.Generator().manual_seed(2012)
     places = torch.linspace(0, 2 * torch.pi, size)
     images = torch.empty(PATTERNS, 3, size, size)

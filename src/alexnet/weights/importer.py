@@ -99,7 +99,7 @@ def read(path: str | Path) -> Foreign:
     """Translate a file of any known format.
 
     Raises:
-        CheckpointError: missing, empty, foreign, damaged, or with weights that are no numbers.
+        CheckpointError: missing, empty, foreign, damaged, or with weights that are NaN or infinite.
     """
     path, format = _recognised(path)
     return _checked(path, format.read(path))
@@ -177,18 +177,18 @@ def import_weights(
 
     Args:
         path: the file, or a run's folder.
-        variant, input_size: what the file does not tell; see `foreign.fit`.
+        variant, input_size: what the file does not say; see `foreign.fit`.
         mean: Caffe's mean.binaryproto; the mean of ImageNet's colours where none is
             given and the file has none.
         classes: text file with a class name a line, in the order of the outputs.
-        otherwise: the variant to take for a file that does not tell.
+        otherwise: the variant to take for a file that does not say.
 
     Returns:
         the network, and the file as it was translated.
 
     Raises:
         CheckpointError: see `read` and `foreign.fit`; arguments of other types.
-        VariantError: there is no such variant.
+        VariantError: an unknown variant.
     """
     expect_kind(variant, "variant", str, Variant, NoneType)
     expect_kind(input_size, "input_size", int, NoneType)

@@ -1,7 +1,7 @@
 """Find which variant a file of another program holds.
 
 A translator (`caffe_read.py`, `torchvision.py`, `npy.py`, `onnx_read.py`) turns a file into a
-`Foreign`: tensors under our names and in our layout, and as much as the format tells about the
+`Foreign`: tensors under our names and in our layout, and as much as the format says about the
 network. `fit` then says which `Variant` that is. A format with a graph (Caffe, ONNX) gives the
 operations, from which every structural field of the variant follows; a format with tensors
 alone gives widths, groups and classes, and the rest comes from the variant that it is known
@@ -27,7 +27,7 @@ from alexnet.errors import CheckpointError, VariantError
 from alexnet.files import open_regular
 from alexnet.variants import LAYER_NAMES, OpKind, Variant, get_variant, named
 
-#: Steps of a block by the type of their operation; dropout is no part of a block.
+#: Steps of a block by the type of their operation; dropout is not part of a block.
 KINDS: dict[type[Op], OpKind] = {Conv: "conv", ReLU: "relu", LRN: "norm", SpatialNorm: "spatial", MaxPool: "pool"}
 PARAMETERS = tuple(f"{layer}.{kind}" for layer in LAYER_NAMES for kind in ("weight", "bias"))
 #: Fields that a graph decides, in the order in which data meets them.
@@ -44,11 +44,11 @@ class Foreign:
             connected (out, in), the inputs of fc6 in C, H, W order.
         ops: the graph as operations without dropout, or None if the format holds tensors alone.
         variant: name of the variant that the format is known for, or the file's own variant;
-            None if it does not tell.
+            None if it does not say.
         settled: fields of the variant that the format decides, such as Caffe's BGR.
-        input_size: side of the input in pixels if the file tells.
-        preprocessing, classes: if the file tells.
-        scale: where it tells of the preprocessing only this: what pixels minus
+        input_size: side of the input in pixels, if the file says it.
+        preprocessing, classes: if the file has them.
+        scale: if the file says only this of the preprocessing: what pixels minus
             their mean are multiplied by.
         notes: what a user should know about it.
     """
@@ -95,7 +95,7 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
 
     Raises:
         CheckpointError: layers are missing or superfluous, shapes do not fit each other, the graph
-            contradicts the variant named, or the file does not tell what it is.
+            contradicts the variant named, or the file does not say what it is.
     """
     if isinstance(foreign.variant, Variant):
         return _own(foreign, foreign.variant, variant, input_size)

@@ -2,8 +2,8 @@
 
 One safetensors file holds the parameters under their names (conv1.weight ... fc8.bias), the mean
 and scale of the pixels, and, as JSON in its header, the variant, the class names and the rest of
-the preprocessing. Whoever has the file can predict; there is no second file to lose, and nothing in
-it is executed. It is written under a temporary name and renamed, so the file is never half written.
+the preprocessing. The file alone is enough to predict; there is no second file to lose, and nothing
+in it is executed. It is written under a temporary name and renamed, so it is never half written.
 """
 
 import json

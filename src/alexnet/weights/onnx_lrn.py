@@ -45,7 +45,7 @@ class Chain:
         """The norm of `value`, which has so many channels, and the name of its output.
 
         Raises:
-            Unlike: the nodes are no local response normalisation.
+            Unlike: the nodes are not a local response normalisation.
         """
         squares, quotient = sorted(self.consumers.pop(value), key=lambda node: node.op_type == "Div")
         if list(squares.input) != [value, value]:
@@ -141,7 +141,7 @@ class Chain:
 
     def _lower(self, channels: int) -> None:
         """Back to (N, C, H, W): a Squeeze, or an If around one, and a Reshape that
-        may follow or stand alone."""
+        may follow or come alone."""
         if self._peek() in ("Squeeze", "If"):
             node = self._next("Squeeze", "If")
             axes = [1] if node.op_type == "If" else ints(node, "axes", []) or self.constants.shape(node.input[1])

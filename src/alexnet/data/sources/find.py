@@ -169,7 +169,7 @@ def _kinds(paths: Sequence[Path], left_out: LeftOut) -> Kinds:
 def _shards_in_splits(folders: Sequence[Path]) -> Kinds:
     """Tars and parquet files in folders `train`, `val` ... instead of side by side."""
     inside = _kinds([folder for folder in folders if folder_split(folder.name)], LeftOut())
-    # A folder train/ of class tars is no shard list: their members are pictures without labels,
+    # A folder train/ of class tars does not hold shards: their members are pictures without labels,
     # which `_of_files` recognises.
     return {kind: entries for kind, entries in inside.items() if kind in ("tar", "parquet")}
 

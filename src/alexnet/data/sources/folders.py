@@ -21,7 +21,7 @@ def folders(splits: Mapping[str, Path], base: Path | None, left_out: LeftOut) ->
         left_out: counts what is passed over.
 
     Raises:
-        SourceError: there are no class folders, or a split has a class that `train` lacks.
+        SourceError: no class folders were found, or a split has a class that `train` lacks.
     """
     inside = {split: _by_class(folders_in(folder, left_out, splits.values()), left_out) for split, folder in splits.items()}
     train = inside[TRAIN]

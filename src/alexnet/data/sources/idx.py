@@ -98,7 +98,7 @@ def idx_row(path: str, row: int) -> NDArray[np.uint8]:
     """(H, W) grey levels of one picture.
 
     Raises:
-        OSError: the file is no longer what it was.
+        OSError: the file has changed.
     """
     try:
         return idx_array(path, 3)[row]

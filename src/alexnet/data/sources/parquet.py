@@ -154,7 +154,7 @@ def _group(path: str, group: int) -> Any:
 
 
 def parquet_row(path: str, row: int) -> bytes:
-    """The bytes of the picture in a row; empty if there are none.
+    """The bytes of the picture in a row; empty if it has none.
 
     Raises:
         OSError: the file is damaged, or not what it was.

@@ -93,7 +93,7 @@ def walk(folder: str | Path, left_out: LeftOut, *, source: Iterable[str | Path] 
     A folder's entries come sorted by name, files and folders mixed, so a file's place is the same
     on every machine. A link to a file is yielded unless its target is below `folder` too. A link to
     a folder is followed unless it leads to a folder that is taken anyway, or above one. A link that
-    leads nowhere is yielded: whoever reads it reports why that fails.
+    leads nowhere is yielded: reading it then reports why that fails.
 
     Args:
         folder: where to start.
@@ -153,7 +153,7 @@ class _Walker:
         return True
 
     def takes(self, entry: "os.DirEntry[str]") -> bool:
-        """Whether an entry that is no folder is a file to yield."""
+        """Whether an entry that is not a folder is a file to yield."""
         if entry.is_symlink() and not os.path.exists(entry.path):
             return True
         if not _is_regular(entry):

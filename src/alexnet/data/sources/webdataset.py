@@ -51,7 +51,7 @@ class _Choice:
     """Which picture of a key is taken, and a count of the choices made.
 
     Attributes:
-        wanted: the ending that the person chose, without its dot.
+        wanted: the ending that the user chose, without its dot.
         made: how often which endings were there to choose from.
     """
 

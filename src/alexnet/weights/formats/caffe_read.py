@@ -127,10 +127,10 @@ def read(path: Path) -> Foreign:
 
     Returns:
         operations named by place (conv1 ... fc8), float32 tensors in memory of their own, the
-        input's size if the file tells.
+        input's size if the file says it.
 
     Raises:
-        CheckpointError: missing, damaged, no caffemodel, or a network that is no AlexNet.
+        CheckpointError: missing, damaged, not a caffemodel, or a network that is not an AlexNet.
     """
     with reading(path, "a caffemodel") as file:
         _refuse_text(file)
@@ -291,7 +291,7 @@ def _square(layer: _Layer, settings: Any, what: str, default: int) -> int:
 
 
 def _demand(layer: _Layer, **settings: tuple[Any, Any]) -> None:
-    """Refuse settings that no AlexNet has: name = (found, wanted)."""
+    """Refuse settings that no AlexNet has: name = (value, expected)."""
     for name, (value, wanted) in settings.items():
         if value != wanted:
             raise CheckpointError(f"{layer.name} has {name} = {value}, but an AlexNet has {wanted}")

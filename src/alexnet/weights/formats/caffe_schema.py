@@ -100,7 +100,7 @@ OLD_TYPES = {
 NEW, OLD = 100, 2  # where NetParameter keeps its layers
 BLOBS = {NEW: 7, OLD: 6}  # where a layer keeps its parameters
 DATA, DIFF, DOUBLES, DOUBLE_DIFF = 5, 6, 8, 9  # where a blob keeps its numbers
-#: NetParameter's fields and how each is encoded; what begins otherwise is no caffemodel.
+#: NetParameter's fields and how each is encoded; a file that begins otherwise is not a caffemodel.
 NET_WIRE = {1: BYTES, 2: BYTES, 3: BYTES, 4: VARINT, 5: VARINT, 6: BYTES, 7: VARINT, 8: BYTES, 100: BYTES}
 
 

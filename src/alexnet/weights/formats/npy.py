@@ -4,7 +4,7 @@
 ethereon's caffe-tensorflow: an array of one object, a dictionary {"conv1": [weights, biases], ...},
 pickled by Python 2. Convolutions are kept as (height, width, in / groups, out) and fully connected
 layers as (in, out). TensorFlow's maps have their channels last, so the converter (`DataReshaper`)
-also put the rows of fc6 into H, W, C order; we read and write them so. There is no graph in it: the
+also put the rows of fc6 into H, W, C order; we read and write them so. The file has no graph: the
 network is Caffe's, its input BGR.
 
 Its pickle is read by `pickled.py`, which executes nothing: of the functions that a pickle may name,
@@ -193,7 +193,7 @@ def beginning(path: Path) -> Foreign:
     """conv1 and, where it is there, conv2 of such a file; it may lack other layers, or have more.
 
     Raises:
-        CheckpointError: as `read`; or there is no conv1.
+        CheckpointError: as `read`, or conv1 is missing.
     """
     with reading(path, "a .npy of weights") as file:
         layers = _dictionary(file, path.stat().st_size)
@@ -282,7 +282,7 @@ def _unseen(variant: Variant) -> tuple[str, ...]:
 
 
 def _parts(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """The file, piece by piece. Protocol 3 is the first to tell bytes from text: in protocol
+    """The file, piece by piece. Protocol 3 is the first to distinguish bytes from text: in protocol
     2 the names were bytes for programs that load with `encoding="bytes"`, and those that
     name no encoding failed."""
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (), }"

@@ -6,8 +6,8 @@ under their names (conv1.weight ... fc8.bias). No tracing exporter comes between
 elsewhere is what `model.py` runs, and any stage can be taken out by name.
 
 The file's metadata has one entry, `alexnet`, a JSON text with the variant, the classes and the
-preprocessing: whoever has the file can predict, and `onnx_read.py` makes the same `Trained` of it
-to the last bit. `header` and `from_header` are that text, for other formats that can carry one.
+preprocessing: the file alone is enough to predict, and `onnx_read.py` makes the same `Trained` of
+it to the last bit. `header` and `from_header` are that text, for other formats that can carry one.
 
 Opset 17 of 2022, in IR version 8: later ones add nothing that these networks need, and engines
 years old run it (tested with ONNX Runtime 1.32 and OpenVINO 2026.4). OpenVINO computes in bfloat16
@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
 OPSET, IR_VERSION = 17, 8
 KEY = "alexnet"
-#: How the picture is shrunk, for whoever prepares it outside the graph: a box filter in its place
-#: costs half a point of top-1.
+#: How the picture is shrunk, for programs that prepare it outside the graph: a box filter in its
+#: place costs half a point of top-1.
 FILTER: Final = "bilinear, antialiased"
 #: Names of the graph's ends: without preprocessing x -> fc8, with it image -> probabilities.
 X, IMAGE, PROBABILITIES = "x", "image", "probabilities"

@@ -36,7 +36,7 @@ CONVOLUTIONS = len(paper.KERNELS)
 ON_MAPS = ("Conv", "LRN", "MaxPool", "AveragePool")
 UNDERSTOOD = "Conv, Relu, LRN, MaxPool, Flatten, Gemm, Dropout or Softmax"
 #: Field numbers of ONNX's ModelProto: the version that a file begins with, the graph, and what may
-#: lie before it by wire type.
+#: come before it, by wire type.
 VERSION, GRAPH = 1, 7
 BEFORE_GRAPH = {wire.VARINT: (1, 5), wire.BYTES: (2, 3, 4, 6, 8, 14, 20, 25, 26)}
 MOST_BEFORE_GRAPH = 32
@@ -76,7 +76,8 @@ def read(path: Path) -> Foreign:
     """Translate an ONNX file.
 
     Raises:
-        CheckpointError: `onnx` is not installed, the file is damaged, or its graph is no AlexNet.
+        CheckpointError: `onnx` is not installed, the file is damaged, or its graph is of another
+            network.
     """
     try:
         model = _parse(path)
@@ -139,7 +140,7 @@ def _ours(model: "ModelProto", text: str, folder: Path) -> Foreign:
     graph, layers = model.graph, variant.layers()
     stored = Constants(graph, folder)
     tensors = {name: stored[name] for layer in layers if layer.parameters for name in _names(layer)}
-    _check_shapes(layers, tensors)  # first: from here on the file backs what the metadata declares
+    _check_shapes(layers, tensors)  # first: after this the file is known to hold what its metadata declares
     inside = [value.name for value in graph.input] == [IMAGE]
     pads = any(node.op_type == "Pad" for node in graph.node)
     expected = structure(variant, preprocessing if inside else None, pads).model

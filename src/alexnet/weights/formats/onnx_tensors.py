@@ -75,7 +75,7 @@ class Constants:
         """A tensor, read once.
 
         Raises:
-            Unlike: there is none of that name, or it is damaged.
+            Unlike: no tensor has that name, or it is damaged.
         """
         name = self.alias.get(name, name)
         if name in self.turned:
@@ -190,7 +190,7 @@ def _same_kind(proto: "TensorProto", kind: int) -> bool:
 
 
 def _tensor(proto: "TensorProto", folder: Path) -> Tensor:
-    """A stored tensor, after its bytes are found to be what its shape asks for."""
+    """A stored tensor, after a check that it has as many bytes as its shape needs."""
     kinds: dict[int, tuple[str, str | None]] = {
         proto.FLOAT: ("<f4", "float_data"),
         proto.DOUBLE: ("<f8", "double_data"),
@@ -250,7 +250,7 @@ def called(node: "NodeProto") -> str:
 
 def advice(node: "NodeProto") -> str:
     """What to do about a quantised network."""
-    kind = str(node.op_type)  # protobuf gives bytes where a text is no UTF-8
+    kind = str(node.op_type)  # protobuf gives bytes where a text is not UTF-8
     return " (quantised: export the network in float32)" if any(part in kind for part in QUANTISED) else ""
 
 

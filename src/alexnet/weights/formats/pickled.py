@@ -114,7 +114,7 @@ class Reader(_MACHINE):
             raise CheckpointError(f"its pickle is damaged at instruction {bytes([self.dispatch.code])!r}{why}") from error
 
     def find_class(self, module: str, name: str) -> Named:
-        """A name in place of the class or function that the pickle asks for."""
+        """A name in place of the class or function that the pickle names."""
         return Named(f"{module}.{name}"[:LONGEST_NAME])
 
     def call(self, name: str, arguments: tuple[Any, ...]) -> Any:  # noqa: ARG002 - for those that derive

@@ -4,7 +4,7 @@ Since 2020 such a file is a zip of a pickle, `data.pkl`, and one record of raw n
 storage, uncompressed. Before, it was five pickles one after the other (a magic number, a version,
 the machine's sizes, the object, the storages' keys) and then the numbers. A tensor in the pickle is
 a call, `_rebuild_tensor_v2(storage, offset, size, stride, ...)`, and here it becomes a `Stored`:
-what it claims, checked against the bytes that back it, to be read when it is asked for.
+what it claims, checked against the bytes that back it, to be read when it is needed.
 
 PyTorch's own safe mode refuses a file for any object beside the tensors, such as the
 `argparse.Namespace` in which training scripts keep their arguments, and pickles of protocol 4.
@@ -56,7 +56,7 @@ VALUES = frozenset({
     *(f"{module}.{name}" for module in ("builtins", "__builtin__")
       for name in ("set", "frozenset", "slice", "range", "complex", "bytearray", "object")),
 })  # fmt: skip
-#: Tensors that are no plain numbers, by the function that builds them.
+#: Tensors that are not plain numbers, by the function that builds them.
 ODD = {
     "_rebuild_sparse_tensor": "that is sparse",
     "_rebuild_qtensor": "that is quantised",

@@ -89,7 +89,7 @@ def write(path: Path, variant: Variant, tensors: Mapping[str, Tensor]) -> None:
     """Write a `state_dict` that torchvision's `alexnet(num_classes=...)` loads.
 
     Raises:
-        CheckpointError: the network is none that torchvision has.
+        CheckpointError: torchvision has no such network.
         OutputError: the file cannot be written.
     """
     same_structure(variant, "torchvision", ("width", "kernels", "units"), "torchvision's alexnet")

@@ -43,7 +43,7 @@ def _varint(file: BinaryIO) -> int:
 
 
 def next_field(file: BinaryIO, start: int) -> Field:
-    """The field whose tag is at `start`; its end is what it claims and may lie past the file's."""
+    """The field whose tag is at `start`; its end is what it claims and may be past the file's."""
     file.seek(start)
     tag = _varint(file)
     number, wire = tag >> 3, tag & 7
