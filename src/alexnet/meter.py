@@ -41,7 +41,7 @@ class Meter:
     def __enter__(self) -> Self:
         console = Console(stderr=True)
         self._moves = console.is_terminal and not console.is_dumb_terminal
-        self._progress = Progress(_Line(console), console=console, disable=not self._moves, speed_estimate_period=RATE_SECONDS)
+        self._progress = Progress(_Bar(console), console=console, disable=not self._moves, speed_estimate_period=RATE_SECONDS)
         number = self._progress.add_task(self.label, total=self.total, unit=self.unit, begun=0, texts=())
         self._task = next(task for task in self._progress.tasks if task.id == number)
         self._progress.start()
@@ -78,7 +78,7 @@ class Meter:
             self._say_line()
 
 
-class _Line(ProgressColumn):
+class _Bar(ProgressColumn):
     """The moving line: label, bar, percent, counts, rate, time left, texts. What
     does not fit is left out.
     """

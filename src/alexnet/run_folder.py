@@ -164,7 +164,7 @@ def changes(earlier: Environment, later: Environment) -> str:
 
 
 @dataclass(frozen=True)
-class _Training:
+class _TrainLine:
     """A line about the steps since the one before."""
 
     kind: Literal["train"]
@@ -176,7 +176,7 @@ class _Training:
 
 
 @dataclass(frozen=True)
-class _Test:
+class _TestLine:
     """A line about the test after an epoch; `kind` is the split's name."""
 
     kind: str
@@ -187,7 +187,7 @@ class _Test:
 
 
 @dataclass(frozen=True)
-class _Other:
+class _OtherLine:
     """What every line has; the rest of it are numbers by name."""
 
     kind: Literal["signals", "warning"]
@@ -217,9 +217,9 @@ def read_log(folder: Path) -> Log:
 def _line(text: bytes, what: str) -> dict[str, Any]:
     line = schema.parse_json(text, dict[str, str | int | float], what, CheckpointError, REMEDY)
     if line.get("kind") in ("signals", "warning"):
-        schema.parse({name: line[name] for name in ("kind", "step") if name in line}, _Other, what, CheckpointError, REMEDY)
+        schema.parse({name: line[name] for name in ("kind", "step") if name in line}, _OtherLine, what, CheckpointError, REMEDY)
         numbers = {name: value for name, value in line.items() if name != "kind"}
         schema.parse(numbers, dict[str, float], what, CheckpointError, REMEDY)
     else:
-        schema.parse(line, _Training if line.get("kind") == "train" else _Test, what, CheckpointError, REMEDY)
+        schema.parse(line, _TrainLine if line.get("kind") == "train" else _TestLine, what, CheckpointError, REMEDY)
     return line

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from alexnet import __version__
 
 
-class Example(NamedTuple):
+class VerbLine(NamedTuple):
     """What one verb is for, and a command line that does it."""
 
     purpose: str
@@ -15,30 +15,30 @@ class Example(NamedTuple):
 
 
 BEGIN = (
-    Example("no photos at hand?", "alexnet demo"),
-    Example("your own photos", "alexnet prepare photos store"),
+    VerbLine("no photos at hand?", "alexnet demo"),
+    VerbLine("your own photos", "alexnet prepare photos store"),
 )
 GROUPS = {
     "Your photos": (
-        Example("make a store, once", "alexnet prepare photos store"),
-        Example("train on them", "alexnet train small-photos --data store --out run"),
-        Example("test on held-out ones", "alexnet evaluate run --data store"),
-        Example("classify pictures", "alexnet predict run cat.jpg"),
-        Example("write a page about it", "alexnet report run --data store"),
-        Example("find damage", "alexnet verify store"),
+        VerbLine("make a store, once", "alexnet prepare photos store"),
+        VerbLine("train on them", "alexnet train small-photos --data store --out run"),
+        VerbLine("test on held-out ones", "alexnet evaluate run --data store"),
+        VerbLine("classify pictures", "alexnet predict run cat.jpg"),
+        VerbLine("write a page about it", "alexnet report run --data store"),
+        VerbLine("find damage", "alexnet verify store"),
     ),
     "Look inside": (
-        Example("all layers in numbers", "alexnet summary caffe"),
-        Example("a drawing of them", "alexnet draw paper -o alexnet.svg"),
-        Example("will it train?", "alexnet doctor small-photos --data store"),
-        Example("conv1's kernels", "alexnet filters run -o filters.png"),
-        Example("how variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
+        VerbLine("all layers in numbers", "alexnet summary caffe"),
+        VerbLine("a drawing of them", "alexnet draw paper -o alexnet.svg"),
+        VerbLine("will it train?", "alexnet doctor small-photos --data store"),
+        VerbLine("conv1's kernels", "alexnet filters run -o filters.png"),
+        VerbLine("how variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
     ),
     "Weights, research and speed": (
-        Example("download published ones", "alexnet weights pull torchvision"),
-        Example("for other programs", "alexnet export run --to onnx"),
-        Example("what does LRN gain?", "alexnet ablate no-lrn --data store --seeds 5"),
-        Example("how fast is it here?", "alexnet bench"),
+        VerbLine("download published ones", "alexnet weights pull torchvision"),
+        VerbLine("for other programs", "alexnet export run --to onnx"),
+        VerbLine("what does LRN gain?", "alexnet ablate no-lrn --data store --seeds 5"),
+        VerbLine("how fast is it here?", "alexnet bench"),
     ),
 }
 END = "`alexnet help VERB` explains a verb; `alexnet help completion`: set up Tab."

@@ -63,7 +63,7 @@ def split_off(source: Source, share: float, seed: int, readable: Callable[[Item]
     check_share(share)
     (items,) = source.splits.values()
     keys = _keys(items, seed, each)
-    draw = _Draw.of(items, keys, share, readable, each)
+    draw = _Selection.of(items, keys, share, readable, each)
     draw.force()
     sides = [key in draw.held for key in keys]
     train = [item for item, held in zip(items, sides, strict=True) if not held]
@@ -114,7 +114,7 @@ def readable_block(items: Sequence[Item], readable: Callable[[Item], bool]) -> l
 
 
 @dataclass
-class _Draw:
+class _Selection:
     """The keys that are held out, and the classes where a choice was forced.
 
     Attributes:
@@ -142,7 +142,7 @@ class _Draw:
         share: float,
         readable: Callable[[Item], bool],
         each: Each,
-    ) -> "_Draw":
+    ) -> "_Selection":
         """The draw by the share alone."""
         of_class: dict[int, set[bytes]] = {}
         example: dict[bytes, Item] = {}

@@ -34,7 +34,7 @@ GEOMETRY = ("input_size", "conv1_padding")
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageDistance:
     """The distance of both networks at one stage, or why it has none."""
 
     name: str
@@ -61,7 +61,7 @@ class FieldEffect:
     at_logits: float
 
 
-def compare(trained: Trained, first: str, second: str, picture: bytes) -> tuple[list[Stage], list[FieldEffect]]:
+def compare(trained: Trained, first: str, second: str, picture: bytes) -> tuple[list[StageDistance], list[FieldEffect]]:
     """Run one picture through two variants with the same weights.
 
     Args:
@@ -137,15 +137,15 @@ def _run(trained: Trained, variant: Variant, picture: bytes) -> dict[str, Tensor
     return {INPUT: x, **AlexNet.holding(variant, trained.model.state_dict()).eval().stages(x)}
 
 
-def _stages(a: dict[str, Tensor], b: dict[str, Tensor]) -> Iterator[Stage]:
+def _stages(a: dict[str, Tensor], b: dict[str, Tensor]) -> Iterator[StageDistance]:
     for name in [*a, *(name for name in b if name not in a)]:
         if name not in a or name not in b:
-            yield Stage(name, None, f"only in the {'first' if name in a else 'second'}")
+            yield StageDistance(name, None, f"only in the {'first' if name in a else 'second'}")
         elif a[name].shape != b[name].shape:
             shapes = (" x ".join(map(str, stage[name].shape[1:])) for stage in (a, b))
-            yield Stage(name, None, " against ".join(shapes))
+            yield StageDistance(name, None, " against ".join(shapes))
         else:
-            yield Stage(name, _distance(a[name], b[name]))
+            yield StageDistance(name, _distance(a[name], b[name]))
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

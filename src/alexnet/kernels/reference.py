@@ -50,7 +50,7 @@ def lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers:
         return lrn(x.float(), size, coefficient, beta, k, towers).half()
     if _followed(x):
         return x * (k + coefficient * _window_sum(x * x, size, towers)).pow(-beta)
-    y, _ = _LRN.apply(x, size, coefficient, beta, k, towers)
+    y, _ = _LRNFunction.apply(x, size, coefficient, beta, k, towers)
     return y
 
 
@@ -82,7 +82,7 @@ def _power(r: Tensor, beta: float) -> Tensor:
     return r.sqrt().mul_(r) if beta == 0.75 else r.pow(2 * beta)
 
 
-class _LRN(torch.autograd.Function):
+class _LRNFunction(torch.autograd.Function):
     """x to x p and r = d^-1/2, with d = k + coefficient window_sum(x^2) and p = d^-beta. r
     is for the backward only.
 
@@ -121,7 +121,7 @@ class _LRN(torch.autograd.Function):
 
 
 def _lrn_gradient(x: Tensor, g: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int) -> Tensor:
-    """As in `_LRN.backward`, from x alone and without writing in place: autograd can follow it."""
+    """`_LRNFunction.backward` from x alone, without writing in place: autograd can follow it."""
     d = k + coefficient * _window_sum(x * x, size, towers)
     gp = g * d.pow(-beta)
     return gp - 2 * coefficient * beta * x * _window_sum(gp * x / d, size, towers)

@@ -69,7 +69,7 @@ _STORED_SIZE = 256
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _CaffeLayer:
     """A layer in today's terms: its settings as a message, its parameters still in the file."""
 
     type: str
@@ -179,10 +179,10 @@ def _refuse_text(file: BinaryIO) -> None:
         raise CheckpointError("it is a prototxt, the description of a network without weights: name the .caffemodel")
 
 
-def _layers(file: BinaryIO) -> tuple[Any, list[_Layer], bool]:
+def _layers(file: BinaryIO) -> tuple[Any, list[_CaffeLayer], bool]:
     """The net's own fields, its layers in order, and whether they are in the layout of 2014."""
     own: list[wire.Field] = []
-    layers: dict[int, list[_Layer]] = {NEW: [], OLD: []}
+    layers: dict[int, list[_CaffeLayer]] = {NEW: [], OLD: []}
     for field in wire.fields(file, 0, wire.size(file)):
         if NET_WIRE.get(field.number) != field.wire:
             raise CheckpointError(
@@ -197,20 +197,20 @@ def _layers(file: BinaryIO) -> tuple[Any, list[_Layer], bool]:
     return _parse(file, "Net", own), layers[NEW] or layers[OLD], bool(layers[OLD])
 
 
-def _layer(file: BinaryIO, field: wire.Field) -> _Layer:
+def _layer(file: BinaryIO, field: wire.Field) -> _CaffeLayer:
     parts = list(wire.fields(file, field.value, field.end))
     blobs = tuple(part for part in parts if part.number == BLOBS[field.number] and part.wire == wire.BYTES)
     settings = [part for part in parts if part.number != BLOBS[field.number]]
     if field.number == NEW:
         message = _parse(file, "Layer", settings)
-        return _Layer(message.type, message, blobs)
+        return _CaffeLayer(message.type, message, blobs)
     if any(part.number == 1 for part in parts):
         raise CheckpointError("it is in Caffe's layout of 2013: convert it with Caffe's upgrade_net_proto_binary")
     message = _parse(file, "OldLayer", settings)
-    return _Layer(OLD_TYPES.get(message.type, f"type {message.type}"), message, blobs)
+    return _CaffeLayer(OLD_TYPES.get(message.type, f"type {message.type}"), message, blobs)
 
 
-def _follow(layers: Sequence[_Layer], inputs: tuple[str, ...]) -> tuple[list[_Layer], tuple[str, ...]]:
+def _follow(layers: Sequence[_CaffeLayer], inputs: tuple[str, ...]) -> tuple[list[_CaffeLayer], tuple[str, ...]]:
     """The layers that compute, in order, and notes about the others.
 
     The blobs that hold the latest result are followed from the picture on: a network is a chain if
@@ -243,7 +243,7 @@ def _follow(layers: Sequence[_Layer], inputs: tuple[str, ...]) -> tuple[list[_La
     return main, tuple(notes)
 
 
-def _check_link(layer: _Layer, newest: set[str] | None) -> None:
+def _check_link(layer: _CaffeLayer, newest: set[str] | None) -> None:
     bottoms, tops = layer.settings.bottom, layer.settings.top
     if len(bottoms) != 1 or not tops or (len(tops) > 1 and layer.type != "Split"):
         raise CheckpointError(
@@ -257,7 +257,7 @@ def _check_link(layer: _Layer, newest: set[str] | None) -> None:
         )
 
 
-def _translate(main: Sequence[_Layer]) -> tuple[tuple[Op, ...], list[_Layer]]:
+def _translate(main: Sequence[_CaffeLayer]) -> tuple[tuple[Op, ...], list[_CaffeLayer]]:
     """Operations under our names, and the layers with parameters, conv1 to fc8."""
     weighted = [layer for layer in main if layer.type in _WEIGHTED]
     if [layer.type for layer in weighted] != ["Convolution"] * 5 + ["InnerProduct"] * 3:
@@ -273,7 +273,7 @@ def _translate(main: Sequence[_Layer]) -> tuple[tuple[Op, ...], list[_Layer]]:
     return tuple(ops), weighted
 
 
-def _square(layer: _Layer, settings: Any, what: str, default: int) -> int:
+def _square(layer: _CaffeLayer, settings: Any, what: str, default: int) -> int:
     """A size that Caffe allows once, once per side, or as `_h` and `_w`; refused unless both sides
     are equal.
     """
@@ -290,14 +290,14 @@ def _square(layer: _Layer, settings: Any, what: str, default: int) -> int:
     return sides[0] if sides else default
 
 
-def _demand(layer: _Layer, **settings: tuple[Any, Any]) -> None:
+def _demand(layer: _CaffeLayer, **settings: tuple[Any, Any]) -> None:
     """Refuse settings that no AlexNet has: name = (value, expected)."""
     for name, (value, wanted) in settings.items():
         if value != wanted:
             raise CheckpointError(f"{layer.name} has {name} = {value}, but an AlexNet has {wanted}")
 
 
-def _convolution(layer: _Layer, number: int) -> Op:
+def _convolution(layer: _CaffeLayer, number: int) -> Op:
     settings = layer.settings.convolution_param
     dilated = max(settings.dilation, default=1)
     _demand(layer, bias_term=(settings.bias_term, True), axis=(settings.axis, 1), dilation=(dilated, 1))
@@ -318,7 +318,7 @@ def _convolution(layer: _Layer, number: int) -> Op:
     )
 
 
-def _inner_product(layer: _Layer, number: int) -> Op:
+def _inner_product(layer: _CaffeLayer, number: int) -> Op:
     settings = layer.settings.inner_product_param
     _demand(layer, bias_term=(settings.bias_term, True), axis=(settings.axis, 1), transpose=(settings.transpose, False))
     if settings.num_output < 1:
@@ -326,12 +326,12 @@ def _inner_product(layer: _Layer, number: int) -> Op:
     return Linear(name=LAYER_NAMES[number - 1], units=settings.num_output)
 
 
-def _relu(layer: _Layer, number: int) -> Op:
+def _relu(layer: _CaffeLayer, number: int) -> Op:
     _demand(layer, negative_slope=(layer.settings.relu_param.negative_slope, 0))
     return ReLU(name=f"relu{number}")
 
 
-def _lrn(layer: _Layer, number: int) -> Op:
+def _lrn(layer: _CaffeLayer, number: int) -> Op:
     settings = layer.settings.lrn_param
     region = {0: "ACROSS_CHANNELS", 1: "WITHIN_CHANNEL"}.get(settings.norm_region, settings.norm_region)
     _demand(layer, norm_region=(region, "ACROSS_CHANNELS"))
@@ -342,7 +342,7 @@ def _lrn(layer: _Layer, number: int) -> Op:
     return LRN(name=f"norm{number}", size=size, coefficient=coefficient, beta=beta, k=k)
 
 
-def _pooling(layer: _Layer, number: int) -> Op:
+def _pooling(layer: _CaffeLayer, number: int) -> Op:
     settings = layer.settings.pooling_param
     method = {0: "MAX", 1: "AVE", 2: "STOCHASTIC"}.get(settings.pool, settings.pool)
     _demand(layer, pool=(method, "MAX"), global_pooling=(settings.global_pooling, False))
@@ -362,7 +362,7 @@ _TRANSLATE = {
 }
 
 
-def _input_size(net: Any, layers: Sequence[_Layer]) -> int | None:
+def _input_size(net: Any, layers: Sequence[_CaffeLayer]) -> int | None:
     """Side of the picture, from the net's own input, an Input layer or the crop of a data layer."""
     shapes = [list(shape.dim) for shape in net.input_shape[:1]] or ([list(net.input_dim[:4])] if net.input_dim else [])
     for layer in layers:
@@ -405,12 +405,14 @@ def last_side(ops: Sequence[Op], input_size: int | None) -> int | None:
     return side
 
 
-def _renamed(weighted: Sequence[_Layer]) -> tuple[str, ...]:
+def _renamed(weighted: Sequence[_CaffeLayer]) -> tuple[str, ...]:
     pairs = [(layer.settings.name[:60], name) for layer, name in zip(weighted, LAYER_NAMES, strict=True)]
     return tuple(f"layer {theirs!r} is {ours} here" for theirs, ours in pairs if theirs != ours)
 
 
-def _preprocessing(layers: Sequence[_Layer], input_size: int | None) -> tuple[Preprocessing | None, float, tuple[str, ...]]:
+def _preprocessing(
+    layers: Sequence[_CaffeLayer], input_size: int | None
+) -> tuple[Preprocessing | None, float, tuple[str, ...]]:
     """The preprocessing in the first data layer: complete if it subtracts a colour; with a mean
     image, only the scale.
     """
@@ -429,7 +431,7 @@ def _preprocessing(layers: Sequence[_Layer], input_size: int | None) -> tuple[Pr
     return None, decimal(transform.scale), tuple(notes)
 
 
-def _tensors(file: BinaryIO, ops: Sequence[Op], weighted: Sequence[_Layer], side: int | None) -> dict[str, Tensor]:
+def _tensors(file: BinaryIO, ops: Sequence[Op], weighted: Sequence[_CaffeLayer], side: int | None) -> dict[str, Tensor]:
     """Parameters by our names; `side` is the last maps', if the input's is known."""
     tensors: dict[str, Tensor] = {}
     channels = 3
@@ -444,7 +446,7 @@ def _tensors(file: BinaryIO, ops: Sequence[Op], weighted: Sequence[_Layer], side
     return tensors
 
 
-def _shaped(layer: _Layer, what: str, numbers: NDArray[np.float32], dims: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+def _shaped(layer: _CaffeLayer, what: str, numbers: NDArray[np.float32], dims: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     """As the layer's settings say. The layout of 2014 pads shapes with ones in front:
     (1, 1, out, in), (1, 1, 1, out)."""
     if _without_ones(dims) != _without_ones(shape):
@@ -457,7 +459,7 @@ def _without_ones(dims: Sequence[int]) -> list[int]:
     return list(dropwhile(lambda size: size == 1, dims))
 
 
-def _weight_shape(op: Conv | Linear, layer: _Layer, channels: int, side: int | None, count: int) -> tuple[int, ...]:
+def _weight_shape(op: Conv | Linear, layer: _CaffeLayer, channels: int, side: int | None, count: int) -> tuple[int, ...]:
     """Shape of a layer's weights. `channels` of `side` x `side` come in; `count` decides
     fc6 if the side is unknown."""
     if isinstance(op, Conv):
