@@ -64,8 +64,8 @@ from alexnet.train import recipes
 from alexnet.train.optim import schedule, warmup
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start, fitting
-from alexnet.train.steps import fused as fused_step
 from alexnet.train.steps.choose import wants_fused
+from alexnet.train.steps.fused import open_fused_step
 from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.train.steps.step import Step
 
@@ -130,7 +130,7 @@ class Course:
         """By the fused step in bfloat16."""
         precision = pick_precision("bf16", self.device, True)
         set_precision(precision, self.device)
-        return self._walk(steps, fused_step.open_step(self.start, self.store.held_out, precision))
+        return self._walk(steps, open_fused_step(self.start, self.store.held_out, precision))
 
     def _walk(self, steps: int, step: Step) -> Curve:
         """The learning rate as in training."""

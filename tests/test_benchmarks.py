@@ -17,7 +17,7 @@ from alexnet.data.store import Store
 from alexnet.errors import RecipeError, TrainingError
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
-from alexnet.train.steps import fused as fused_step
+from alexnet.train.steps.fused import FusedStep
 from alexnet.train.steps.plain import PlainStep
 from alexnet.variants import get_variant
 
@@ -185,10 +185,8 @@ def test_the_command(
     step that learns too fast.
     """
     if not agree:
-        take = fused_step.FusedStep.take
-        monkeypatch.setattr(
-            fused_step.FusedStep, "take", lambda self, epoch, step, lr, scale: take(self, epoch, step, 30 * lr, 1)
-        )
+        take = FusedStep.take
+        monkeypatch.setattr(FusedStep, "take", lambda self, epoch, step, lr, scale: take(self, epoch, step, 30 * lr, 1))
     small = ["--width", "0.125", "--input-size", "64", "--batch-size", "8", "--steps", "20", "--seeds", "3"]
     code = run_main(real_data, monkeypatch, store, "--recipe", "laptop", "--part", "curves", *small)
     out = capsys.readouterr().out

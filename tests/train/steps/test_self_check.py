@@ -19,9 +19,8 @@ from alexnet.train.loop import train
 from alexnet.train.start import Start
 from alexnet.train.steps import check as self_check
 from alexnet.train.steps import choose as steps
-from alexnet.train.steps import fused as fused_step
 from alexnet.train.steps.check import disagreement
-from alexnet.train.steps.fused import FusedStep
+from alexnet.train.steps.fused import FusedStep, open_fused_step
 
 CPU = torch.device("cpu")
 
@@ -29,7 +28,7 @@ CPU = torch.device("cpu")
 def step_of(store: Store, precision: str = "bf16", recipe: str = "paper-2012", **changes: Any) -> FusedStep:
     """A fused step on the CPU, where its kernels are the reference."""
     chosen = recipes.get_recipe(recipe, **{"width": 1 / 8, "input_size": 67, "batch_size": 10, **changes})
-    return fused_step.open_step(Start.fresh(chosen, store, CPU), store.held_out, precision)
+    return open_fused_step(Start.fresh(chosen, store, CPU), store.held_out, precision)
 
 
 @pytest.fixture

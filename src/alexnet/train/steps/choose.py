@@ -17,8 +17,8 @@ from alexnet.errors import RecipeError
 from alexnet.fused import unknown
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
-from alexnet.train.steps import fused as fused_step
 from alexnet.train.steps.check import disagreement
+from alexnet.train.steps.fused import FusedStep, open_fused_step
 from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.train.steps.step import Step
 from alexnet.variants import Variant
@@ -38,7 +38,7 @@ def open_step(start: Start, held_out: Split, *, fused: bool, precision: str, com
     """
     recipe, device = start.recipe, start.device
     if fused:
-        step = fused_step.open_step(start, held_out, precision)
+        step = open_fused_step(start, held_out, precision)
         problem = _checked(step, device, (start.place.epoch, start.place.step))
         if not problem:
             return step, f"the fused step, {precision}"
@@ -55,7 +55,7 @@ def open_step(start: Start, held_out: Split, *, fused: bool, precision: str, com
     return plain, f"{precision}, compiled" if compiled else precision
 
 
-def _checked(step: fused_step.FusedStep, device: torch.device, at: tuple[int, int]) -> str | None:
+def _checked(step: FusedStep, device: torch.device, at: tuple[int, int]) -> str | None:
     """What is wrong with the step, which is closed then."""
     problem = None
     try:

@@ -409,7 +409,7 @@ class FusedStep:
             torch.cuda.set_stream(self._before)
 
 
-def open_step(start: Start, held_out: Split, precision: str) -> FusedStep:
+def open_fused_step(start: Start, held_out: Split, precision: str) -> FusedStep:
     """The fused step of a run, with its pictures where they fit; the held-out ones on the GPU if it
     has room for them too.
     """
