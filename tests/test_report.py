@@ -242,3 +242,17 @@ def test_any_number_of_classes(k: int) -> None:
     pairs = parsed.text.partition("Most frequent mistakes")[2]
     assert pairs.split("of class")[1].split()[:12] == f"{names[0]} {names[1]}".split()
     assert ("counts as CSV" in parsed.text) == (k < 1000) and len(text) < 1_500_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "dropout", "said"),
+    [
+        ({}, True, "on cropped, mirrored and recoloured pictures, with dropout"),
+        ({"crop": False, "colour_noise": 0.0}, False, "on mirrored pictures"),
+        ({"colour_noise": 0.0}, False, "on cropped and mirrored pictures"),
+        ({"crop": False, "mirror": False, "colour_noise": 0.0}, True, "with dropout"),
+        ({"crop": False, "mirror": False, "colour_noise": 0.0}, False, ""),
+    ],
+)
+def test_what_makes_training_harder_is_the_recipes(changes: dict[str, object], dropout: bool, said: str) -> None:
+    assert report._harder(get_recipe("small-photos", **changes), dropout) == said

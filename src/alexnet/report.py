@@ -137,7 +137,7 @@ def write(path: Path, title: str, trained: Trained, store: Store, result: Evalua
         f"<h1>{_text(title)}</h1>",
         *_result(result, trained, record.recipe),
         *_settings(record, store),
-        *_training(record),
+        *_training(record, trained.model.variant.dropout > 0),
         *_first_layer(trained, store),
         *_pictures(examples, classifier.classes, len(store.held_out)),
         *_confusion(result),
@@ -240,7 +240,7 @@ def _settings(record: History, store: Store) -> Iterator[str]:
     yield _folded("Where it was trained", _table(["what", "value"], place, 0))
 
 
-def _training(record: History) -> Iterator[str]:
+def _training(record: History, dropout: bool) -> Iterator[str]:
     yield "<h2>Training</h2>"
     if not any(line["kind"] == "train" for line in record.log):
         yield "<p>The run's log has no training lines yet.</p>"
@@ -255,10 +255,19 @@ def _training(record: History) -> Iterator[str]:
             "Its learning rate followed the plan of the moment, so the result differs from that of a run started with "
             f"{record.recipe.epochs}.</p>"
         )
-    yield (
-        "<p class=note>The error in training is that of cropped, mirrored and recoloured pictures, with dropout: it may well "
-        "be higher than the error on held-out ones.</p>"
-    )
+    if harder := _harder(record.recipe, dropout):
+        yield (
+            f"<p class=note>The error in training is measured {harder}: it may well be higher than the error on held-out "
+            "pictures.</p>"
+        )
+
+
+def _harder(recipe: Recipe, dropout: bool) -> str:
+    """What makes training pictures harder than held-out ones, in words; empty if nothing does."""
+    changes = {"cropped": recipe.crop, "mirrored": recipe.mirror, "recoloured": recipe.colour_noise > 0}
+    *others, last = [name for name, made in changes.items() if made] or [""]
+    pictures = f"on {', '.join(others)}{' and ' if others else ''}{last} pictures" if last else ""
+    return ", ".join(filter(None, (pictures, "with dropout" if dropout else "")))
 
 
 def _first_layer(trained: Trained, store: Store) -> Iterator[str]:
