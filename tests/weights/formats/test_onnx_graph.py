@@ -152,7 +152,7 @@ def test_zeros_are_a_node_of_their_own() -> None:
     model = to_onnx(make("code-2012"))
     (average,) = (node for node in model.graph.node if node.op_type == "AveragePool")
     assert {attribute.name for attribute in average.attribute} == {"kernel_shape", "strides"}
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2")  # of the extra dev
     network, x = cv2.dnn.readNetFromONNX(np.frombuffer(model.SerializeToString(), np.uint8)), picture(2, 67)
     network.setInput(x.numpy())
     with torch.inference_mode():
