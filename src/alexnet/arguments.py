@@ -1,6 +1,10 @@
 """Checks of the arguments that several public functions share."""
 
-from alexnet.errors import UsageError
+import os
+from pathlib import Path
+from types import NoneType
+
+from alexnet.errors import CheckpointError, UsageError
 
 
 def check_count(name: str, value: object) -> None:
@@ -21,3 +25,33 @@ def check_views(views: object) -> None:
     """
     if type(views) is not int or views not in (1, 10):
         raise UsageError(f"views (={views!r}) must be 1 or 10.")
+
+
+def as_path(value: object, name: str) -> Path:
+    """A path that a caller names as text or as a path.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise CheckpointError(f"{name} (={_shown(value)}) must be a path, as a str or a pathlib.Path, not {_kind(value)}.")
+    return Path(value)
+
+
+def expect_kind(value: object, name: str, *kinds: type) -> None:
+    """Refuse an argument of another type than these.
+
+    Raises:
+        CheckpointError: naming it.
+    """
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+        raise CheckpointError(f"{name} (={_shown(value)}) must be {wanted}, not {_kind(value)}.")
+
+
+def _shown(value: object) -> str:
+    return " ".join(repr(value).split())[:60]
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from alexnet import kernels
+from alexnet.arguments import as_path
 from alexnet.console import say
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
-from alexnet.files import as_path
 from alexnet.fused import Fused, unknown
 from alexnet.model import AlexNet
 from alexnet.trained import Trained

@@ -14,11 +14,12 @@ from types import NoneType
 from typing import TYPE_CHECKING, Literal, get_args
 
 from alexnet import engines, intervals
+from alexnet.arguments import as_path, expect_kind
 from alexnet.data.resample import resampled
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, OutputError, UsageError
 from alexnet.evaluate import Evaluation, check_fits, evaluate_classifier
-from alexnet.files import as_path, expect_kind, make_ready, writing
+from alexnet.files import make_ready, writing
 from alexnet.quantise import has_vnni, quantise
 from alexnet.trained import Trained
 from alexnet.weights import native

@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from types import NoneType
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from alexnet.errors import CheckpointError, OutputError
+from alexnet.errors import OutputError
 
 #: The writer of a temporary file that has not grown for so long is gone.
 LEFT_BEHIND = 24 * 3600.0
@@ -155,36 +154,6 @@ def alone(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         unlock(held)
-
-
-def as_path(value: object, name: str) -> Path:
-    """A path that a caller names as text or as a path.
-
-    Raises:
-        CheckpointError: it is neither.
-    """
-    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
-        raise CheckpointError(f"{name} (={_shown(value)}) must be a path, as a str or a pathlib.Path, not {_kind(value)}.")
-    return Path(value)
-
-
-def expect_kind(value: object, name: str, *kinds: type) -> None:
-    """Refuse an argument of another type than these.
-
-    Raises:
-        CheckpointError: naming it.
-    """
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        wanted = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
-        raise CheckpointError(f"{name} (={_shown(value)}) must be {wanted}, not {_kind(value)}.")
-
-
-def _shown(value: object) -> str:
-    return " ".join(repr(value).split())[:60]
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
 
 
 def make_ready(path: Path) -> None:

@@ -25,9 +25,9 @@ from typing import Annotated, Any, Literal
 
 import alexnet
 from alexnet import schema
+from alexnet.arguments import as_path
 from alexnet.console import say
 from alexnet.errors import CheckpointError, TrainingError
-from alexnet.files import as_path
 from alexnet.schema import Range
 
 CONFIG, ENVIRONMENT, LOG, RESULT = "config.json", "environment.json", "log.jsonl", "result.json"

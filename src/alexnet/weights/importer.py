@@ -16,9 +16,9 @@ from typing import NamedTuple
 import torch
 
 from alexnet import paper
+from alexnet.arguments import as_path, expect_kind
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
-from alexnet.files import as_path, expect_kind
 from alexnet.model import AlexNet
 from alexnet.published import imagenet
 from alexnet.text import read_names

@@ -16,9 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from alexnet.arguments import as_path, expect_kind
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
-from alexnet.files import as_path, expect_kind, writing
+from alexnet.files import writing
 from alexnet.model import AlexNet
 from alexnet.run_folder import find as find
 from alexnet.trained import Trained as Trained
