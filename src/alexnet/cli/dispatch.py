@@ -22,6 +22,7 @@ from alexnet.cli.demo import demo
 from alexnet.cli.doctor import Examination, doctor
 from alexnet.cli.draw import draw
 from alexnet.cli.evaluate import evaluate
+from alexnet.cli.explain import explain
 from alexnet.cli.export import export
 from alexnet.cli.filters import filters
 from alexnet.cli.help_text import registry, unwrap
@@ -57,6 +58,7 @@ VERBS: dict[str, Any] = {
     "compare": compare,
     "filters": filters,
     "draw": draw,
+    "explain": explain,
     "report": report,
     "bench": bench,
     "demo": demo,

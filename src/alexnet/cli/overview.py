@@ -8,10 +8,16 @@ from alexnet import __version__
 
 
 class VerbLine(NamedTuple):
-    """What one verb is for, and a command line that does it."""
+    """What one verb is for, or two that belong together, and a command line that does it."""
 
     purpose: str
     example: str
+    other: str = ""
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """Its command lines."""
+        return (self.example, self.other) if self.other else (self.example,)
 
 
 BEGIN = (
@@ -28,8 +34,8 @@ GROUPS = {
         VerbLine("find damage", "alexnet verify store"),
     ),
     "Look inside": (
-        VerbLine("all layers in numbers", "alexnet summary caffe"),
-        VerbLine("a drawing of them", "alexnet draw paper -o alexnet.svg"),
+        VerbLine("at work on a picture", "alexnet explain cat.jpg -o page.html"),
+        VerbLine("all layers, a drawing", "alexnet summary caffe", "alexnet draw paper"),
         VerbLine("will it train?", "alexnet doctor small-photos --data store"),
         VerbLine("conv1's kernels", "alexnet filters run -o filters.png"),
         VerbLine("how variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
@@ -66,5 +72,5 @@ def show() -> None:
     for title, lines in {"Begin with one of these": BEGIN, **GROUPS}.items():
         console.print(title, style="bold")
         for line in lines:
-            console.print(f"  {line.purpose:21}  {line.example}", markup=False)
+            console.print(f"  {line.purpose:21}  {'; '.join(line.examples)}", markup=False)
     console.print(END, markup=False)

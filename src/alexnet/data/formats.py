@@ -62,11 +62,13 @@ class OpenedPicture:
         image: Pillow's.
         orientation: EXIF orientation 1-8 that is still to be undone.
         profile: ICC profile, empty without one.
+        sides: width and height in the file, where the decoder gives a smaller picture.
     """
 
     image: Image.Image
     orientation: int = metadata.UPRIGHT
     profile: bytes = b""
+    sides: tuple[int, int] | None = None
 
 
 def read(data: bytes, size: int, max_pixels: int = MAX_PIXELS) -> OpenedPicture:
@@ -146,7 +148,8 @@ def _info(image: Image.Image, name: str) -> bytes:
 def _read_jpeg(data: bytes, size: int, max_pixels: int) -> OpenedPicture:
     parts = metadata.jpeg(data)
     image = JpegImageFile(io.BytesIO(parts.pixels))
-    _check(*image.size, max(max_pixels, MAX_JPEG_PIXELS))
+    sides = image.size
+    _check(*sides, max(max_pixels, MAX_JPEG_PIXELS))
     if parts.multiscan:
         _check(*image.size, max_pixels)
         if (scans := parts.pixels.count(b"\xff\xda")) > MAX_SCANS:
@@ -155,7 +158,7 @@ def _read_jpeg(data: bytes, size: int, max_pixels: int) -> OpenedPicture:
             )
     image.draft(None if _stores_rgb(image) else "YCbCr", (size, size))
     _check(*image.size, max_pixels)
-    return OpenedPicture(image, metadata.orientation(parts.exif, parts.xmp), parts.profile)
+    return OpenedPicture(image, metadata.orientation(parts.exif, parts.xmp), parts.profile, sides)
 
 
 def _stores_rgb(image: JpegImageFile) -> bool:

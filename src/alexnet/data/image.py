@@ -8,6 +8,7 @@ vectorised antialiased bilinear filter (same results as Pillow's to one grey lev
 """
 
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -19,12 +20,30 @@ from alexnet.data import formats, profile
 from alexnet.data.formats import FORMATS, Unreadable
 from alexnet.data.limits import MAX_PIXELS
 
-__all__ = ["FORMATS", "MAX_PIXELS", "Resize", "Unreadable", "decode", "encode", "planes", "record_bytes"]
+__all__ = ["FORMATS", "MAX_PIXELS", "Photo", "Resize", "Unreadable", "decode", "encode", "photo", "planes", "record_bytes"]
 
 Resize = Literal["short-side", "squash"]
 #: Pixels that are converted at a time: a large picture is in memory as Pillow's
 #: and as the result only.
 BAND = 1 << 22
+#: EXIF orientations of which width and height change places.
+SIDEWAYS = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A whole photo, upright and made small, for showing it.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, RGB, sRGB.
+        width, height: the file's own, once it is upright.
+        frames: pictures in the file; of more than one, the first is shown.
+    """
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    frames: int
 
 
 def record_bytes(size: int) -> int:
@@ -50,20 +69,48 @@ def encode(
     Raises:
         Unreadable: empty, not an image, truncated, too large, pixels of no certain meaning.
     """
+    opened = _opened(picture, size, max_pixels)
+    return _pack(_small(opened, _decoded(opened, resize), (size, size)))
+
+
+def photo(picture: bytes | NDArray[np.uint8], longest: int, max_pixels: int = MAX_PIXELS) -> Photo:
+    """A whole picture, at most `longest` pixels wide and high; it is not enlarged.
+
+    Args and errors as in `encode`.
+    """
+    opened = _opened(picture, longest, max_pixels)
+    pixels = _decoded(opened, "squash")
+    width, height = opened.sides or (pixels.shape[1], pixels.shape[0])
+    shrink = min(1.0, longest / max(width, height))
+    small = _small(opened, pixels, (max(1, round(height * shrink)), max(1, round(width * shrink))))
+    if opened.orientation in SIDEWAYS:
+        width, height = height, width
+    image = Image.frombytes("YCbCr", small.shape[1::-1], np.ascontiguousarray(small).tobytes()).convert("RGB")
+    return Photo(np.asarray(image), width, height, getattr(opened.image, "n_frames", 1))
+
+
+def _opened(picture: bytes | NDArray[np.uint8], size: int, max_pixels: int) -> formats.OpenedPicture:
     if isinstance(picture, bytes):
-        opened = formats.read(picture, size, max_pixels)
-    else:
-        opened = formats.OpenedPicture(Image.fromarray(picture))
+        return formats.read(picture, size, max_pixels)
+    return formats.OpenedPicture(Image.fromarray(picture))
+
+
+def _decoded(opened: formats.OpenedPicture, resize: Resize) -> NDArray[np.uint8]:
+    """`_pixels`, with every error of a decoder as `Unreadable`."""
     try:
-        pixels = _pixels(opened, resize)
+        return _pixels(opened, resize)
     except Unreadable:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, ValueError, SyntaxError, struct.error, EOFError ... on damage
         raise Unreadable(f"truncated or damaged: {formats.reason(error)}") from error
-    shrunk = _shrink(pixels, size)
+
+
+def _small(opened: formats.OpenedPicture, pixels: NDArray[np.uint8], sides: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, 3) YCbCr, upright; `sides` are height and width before it is turned."""
+    shrunk = _shrink(pixels, sides)
     if opened.profile:
         shrunk = profile.convert(shrunk, opened.profile, opened.image.mode)
-    return _pack(_orient(shrunk, opened.orientation))
+    return _orient(shrunk, opened.orientation)
 
 
 def decode(record: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -121,11 +168,11 @@ def _to_ycbcr(image: Image.Image) -> Image.Image:
     return image.convert("RGB").convert("YCbCr")
 
 
-def _shrink(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """(H, W, C) to (S, S, C)."""
+def _shrink(pixels: NDArray[np.uint8], sides: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, C) to height and width `sides`."""
     interpolate, from_numpy = _torch()
     batch = from_numpy(pixels).permute(2, 0, 1)[None]
-    shrunk = interpolate(batch, (size, size), mode="bilinear", antialias=True)
+    shrunk = interpolate(batch, sides, mode="bilinear", antialias=True)
     return np.asarray(shrunk[0].permute(1, 2, 0))
 
 
@@ -147,8 +194,8 @@ def _torch() -> tuple[Any, Any]:
 
 
 def _orient(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Undo a camera's rotation (EXIF orientation 1-8) on a square."""
-    if orientation in (5, 6, 7, 8):
+    """Undo a camera's rotation (EXIF orientation 1-8)."""
+    if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]

@@ -1,0 +1,66 @@
+"""`alexnet explain`: a page that shows the network at work on a picture."""
+
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from alexnet.cli.next_step import next_step
+from alexnet.cli.tables import print_path
+from alexnet.console import say
+from alexnet.data.limits import MAX_PIXELS
+from alexnet.errors import OutputError
+from alexnet.words import Language
+
+
+def explain(
+    photo: Positional[Annotated[Path, arg(metavar="PHOTO")]],
+    out: Annotated[Path, arg(aliases=["-o"])] = Path("page.html"),
+    run: Annotated[str | None, arg(metavar="RUN")] = None,
+    variant: str | None = None,
+    lang: Language | None = None,
+    open: FlagCreatePairsOff[bool] = False,
+    max_pixels: int = MAX_PIXELS,
+) -> None:
+    """Write a page that shows the network at work on a picture of yours, down to each number.
+
+    The page is one file that includes everything, so it can be sent on and opened offline.
+
+    Args:
+        photo: the picture.
+        out: the file to write, ending in .html.
+        run: the network: a run's folder, a file of weights, or the name of published weights in
+            the cache. By default published weights in the cache, else the demo's run, else an
+            untrained network.
+        variant: which AlexNet it is, if the file does not say so, or which one to take untrained:
+            paper, code-2012, caffe, caffenet, owt or torchvision.
+        lang: the language in which the page opens; the browser's own by default.
+        open: open the page in the browser.
+        max_pixels: refuse a picture with more pixels, as `alexnet predict` does.
+    """
+    from alexnet.arguments import check_count
+    from alexnet.data.image import Unreadable
+    from alexnet.data.sources import read_picture
+    from alexnet.errors import SourceError
+    from alexnet.files import make_ready
+    from alexnet.web import export, shown
+    from alexnet.web.scene import Scene
+
+    check_count("max_pixels", max_pixels)
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"out (={out}) must end in .html.")
+    make_ready(out)
+    try:
+        picture = read_picture(photo)
+    except (OSError, ValueError, Unreadable) as error:
+        raise SourceError(f"{photo} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    network = shown.usual(variant) if run is None else shown.find(run, variant)
+    for remark in network.remarks:
+        say(f"alexnet: {remark}.")
+    scene = Scene.of(network, picture, photo.name, max_pixels)
+    print_path(export.write(out, scene, lang))
+    if open:
+        import webbrowser
+
+        webbrowser.open(out.absolute().as_uri())
+    next_step("draw", network.variant.name, "-o", "alexnet.svg")
