@@ -1,22 +1,301 @@
-// The page begins here: it finds its scene and shows it.
+/**
+ * The page: what is shown, and how it changes.
+ *
+ * A state says which view is open and at what it looks (layer, channel, row, column); it is in the
+ * address behind the #, so that a link opens it. `goto` is the only way to change it.
+ *
+ * @typedef {object} State
+ * @property {string} view network, layer, number, unit, picture or tour
+ * @property {string} [layer]
+ * @property {number} [channel] counted over all towers; of a fully connected layer: the unit
+ * @property {number} [row]
+ * @property {number} [column]
+ * @property {number} [source] channel of the input that is looked at
+ * @property {number} [step] chapter of the tour, shown above the view
+ *
+ * @typedef {Record<string, string | number | null | undefined>} Changes
+ *
+ * @typedef {object} View
+ * @property {(state: State, before: State | null) => void} update show a state
+ * @property {() => void} [close]
+ */
 
-import {Scene} from "scene";
+import { html, replace } from "element";
+import { NetworkView } from "figure";
+import { LayerView } from "layer";
+import { NumberView } from "number";
+import { Scene, SceneError, fromBase64, unpack } from "scene";
+import { TourPanel, resolve } from "tour";
+import { UnitView } from "unit";
+import { Upload } from "upload";
+import { Words, firstLanguage, keepLanguage } from "words";
 
-const page = JSON.parse(document.getElementById("page").textContent);
-const app = document.getElementById("app");
+const NUMBERS = ["channel", "row", "column", "source", "step"];
+const THEMES = ["auto", "light", "dark"];
+const SETTLED = 150; // ms without a change until the address is written
 
-function line(text) {
-  const paragraph = document.createElement("p");
-  paragraph.textContent = text;
-  app.append(paragraph);
+export class App {
+  constructor() {
+    const catalogue = JSON.parse(text("words"));
+    this.page = JSON.parse(text("page"));
+    /** @type {Words} */
+    this.words = new Words(catalogue, firstLanguage(this.page.lang));
+    /** @type {Scene | null} */
+    this.scene = null;
+    /** @type {State} */
+    this.state = { view: "network" };
+    /** @type {Record<string, new (app: App, root: HTMLElement) => View>} */
+    this.views = { network: NetworkView, layer: LayerView, number: NumberView, unit: UnitView };
+    /** @type {View | null} */
+    this.view = null;
+    /** @type {State | null} */
+    this.shown = null;
+    this.upload = this.page.mode === "served" ? new Upload(this) : null;
+    this.theme = "auto";
+    this.pending = 0;
+    addEventListener("hashchange", () => this.follow());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
+    this.rebuild();
+  }
+
+  /** A sentence. @param {string} key @param {Record<string, string | number>} [values] */
+  t(key, values) {
+    return this.words.of(key, values);
+  }
+
+  /**
+   * Change what is shown.
+   * @param {Changes} changes null or undefined take a part of the state away. Another layer
+   *   without a channel begins at its strongest one; another channel without a cell at its largest.
+   */
+  goto(changes) {
+    const next = /** @type {any} */ ({ ...this.state });
+    if ("layer" in changes && changes.layer !== this.state.layer) {
+      for (const name of ["channel", "row", "column", "source"]) delete next[name];
+    }
+    if ("channel" in changes && changes.channel !== this.state.channel && !("row" in changes)) {
+      delete next.row;
+      delete next.column;
+    }
+    Object.assign(next, changes);
+    for (const name of Object.keys(next)) if (next[name] === null || next[name] === undefined) delete next[name];
+    this.apply(next);
+    this.write();
+  }
+
+  /** Show a state. @param {State} wanted */
+  apply(wanted) {
+    let state = wanted.view === "tour" && this.scene ? resolve(this, wanted) : wanted;
+    if (!(state.view in this.views)) state = { ...state, view: "network" };
+    this.state = this.complete(state);
+    this.show();
+  }
+
+  /**
+   * The state with its blanks filled in from the scene, and what does not exist left out.
+   * @param {State} state @returns {State}
+   */
+  complete(state) {
+    const scene = this.scene;
+    if (!scene || state.view === "network") return state;
+    const softmax = state.layer === "softmax" && scene.array("probabilities") && state.view === "number";
+    const layer = softmax ? "softmax" : scene.layer(state.layer ?? "")?.name ?? scene.layers[0].name;
+    const stage = scene.stage(softmax ? "probabilities" : layer);
+    if (!stage) return { ...state, layer };
+    const [channels, height, width] = stage.shape;
+    const channel = inside(state.channel, channels) ?? this.first(layer);
+    const [row, column] = [inside(state.row, height), inside(state.column, width)];
+    const peak = row === undefined || column === undefined ? scene.peak(stage.name, channel) : [row, column];
+    return { ...state, layer, channel, row: row ?? peak[0], column: column ?? peak[1] };
+  }
+
+  /** The channel to begin with. @param {string} layer */
+  first(layer) {
+    const scene = /** @type {Scene} */ (this.scene);
+    if (layer === "softmax" || layer === "fc8") return scene.classes.top[0]?.index ?? 0;
+    const rows = scene.array(`${layer}.rows`);
+    return rows ? rows.data[0] : scene.ranked(layer)[0];
+  }
+
+  /** Link to a state: what is not given stays as it is. @param {Changes} changes */
+  link(changes) {
+    const kept = this.state.step === undefined ? {} : { step: this.state.step };
+    return `#${written({ ...kept, ...changes })}`;
+  }
+
+  /** The address follows the state, once it has come to rest. */
+  write() {
+    clearTimeout(this.pending);
+    this.pending = setTimeout(() => {
+      const hash = `#${written(/** @type {any} */ (this.state))}`;
+      if (hash === location.hash) return;
+      const before = read(location.hash);
+      const moved = before.view === this.state.view && before.layer === this.state.layer && before.step === this.state.step;
+      try {
+        history[moved ? "replaceState" : "pushState"](null, "", hash);
+      } catch {
+        location.hash = hash;
+      }
+    }, SETTLED);
+  }
+
+  /** The state follows the address. */
+  follow() {
+    clearTimeout(this.pending);
+    this.apply(read(location.hash));
+  }
+
+  /** @param {Scene} scene */
+  open(scene) {
+    this.scene = scene;
+    this.shown = null;
+    this.rebuild();
+    this.follow();
+  }
+
+  /** Draw the frame of the page anew: at the start, in another language, in another theme. */
+  rebuild() {
+    document.documentElement.lang = this.words.tag;
+    const main = html("main", { id: "main", tabindex: "-1" });
+    const tour = html("aside", { id: "tour", "aria-label": this.t("tour.title"), hidden: true });
+    this.main = main;
+    this.tourRoot = tour;
+    this.nav = html("nav", { class: "views", "aria-label": this.t("page.views") });
+    const frame = /** @type {HTMLElement} */ (document.getElementById("app"));
+    replace(
+      frame,
+      html("a", { class: "skip", href: "#main", onclick: (/** @type {Event} */ event) => (event.preventDefault(), main.focus()) }, this.t("page.skip")),
+      html("header", { class: "top" }, html("a", { class: "brand", href: this.link({ view: "network" }) }, "AlexNet"), this.nav, this.tools()),
+      this.upload?.panel(),
+      tour,
+      main,
+      html("footer", { class: "foot" }, html("p", {}, this.t("page.foot"))),
+    );
+    this.tour = this.scene ? new TourPanel(this, tour) : null;
+    this.view?.close?.();
+    this.view = null;
+    this.shown = null;
+    this.show();
+  }
+
+  tools() {
+    const language = this.words.language === "en" ? "zh" : "en";
+    return html(
+      "div",
+      { class: "tools" },
+      html(
+        "button",
+        { type: "button", class: "tool", lang: language === "zh" ? "zh-Hans" : "en", onclick: () => this.speak(language), "data-role": "language" },
+        language === "zh" ? "中文" : "English",
+      ),
+      html(
+        "button",
+        { type: "button", class: "tool", onclick: () => this.dress(THEMES[(THEMES.indexOf(this.theme) + 1) % 3]), "data-role": "theme" },
+        this.t(`page.theme_${this.theme}`),
+      ),
+    );
+  }
+
+  /** @param {import("words").Language} language */
+  speak(language) {
+    this.words = new Words(this.words.catalogue, language);
+    keepLanguage(language);
+    this.rebuild();
+    /** @type {HTMLElement | null} */ (document.querySelector("[data-role=language]"))?.focus();
+  }
+
+  /** @param {string} theme */
+  dress(theme) {
+    this.theme = theme;
+    if (theme === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    this.rebuild();
+    /** @type {HTMLElement | null} */ (document.querySelector("[data-role=theme]"))?.focus();
+  }
+
+  show() {
+    const { state, scene } = this;
+    this.tabs();
+    if (!scene || !this.main) return;
+    if (this.tour && this.tourRoot) {
+      this.tourRoot.hidden = state.step === undefined;
+      this.tour.update(state);
+    }
+    if (this.shown?.view !== state.view || !this.view) {
+      this.view?.close?.();
+      replace(this.main);
+      this.main.className = `view-${state.view}`;
+      this.view = new this.views[state.view](this, this.main);
+      this.shown = null;
+    }
+    this.view.update(state, this.shown);
+    this.shown = state;
+    document.title = this.title();
+  }
+
+  title() {
+    const { state, scene } = this;
+    const place = state.view === "network" ? "" : `${state.layer} · `;
+    return `${place}${this.t(`page.view_${state.view}`)} · ${scene?.picture.name ?? ""} · AlexNet`;
+  }
+
+  tabs() {
+    if (!this.nav) return;
+    const { layer, channel, row, column, view, step } = /** @type {any} */ (this.state);
+    const kept = view === "network" ? {} : { layer: layer === "softmax" ? "fc8" : layer, channel, row, column };
+    const links = ["network", "layer", "number", "unit"].map((name) =>
+      html(
+        "a",
+        { href: this.link(name === "network" ? { view: name } : { view: name, ...kept }), "aria-current": name === view ? "page" : null },
+        this.t(`page.view_${name}`),
+      ),
+    );
+    links.push(html("a", { href: "#view=tour&step=0", class: "touring", "aria-current": step === undefined ? null : "true" }, this.t("page.view_tour")));
+    replace(this.nav, this.scene ? links : []);
+  }
+
+  /** Say in the page that something failed. @param {unknown} problem */
+  fail(problem) {
+    const known = problem instanceof SceneError ? problem : new SceneError("error.scene");
+    if (!(problem instanceof SceneError)) console.error(problem);
+    const sentence = known.text ?? this.t(known.key);
+    if (this.upload) this.upload.say(sentence, true);
+    else if (this.main) replace(this.main, html("p", { class: "problem", role: "alert" }, sentence));
+  }
+}
+
+/** @param {string} id */
+function text(id) {
+  return document.getElementById(id)?.textContent ?? "";
+}
+
+/** @param {number | undefined} value @param {number} count */
+function inside(value, count) {
+  return value !== undefined && Number.isInteger(value) && value >= 0 && value < count ? value : undefined;
+}
+
+/** @param {string} hash @returns {State} */
+function read(hash) {
+  const state = /** @type {any} */ ({ view: "network" });
+  for (const [name, value] of new URLSearchParams(hash.slice(1))) state[name] = NUMBERS.includes(name) ? Number(value) : value;
+  return state;
+}
+
+/** @param {Record<string, any>} state */
+function written(state) {
+  const pairs = ["view", "layer", "channel", "row", "column", "source", "step"].filter((name) => state[name] !== undefined && state[name] !== null);
+  return pairs.map((name) => `${name}=${encodeURIComponent(state[name])}`).join("&");
 }
 
 async function start() {
-  if (page.mode !== "file") return;
-  const scene = await Scene.embedded();
-  window.alexnet = {scene};
-  line(scene.data.network.label);
-  for (const one of scene.data.classes.top) line(`${one.name}: ${(100 * one.probability).toFixed(1)} %`);
+  const app = new App();
+  /** @type {any} */ (window).alexnet = app;
+  try {
+    if (app.upload) await app.upload.sample();
+    else app.open(await unpack(fromBase64(text("scene"))));
+  } catch (problem) {
+    app.fail(problem);
+  }
 }
 
 start();

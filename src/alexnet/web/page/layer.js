@@ -1,0 +1,14 @@
+/** A layer: input maps, operation, output maps. */
+
+export class LayerView {
+  /** @param {import("main").App} app @param {HTMLElement} root */
+  constructor(app, root) {
+    this.app = app;
+    this.root = root;
+  }
+
+  /** @param {import("main").State} state */
+  update(state) {
+    this.root.textContent = `${state.layer}`;
+  }
+}
