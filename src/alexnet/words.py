@@ -105,6 +105,14 @@ ENGLISH = {
     "describe_layer": "{name}. {lines}.",
     "semicolon": "; ",
     "colon": ": ",
+    # what the server refuses
+    "error_not_a_picture": "This file is not a picture in a known format: JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP or TIFF.",
+    "error_damaged": "This picture is damaged or of a rare kind. Save it as JPEG or PNG and try again.",
+    "error_pixels": "This picture has too many pixels: at most {limit} million. Make it smaller and try again.",
+    "error_bytes": "This file is too large: at most {limit} MB. Make the picture smaller and try again.",
+    "error_network": "This network cannot be loaded: {reason}",
+    "error_foreign": "This request did not come from the page itself. Load the page anew and try again.",
+    "error_unknown": "The server has no such address.",
 }
 
 CHINESE = {
@@ -193,6 +201,13 @@ CHINESE = {
     "describe_layer": "{name}。{lines}。",
     "semicolon": "；",
     "colon": "：",
+    "error_not_a_picture": "这个文件不是已知格式的图片。请使用 JPEG、PNG、WebP、AVIF、HEIC、GIF、BMP 或 TIFF。",
+    "error_damaged": "无法解码这张图片：文件已损坏，或格式少见。请另存为 JPEG 或 PNG 后重试。",
+    "error_pixels": "这张图片的像素太多：最多 {limit} 百万像素。请缩小后重试。",
+    "error_bytes": "这个文件太大：最多 {limit} MB。请缩小图片后重试。",
+    "error_network": "无法载入这个网络：{reason}",
+    "error_foreign": "这个请求不是由本页面发出的。请重新载入页面后再试。",
+    "error_unknown": "服务器上没有这个地址。",
 }
 
 CATALOGUE: dict[str, dict[str, str]] = {"en": ENGLISH, "zh": CHINESE}

@@ -3,38 +3,16 @@
 import base64
 import gzip
 import json
-import re
-import struct
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
+from reading import element, read
 
 from alexnet.cli import main
 from alexnet.web import export
 from alexnet.web.scene import Scene
 from alexnet.web.shown import fresh
 from conftest import draw
-
-
-def element(page: str, name: str) -> str:
-    return re.findall(rf'<script type="[^"]+" id="{name}">(.*?)</script>', page, re.DOTALL)[0]
-
-
-def read(scene: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """A scene's bytes as its description and arrays: the page's reader once more."""
-    assert scene[:8] == b"AXSCENE1"
-    (length,) = struct.unpack("<I", scene[8:12])
-    description = json.loads(scene[12 : 12 + length])
-    start = -(-(12 + length) // 16) * 16
-    kinds = {"f4": "<f4", "u1": "u1", "i4": "<i4"}
-    arrays = {
-        name: np.frombuffer(scene, kinds[one["type"]], int(np.prod(one["shape"])), start + one["offset"]).reshape(one["shape"])
-        for name, one in description["arrays"].items()
-    }
-    return description, arrays
 
 
 @pytest.fixture

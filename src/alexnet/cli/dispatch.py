@@ -29,6 +29,7 @@ from alexnet.cli.help_text import registry, unwrap
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
 from alexnet.cli.report import report
+from alexnet.cli.serve import serve
 from alexnet.cli.summary import summary
 from alexnet.cli.train import Training, begun, train
 from alexnet.cli.verify import verify
@@ -59,6 +60,7 @@ VERBS: dict[str, Any] = {
     "filters": filters,
     "draw": draw,
     "explain": explain,
+    "serve": serve,
     "report": report,
     "bench": bench,
     "demo": demo,

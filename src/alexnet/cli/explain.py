@@ -63,4 +63,4 @@ def explain(
         import webbrowser
 
         webbrowser.open(out.absolute().as_uri())
-    next_step("draw", network.variant.name, "-o", "alexnet.svg")
+    next_step("serve", *([run] if run else []))

@@ -34,7 +34,7 @@ GROUPS = {
         VerbLine("find damage", "alexnet verify store"),
     ),
     "Look inside": (
-        VerbLine("at work on a picture", "alexnet explain cat.jpg -o page.html"),
+        VerbLine("at work on a picture", "alexnet explain cat.jpg", "alexnet serve"),
         VerbLine("all layers, a drawing", "alexnet summary caffe", "alexnet draw paper"),
         VerbLine("will it train?", "alexnet doctor small-photos --data store"),
         VerbLine("conv1's kernels", "alexnet filters run -o filters.png"),

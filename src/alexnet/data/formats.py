@@ -54,6 +54,14 @@ class Unreadable(Exception):
     """A file that is not a usable picture; the text is the reason."""
 
 
+class UnknownFormat(Unreadable):
+    """It is not a picture in a format that is read."""
+
+
+class TooManyPixels(Unreadable):
+    """It would take more memory than the limit allows."""
+
+
 @dataclass(frozen=True)
 class OpenedPicture:
     """A picture, not always decoded yet.
@@ -116,7 +124,7 @@ def _recognise(data: bytes) -> str:
         accept = Image.OPEN[name][1]
         if name != "AVIF" and accept and accept(data[:16]) is True:
             return name
-    raise Unreadable("not an image in a known format")
+    raise UnknownFormat("not an image in a known format")
 
 
 def _brands(data: bytes) -> set[bytes]:
@@ -130,9 +138,9 @@ def _check(width: int, height: int, max_pixels: int) -> None:
         raise _too_large((width, height), max_pixels)
 
 
-def _too_large(sides: tuple[int, int] | None, max_pixels: int) -> Unreadable:
+def _too_large(sides: tuple[int, int] | None, max_pixels: int) -> TooManyPixels:
     what = f"{sides[0]} x {sides[1]} are more than" if sides else "more than"
-    return Unreadable(f"{what} {max_pixels:,} pixels: refused as a decompression bomb (--max-pixels sets the limit)")
+    return TooManyPixels(f"{what} {max_pixels:,} pixels: refused as a decompression bomb (--max-pixels sets the limit)")
 
 
 def _info(image: Image.Image, name: str) -> bytes:

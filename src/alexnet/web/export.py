@@ -51,8 +51,13 @@ def page(scene: Scene, language: str | None = None) -> bytes:
     network = scene.description["network"]
     imports = json_text({"imports": {name: _data("text/javascript", code) for name, code in modules().items()}})
     style = asset("style.css").decode()
-    policy = POLICY.format(scripts=f"data: {_hash(imports)} {_hash(START)}", styles=_hash(style))
-    about = {"mode": "file", "lang": language, "networks": [{"id": "file", "label": network["label"]}], "token": None}
+    policy = POLICY.format(scripts=f"data: {script_hash(imports)} {script_hash(START)}", styles=script_hash(style))
+    about = {
+        "mode": "file",
+        "lang": language,
+        "networks": [{"id": "file", "label": network["label"], "source": network["source"]}],
+        "token": None,
+    }
     head, tail = fill(
         csp=f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         style=f"<style>{style}</style>",
@@ -120,6 +125,6 @@ def _data(kind: str, text: str) -> str:
     return f"data:{kind};base64,{b64encode(text.encode()).decode()}"
 
 
-def _hash(text: str) -> str:
+def script_hash(text: str) -> str:
     """How a Content-Security-Policy names a script or style that it allows."""
     return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -4,22 +4,23 @@ Without a name it is the best that is at hand: published weights in the cache, e
 else the variant untrained. A file that holds the first layers alone is shown as far as it goes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from alexnet import run_folder
 from alexnet.arithmetic import Op
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.model import AlexNet
 from alexnet.published import registry
 from alexnet.published.registry import Published
-from alexnet.run_folder import is_run
+from alexnet.run_folder import LATEST
 from alexnet.train.result import weights_hash
 from alexnet.trained import Trained
 from alexnet.variants import LAYER_NAMES, Variant, get_variant, named
@@ -88,20 +89,53 @@ class Shown:
         return check.network(self.model).looks_trained
 
 
+@dataclass(frozen=True)
+class Offer:
+    """A network to choose from, which is read when it is wanted."""
+
+    label: str
+    source: Source
+    load: Callable[[], Shown]
+
+
 def usual(variant: str | None = None) -> Shown:
     """The best network at hand.
 
     Args:
         variant: take no other; paper if that is None and nothing else is found.
     """
-    for entry in registry.REGISTRY:
-        if entry.variant and variant in (None, entry.variant) and registry.cached(entry) and _companion_is_here(entry):
+    for entry in downloaded():
+        if variant in (None, entry.variant):
             return of_published(entry)
-    if is_run(DEMO_RUN) and (DEMO_RUN / "latest.safetensors").exists():
-        demo = of_file(DEMO_RUN)
+    if (DEMO_RUN / LATEST).exists():
+        demo = of_demo()
         if variant in (None, demo.variant.name):
-            return replace(demo, source="demo")
+            return demo
     return fresh(variant or "paper")
+
+
+def offers(runs: Sequence[str] = ()) -> dict[str, Offer]:
+    """The networks to choose from, by identifier: those named, or the usual one; then the published
+    ones in the cache and every variant untrained.
+
+    Raises:
+        CheckpointError: one that is named does not exist.
+    """
+    for name in runs:
+        if not _is_published(name):
+            run_folder.find(name)
+    found = {f"run-{number}": Offer(name, "run", partial(find, name)) for number, name in enumerate(runs, 1)}
+    if not runs and (DEMO_RUN / LATEST).exists():
+        found["demo"] = Offer(str(DEMO_RUN), "demo", of_demo)
+    others = [entry for entry in downloaded() if entry.name not in runs]
+    published = {f"published-{one.name}": Offer(one.name, "published", partial(of_published, one)) for one in others}
+    untrained = {f"fresh-{name}": Offer(name, "fresh", partial(fresh, name)) for name in named()}
+    return found | published | untrained if runs else published | found | untrained
+
+
+def downloaded() -> list[Published]:
+    """The published networks in the cache that can be used."""
+    return [entry for entry in registry.REGISTRY if entry.variant and registry.cached(entry) and _companion_is_here(entry)]
 
 
 def find(name: str | Path, variant: str | None = None) -> Shown:
@@ -115,9 +149,13 @@ def find(name: str | Path, variant: str | None = None) -> Shown:
     Raises:
         CheckpointError: not found, not readable, or without a layer that can be shown.
     """
-    if str(name) in registry.names() and not Path(name).exists():
+    if _is_published(name):
         return of_published(registry.get_published(str(name)))
     return of_file(Path(name), variant)
+
+
+def _is_published(name: str | Path) -> bool:
+    return str(name) in registry.names() and not Path(name).exists()
 
 
 def fresh(variant: str | Variant) -> Shown:
@@ -130,6 +168,11 @@ def fresh(variant: str | Variant) -> Shown:
 def of_trained(trained: Trained, name: str, source: Source = "run") -> Shown:
     """A network in memory."""
     return Shown(trained.model, trained.classes, trained.preprocessing, name, source)
+
+
+def of_demo() -> Shown:
+    """The network that `alexnet demo` has trained in the working folder."""
+    return replace(of_file(DEMO_RUN), source="demo")
 
 
 def of_published(entry: Published) -> Shown:

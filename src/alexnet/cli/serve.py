@@ -1,0 +1,49 @@
+"""`alexnet serve`: the page that explains a network, on this machine, for any picture."""
+
+from typing import Annotated
+
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from alexnet.console import say
+from alexnet.words import Language
+
+PORT = 2012
+
+
+def serve(
+    runs: Positional[Annotated[tuple[str, ...], arg(metavar="[RUN ...]", help_behavior_hint="")]] = (),
+    port: int = PORT,
+    lang: Language | None = None,
+    open: FlagCreatePairsOff[bool] = False,
+) -> None:
+    """Serve the page of `alexnet explain` on this machine: drop a picture on it, paste one, or take
+    one with the camera.
+
+    Nobody but programs on this machine can reach it, and pictures stay here. Ctrl-C ends it.
+
+    Args:
+        runs: networks to choose from: runs' folders, files of weights, names of published weights
+            in the cache. Published weights in the cache and untrained variants are always there.
+        port: the port to listen on; 0 takes any free one.
+        lang: the language in which the page opens; the browser's own by default.
+        open: open the page in the browser.
+    """
+    from alexnet.web import server
+    from alexnet.web.shown import offers
+
+    studio = server.Studio(offers(runs))
+    with server.listen(port) as listening:
+        first = studio.network(next(iter(studio.offers)))  # now: what is wrong with it is said here
+        for remark in first.remarks:
+            say(f"alexnet: {remark}.")
+        url = server.address(listening)
+        print(url, flush=True)
+        say(f"Showing {first.label}. Open {url} in a browser on this machine; Ctrl-C ends it.")
+        if open:
+            import webbrowser
+
+            webbrowser.open(url)
+        try:
+            server.run(server.create_app(studio, lang), listening)
+        except KeyboardInterrupt:
+            say("Stopped.")

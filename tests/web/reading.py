@@ -1,0 +1,28 @@
+"""A page's file and a scene's bytes read back, as the page does it."""
+
+import json
+import re
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def element(page: str, name: str) -> str:
+    """The text of a script of the page."""
+    return re.findall(rf'<script type="[^"]+" id="{name}">(.*?)</script>', page, re.DOTALL)[0]
+
+
+def read(scene: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """A scene's bytes as its description and arrays."""
+    assert scene[:8] == b"AXSCENE1"
+    (length,) = struct.unpack("<I", scene[8:12])
+    description = json.loads(scene[12 : 12 + length])
+    start = -(-(12 + length) // 16) * 16
+    kinds = {"f4": "<f4", "u1": "u1", "i4": "<i4"}
+    arrays = {
+        name: np.frombuffer(scene, kinds[one["type"]], int(np.prod(one["shape"])), start + one["offset"]).reshape(one["shape"])
+        for name, one in description["arrays"].items()
+    }
+    return description, arrays

@@ -1,0 +1,218 @@
+"""The server, over real connections: what it sends, and what it refuses."""
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from reading import read
+
+from alexnet import words
+from alexnet.cli import main
+from alexnet.errors import CheckpointError, UsageError
+from alexnet.web import export, server
+from alexnet.web.shown import offers
+from conftest import draw
+
+MOST_BYTES, MOST_PIXELS = 200_000, 10_000
+
+
+class Client:
+    """One server, and requests to it."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        page = self.ask("GET", "/")[1].decode()
+        self.about = json.loads(re.findall(r'id="page">(.*?)</script>', page)[0])
+        self.headers = {server.TOKEN: self.about["token"]}
+
+    def ask(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> tuple[int, bytes, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        try:
+            return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
+        finally:
+            connection.close()
+
+    def error(self, path: str, body: bytes = b"", **headers: str) -> tuple[int, str, str]:
+        status, answer, _ = self.ask("POST", path, body, {**self.headers, **headers})
+        error = json.loads(answer)["error"]
+        return status, error["key"], error["text"]
+
+
+@pytest.fixture(scope="module")
+def client(run: Path) -> Iterator[Client]:
+    studio = server.Studio(offers([str(run)]), MOST_PIXELS, MOST_BYTES)
+    listening = server.listen(0)
+    port = listening.getsockname()[1]
+    serving = uvicorn.Server(uvicorn.Config(server.create_app(studio), log_config=None, lifespan="off", ws="none"))
+    thread = threading.Thread(target=serving.run, args=([listening],))
+    thread.start()
+    yield Client(port)
+    serving.should_exit = True
+    thread.join(30)
+    listening.close()
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("served") / "red.png"
+    draw((200, 50, 40), 77, (90, 61)).save(path)
+    return path.read_bytes()
+
+
+def test_the_page(client: Client) -> None:
+    """Everything that it loads is there, and the policy allows nothing else."""
+    status, page, headers = client.ask("GET", "/")
+    assert status == 200 and client.about["mode"] == "served"
+    policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'" and policy["connect-src"] == "'self'" and "unsafe" not in str(policy)
+    imports = re.findall(r'<script type="importmap">(.*?)</script>', page.decode())[0]
+    assert policy["script-src"] == f"'self' {export.script_hash(imports)}"
+    for address in [*json.loads(imports)["imports"].values(), "/page/style.css", "/page/words/zh.json"]:
+        status, content, headers = client.ask("GET", address)
+        assert status == 200 and content == export.asset(address.removeprefix("/page/"))
+        assert headers["x-content-type-options"] == "nosniff"
+    assert headers["content-type"].startswith("application/json")
+
+
+def test_a_scene(client: Client, photo: bytes, run: Path) -> None:
+    status, scene, headers = client.ask("POST", "/scene?network=run-1&name=%E7%8C%AB.png", photo, client.headers)
+    assert status == 200 and int(headers["content-length"]) == len(scene)
+    description, arrays = read(scene)
+    assert description["network"]["name"] == str(run) and description["picture"]["name"] == "猫.png"
+    assert (description["picture"]["width"], description["picture"]["height"]) == (90, 61)
+    assert arrays["probabilities"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_same_origin(client: Client, photo: bytes) -> None:
+    """The page of this server may send its origin; a foreign one is refused, and so is a request
+    without the token.
+    """
+    own = {"origin": f"http://127.0.0.1:{client.port}"}
+    assert client.ask("POST", "/scene?network=run-1", photo, {**client.headers, **own})[0] == 200
+    for headers in ({}, {server.TOKEN: "x"}, {server.TOKEN: "é"}):
+        assert client.ask("POST", "/scene", photo, headers)[0] == 403
+    for origin in ("http://evil.example", "null", f"http://127.0.0.1:{client.port + 1}"):
+        assert client.error("/scene", photo, origin=origin)[:2] == (403, "error_foreign")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost", 200), ("LOCALHOST:99", 200), ("[::1]:2012", 200), ("127.0.0.1", 200)]
+    + [
+        (host, 403)
+        for host in ("evil.example", "127.0.0.1.evil.example:2012", "127.0.0.1@evil.example", "", "[", "192.168.0.1")
+    ],
+)
+def test_own_names_only(client: Client, host: str, status: int) -> None:
+    """Else the page of a site whose name points to this machine would be one of ours."""
+    assert client.ask("GET", "/", headers={"host": host})[0] == status
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/page/../export.py", "/page/..%2fexport.py", "/page//etc/passwd", "/page/words", "/page/", "/nothing", "/page/%00"],
+)
+def test_no_other_files(client: Client, path: str) -> None:
+    assert client.ask("GET", path)[0] == 404
+
+
+def test_pictures_that_are_refused(client: Client, photo: bytes, tmp_path: Path) -> None:
+    draw((9, 9, 9), 1, (120, 100)).save(tmp_path / "large.png")
+    for body, expected in (
+        (b"", (400, "error_not_a_picture")),
+        (b"hello", (400, "error_not_a_picture")),
+        (b"\x89PNG\r\n\x1a\n" + b"x" * 99, (400, "error_damaged")),
+        (photo[:-400], (400, "error_damaged")),
+        ((tmp_path / "large.png").read_bytes(), (413, "error_pixels")),
+        (photo + bytes(MOST_BYTES), (413, "error_bytes")),
+    ):
+        status, key, text = client.error("/scene", body)
+        assert (status, key) == expected
+        assert client.error("/scene?lang=zh", body)[2] != text
+        assert text.partition("{")[0][:20] == words.ENGLISH[key].partition("{")[0][:20]
+    assert client.error("/scene?network=none")[:2] == (404, "error_network")
+
+
+def test_more_bytes_than_declared(client: Client) -> None:
+    """A body without a length is counted as it comes."""
+
+    def parts() -> Iterator[bytes]:
+        for _ in range(10):
+            yield bytes(MOST_BYTES // 5)
+
+    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
+    try:
+        connection.request("POST", "/scene", parts(), {**client.headers, "transfer-encoding": "chunked"}, encode_chunked=True)
+        assert connection.getresponse().status == 413
+    except (ConnectionResetError, BrokenPipeError):
+        pass  # the server has closed while we were sending
+    finally:
+        connection.close()
+
+
+def test_a_sample(client: Client) -> None:
+    studio = server.Studio(offers())
+    assert list(studio.offers)[-1] == "fresh-torchvision" and studio.offers["fresh-owt"].source == "fresh"
+    assert client.error("/scene?sample=1")[:2] == (413, "error_pixels")  # this server takes 10,000
+
+
+def test_ports(capsys: pytest.CaptureFixture[str], run: Path) -> None:
+    with server.listen(0) as taken:
+        port = taken.getsockname()[1]
+        assert server.address(taken) == f"http://127.0.0.1:{port}/"
+        with pytest.raises(SystemExit):
+            main(["serve", str(run), "--port", str(port)])
+    assert re.search(rf"port \(={port}\) cannot be used \(.*\): stop the program.*--port", capsys.readouterr().err)
+    for wrong in (-1, 65536):
+        with pytest.raises(UsageError, match="from 0 to 65535"):
+            server.listen(wrong)
+
+
+def test_it_ends_at_ctrl_c(tmp_path: Path) -> None:
+    """And the one line on standard output is the address."""
+    command = [sys.executable, "-m", "alexnet", "serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        connection = http.client.HTTPConnection(url.removeprefix("http://").strip("/"), timeout=60)
+        connection.request("GET", "/")  # kept open while the server stops
+        assert connection.getresponse().status == 200
+        process.send_signal(signal.SIGINT)
+        rest, said = process.communicate(timeout=60)
+        connection.close()
+    assert (process.returncode, rest) == (0, "")
+    assert said.splitlines()[-1] == "Stopped." and "Showing paper." in said
+
+
+def test_a_run_without_weights(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, reason in (
+        (tmp_path / "empty", r"has no latest\.safetensors: it is not a run"),
+        (tmp_path / "none", "does not exist"),
+    ):
+        with pytest.raises(CheckpointError, match=reason):
+            offers([str(name)])
+
+
+def test_networks_leave_memory(run: Path) -> None:
+    """Two are kept; a third replaces the one that was not used for longest."""
+    small: dict[str, Any] = offers([str(run)] * 3)
+    studio = server.Studio(small)
+    first = studio.network("run-1")
+    studio.network("run-2")
+    assert studio.network("run-1") is first
+    studio.network("run-3")
+    assert list(studio.loaded) == ["run-1", "run-3"]
