@@ -13,6 +13,7 @@ import pytest
 from alexnet.cli import main
 from alexnet.cli.next_step import free_folder, next_step
 from alexnet.data.store import Store
+from alexnet.inspect import drawing
 from conftest import draw, write_photos
 
 FAST = ["--width", "0.125", "--compile", "off", "--device", "cpu", "--epochs", "2", "--batch-size", "10"]
@@ -105,7 +106,7 @@ def test_looking_inside(following: Next, shared: Path) -> None:
     assert words == ["draw", "caffe", "--width", "0.5", "-o", "alexnet.svg"]
     words = following(*words)
     assert words == ["draw", "caffe", "--width", "0.5", "--layer", "conv1", "-o", "conv1.svg"]
-    for layer in ("pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5", "fc6", "fc7", "fc8"):
+    for layer in drawing.layer_names("caffe")[1:]:
         words = following(*words)
         assert words[-4:] == ["--layer", layer, "-o", f"{layer}.svg"]
     assert following(*words) == ["summary", "caffe", "--width", "0.5", "--explain"]

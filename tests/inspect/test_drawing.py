@@ -11,15 +11,17 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from alexnet import explanation
-from alexnet.arithmetic import Conv, Linear, MaxPool
+from alexnet import explanation, kernels
+from alexnet.arithmetic import LRN, Conv, Linear, MaxPool
 from alexnet.cli import main
 from alexnet.errors import UsageError
 from alexnet.inspect import drawing
 from alexnet.inspect.drawing import overview, strip
-from alexnet.inspect.drawing.sheet import typeset
+from alexnet.inspect.drawing.layer import layer_sheet
+from alexnet.inspect.drawing.sheet import Text, typeset
 from alexnet.variants import Variant, get_variant, named
 from alexnet.words import LANGUAGES, word
 
@@ -33,7 +35,11 @@ DRAWN = {
     "never talk": replace(get_variant("paper"), sees_both_towers=(True, False, False, False, False)),
     "four towers": replace(get_variant("paper"), towers=4),
 }
+LEARNED = (Conv, MaxPool, Linear)
 LAYERS = [(name, layer) for name in ("paper", "torchvision", "half", "apart") for layer in drawing.layer_names(DRAWN[name])]
+LAYERS = [(name, layer) for name, layer in LAYERS if name == "paper" or not layer.startswith("relu")] + [
+    ("code-2012", "rnorm2")
+]
 
 
 def texts(svg: str) -> list[tuple[float, float, str]]:
@@ -124,14 +130,47 @@ NOTES = {
     "fc7": "4,096 values; 2048·2 = 4096 units; 16,781,312",
     "fc8": "4,096 values; 1000 units; 4,097,000",
 }
+# What they leave out.
+RULES = {
+    "relu1": "max(0, x); 55 × 55 × 96; 55×55×96 = 290,400 values",
+    "relu6": "max(0, x); x₁; y₄₀₉₆; 4,096",
+    "norm1": "local response normalisation; 5 channels; 55 × 55 × 96; (2 + 2e-05 × sum of a² over 5 channels) ^ 0.75; b₄₈; 96",
+    "drop6": "in training; at test; x₁ · 0.5; x₄₀₉₆ · 0.5; 4,096 values; 1 − 0.5 = 0.5",
+    "softmax": "1000 scores; e^z₁₀₀₀; 1000 probabilities; p₁₀₀₀; p_i = e^z_i / (e^z_1 + ... + e^z_1000)",
+}
 
 
-@pytest.mark.parametrize("layer", NOTES)
+@pytest.mark.parametrize("layer", NOTES | RULES)
 def test_the_study_notes(layer: str) -> None:
-    assert set(NOTES) == set(drawing.layer_names("paper"))
     written = [words for _, _, words in texts(drawing.svg("paper", layer))]
-    for number in NOTES[layer].split("; "):
+    for number in (NOTES | RULES)[layer].split("; "):
         assert any(number in words for words in written), number
+
+
+def test_every_layer_has_a_drawing() -> None:
+    for variant in DRAWN.values():
+        assert drawing.layer_names(variant) == [*(layer.name for layer in variant.layers()), "softmax"]
+    assert set(NOTES) == {layer.name for layer in get_variant("paper").layers() if isinstance(layer.op, LEARNED)}
+
+
+@pytest.mark.parametrize("name", ["paper", "code-2012", "owt", "half", "four towers"])
+def test_neighbours_are_those_that_the_network_sums(name: str) -> None:
+    """A channel's bar covers exactly the channels that move it."""
+    norm = next(layer for layer in DRAWN[name].layers() if layer.name == "norm1")
+    shapes = layer_sheet(DRAWN[name], "norm1").shapes
+    cells = {shape.at[0]: int(shape.words) for shape in shapes if isinstance(shape, Text) and shape.size == 11}
+    bars = [[x for x, _ in shape.points] for shape in shapes if getattr(shape, "width", 0) == 1.2 and shape.fill == "card"]
+    named = [shape for shape in shapes if isinstance(shape, Text) and re.fullmatch("b[₀-₉]+", shape.words)]
+    op = norm.op
+    assert isinstance(op, LRN) and len(named) == len(bars) >= 3
+    for text, bar in zip(named, bars, strict=True):
+        channel = int(text.words[1:].translate(str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")))
+        x = torch.ones(1, norm.output[0], 1, 1, requires_grad=True)
+        kernels.lrn(x, op.size, op.coefficient, op.beta, op.k, op.towers)[0, channel - 1].sum().backward()
+        assert x.grad is not None
+        moving = (x.grad[0, :, 0, 0].nonzero()[:, 0] + 1).tolist()
+        assert [number for at, number in cells.items() if min(bar) < at < max(bar)] == moving
+        assert cells[text.at[0]] == channel
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -206,9 +245,9 @@ def test_svg(name: str) -> None:
 
 
 def test_chinese() -> None:
-    for layer in (None, "conv1", "pool1", "fc6"):
+    for layer in (None, "conv1", "pool1", "fc6", "norm1", "drop6", "softmax"):
         words = " ".join(words for _, _, words in texts(drawing.svg("paper", layer, "zh")))
-        names = r"\b(?:AlexNet|paper|conv\d|pool\d|fc\d|ReLU|LRN|dropout|softmax)\b"
+        names = r"\b(?:AlexNet|paper|(?:conv|pool|fc|norm|drop)\d|max|ReLU|LRN|dropout|softmax)\b"
         assert not re.search(r"[A-Za-z]{3}", re.sub(names, "", words)), words
     assert word("tower", "zh", number=1) in drawing.svg("paper", language="zh")
 
@@ -236,7 +275,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["draw", "paper", "--width", "0.5", "--input-size", "64", "--num-classes", "10", "-o", str(path)])
     assert "paper × 0.5, input [64,64,3], 10 classes" in path.read_text(encoding="utf-8")
     said = capsys.readouterr()
-    assert said.out == f"{path}: 11 layers of paper\n"
+    assert said.out == f"{path}: paper\n"
     words = "alexnet draw paper --input-size 64 --width 0.5 --num-classes 10 --layer conv1 -o"
     assert said.err == f"Next: {words} {tmp_path / 'conv1.svg'}\n"
 
@@ -262,7 +301,9 @@ def test_the_same_bytes_in_another_process() -> None:
     ("words", "said"),
     [
         (("paper", "--layer", "conv9"), "did you mean 'conv5'"),
-        (("paper", "--layer", "norm1"), "layer (='norm1')"),
+        (("paper", "--layer", "rnorm2"), "layer (='rnorm2')"),
+        (("torchvision", "--layer", "norm1"), "torchvision has no such layer"),
+        (("paper", "--layer", "dropout6"), "did you mean 'drop6'"),
         (("papr",), "did you mean 'paper'"),
         (("paper", "-o", "x.jpg"), "out (=x.jpg) must end in .png, .svg or .pdf"),
         (("paper", "-o", "."), "must end in"),

@@ -24,8 +24,8 @@ def draw(
     Args:
         variant: paper, code-2012, caffe, caffenet, owt or torchvision.
         out: the picture to write: .svg, .png or .pdf.
-        layer: a convolution, pooling or fully connected layer, such as conv1, pool5 or fc6; the
-            whole network by default.
+        layer: a layer such as conv1, relu1, norm1, pool5, fc6 or drop6, or softmax; the whole
+            network by default.
         lang: the language of the words: English or Chinese.
         input_size: side of the input in pixels; the variant's own by default.
         width: factor for the number of kernels and units in every layer but the last.
@@ -43,7 +43,7 @@ def draw(
     check_ending("out", out)
     make_ready(out)
     drawing.save(out, chosen, layer, lang)
-    print(f"{out}: {layer or f'{len(names)} layers'} of {chosen.name}")
+    print(f"{out}: {layer + ' of ' if layer else ''}{chosen.name}")
     given = {"--input-size": input_size, "--width": None if width == 1 else width, "--num-classes": num_classes}
     options = [word for name, value in given.items() if value is not None for word in (name, value)]
     options += [] if lang == "en" else ["--lang", lang]

@@ -27,7 +27,7 @@ __all__ = ["check_layer", "figure", "layer_names", "save", "svg"]
 
 
 def layer_names(variant: str | Variant) -> list[str]:
-    """The layers that have a drawing: convolutions, poolings and fully connected layers."""
+    """What has a drawing of its own: every layer, and softmax."""
     return drawable(get_variant(variant))
 
 

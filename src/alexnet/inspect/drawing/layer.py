@@ -6,49 +6,61 @@ from alexnet import explanation
 from alexnet.arithmetic import Conv, Layer, Linear, MaxPool
 from alexnet.errors import UsageError, nearest
 from alexnet.inspect.drawing.block import Block, arrow, draw
+from alexnet.inspect.drawing.column import column, draw_column, subscript
+from alexnet.inspect.drawing.frame import (
+    BACK,
+    BELOW,
+    CENTRE,
+    DEEPEST,
+    INPUT,
+    MARGIN,
+    MIDDLE,
+    OUTPUT,
+    SIDE,
+    SMALLEST,
+    TOP,
+    WIDTH,
+    Hues,
+    caption,
+    maps,
+    middle,
+    sides,
+)
+from alexnet.inspect.drawing.rule import rule, softmax
 from alexnet.inspect.drawing.sheet import TOWER_HUES, Point, Sheet, typeset
 from alexnet.inspect.drawing.strip import strip
 from alexnet.variants import Variant
 from alexnet.words import word
 
-WIDTH, MARGIN = 1000.0, 60.0
-SIDE, DEEPEST = 180.0, 96.0  # pixels of the larger map's side, and of the most maps
-BACK: Point = (0.8, -0.6)  # where the maps behind the first are
-INPUT, MIDDLE, OUTPUT = 100.0, 500.0, 670.0  # left edges of input and output, centre of what is between
-CENTRE, BELOW = 210.0, 374.0  # height of the middle of the blocks, and of what is written under them
 RING = 5.0  # least pixels for a row of zeros
-SMALLEST = 6.0
-
-Hues = tuple[tuple[str, ...], tuple[str, ...]]  # of the input's towers, and of the output's
+#: Kinds that are named in full here, and by initials in the overview.
+IN_FULL = {"lrn": "lrn_in_full", "spatialnorm": "spatialnorm_in_full", "overlapping": "op_overlapping", "softmax": "softmax"}
 
 
 def drawable(variant: Variant) -> list[str]:
-    """Names of the layers that have a drawing: convolutions, poolings and fully connected ones."""
-    return [layer.name for layer in variant.layers() if isinstance(layer.op, Conv | MaxPool | Linear)]
+    """Names of what has a drawing of its own: every layer, and softmax."""
+    return [part.name for part in explanation.parts(variant)]
 
 
 def check_layer(variant: Variant, name: str | None) -> None:
-    """Refuse a layer that has no drawing; None is the whole network.
+    """Refuse a layer that is not there; None is the whole network.
 
     Raises:
-        UsageError: naming the nearest layer that has one.
+        UsageError: naming the nearest layer.
     """
     if name is not None and name not in drawable(variant):
         raise UsageError(f"layer (={name!r}): {variant.name} has no such layer to draw; {nearest(name, drawable(variant))}")
 
 
 def layer_sheet(variant: Variant, name: str, language: str = "en") -> Sheet:
-    """The drawing of one layer, such as conv1.
+    """The drawing of one layer, such as conv1, or of softmax.
 
     Raises:
-        UsageError: a layer that is not there or has no drawing, or an unknown language.
+        UsageError: a layer that is not there, or an unknown language.
     """
     check_layer(variant, name)
-    found = next(one for one in variant.layers() if one.name == name)
-    lines = [
-        f"{line.label}{word('colon', language)}{line.value}" if line.label else line.value
-        for line in explanation.lines(found, variant, language)
-    ]
+    written = next(part.lines for part in explanation.parts(variant, language) if part.name == name)
+    lines = [f"{line.label}{word('colon', language)}{line.value}" if line.label else line.value for line in written]
     heading = typeset(f"{name} · {explanation.title(variant, language)}")
     sheet = Sheet(
         width=WIDTH,
@@ -57,25 +69,33 @@ def layer_sheet(variant: Variant, name: str, language: str = "en") -> Sheet:
         description=word("describe_layer", language, name=heading, lines=word("semicolon", language).join(lines)),
         language=language,
     )
-    _heading(sheet, found, variant)
+    found = next((layer for layer in variant.layers() if layer.name == name), None)
+    _heading(sheet, name, found, variant)
+    if found is None:
+        sheet.height = _calculations(sheet, lines[0], [], softmax(sheet, variant.num_classes, ("grey",)) + 54)
+        return sheet
     hues = _hues(found, variant)
     if isinstance(found.op, Linear):
         _connected(sheet, found, variant, hues)
         sheet.height = _calculations(sheet, _rule(found, language), [word("own_weights", language), *lines[1:]], BELOW + 82)
-    else:
+    elif isinstance(found.op, Conv | MaxPool):
         _windowed(sheet, found, variant, hues)
         bottom = strip(sheet, found, hues[0][0], BELOW + 82)
         formula = explanation.size_formula(found, language)
         sheet.height = _calculations(sheet, formula, lines[lines.index(formula) + 1 :], bottom + 54)
+    else:
+        sheet.height = _calculations(sheet, lines[0], lines[1:], rule(sheet, found, variant, hues) + 54)
     return sheet
 
 
-def _heading(sheet: Sheet, layer: Layer, variant: Variant) -> None:
-    kind = layer.kind
-    if isinstance(layer.op, MaxPool) and layer.op.stride < layer.op.size:
+def _heading(sheet: Sheet, name: str, layer: Layer | None, variant: Variant) -> None:
+    kind = layer.kind if layer else "softmax"
+    if layer and isinstance(layer.op, MaxPool) and layer.op.stride < layer.op.size:
         kind = "overlapping"
-    sheet.text(MARGIN, 46, layer.name, 26, bold=True)
-    sheet.text(MARGIN + 100, 46, word(f"op_{kind}", sheet.language), 17, colour="soft")
+    words = word(IN_FULL.get(kind, f"op_{kind}"), sheet.language)
+    sheet.text(MARGIN, 46, name, 26, bold=True)
+    if words.lower() not in name:
+        sheet.text(MARGIN + max(100, 20 * len(name)), 46, words, 17, colour="soft")
     sheet.text(WIDTH - MARGIN, 46, typeset(explanation.title(variant, sheet.language)), 13, "end", colour="soft")
 
 
@@ -104,35 +124,25 @@ def _windowed(sheet: Sheet, layer: Layer, variant: Variant, hues: Hues) -> None:
     padding = op.padding if isinstance(op, Conv) else (0, 0)
     scale = SIDE / max(layer.input[1] + sum(padding), layer.output[1])  # pixels of a cell
     ring = tuple(max(count * scale, RING * count) for count in padding)
-    entering = _block(layer.input, layer, scale, INPUT, hues[0])
-    leaving = _block(layer.output, layer, scale, OUTPUT, hues[1])
+    most = max(layer.input[0], layer.output[0])
+    entering = maps(layer.input, most, scale, INPUT, hues[0])
+    leaving = maps(layer.output, most, scale, OUTPUT, hues[1])
     corner = (entering.corner[0] - ring[0], entering.corner[1] - ring[0])
     whole = entering.size[0] + ring[0] + ring[1]
     draw(sheet, entering)
     if any(padding):
         _padding(sheet, entering, ring)
         words = word("padding_sides", sheet.language, before=padding[0], after=padding[1])
-        sheet.text(
-            entering.corner[0] + (entering.size[0] + entering.depth[0]) / 2, BELOW + 40, words, 13, "middle", colour="soft"
-        )
+        sheet.text(middle(entering), BELOW + 40, words, 13, "middle", colour="soft")
     draw(sheet, leaving)
-    size = min(whole, max(SMALLEST, op.size * scale))
-    _pyramid(sheet, corner, size, leaving.corner, max(SMALLEST, scale))
+    window = min(whole, max(SMALLEST, op.size * scale))
+    _pyramid(sheet, corner, window, leaving.corner, max(SMALLEST, scale))
     for block, shape, label in ((entering, layer.input, "input"), (leaving, layer.output, "output")):
-        centre = block.corner[0] + (block.size[0] + block.depth[0]) / 2
-        sheet.text(centre, BELOW, " × ".join(map(str, (*shape[1:], shape[0]))), 18, "middle", bold=True)
-        sheet.text(centre, BELOW + 20, word(label, sheet.language), 14, "middle", colour="soft")
+        caption(sheet, middle(block), sides(shape), word(label, sheet.language))
     if isinstance(op, Conv):
         _kernels(sheet, layer, variant, hues)
     else:
         _maximum(sheet, op, hues[0][0])
-
-
-def _block(shape: tuple[int, ...], layer: Layer, scale: float, left: float, hues: tuple[str, ...]) -> Block:
-    side = max(shape[1] * scale, 2 * SMALLEST)
-    deep = max(SMALLEST, DEEPEST * sqrt(shape[0] / max(layer.input[0], layer.output[0])))
-    depth = (deep * BACK[0], deep * BACK[1])
-    return Block(corner=(left, CENTRE - (side + depth[1]) / 2), size=(side, side), depth=depth, hues=hues)
 
 
 def _padding(sheet: Sheet, block: Block, ring: tuple[float, ...]) -> None:
@@ -179,23 +189,21 @@ def _kernels(sheet: Sheet, layer: Layer, variant: Variant, hues: Hues) -> None:
             label = word("tower", sheet.language, number=tower + 1)
             sheet.text(left + (side + depth[0]) / 2, BELOW - 30, label, 13, "middle", colour=f"{hue} deep")
     count = f"{each}·{towers} = {op.kernels}" if towers > 1 else f"{op.kernels}"
-    sheet.text(MIDDLE, BELOW, f"{op.size} × {op.size} × {fan_in}", 18, "middle", bold=True)
-    sheet.text(MIDDLE, BELOW + 20, word("count_kernels", sheet.language, count=count), 14, "middle", colour="soft")
+    caption(sheet, MIDDLE, f"{op.size} × {op.size} × {fan_in}", word("count_kernels", sheet.language, count=count))
 
 
 def _maximum(sheet: Sheet, op: MaxPool, hue: str) -> None:
     """A window of cells, one of which is the largest."""
-    size = op.size
-    cell = min(22.0, 88 / size)
-    left, top = MIDDLE - size * cell / 2, CENTRE + 50 - size * cell / 2
-    winner = (size * size) // 2 + size // 2
-    for index in range(size * size):
+    side = op.size
+    cell = min(22.0, 88 / side)
+    left, top = MIDDLE - side * cell / 2, CENTRE + 50 - side * cell / 2
+    winner = (side * side) // 2 + side // 2
+    for index in range(side * side):
         fill = f"{hue} side" if index == winner else f"{hue} face"
-        place = (left + index % size * cell, top + index // size * cell)
+        place = (left + index % side * cell, top + index // side * cell)
         sheet.rectangle(place, (cell, cell), fill, f"{hue} deep", 0.8)
-    sheet.rectangle((left, top), (size * cell, size * cell), "", "ink", 2)
-    sheet.text(MIDDLE, BELOW, f"{size} × {size}", 18, "middle", bold=True)
-    sheet.text(MIDDLE, BELOW + 20, word("largest", sheet.language), 14, "middle", colour="soft")
+    sheet.rectangle((left, top), (side * cell, side * cell), "", "ink", 2)
+    caption(sheet, MIDDLE, f"{op.size} × {op.size}", word("largest", sheet.language))
 
 
 # --- fully connected layers -----------------------------------------------------------------------
@@ -209,55 +217,29 @@ def _connected(sheet: Sheet, layer: Layer, variant: Variant, hues: Hues) -> None
     left, right = (470.0, 760.0) if len(layer.input) == 3 else (330.0, 670.0)
     if len(layer.input) == 3:
         _flattened(sheet, layer, hues[0])
-    entering, leaving = _column(values, hues[0], 5), _column(op.units, hues[1], 4)
-    for number, (_, _, target) in enumerate(leaving):
-        for _, _, start in entering:
-            bold = number == 0
-            sheet.line(
-                (left, start),
-                (right, target),
-                colour="ink" if bold else "soft",
-                width=1.4 if bold else 0.6,
-                opacity=0.9 if bold else 0.4,
-            )
-    for x, column, name in ((left, entering, "x"), (right, leaving, "y")):
-        for index, hue, y in column:
-            sheet.circle((x, y), 11, f"{hue} face", f"{hue} deep")
-            side = -20 if name == "x" else 20
-            sheet.text(x + side, y + 5, f"{name}{subscript(index)}", 15, "end" if name == "x" else "start")
-        middle = (column[-2][2] + column[-1][2]) / 2
-        sheet.text(x, middle + 5, "⋮", 18, "middle", colour="soft")
+    entering, leaving = (
+        column(count, hue, most, TOP, BELOW - 42) for count, hue, most in ((values, hues[0], 5), (op.units, hues[1], 4))
+    )
+    for number, target in enumerate(leaving):
+        bold = number == 0
+        colour, width, opacity = ("ink", 1.4, 0.9) if bold else ("soft", 0.6, 0.4)
+        for start in entering:
+            sheet.line((left, start.y), (right, target.y), colour=colour, width=width, opacity=opacity)
+    draw_column(sheet, left, entering, "x", -1)
+    draw_column(sheet, right, leaving, "y", 1)
     each, towers = explanation.split(op, variant)
     units = f"{each}·{towers} = {op.units}" if towers > 1 else f"{op.units}"
-    sheet.text(left, BELOW, word("count_values", sheet.language, count=f"{values:,}"), 18, "middle", bold=True)
-    sheet.text(right, BELOW, word("count_units", sheet.language, count=units), 18, "middle", bold=True)
-    sheet.text(left, BELOW + 20, word("input", sheet.language), 14, "middle", colour="soft")
-    sheet.text(right, BELOW + 20, word("output", sheet.language), 14, "middle", colour="soft")
-
-
-def _column(count: int, hues: tuple[str, ...], most: int) -> list[tuple[int, str, float]]:
-    """The first values of a vector and its last: number, colour and height of each."""
-    shown = [*range(min(count, most)), *([count - 1] if count > most else [])]
-    top, bottom = 92.0, BELOW - 42
-    step = (bottom - top) / (len(shown) + (count > most) - 1 or 1)
-    places = [top + step * (place + (place == most)) for place in range(len(shown))]
-    return [(index + 1, hues[index * len(hues) // count], y) for index, y in zip(shown, places, strict=True)]
+    caption(sheet, left, word("count_values", sheet.language, count=f"{values:,}"), word("input", sheet.language))
+    caption(sheet, right, word("count_units", sheet.language, count=units), word("output", sheet.language))
 
 
 def _flattened(sheet: Sheet, layer: Layer, hues: tuple[str, ...]) -> None:
     """The maps, which are read as one row of values."""
     block = Block(corner=(MARGIN + 10, CENTRE - 20), size=(96, 96), depth=(DEEPEST * BACK[0], DEEPEST * BACK[1]), hues=hues)
     draw(sheet, block)
-    centre = block.corner[0] + (block.size[0] + block.depth[0]) / 2
-    sheet.text(centre, BELOW, " × ".join(map(str, (*layer.input[1:], layer.input[0]))), 18, "middle", bold=True)
-    sheet.text(centre, BELOW + 20, word("order", sheet.language), 14, "middle", colour="soft")
+    caption(sheet, middle(block), sides(layer.input), word("order", sheet.language))
     arrow(sheet, (block.corner[0] + block.size[0] + block.depth[0] + 14, CENTRE), (360, CENTRE))
 
 
 def _rule(layer: Layer, language: str) -> str:
     return word("unit_rule", language, last=subscript(prod(layer.input)))
-
-
-def subscript(number: int) -> str:
-    """A number as a subscript."""
-    return str(number).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
