@@ -19,6 +19,7 @@ from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
 from alexnet.train import recipes
 from alexnet.train.loop import train
+from serving import Server, serving
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # has to be asked for before anything imports Triton
@@ -116,6 +117,13 @@ def run(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = recipes.get_recipe("laptop", epochs=6, batch_size=10, width=0.125, compile="off", device="cpu")
     train(recipe, store, folder)
     return folder
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server for downloads, which answers as the test says."""
+    with serving() as state:
+        yield state
 
 
 @pytest.fixture(params=["interpreter", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -14,7 +14,7 @@ import pytest
 
 from alexnet import demo
 from alexnet.cli import main
-from alexnet.published.data import FASHION_MNIST
+from alexnet.published.registry import FASHION_MNIST
 
 
 def idx(array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> bytes:

@@ -16,9 +16,8 @@ import pytest
 
 import alexnet
 from alexnet.cli import VERBS, main, overview
-from alexnet.cli.dispatch import ABLATE, RECIPE_VERBS
+from alexnet.cli.dispatch import ABLATE, ACTIONS, RECIPE_VERBS
 from alexnet.cli.help_text import unwrap
-from alexnet.cli.weights import WEIGHTS
 from alexnet.cli.words import check_options, options
 from alexnet.study.ablations import ABLATIONS
 from alexnet.train.recipes import RECIPES, Recipe
@@ -44,7 +43,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 @pytest.mark.parametrize("words", [(), ("help",), ("--help",), ("-h",)])
 def test_overview(said: Said, words: tuple[str, ...]) -> None:
     """It fits a terminal of 24 lines of 80, and every verb is on it once, as a
-    command that can be typed.
+    command that can be typed; two may share a line.
     """
     status, out, _ = said(*words)
     lines = out.splitlines()
@@ -63,13 +62,13 @@ def test_version_and_module(said: Said) -> None:
 
 
 HELPED: dict[str, tuple[list[str], Any]] = {
-    **{name: ([name], one) for name, one in VERBS.items() if name not in (*RECIPE_VERBS, "ablate", "weights")},
+    **{name: ([name], one) for name, one in VERBS.items() if name not in (*RECIPE_VERBS, *ACTIONS, "ablate")},
     **{name: ([name], one.command) for name, one in RECIPE_VERBS.items()},
     "train laptop": (["train", "laptop"], RECIPE_VERBS["train"].command),
     "ablate": (["ablate"], ABLATE.command),
     "ablate no-lrn": (["ablate", "no-lrn"], ABLATE.command),
     "ablate no-lrn laptop": (["ablate", "no-lrn", "laptop"], ABLATE.command),
-    **{f"weights {name}": (["weights", name], one) for name, one in WEIGHTS.items()},
+    **{f"{verb} {name}": ([verb, name], one) for verb, actions in ACTIONS.items() for name, one in actions.items()},
 }
 
 
@@ -113,8 +112,8 @@ def test_unknown_words(said: Said) -> None:
 
 def target(words: list[str]) -> Any:
     """What the words' options belong to."""
-    if words[0] == "weights":
-        return WEIGHTS[words[1]]
+    if words[0] in ACTIONS:
+        return ACTIONS[words[0]][words[1]]
     return (
         ABLATE.command
         if words[0] == "ablate"
@@ -131,7 +130,7 @@ def test_commands_of_the_docs_and_the_overview() -> None:
     blocks = [block for page in pages for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)]
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("alexnet ")]
     assert len(lines) > 50
-    shown = [line.example for group in (overview.BEGIN, *overview.GROUPS.values()) for line in group]
+    shown = [one for group in (overview.BEGIN, *overview.GROUPS.values()) for line in group for one in line.examples]
     for line in (*lines, *shown):
         words = shlex.split(line, comments=True)[1:]
         if not words:

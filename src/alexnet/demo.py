@@ -16,7 +16,7 @@ from alexnet.evaluate import evaluate_classifier
 from alexnet.model import AlexNet
 from alexnet.phrases import counted
 from alexnet.published import data
-from alexnet.published.data import FASHION_MNIST
+from alexnet.published.registry import FASHION_MNIST
 from alexnet.run_folder import REPORT, RESULT, is_run
 from alexnet.train import recipes
 from alexnet.train.loop import train

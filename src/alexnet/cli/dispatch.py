@@ -18,6 +18,7 @@ from alexnet.cli import overview
 from alexnet.cli.ablate import Ablating, ablate
 from alexnet.cli.bench import bench
 from alexnet.cli.compare import compare
+from alexnet.cli.data import DATA, data
 from alexnet.cli.demo import demo
 from alexnet.cli.doctor import Examination, doctor
 from alexnet.cli.draw import draw
@@ -47,6 +48,7 @@ CONFIG = (OmitArgPrefixes, OmitSubcommandPrefixes)
 
 VERBS: dict[str, Any] = {
     "summary": summary,
+    "data": data,
     "prepare": prepare,
     "verify": verify,
     "doctor": doctor,
@@ -80,6 +82,8 @@ RECIPE_VERBS = {
     "train": RecipeVerb(train, Training, ("data", "out"), "alexnet train small-photos --data store --out run"),
     "doctor": RecipeVerb(doctor, Examination, ("data",), "alexnet doctor small-photos --data store"),
 }
+#: Verbs of several actions.
+ACTIONS = {"data": DATA, "weights": WEIGHTS}
 ABLATE = RecipeVerb(lambda _: None, Ablating, ("data", "seeds"), "alexnet ablate no-lrn --data store --seeds 5")
 
 
@@ -106,8 +110,8 @@ def run(words: list[str]) -> None:
         print(overview.COMPLETION)
     elif verb not in VERBS:
         raise UsageError(f"unknown verb {verb!r}: {nearest(verb, VERBS)} `alexnet help` shows an example of each.")
-    elif verb == "weights":
-        _weights(rest)
+    elif verb in ACTIONS:
+        _with_action(verb, rest)
     elif verb == "ablate":
         _ablate(rest)
     elif verb in RECIPE_VERBS:
@@ -124,15 +128,18 @@ def _call(target: Any, words: list[str], prog: str, description: str | None = No
     return tyro.cli(target, prog=prog, description=" ", args=words, config=CONFIG, registry=registry(), **settings)
 
 
-def _weights(words: list[str]) -> None:
+def _with_action(verb: str, words: list[str]) -> None:
+    """`data` and `weights`: an action, then options."""
+    actions = ACTIONS[verb]
     if not words or words[0] in HELP:
-        print(f"usage: alexnet weights ACTION ...\n\n{_wrapped(getdoc(weights))}\n\n{_listed(WEIGHTS, 'actions')}")
-        print("\n`alexnet help weights ACTION` shows the options of an action.")
+        about = _wrapped(getdoc(VERBS[verb]))
+        print(f"usage: alexnet {verb} ACTION ...\n\n{about}\n\n{_listed(actions, 'actions')}")
+        print(f"\n`alexnet help {verb} ACTION` shows the options of an action.")
         return
     action, *rest = words
-    if action not in WEIGHTS:
-        raise UsageError(f"unknown action {action!r} of `alexnet weights`: {nearest(action, WEIGHTS)}")
-    _call(WEIGHTS[action], rest, f"alexnet weights {action}")
+    if action not in actions:
+        raise UsageError(f"unknown action {action!r} of `alexnet {verb}`: {nearest(action, actions)}")
+    _call(actions[action], rest, f"alexnet {verb} {action}")
 
 
 def _with_recipe(verb: str, words: list[str]) -> None:

@@ -41,7 +41,7 @@ GROUPS = {
         VerbLine("how variants differ", "alexnet compare caffe paper --weights run --image a.jpg"),
     ),
     "Weights, research and speed": (
-        VerbLine("download published ones", "alexnet weights pull torchvision"),
+        VerbLine("published by others", "alexnet weights list", "alexnet data list"),
         VerbLine("for other programs", "alexnet export run --to onnx"),
         VerbLine("what does LRN gain?", "alexnet ablate no-lrn --data store --seeds 5"),
         VerbLine("how fast is it here?", "alexnet bench"),

@@ -36,7 +36,8 @@ def prepare(
 
     A source is a folder with one folder per class (which may be inside train/ and val/), the
     ILSVRC2012 tars as downloaded, WebDataset shards, image parquet files, or IDX files; several
-    files may be named. Pictures are JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP, TIFF or PNM, recognised
+    files may be named. Or it is a name that `alexnet data list` shows, such as flowers: what is not
+    here is downloaded. Pictures are JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP, TIFF or PNM, recognised
     by their content. Transparent areas become white. Pictures with another colour profile are
     converted to sRGB. Files that cannot be used (empty, truncated, of an unknown format, too large)
     are skipped and listed. If interrupted, the same command continues.

@@ -30,6 +30,7 @@ from alexnet.data.workers import WorkerDied, Workers, check_workers, open_worker
 from alexnet.data.writer import Encoded, Writer, check_free
 from alexnet.errors import FULL_DISK, SourceError, StoreError
 from alexnet.meter import Meter
+from alexnet.published import data
 
 HOLD_OUT = 0.1
 #: Limits for the side of stored squares, in pixels. ImageNet is stored at 256.
@@ -55,6 +56,7 @@ def prepare(
 
     Args:
         paths: the source, see `sources.find`: one path, or several; empty if its parts are named.
+            The name of a published data set stands for its folder; what is not here is downloaded.
         train, test: the parts of the source by hand, see `sources.find`.
         image: which picture of a key of a WebDataset shard to take, see `sources.find`.
         store: folder to write; it must be new, empty, or an unfinished store of the
@@ -89,10 +91,11 @@ def prepare(
         raise StoreError(f"max_pixels (={max_pixels!r}) must be a whole number of at least 1.")
     check_workers(workers)
     check_share(hold_out)
-    above = folder.resolve().parents
-    if inside := [path for path in (*source_paths, *parts.values()) if path.is_dir() and path.resolve() in above]:
-        raise StoreError(f"the store {folder} would be inside its source {inside[0]}: name a folder elsewhere.")
     with _saying_how_to_go_on(), sigterm_as_ctrl_c(), _without_tracebacks(folder):
+        if any(str(path) in data.names() for path in source_paths):
+            check_free(folder)  # before anything is downloaded for it
+        source_paths = [data.source_of(path) for path in source_paths]
+        _check_apart(folder, [*source_paths, *parts.values()])
         source = sources.find(source_paths, **parts, image=image)
         check_free(folder)
         with open_workers(workers, sum(map(len, source.splits.values()))) as processes:
@@ -116,6 +119,12 @@ def _path(name: str, given: object) -> Path:
     if not isinstance(given, str | PathLike):
         raise (StoreError if name == "store" else SourceError)(f"{name} (={given!r}) must be a path.")
     return Path(given)
+
+
+def _check_apart(store: Path, source: Sequence[Path]) -> None:
+    above = store.resolve().parents
+    if inside := [path for path in source if path.is_dir() and path.resolve() in above]:
+        raise StoreError(f"the store {store} would be inside its source {inside[0]}: name a folder elsewhere.")
 
 
 def _whole(value: object) -> bool:

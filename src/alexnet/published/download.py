@@ -63,10 +63,15 @@ def pull(what: str | Published, *, url: str | None = None, cache: Path | None = 
     url = _address(url or entry.url)
     path = (cache or cache_folder()) / entry.file
     if not is_whole(entry, path):  # checked without the lock first: a finished cache may be read-only
-        with _alone(path.parent):
-            if not is_whole(entry, path):
-                _download(entry, url, path)
+        with alone_in(path.parent):
+            fetch(entry, path, url)
     return _unpacked(entry.member, path) if entry.member else path
+
+
+def fetch(entry: Published, path: Path, url: str | None = None) -> None:
+    """`pull` to `path` for a caller who has the cache to itself, see `alone_in`."""
+    if not is_whole(entry, path):
+        _download(entry, url or entry.url, path)
 
 
 def _address(url: str) -> str:
@@ -82,14 +87,18 @@ def _address(url: str) -> str:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Lock the cache; wait for the process that holds the lock."""
+def alone_in(folder: Path) -> Iterator[None]:
+    """Lock the cache; wait for the process that holds the lock.
+
+    Raises:
+        DownloadError: the folder cannot be made or written.
+    """
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone(folder, lambda: say(f"Another process is downloading to {folder}; waiting for it.")))
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise unwritable(folder, error) from error
         yield
 
 
@@ -260,10 +269,11 @@ def _opened(path: Path, mode: str) -> IO[bytes]:
     try:
         return open(path, mode, buffering=0)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
-def _unwritable(path: Path, error: OSError) -> DownloadError:
+def unwritable(path: Path, error: OSError) -> DownloadError:
+    """The error for a cache that cannot be written."""
     return DownloadError(f"{path} cannot be written ({error.strerror}): set ALEXNET_CACHE to a writable folder.")
 
 
@@ -275,7 +285,7 @@ def _writing(entry: Published, part: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL_DISK:
             raise _no_space(entry, part, shutil.disk_usage(part.parent).free, error) from error
-        raise _unwritable(part, error) from error
+        raise unwritable(part, error) from error
 
 
 def _no_space(entry: Published, part: Path, free: int, error: OSError | None = None) -> DownloadError:
@@ -371,10 +381,10 @@ def _unpacked(member: TarMember, archive: Path) -> Path:
     path = archive.with_name(member.file)
     try:
         if not path.exists() or path.read_bytes() != content:
-            with _alone(path.parent), replacing(path) as temporary:
+            with alone_in(path.parent), replacing(path) as temporary:
                 temporary.write_bytes(content)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     return path
 
 
