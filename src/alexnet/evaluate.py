@@ -220,16 +220,7 @@ def check_fits(classifier: Classifier, store: Store) -> Tensor:
             the network was trained on.
     """
     outputs = outputs_of(classifier.classes, store)
-    kind = {
-        "stored size": (store.size, classifier.preprocessing.stored_size),
-        "resize rule": (store.manifest["resize"], classifier.preprocessing.resize),
-    }
-    for what, (has, needs) in kind.items():
-        if has != needs:
-            option = {"stored size": "--size", "resize rule": "--resize"}[what]
-            raise CheckpointError(
-                f"{store.folder} has {what} {has}, but the network was trained with {needs}: prepare it with {option} {needs}."
-            )
+    classifier.preprocessing.check_fits(store)
     return outputs
 
 

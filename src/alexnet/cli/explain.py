@@ -18,6 +18,7 @@ def explain(
     out: Annotated[Path, arg(aliases=["-o"])] = Path("page.html"),
     run: Annotated[str | None, arg(metavar="RUN")] = None,
     variant: str | None = None,
+    data: Path | None = None,
     lang: Language | None = None,
     open: FlagCreatePairsOff[bool] = False,
     max_pixels: int = MAX_PIXELS,
@@ -34,6 +35,8 @@ def explain(
             untrained network.
         variant: which AlexNet it is, if the file does not say so, or which one to take untrained:
             paper, code-2012, caffe, caffenet, owt or torchvision.
+        data: a store: shows for the strongest kernels which of its training pictures they answer
+            most. The first time takes one pass over them.
         lang: the language in which the page opens; the browser's own by default.
         open: open the page in the browser.
         max_pixels: refuse a picture with more pixels, as `alexnet predict` does.
@@ -41,10 +44,12 @@ def explain(
     from alexnet.arguments import check_count
     from alexnet.data.image import Unreadable
     from alexnet.data.sources import read_picture
+    from alexnet.data.store import Store
     from alexnet.errors import SourceError
     from alexnet.files import make_ready
     from alexnet.web import export, shown
     from alexnet.web.scene import Scene
+    from alexnet.web.units import Liked
 
     check_count("max_pixels", max_pixels)
     if out.suffix.lower() not in (".html", ".htm"):
@@ -57,7 +62,8 @@ def explain(
     network = shown.usual(variant) if run is None else shown.find(run, variant)
     for remark in network.remarks:
         say(f"alexnet: {remark}.")
-    scene = Scene.of(network, picture, photo.name, max_pixels)
+    liked = Liked.of(network, Store(data)) if data else None
+    scene = Scene.of(network, picture, photo.name, liked, max_pixels)
     print_path(export.write(out, scene, lang))
     if open:
         import webbrowser

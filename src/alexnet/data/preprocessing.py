@@ -14,6 +14,7 @@ from torch import Tensor
 from alexnet import kernels
 from alexnet.data.image import Resize
 from alexnet.data.store import Store
+from alexnet.errors import CheckpointError
 from alexnet.variants import Variant
 
 Views = Literal[1, 10]
@@ -51,6 +52,22 @@ class Preprocessing:
             # A grey data set has the same deviation in all channels; a constant one has none.
             scale = 1 / torch.from_numpy(statistics.deviation).float().clamp_min(1.0)
         return cls(store.size, variant.input_size, store.manifest["resize"], variant.channel_order == "BGR", mean, scale)
+
+    def check_fits(self, store: Store) -> None:
+        """Refuse a store whose pictures are not those that the network was trained with.
+
+        Raises:
+            CheckpointError: they are of another size, or were made square in another way.
+        """
+        for what, option, has, needs in (
+            ("stored size", "--size", store.size, self.stored_size),
+            ("resize rule", "--resize", store.manifest["resize"], self.resize),
+        ):
+            if has != needs:
+                raise CheckpointError(
+                    f"{store.folder} has {what} {has}, but the network was trained with {needs}: "
+                    f"prepare it with {option} {needs}."
+                )
 
     def to(self, device: torch.device) -> "Preprocessing":
         """The same with mean and scale on a device."""

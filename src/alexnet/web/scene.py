@@ -7,10 +7,8 @@ follows exactly from another stage (ReLU, dropout at test) is left out, and of t
 connected layers only the units are there that count for the five likeliest classes.
 """
 
-import io
 import json
 import struct
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from alexnet import explanation
@@ -27,8 +24,10 @@ from alexnet.data.image import MAX_PIXELS, Photo, Unreadable, decode, encode, ph
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import SourceError
 from alexnet.inspect import windows
+from alexnet.inspect.contributions import contributions
 from alexnet.variants import Variant
 from alexnet.web.shown import Shown
+from alexnet.web.units import Liked, jpeg, units
 from alexnet.words import LANGUAGES
 
 MAGIC = b"AXSCENE1"
@@ -36,8 +35,8 @@ ALIGNED = 16
 TYPES = {"f4": np.dtype("<f4"), "u1": np.dtype("u1"), "i4": np.dtype("<i4")}
 #: Classes on the page, and units of the layers before them.
 TOP, FC7_UNITS, FC6_UNITS = 5, 32, 16
-#: Pixels of the longer side of the photo beside the network's view of it, and its JPEG quality.
-SHOWN_SIDE, QUALITY = 640, 85
+#: Pixels of the longer side of the photo beside the network's view of it.
+SHOWN_SIDE = 640
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,16 @@ class Scene:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, shown: Shown, picture: bytes, name: str = "", max_pixels: int = MAX_PIXELS) -> "Scene":
+    def of(
+        cls, shown: Shown, picture: bytes, name: str = "", liked: Liked | None = None, max_pixels: int = MAX_PIXELS
+    ) -> "Scene":
         """Run a network on a picture.
 
         Args:
             shown: the network.
             picture: the bytes of a file.
             name: the file's name, to be shown.
+            liked: what the network's kernels like, to be shown too.
             max_pixels: see `image.encode`.
 
         Raises:
@@ -72,33 +74,26 @@ class Scene:
             whole = photo(picture, SHOWN_SIDE, max_pixels)
         except Unreadable as reason:
             raise SourceError(f"{name or 'the picture'} cannot be read: {reason}.") from reason
-        return cls.of_record(shown, record, whole, name)
-
-    @classmethod
-    @torch.inference_mode()
-    def of_record(cls, shown: Shown, record: NDArray[np.uint8], whole: Photo, name: str = "") -> "Scene":
-        """Run a network on a stored picture.
-
-        Args:
-            record: as `prepare` stores it, of the size that the network's preprocessing names.
-            whole: the photo that it was made of.
-        """
-        stages = _stages(shown, record)
+        (view,) = preprocessing.views(1)
+        x = preprocessing.view(torch.from_numpy(record)[None], *view)
+        stages = _stages(shown, x)
+        described, drawn = units(shown, stages, liked)
         arrays: dict[str, NDArray[Any]] = {
-            "input": stages["input"],
-            "seen": _seen(shown.preprocessing, record),
-            **{op.name: stages[op.name] for op in shown.ops if not isinstance(op, ReLU | Dropout)},
+            "input": _array(x),
+            "seen": _seen(preprocessing, record),
+            **{op.name: _array(stages[op.name]) for op in shown.ops if not isinstance(op, ReLU | Dropout)},
             **_kernels(shown),
-            **_units(shown, stages),
+            **_connected(shown, stages),
+            **drawn,
         }
         description = {
             "network": _network(shown),
             "layers": layers_of(shown.variant),
             "learned": {language: explanation.learned(shown.variant, language) for language in LANGUAGES},
-            "picture": _picture(shown.preprocessing, whole, name),
-            "preprocessing": _preprocessing(shown.preprocessing),
+            "picture": _picture(preprocessing, whole, name),
+            "preprocessing": _preprocessing(preprocessing),
             "classes": _classes(shown, arrays),
-            "units": None,
+            "units": described,
         }
         return cls(description, arrays)
 
@@ -142,14 +137,11 @@ def layers_of(variant: Variant) -> list[dict[str, Any]]:
     ]
 
 
-def _stages(shown: Shown, record: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """The input and every stage before the first missing layer, one picture's, float32."""
-    (view,) = shown.preprocessing.views(1)
-    x = shown.preprocessing.view(torch.from_numpy(record)[None], *view)
-    stages = {"input": _array(x)}
+def _stages(shown: Shown, x: Tensor) -> dict[str, Tensor]:
+    """Every stage before the first missing layer, (1, C, H, W) and (1, units)."""
+    stages = {}
     for op in shown.ops:
-        x = shown.model.compute(op, x)
-        stages[op.name] = _array(x)
+        stages[op.name] = x = shown.model.compute(op, x)
     return stages
 
 
@@ -173,28 +165,23 @@ def _kernels(shown: Shown) -> dict[str, NDArray[np.float32]]:
     return {f"{name}.{kind}": _parameter(shown, f"{name}.{kind}") for name in names for kind in ("weight", "bias")}
 
 
-def _units(shown: Shown, stages: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[Any]]:
-    """Rows, weights and biases of the units that matter most for the likeliest classes, layer by
-    layer from fc8 down: fc8's are the classes, those of a layer below have the largest
-    |value x weight| into the rows above.
+def _connected(shown: Shown, stages: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """Rows, weights and biases of the units that count most for the likeliest classes, from fc8
+    down: its rows are the classes; those of a layer below are what the rows above read most of.
     """
     found: dict[str, NDArray[Any]] = {}
     if shown.missing:
         return found
-    ops = list(shown.ops)
-    connected = [place for place, op in enumerate(ops) if isinstance(op, Linear)]
-    rows = np.argsort(-stages["fc8"], kind="stable")[:TOP]
-    for place in reversed(connected):
-        name = ops[place].name
-        weight = _parameter(shown, f"{name}.weight")[rows]
+    names = [op.name for op in shown.ops if isinstance(op, Linear)]
+    rows = np.argsort(-_array(stages["fc8"]), kind="stable")[:TOP]
+    for name in reversed(names):
+        terms = contributions(shown.model, stages, name, rows.tolist())
         found |= {
             f"{name}.rows": rows.astype(np.int32),
-            f"{name}.weight": weight,
-            f"{name}.bias": _parameter(shown, f"{name}.bias")[rows],
+            f"{name}.weight": _parameter(shown, f"{name}.weight")[rows],
+            f"{name}.bias": terms.bias,
         }
-        inputs = stages[ops[place - 1].name].reshape(-1)
-        most = FC7_UNITS if name == "fc8" else FC6_UNITS
-        rows = np.argsort(-np.abs(weight * inputs).sum(0), kind="stable")[:most]
+        rows = terms.largest(FC7_UNITS if name == "fc8" else FC6_UNITS)
     return found
 
 
@@ -236,13 +223,6 @@ def _picture(preprocessing: Preprocessing, whole: Photo, name: str) -> dict[str,
         "how": how,
         "jpeg": jpeg(whole.pixels),
     }
-
-
-def jpeg(pixels: NDArray[np.uint8], quality: int = QUALITY) -> str:
-    """(H, W, 3) uint8 RGB as a JPEG in base64."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
-    return b64encode(file.getvalue()).decode()
 
 
 def _preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Studio:
         if not starts_like_a_picture(picture[:HEAD_BYTES]):
             raise Refused(400, "error_not_a_picture")
         try:
-            return Scene.of(shown, picture, name, self.max_pixels).to_bytes()
+            return Scene.of(shown, picture, name, None, self.max_pixels).to_bytes()
         except SourceError as error:
             reason = error.__cause__
             if isinstance(reason, TooManyPixels):
