@@ -73,7 +73,13 @@ def load(path: str | Path, engine: Engine = "auto") -> Classifier:
 
 
 def of(trained: Trained, engine: Engine | str = "torch") -> Classifier:
-    """A classifier from a network in memory."""
+    """A classifier from a network in memory.
+
+    Raises:
+        CheckpointError: it is a part of one, or the engine is not installed.
+    """
+    if trained.missing:
+        raise CheckpointError(f"the network lacks {', '.join(trained.missing)}, so it cannot classify: train them first.")
     chosen = _for_network(engine)
     start = STARTERS.get(chosen)
     network = start(onnx_graph.to_onnx(trained).SerializeToString()) if start else fastest(trained.model)

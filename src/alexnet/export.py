@@ -97,6 +97,8 @@ def export(
             missing, arguments of other types.
     """
     expect_kind(trained, "trained", Trained)
+    if trained.missing:
+        raise CheckpointError(f"the network lacks {', '.join(trained.missing)}, and only whole ones can be exported.")
     expect_kind(store, "store", Store, NoneType)
     out = as_path(out, "out")
     _check(target, out, int8, with_preprocessing, store, allow_loss)

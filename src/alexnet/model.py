@@ -7,6 +7,7 @@ one device (kernels 0-47 of conv1 are the first GPU's).
 """
 
 from collections.abc import Mapping
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -71,11 +72,31 @@ class AlexNet(nn.Module):
         net.load_state_dict(dict(parameters), assign=True)
         return net
 
-    def _build(self, variant: Variant) -> None:
+    @classmethod
+    def beginning(cls, variant: Variant | str, parameters: Mapping[str, Tensor]) -> Self:
+        """The network up to the first layer that is not there; its result is the last stage before
+        it, pool5 where the convolutions are all there is.
+
+        Args:
+            parameters: as for `holding`; those of layers behind the first that is missing are
+                not used.
+        """
+        variant = get_variant(variant)
+        ops = list(takewhile(lambda op: not isinstance(op, Conv | Linear) or f"{op.name}.weight" in parameters, variant.ops()))
+        while ops and isinstance(ops[-1], Dropout):
+            ops.pop()
+        net = cls.__new__(cls)
+        nn.Module.__init__(net)
+        with torch.device("meta"):
+            net._build(variant, tuple(ops))
+        net.load_state_dict({name: parameters[name] for name in net.state_dict()}, assign=True)
+        return net
+
+    def _build(self, variant: Variant, ops: tuple[Op, ...] | None = None) -> None:
         self.variant = variant
-        self.ops = self.variant.ops()
+        self.ops = variant.ops() if ops is None else ops
         device = torch.get_default_device()  # skip_init itself would take memory on the CPU within "meta" too
-        for layer in self.variant.layers():
+        for layer in self.variant.layers()[: len(self.ops)]:
             match layer.op:
                 case Conv(name=name, kernels=out, size=size, stride=stride, padding=padding, groups=groups):
                     symmetric = padding[0] if padding[0] == padding[1] else 0  # the rest is padded in `_run`

@@ -17,6 +17,9 @@ class Trained:
         classes: names in the order of the network's outputs.
         extra: tensors that are not the network's, such as the optimiser's velocity.
         state: whatever else the writer noted.
+        missing: layers that are not there, such as ("fc6", "fc7", "fc8"). Then `model` is the
+            network up to the first of them (`AlexNet.beginning`), `extra` has the layers behind
+            it, and `classes` are those of the variant.
     """
 
     model: AlexNet
@@ -24,3 +27,4 @@ class Trained:
     preprocessing: Preprocessing
     extra: dict[str, Tensor]
     state: dict[str, Any]
+    missing: tuple[str, ...] = ()

@@ -17,13 +17,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from alexnet import AlexNet
+import alexnet
+from alexnet import AlexNet, engines
+from alexnet.cli import main
 from alexnet.errors import CheckpointError
 from alexnet.export import ENDINGS, export
+from alexnet.inspect import filters
 from alexnet.published import imagenet
 from alexnet.trained import Trained
 from alexnet.variants import get_variant
-from alexnet.weights import importer
+from alexnet.weights import importer, native
 from alexnet.weights.formats import caffe_write
 from alexnet.weights.importer import import_weights
 from test_golden import distance
@@ -213,10 +216,82 @@ def test_class_names(tmp_path: Path) -> None:
 
 
 def test_a_partial_file_can_be_checked(shared: Path) -> None:
-    filters = shared / "weights" / "imagenet-conv1-5.npz"
-    assert importer.check_file(filters).looks_trained
+    conv = shared / "weights" / "imagenet-conv1-5.npz"
+    assert importer.check_file(conv).looks_trained
     with pytest.raises(CheckpointError, match=r"lacks fc6\.bias"):
-        import_weights(filters, "caffe")
+        import_weights(conv, "caffe")
+
+
+def test_part_of_a_network(shared: Path, tmp_path: Path) -> None:
+    """It is imported under its own colours: what needs a whole network refuses it, by name of what
+    is missing."""
+    base, source = tmp_path / "base.safetensors", shared / "weights/imagenet-conv1-5.npz"
+    main(["weights", "import", str(source), "--variant", "caffe", "-o", str(base)])
+    part, _ = import_weights(base, partial=True)
+    assert part.missing == ("fc6", "fc7", "fc8") and len(part.model.state_dict()) == 10
+    with torch.inference_mode():
+        x = torch.randn(2, 3, 227, 227, generator=torch.Generator().manual_seed(0)) * 50
+        stages = part.model.stages(x)
+        assert list(stages)[-1] == "pool5" and torch.equal(part.model(x), stages["pool5"])
+        whole = AlexNet("caffe")
+        whole.load_state_dict(part.model.state_dict(), strict=False)
+        assert torch.equal(whole.stages(x)["pool5"], stages["pool5"])
+    for refused in (native.load, alexnet.load, engines.load):
+        with pytest.raises(CheckpointError, match=r"base\.safetensors holds a part.*without fc6, fc7, fc8.*finetune --from"):
+            refused(base)
+    with pytest.raises(CheckpointError, match="holds a part of a network: fc6, fc7, fc8 missing"):
+        import_weights(base)
+    with pytest.raises(CheckpointError, match="lacks fc6, fc7, fc8"):
+        engines.of(part)
+    with pytest.raises(CheckpointError, match="lacks fc6, fc7, fc8"):
+        export(part, "onnx", tmp_path / "x.onnx")
+    assert np.array_equal(filters.read(base).kernels, filters.read(source, "caffe").kernels)
+
+
+def test_which_layers_are_missing(tmp_path: Path) -> None:
+    """What is there is taken, also behind a gap; widths of the rest are scaled as the others."""
+    first, path = trained("caffe", num_classes=7).model, tmp_path / "x.safetensors"
+    gap = {name: value for name, value in first.state_dict().items() if not name.startswith(("conv4", "fc6"))}
+    save_file({**gap, "head.weight": torch.zeros(3, 3)}, path)
+    part, foreign = import_weights(path, "caffe", partial=True)
+    assert part.missing == ("conv4", "fc6") and part.model.variant == first.variant
+    assert [name for name in part.extra if name.endswith("bias")] == ["conv5.bias", "fc7.bias", "fc8.bias"]
+    assert "left out, as they are not a layer's weight and bias: head.weight" in foreign.notes
+    native.save(path, part)
+    again = native.load(path, partial=True)
+    assert again.missing == part.missing and set(again.extra) == set(part.extra)
+    assert list(again.model.stages(torch.zeros(1, 3, 227, 227)))[-1] == "relu3"
+
+
+def test_a_head_on_pool5_is_whole(tmp_path: Path) -> None:
+    """A file without fc6 and fc7 whose fc8 reads pool5 lacks nothing."""
+    variant = get_variant("caffe", width=1 / 16, num_classes=4, removed=("fc6", "fc7"))
+    save_file(dict(AlexNet(variant).state_dict()), tmp_path / "x.safetensors")
+    found, _ = import_weights(tmp_path / "x.safetensors", "caffe", partial=True)
+    assert (found.missing, found.model.variant) == ((), variant)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"conv1.bias": None}, r"lacks conv1\.weight"),  # half a layer is none
+        ({"conv3.weight": torch.zeros(24, 15, 3, 3), "fc8.bias": None}, r"conv3\.weight has shape \(24, 15, 3, 3\)"),
+    ],
+)
+def test_no_part_of_an_alexnet(tmp_path: Path, changes: dict, reason: str) -> None:
+    path = tmp_path / "wrong.safetensors"
+    save_file(state(**changes), path)
+    with pytest.raises(CheckpointError, match=reason):
+        import_weights(path, "caffe", partial=True)
+
+
+@pytest.mark.parametrize("missing", [(), ("conv1",), ("fc9",), ("fc6",)])
+def test_a_part_that_lies(shared: Path, tmp_path: Path, missing: tuple[str, ...]) -> None:
+    part, _ = import_weights(shared / "weights/imagenet-conv1-5.npz", "caffe", partial=True)
+    path = tmp_path / "x.safetensors"
+    native.save(path, replace(part, missing=missing))
+    with pytest.raises(CheckpointError, match=r"x\.safetensors is damaged: it"):
+        native.load(path, partial=True)
 
 
 FULL_SIZE = """

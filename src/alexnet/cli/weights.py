@@ -23,7 +23,8 @@ def import_weights(
     classes.
 
     The format is recognised from the file's content. The weights are then checked: layers, dead
-    kernels, and whether they look trained.
+    kernels, and whether they look trained. Of a file that lacks layers, those that are there are
+    imported: filters, explain and train finetune take the result, predict does not.
 
     Args:
         file: .caffemodel, .pth, .npy, .npz, .onnx, .safetensors, or a run's folder.
@@ -43,14 +44,18 @@ def import_weights(
             f"out (={out}) must end in .safetensors, the only format that holds weights, preprocessing and class names."
         )
     check_destination(file, out)
-    trained, foreign = importer.import_weights(file, variant, input_size, mean, classes)
-    result = check.network(trained.model)
+    trained, foreign = importer.import_weights(file, variant, input_size, mean, classes, partial=True)
+    result = check.part(trained)
     native.save(out, trained)
     for line in (*importer.describe(trained, foreign), *result.lines()):
         print_line(line)
     for warning in result.warnings():
         say(f"alexnet: warning: {file}: {warning}")
     print_line(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
+    if trained.missing:
+        say(f"{out} holds a part of a network: {', '.join(trained.missing)} are missing, so it cannot classify pictures yet.")
+        next_step("train", "finetune", "--from", out, "--data", "store", "--out", "run")
+        return
     next_step(*(["predict", out, PHOTO] if result.looks_trained else ["weights", "list"]))
 
 
@@ -131,7 +136,7 @@ def verify_weights(file: Positional[Annotated[Path, arg(metavar="FILE")]]) -> No
     if not result.looks_trained:
         next_step("weights", "list")
         raise SystemExit(1)
-    if result.spread is None:  # layers are missing, so it cannot be imported
+    if result.spread is None:  # layers are missing
         next_step("filters", file, "-o", "filters.png")
     elif file.suffix == ".safetensors" and native.is_ours(file):
         next_step("predict", file, PHOTO)

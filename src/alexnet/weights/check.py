@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from alexnet.arithmetic import Conv, Linear
 from alexnet.errors import CheckpointError
 from alexnet.model import AlexNet
+from alexnet.trained import Trained
 from alexnet.variants import LAYER_NAMES
 
 SMOOTH = 0.1
@@ -100,6 +101,11 @@ def network(model: AlexNet) -> Check:
     """Check a whole network."""
     partial = tensors(model.state_dict())
     return Check(partial.layers, partial.smoothness, _spread(model) / max(_untrained_spread(model), 1e-30))
+
+
+def part(trained: Trained) -> Check:
+    """Check a network, or what is there of it."""
+    return tensors({**trained.extra, **trained.model.state_dict()}) if trained.missing else network(trained.model)
 
 
 def smoothness(kernels: Tensor) -> float:

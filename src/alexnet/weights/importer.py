@@ -14,6 +14,7 @@ from types import NoneType
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from alexnet import paper
 from alexnet.arguments import as_path, expect_kind
@@ -26,7 +27,7 @@ from alexnet.trained import Trained
 from alexnet.variants import Variant, named
 from alexnet.weights import check, native
 from alexnet.weights.formats import caffe_read, npy, onnx_read, torchvision
-from alexnet.weights.match import PARAMETERS, Foreign, check_finite, fit
+from alexnet.weights.match import PARAMETERS, Foreign, check_finite, fit, missing, whole_layers
 
 #: RGB, 0-255. Caffe's mean image averaged over its pixels; torchvision's
 #: transforms.Normalize times 255.
@@ -42,8 +43,8 @@ OURS = "alexnet"  # the name of our own format
 class Format(NamedTuple):
     """A format, how its files begin or otherwise look, and who reads it.
 
-    `beginning` reads the first convolutions of a network that is not a whole AlexNet, in formats
-    where `read` insists on one.
+    `beginning` reads the first layers of a network that is not a whole AlexNet, in formats where
+    `read` insists on one.
     """
 
     name: str
@@ -53,10 +54,10 @@ class Format(NamedTuple):
 
 
 def _native(path: Path) -> Foreign:
-    trained = native.load(path)
+    trained = native.load(path, partial=True)
     return Foreign(
         OURS,
-        trained.model.state_dict(),
+        {**trained.model.state_dict(), **layers_behind(trained)},
         variant=trained.model.variant,
         preprocessing=trained.preprocessing,
         classes=trained.classes,
@@ -106,8 +107,8 @@ def read(path: str | Path) -> Foreign:
 
 
 def read_beginning(path: str | Path) -> Foreign:
-    """As `read`; of a network that is not a whole AlexNet, the first
-    convolutions as conv1 and conv2.
+    """As `read`; of a network that is not a whole AlexNet, the first convolutions as conv1 to
+    conv5.
 
     Raises:
         CheckpointError: as `read`; or it has no convolution either.
@@ -172,6 +173,7 @@ def import_weights(
     mean: str | Path | None = None,
     classes: str | Path | None = None,
     otherwise: str | None = None,
+    partial: bool = False,
 ) -> tuple[Trained, Foreign]:
     """Read a network with everything that `predict` needs from a file of any known format.
 
@@ -182,6 +184,8 @@ def import_weights(
             given and the file has none.
         classes: text file with a class name a line, in the order of the outputs.
         otherwise: the variant to take for a file that does not say.
+        partial: whether layers after conv1 may be missing (`Trained.missing`). What is no layer of
+            ours is left out then, and a note says so.
 
     Returns:
         the network, and the file as it was translated.
@@ -193,20 +197,27 @@ def import_weights(
     expect_kind(variant, "variant", str, Variant, NoneType)
     expect_kind(input_size, "input_size", int, NoneType)
     mean, classes = (None if file is None else as_path(file, name) for file, name in ((mean, "mean"), (classes, "classes")))
-    foreign = read(path)
+    foreign = whole_layers(read_beginning(path)) if partial else read(path)
     if variant is None and foreign.variant is None and foreign.ops is None:
         variant = otherwise
     try:
-        fitted = fit(foreign, variant, input_size)
+        fitted = fit(foreign, variant, input_size, partial)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    model = AlexNet.holding(fitted, foreign.tensors)
+    lacking = missing(fitted, foreign.tensors)
+    model = AlexNet.beginning(fitted, foreign.tensors) if lacking else AlexNet.holding(fitted, foreign.tensors)
+    behind = {name: tensor for name, tensor in foreign.tensors.items() if name not in model.state_dict()}
     published = published_preprocessing(fitted)
     preprocessing = foreign.preprocessing or replace(published, scale=published.scale * foreign.scale)
     if mean:
         preprocessing = _with_mean_image(preprocessing, mean)
     names = _class_names(classes, fitted.num_classes) or foreign.classes or default_classes(fitted)
-    return Trained(model.requires_grad_(False).eval(), names, preprocessing, {}, {}), foreign
+    return Trained(model.requires_grad_(False).eval(), names, preprocessing, behind, {}, lacking), foreign
+
+
+def layers_behind(trained: Trained) -> dict[str, Tensor]:
+    """The layers of a part of a network that come behind the first that is missing."""
+    return {name: tensor for name, tensor in trained.extra.items() if name in PARAMETERS} if trained.missing else {}
 
 
 def _with_mean_image(preprocessing: Preprocessing, path: Path) -> Preprocessing:
@@ -243,6 +254,7 @@ def describe(trained: Trained, foreign: Foreign) -> list[str]:
         f"format: {foreign.format}",
         f"variant: {variant.name}, {_widths(variant)}, {variant.towers} towers, {variant.num_classes} classes "
         f"({trained.classes[0]} ... {trained.classes[-1]}), {variant.parameters:,} parameters",
+        *[f"missing: {', '.join(trained.missing)}"] * bool(trained.missing),
         f"pictures: {preprocessing.resize} to {stored}, centre {size} x {size}, {order}, minus the {mean} ({values})",
         *(f"note: {note}" for note in foreign.notes),
     ]

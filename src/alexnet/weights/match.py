@@ -84,7 +84,9 @@ def reading(path: Path, what: str) -> Iterator[BinaryIO]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int | None = None) -> Variant:
+def fit(
+    foreign: Foreign, variant: str | Variant | None = None, input_size: int | None = None, partial: bool = False
+) -> Variant:
     """The variant whose parameters and graph a file holds.
 
     Args:
@@ -92,17 +94,19 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
         variant: what the user says it is; for formats without a graph it decides all
             that tensors cannot show.
         input_size: what the user says about the input's side in pixels.
+        partial: whether layers after conv1 may be missing. Their widths are the variant's own,
+            scaled as the others are.
 
     Raises:
         CheckpointError: layers are missing or superfluous, shapes do not fit each other, the graph
             contradicts the variant named, or the file does not say what it is.
     """
     if isinstance(foreign.variant, Variant):
-        return _own(foreign, foreign.variant, variant, input_size)
-    _check_names(foreign)
-    widths = _widths(foreign.tensors)
+        return _own(foreign, foreign.variant, variant, input_size, partial)
+    _check_names(foreign, partial)
     structure = _structure(foreign.ops) if foreign.ops else {}
     base = _base(foreign, variant, structure)
+    widths = _widths(foreign.tensors, base)
     changed = {name: value for name, value in structure.items() if not _same(value, getattr(base, name))}
     if changed and variant is not None:
         name, value = next(iter(changed.items()))
@@ -118,6 +122,7 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
     size = input_size or foreign.input_size or base.input_size
     try:
         fitted = replace(base, **changed, **foreign.settled, **_scaled(base, widths), input_size=size)
+        fitted = _without_hidden(fitted, foreign.tensors) if partial else fitted
     except VariantError as error:
         raise CheckpointError(f"the {foreign.format} file does not hold an AlexNet: {error}") from error
     check_shapes(foreign.tensors, fitted)
@@ -126,7 +131,36 @@ def fit(foreign: Foreign, variant: str | Variant | None = None, input_size: int 
     return fitted
 
 
-def _own(foreign: Foreign, own: Variant, variant: str | Variant | None, input_size: int | None) -> Variant:
+def _without_hidden(variant: Variant, tensors: Mapping[str, Tensor]) -> Variant:
+    """Without those of fc6 and fc7 that the file lacks, if what follows them reads what comes
+    before them."""
+
+    def fits(variant: Variant) -> bool:
+        shapes = variant.parameter_shapes()
+        return all(tuple(tensors[name].shape) == shapes[name] for name in ("fc7.weight", "fc8.weight") if name in tensors)
+
+    hidden = tuple(name for name in ("fc6", "fc7") if f"{name}.weight" not in tensors)
+    shorter = replace(variant, removed=hidden)
+    return shorter if hidden and not fits(variant) and fits(shorter) else variant
+
+
+def missing(variant: Variant, tensors: Collection[str]) -> tuple[str, ...]:
+    """The layers of a variant of which weight or bias is not among the names of `tensors`."""
+    return tuple(dict.fromkeys(name.partition(".")[0] for name in variant.parameter_shapes() if name not in tensors))
+
+
+def whole_layers(foreign: Foreign) -> Foreign:
+    """A file's layers that have both weight and bias; a note says what is left out."""
+    whole = [name for name in LAYER_NAMES if all(f"{name}.{kind}" in foreign.tensors for kind in ("weight", "bias"))]
+    taken = {name: foreign.tensors[name] for layer in whole for name in (f"{layer}.weight", f"{layer}.bias")}
+    left = [name for name in foreign.tensors if name not in taken]
+    note = f"left out, as they are not a layer's weight and bias: {', '.join(left)[:200]}"
+    return replace(foreign, tensors=taken, notes=(*foreign.notes, *[note] * bool(left)))
+
+
+def _own(
+    foreign: Foreign, own: Variant, variant: str | Variant | None, input_size: int | None, partial: bool = False
+) -> Variant:
     """The variant that a file of ours names; another would not fit the file's preprocessing."""
     if variant is not None and get_variant(variant).name != own.name:
         raise CheckpointError(
@@ -134,16 +168,19 @@ def _own(foreign: Foreign, own: Variant, variant: str | Variant | None, input_si
         )
     if input_size not in (None, own.input_size):
         raise CheckpointError(f"the {foreign.format} file has inputs of {own.input_size} pixels: drop --input-size.")
+    if lacking := [] if partial else missing(own, foreign.tensors):
+        raise CheckpointError(f"the {foreign.format} file holds a part of a network: {', '.join(lacking)} missing.")
     check_shapes(foreign.tensors, own)
     return own
 
 
-def _check_names(foreign: Foreign) -> None:
+def _check_names(foreign: Foreign, partial: bool = False) -> None:
     if other := _another_network(foreign.tensors):
         raise CheckpointError(f"the {foreign.format} file holds another network: {other}.")
-    missing, strange = sorted({*PARAMETERS} - {*foreign.tensors}), sorted({*foreign.tensors} - {*PARAMETERS})
-    if missing or strange:
-        what = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has {', '.join(strange)}"] * bool(strange)
+    absent, strange = sorted({*PARAMETERS} - {*foreign.tensors}), sorted({*foreign.tensors} - {*PARAMETERS})
+    lacking = ["conv1.weight"] * ("conv1.weight" not in foreign.tensors) if partial else absent
+    if lacking or strange:
+        what = [f"lacks {', '.join(lacking)}"] * bool(lacking) + [f"has {', '.join(strange)}"] * bool(strange)
         raise CheckpointError(
             f"the {foreign.format} file {' and '.join(what)}: an AlexNet has weights and biases for {', '.join(LAYER_NAMES)}."
         )
@@ -170,11 +207,17 @@ def _another_network(tensors: Mapping[str, Tensor]) -> str | None:
     return None
 
 
-def _widths(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Kernels, units, classes and towers, from the shapes."""
-    out = [len(tensors[f"{name}.weight"]) for name in LAYER_NAMES]
-    groups = out[0] / max(tensors["conv2.weight"].shape[1], 1)
-    return {"kernels": tuple(out[:5]), "units": tuple(out[5:7]), "num_classes": out[7], "towers": int(groups)}
+def _widths(tensors: Mapping[str, Tensor], base: Variant) -> dict[str, Any]:
+    """Kernels, units, classes and towers, from the shapes; of layers that are missing, as many as
+    `base` has, scaled as the others."""
+    own = dict(zip(LAYER_NAMES, (*base.kernels, *base.units), strict=False))
+    there = {name: len(tensors[f"{name}.weight"]) for name in LAYER_NAMES if f"{name}.weight" in tensors}
+    factors = {Fraction(count, own[name]) for name, count in there.items() if name in own}
+    factor = factors.pop() if len(factors) == 1 else Fraction(1)
+    out = [there.get(name, int(count * factor)) for name, count in own.items()]
+    inputs = tensors["conv2.weight"].shape[1] if "conv2" in there else out[0] // base.towers
+    classes = there.get("fc8", base.num_classes)
+    return {"kernels": tuple(out[:5]), "units": tuple(out[5:]), "num_classes": classes, "towers": int(out[0] / max(inputs, 1))}
 
 
 def _scaled(base: Variant, widths: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,13 +286,13 @@ def _check_graph(format: str, ops: Sequence[Op], fitted: Variant) -> None:
 
 
 def check_shapes(tensors: Mapping[str, Tensor], variant: Variant) -> None:
-    """Check that every tensor has the variant's shape.
+    """Check that every tensor that is there has the variant's shape.
 
     Raises:
         CheckpointError: naming the first that has not.
     """
     for name, shape in variant.parameter_shapes().items():
-        actual = tuple(tensors[name].shape)
+        actual = tuple(tensors[name].shape) if name in tensors else shape
         if actual == shape:
             continue
         if name == "fc6.weight" and actual[0] == shape[0]:

@@ -25,7 +25,7 @@ from alexnet.run_folder import find as find
 from alexnet.trained import Trained as Trained
 from alexnet.variants import Variant
 from alexnet.weights.header import FORMAT, REMEDY, PreprocessingEntry, check_description, read_entry, read_variant
-from alexnet.weights.match import check_finite
+from alexnet.weights.match import check_finite, missing
 
 MEAN, SCALE = "preprocessing.mean", "preprocessing.scale"
 
@@ -55,6 +55,8 @@ def save(path: str | Path, trained: Trained) -> None:
         ),
         "state": json.dumps(trained.state),
     }
+    if trained.missing:
+        header["missing"] = json.dumps(trained.missing)
     with writing(path) as temporary:
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
@@ -72,17 +74,26 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def is_part(path: Path) -> bool:
+    """Whether a file of ours holds a part of a network."""
+    with safe_open(path, framework="pt", device="cpu") as file:
+        return "missing" in (file.metadata() or {})
+
+
 def goes_on(path: Path) -> bool:
     """Whether training can continue from a file of ours: it also holds the optimiser's state."""
     with safe_open(path, framework="pt", device="cpu") as file:
         return any(name.startswith("velocity.") for name in file.keys())  # noqa: SIM118 - not a dict
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
+def load(path: str | Path, device: torch.device | str = "cpu", partial: bool = False) -> Trained:
     """Read a file, or the latest checkpoint of a run's folder.
 
+    Args:
+        partial: whether it may be a part of a network, see `Trained.missing`.
+
     Raises:
-        CheckpointError: missing, damaged, or no file of ours.
+        CheckpointError: missing, damaged, no file of ours, or a part of a network.
     """
     path = find(path)
     try:
@@ -103,7 +114,14 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
         raise CheckpointError(
             f"{path} is a safetensors file that alexnet did not write: convert it with `alexnet weights import`."
         )
-    model = _network(path, read_variant(read_entry(header, "variant", dict[str, Any], path), f"{path}'s variant"), tensors)
+    variant = read_variant(read_entry(header, "variant", dict[str, Any], path), f"{path}'s variant")
+    lacking = read_entry(header, "missing", tuple[str, ...], path) if "missing" in header else ()
+    if lacking and not partial:
+        raise CheckpointError(
+            f"{path} holds a part of a network, without {', '.join(lacking)}, and cannot classify pictures yet: train what is "
+            f"missing on your own with `alexnet train finetune --from {path} --data STORE --out RUN`, or import a whole file."
+        )
+    model = _network(path, variant, tensors, lacking)
     pictures = read_entry(header, "preprocessing", PreprocessingEntry, path)
     if MEAN not in tensors or SCALE not in tensors:
         raise CheckpointError(f"{path} is damaged: it lacks {MEAN} or {SCALE}. {REMEDY}")
@@ -114,12 +132,14 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> Trained:
     for name, parameter in model.state_dict().items():
         check_finite(path, name, parameter)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Trained(model.eval(), classes, preprocessing.to(torch.device(device)), tensors, state)
+    return Trained(model.eval(), classes, preprocessing.to(torch.device(device)), tensors, state, lacking)
 
 
-def _network(path: Path, variant: Variant, tensors: dict[str, Tensor]) -> AlexNet:
+def _network(path: Path, variant: Variant, tensors: dict[str, Tensor], lacking: tuple[str, ...]) -> AlexNet:
     """The variant around its parameters, which are taken out of `tensors`."""
-    expected = variant.parameter_shapes()
+    expected = {name: shape for name, shape in variant.parameter_shapes().items() if name.partition(".")[0] not in lacking}
+    if lacking and (lacking != missing(variant, expected) or "conv1" in lacking):
+        raise CheckpointError(f"{path} is damaged: its header says that {', '.join(lacking)} are missing. {REMEDY}")
     for name, shape in expected.items():
         if name not in tensors or tuple(tensors[name].shape) != shape:
             problem = f"has {name} of shape {tuple(tensors[name].shape)}" if name in tensors else f"lacks {name}"
@@ -128,4 +148,9 @@ def _network(path: Path, variant: Variant, tensors: dict[str, Tensor]) -> AlexNe
             )
     # Copies: what safetensors gives is the file itself, and if that is cut while the network
     # computes, the process ends.
-    return AlexNet.holding(variant, {name: tensors.pop(name).clone() for name in expected})
+    parameters = {name: tensors.pop(name).clone() for name in expected}
+    if not lacking:
+        return AlexNet.holding(variant, parameters)
+    model = AlexNet.beginning(variant, parameters)
+    tensors |= {name: parameter for name, parameter in parameters.items() if name not in model.state_dict()}
+    return model

@@ -23,6 +23,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet import paper
 from alexnet.arithmetic import LRN, Conv, Linear, MaxPool, Op, ReLU, output_size
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError, VariantError
@@ -153,7 +154,7 @@ def read(path: Path) -> Foreign:
 
 
 def beginning(path: Path) -> Foreign:
-    """The weights of the first two convolutions of a caffemodel of any network.
+    """The first five convolutions of a caffemodel of any network.
 
     Raises:
         CheckpointError: missing, damaged, no caffemodel, or a network without a convolution.
@@ -161,13 +162,15 @@ def beginning(path: Path) -> Foreign:
     with reading(path, "a caffemodel") as file:
         _refuse_text(file)
         _, layers, old = _layers(file)
-        first = [layer for layer in layers if layer.type == "Convolution" and layer.blobs][:2]
+        first = [layer for layer in layers if layer.type == "Convolution" and layer.blobs][: len(paper.KERNELS)]
         if not first:
             raise CheckpointError("it holds no convolution with weights")
         tensors = {}
         for place, layer in enumerate(first, 1):
             numbers, dims = _blob(file, layer.blobs[0], layer.name)
             tensors[f"conv{place}.weight"] = torch.from_numpy(numbers.reshape(dims))
+            for bias in layer.blobs[1:2]:
+                tensors[f"conv{place}.bias"] = torch.from_numpy(_blob(file, bias, layer.name)[0].reshape(-1))
     format = "Caffe, layout of 2014" if old else "Caffe"
     return Foreign(format, tensors, settled={"channel_order": "BGR"}, notes=(f"its first layer is {first[0].name}",))
 

@@ -190,7 +190,7 @@ def read(path: Path) -> Foreign:
 
 
 def beginning(path: Path) -> Foreign:
-    """conv1 and, where it is there, conv2 of such a file; it may lack other layers, or have more.
+    """The layers of such a file that an AlexNet has; all but conv1 may be missing.
 
     Raises:
         CheckpointError: as `read`, or conv1 is missing.
@@ -199,7 +199,7 @@ def beginning(path: Path) -> Foreign:
         layers = _dictionary(file, path.stat().st_size)
         if "conv1" not in layers:
             raise CheckpointError("it has no layer conv1")
-        tensors = _ours({name: layers[name] for name in ("conv1", "conv2") if name in layers})
+        tensors = _ours({name: layers[name] for name in LAYER_NAMES if name in layers})
     return Foreign(format="TensorFlow-era .npy", tensors=tensors, variant="caffe")
 
 

@@ -94,8 +94,7 @@ def read(path: Path) -> Foreign:
 
 
 def beginning(path: Path) -> Foreign:
-    """The weights of the first two convolutions of an ONNX file of any network,
-    in the order of its nodes.
+    """The first five convolutions of an ONNX file of any network, in the order of its nodes.
 
     Raises:
         CheckpointError: `onnx` is not installed, the file is damaged, or its graph has no
@@ -104,10 +103,14 @@ def beginning(path: Path) -> Foreign:
     try:
         model = _parse(path)
         constants = Constants(model.graph, path.parent)
-        first = [node for node in constants.rest if node.op_type == "Conv" and len(node.input) > 1][:2]
+        first = [node for node in constants.rest if node.op_type == "Conv" and len(node.input) > 1][: len(paper.KERNELS)]
         if not first:
             raise Unlike("it has no convolution")
-        tensors = {f"conv{place}.weight": constants[node.input[1]] for place, node in enumerate(first, 1)}
+        tensors = {
+            f"conv{place}.{kind}": constants[name]
+            for place, node in enumerate(first, 1)
+            for kind, name in zip(("weight", "bias"), node.input[1:3], strict=False)
+        }
     except (CheckpointError, OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     producer = model.producer_name or "unnamed producer"
