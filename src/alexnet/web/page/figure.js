@@ -25,7 +25,7 @@
  */
 
 import { html, replace, svg } from "element";
-import { grid, mosaic, photo, copy, draw, hueOf, scaleOf } from "maps";
+import { grid, mosaic, photo, copy, draw, hueOf, scaleIn } from "maps";
 
 const DRAWN = ["conv", "maxpool", "linear"];
 const NARROW = 720; // CSS pixels below which the network runs downwards
@@ -108,7 +108,7 @@ export class NetworkView {
         html("h1", {}, app.t("network.title", { name: picture.name })),
         html("p", { class: "which" }, html("strong", {}, network.label), " ", html("span", { class: "source" }, app.t(`network.source_${network.source}`))),
         network.note ? html("p", { class: "note", "data-role": "note" }, app.t(`network.${network.note}`, { missing: network.missing.join(", ") })) : null,
-        html("p", {}, app.t("learned", learned)),
+        html("p", {}, learned[app.words.language]),
         html("p", { class: "soft" }, app.t(`network.cut_${picture.how}`, { width: picture.width, height: picture.height, side: network.input_size })),
         picture.frames > 1 ? html("p", { class: "soft" }, app.t("network.frames", { count: picture.frames })) : null,
         scene.towers > 1 ? this.legend() : null,
@@ -228,7 +228,7 @@ export class NetworkView {
     canvas.hidden = flat;
     if (this.lensed !== `${stage.name} ${channel}`) {
       this.lensed = `${stage.name} ${channel}`;
-      draw(canvas, stage.data.subarray(channel * height * width, (channel + 1) * height * width), width, height, hueOf(stage, channel), scaleOf(stage));
+      draw(canvas, stage.data.subarray(channel * height * width, (channel + 1) * height * width), width, height, hueOf(stage, channel), scaleIn(stage, channel));
       const key = flat ? "network.lens_unit" : "network.lens";
       /** @type {Element} */ (this.lens.lastChild).textContent = this.app.t(key, { name: column.name, number: channel, value: this.scene.strength(stage.name)[channel].toPrecision(3) });
     }
@@ -362,7 +362,7 @@ export class NetworkView {
 
   /** @param {Layer} layer @param {number} x @param {number} y */
   chip(layer, x, y) {
-    const name = layer.kind === "dropout" ? `${this.app.t("op_dropout")} ${layer.rate}` : this.app.t(`op_${layer.kind}`);
+    const name = this.app.t(`op_${layer.kind}`);
     const link = svg("a", { href: this.app.link({ view: "layer", layer: layer.name }), "aria-label": `${layer.name}: ${name}` }, svg("text", { x, y, class: "chip" }, name));
     return link;
   }

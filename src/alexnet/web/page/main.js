@@ -161,6 +161,8 @@ export class App {
     this.main = main;
     this.tourRoot = tour;
     this.nav = html("nav", { class: "views", "aria-label": this.t("page.views") });
+    /** @type {HTMLAnchorElement[]} */
+    this.links = [];
     const frame = /** @type {HTMLElement} */ (document.getElementById("app"));
     replace(
       frame,
@@ -229,8 +231,8 @@ export class App {
       this.shown = null;
     }
     this.view.update(state, this.shown);
+    if (this.shown?.layer !== state.layer || !this.shown) document.title = this.title();
     this.shown = state;
-    document.title = this.title();
   }
 
   title() {
@@ -240,18 +242,20 @@ export class App {
   }
 
   tabs() {
-    if (!this.nav) return;
+    if (!this.nav || !this.scene) return;
+    if (!this.links.length) {
+      this.links = [...Object.keys(this.views), "tour"].map((name) => html("a", { class: name === "tour" ? "touring" : null }, this.t(`page.view_${name}`)));
+      replace(this.nav, this.links);
+    }
     const { layer, channel, row, column, view, step } = /** @type {any} */ (this.state);
     const kept = view === "network" ? {} : { layer: layer === "softmax" ? "fc8" : layer, channel, row, column };
-    const links = ["network", "layer", "number", "unit"].map((name) =>
-      html(
-        "a",
-        { href: this.link(name === "network" ? { view: name } : { view: name, ...kept }), "aria-current": name === view ? "page" : null },
-        this.t(`page.view_${name}`),
-      ),
-    );
-    links.push(html("a", { href: "#view=tour&step=0", class: "touring", "aria-current": step === undefined ? null : "true" }, this.t("page.view_tour")));
-    replace(this.nav, this.scene ? links : []);
+    this.links.forEach((link, at) => {
+      const name = Object.keys(this.views)[at] ?? "tour";
+      link.href = name === "tour" ? "#view=tour&step=0" : this.link(name === "network" ? { view: name } : { view: name, ...kept });
+      const current = name === "tour" ? step !== undefined : name === view;
+      if (current) link.setAttribute("aria-current", name === "tour" ? "true" : "page");
+      else link.removeAttribute("aria-current");
+    });
   }
 
   /** Say in the page that something failed. @param {unknown} problem */
@@ -259,7 +263,7 @@ export class App {
     const known = problem instanceof SceneError ? problem : new SceneError("error.scene");
     if (!(problem instanceof SceneError)) console.error(problem);
     const sentence = known.text ?? this.t(known.key);
-    if (this.upload) this.upload.say(sentence, true);
+    if (this.upload) this.upload.fail(problem);
     else if (this.main) replace(this.main, html("p", { class: "problem", role: "alert" }, sentence));
   }
 }

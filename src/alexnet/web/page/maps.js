@@ -90,6 +90,20 @@ export function scaleOf(stage) {
   return found;
 }
 
+/**
+ * The value that gets the full colour in one map: between the map's own largest and the stage's, so
+ * that weak maps can be read and strong ones still look strong.
+ * @param {Stage} stage @param {number} channel
+ */
+export function scaleIn(stage, channel) {
+  const area = stage.shape[1] * stage.shape[2];
+  const whole = scaleOf(stage);
+  if (area === 1) return whole;
+  let own = 0;
+  for (let at = channel * area, end = at + area; at < end; at++) own = Math.max(own, Math.abs(stage.data[at]));
+  return own ? Math.sqrt(own * Math.max(whole, own / 4)) : whole;
+}
+
 /** Brightness of a value: the square root lets weak responses be seen. @param {number} value @param {number} scale */
 function level(value, scale) {
   const share = Math.min(1, Math.abs(value) / scale);
@@ -136,8 +150,8 @@ export function mosaic(stage, order, columns = grid(order.length).columns) {
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const image = context.createImageData(canvas.width, canvas.height);
   const pixels = new Uint32Array(image.data.buffer);
-  const scale = scaleOf(stage);
   order.forEach((channel, at) => {
+    const scale = scaleIn(stage, channel);
     const colours = table(hueOf(stage, channel));
     const left = (at % columns) * (width + gap);
     const top = Math.floor(at / columns) * (height + gap);

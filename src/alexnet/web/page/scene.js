@@ -27,12 +27,14 @@
  * @property {number} [k]
  * @property {number} [rate]
  * @property {boolean} [inverted]
+ * @property {Record<string, [string, string][]>} lines label and value, by language
  *
  * @typedef {object} Stage
  * @property {string} name
  * @property {Float32Array} data
  * @property {[number, number, number]} shape C, H, W
  * @property {number} towers
+ * @property {boolean} flat units without height and width
  *
  * @typedef {object} Unit
  * @property {number} channel
@@ -45,6 +47,7 @@
 
 const MAGIC = "AXSCENE1";
 const ALIGNED = 16;
+/** @type {Record<string, any>} */
 const KINDS = { f4: Float32Array, u1: Uint8Array, i4: Int32Array };
 
 /** What is wrong with a scene, as a key of the words. */
@@ -93,7 +96,7 @@ export class Scene {
     const entry = this.header.arrays[name];
     if (!entry) return null;
     const count = entry.shape.reduce((/** @type {number} */ product, /** @type {number} */ side) => product * side, 1);
-    const Kind = KINDS[/** @type {keyof KINDS} */ (entry.type)];
+    const Kind = KINDS[entry.type];
     return { data: new Kind(this.bytes, this.start + entry.offset, count), shape: entry.shape };
   }
 
@@ -137,7 +140,7 @@ export class Scene {
     const stored = this.array(name);
     if (stored) {
       const [c, h = 1, w = 1] = stored.shape;
-      return { name, data: stored.data, shape: [c, h, w], towers: this.split(layer, c) };
+      return { name, data: stored.data, shape: [c, h, w], towers: this.split(layer, c), flat: stored.shape.length === 1 };
     }
     if (!layer || !["relu", "dropout"].includes(layer.kind)) return null;
     const source = this.stage(this.before(name));
