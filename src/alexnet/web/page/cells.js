@@ -58,7 +58,8 @@ export class Cells {
 /** A number in the room of a cell. @param {number} value @param {number} size */
 function brief(value, size) {
   const most = Math.abs(value);
-  if (most === 0 || size === 1) return short(value);
+  if (size === 1) return short(value);
+  if (Number.isInteger(value) && most < 1000) return String(value).replace("-", "−");
   if (size <= 5) return value.toFixed(most >= 100 ? 0 : most >= 10 ? 1 : most >= 1 ? 2 : 3).replace("-", "−");
   const digits = most >= 100 ? 0 : most >= 10 ? 1 : most >= 0.995 ? 2 : 3;
   return value.toFixed(digits).replace("-", "−").replace(/^(−?)0\./, "$1.");

@@ -106,7 +106,7 @@ export class NetworkView {
         "div",
         { class: "identity" },
         html("h1", {}, app.t("network.title", { name: picture.name })),
-        html("p", { class: "which" }, html("strong", {}, network.label), " ", html("span", { class: "source" }, app.t(`network.source_${network.source}`))),
+        html("p", { class: "which" }, html("strong", {}, network.label), " ", html("span", { class: "origin" }, app.t(`network.source_${network.source}`))),
         network.note ? html("p", { class: "note", "data-role": "note" }, app.t(`network.${network.note}`, { missing: network.missing.join(", ") })) : null,
         html("p", {}, learned[app.words.language]),
         html("p", { class: "soft" }, app.t(`network.cut_${picture.how}`, { width: picture.width, height: picture.height, side: network.input_size })),

@@ -214,16 +214,17 @@ export class NumberView {
     this.answer(place, [figure("before", made.before), " / ", figure("denominator", made.denominator)], made.value, stored);
     const name = scene.before(layer.name);
     const { k = 1, coefficient = 0, beta = 0.75, size = 5 } = layer;
-    const parts = [this.rule(layer, made), html("p", { class: "partial" }, app.t("number.squares"), " ", figure("sum", made.sum))];
+    const parts = [html("p", { class: "partial" }, app.t("number.squares"), " ", figure("sum", made.sum)), this.rule(layer, made)];
+    /** @type {HTMLElement} */ let summed;
     if (layer.kind === "spatialnorm") {
       const cells = new Cells(size, app.t("number.square_window", { name: `${name}[${channel}]`, size }));
       const values = valuesIn(made.stage, channel, windowOf(layer, y, column));
       cells.show(values, hue);
       cells.mark([(size * size - 1) / 2], "winner");
-      parts.unshift(html("div", { class: "trio" }, cells.root));
-    } else parts.unshift(this.neighbours(layer, made, name, channel));
+      summed = html("div", { class: "trio" }, cells.root);
+    } else summed = this.neighbours(layer, made, name, channel);
     parts.push(this.beforeAfter(made.before, stored), html("p", {}, app.t("number.lrn_effect", { share: app.words.percent(1 / made.denominator), k: String(k), coefficient: String(coefficient), beta: String(beta) })));
-    replace(/** @type {HTMLElement} */ (this.body), parts);
+    replace(/** @type {HTMLElement} */ (this.body), html("div", { class: "halves" }, html("div", {}, summed), html("div", {}, parts)));
   }
 
   /** @param {Layer} layer @param {any} made */
