@@ -40,9 +40,8 @@ from alexnet.model import AlexNet
 from alexnet.run_folder import environment
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
-from alexnet.train.steps.choose import pays
+from alexnet.train.steps.choose import open_plain_step, pays
 from alexnet.train.steps.fused import TYPES, FusedStep, build
-from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.variants import Variant
 
 Contestant = Callable[[], object]
@@ -244,8 +243,7 @@ class Scene:
             fused = self.fused()
             return Steps(fused.feed.loader, lambda epoch, step: fused.take(epoch, step, LR, 1.0))
         start = self.begun()
-        loss = loss_function(start.model, self.compile)
-        plain = PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation)
+        plain = open_plain_step(start, self.compile)
         return Steps(start.loader, lambda epoch, step: plain.take(epoch, step, LR, 1.0))
 
     def data(self) -> Contestant:

@@ -28,6 +28,7 @@ from alexnet.console import say
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.fused import Fused, unknown
+from alexnet.memory import keep_freed
 from alexnet.model import AlexNet
 from alexnet.trained import Trained
 from alexnet.weights import native
@@ -167,6 +168,8 @@ def fastest(model: AlexNet) -> Network:
     PyTorch on the first batch.
     """
     plain = eager(model)
+    if model.device.type == "cpu":
+        keep_freed()
     if unknown(model.variant) or kernels.lacking(model.device):
         return plain
     return trusted(Fused(model), plain)

@@ -15,6 +15,7 @@ from alexnet.data.store import Split
 from alexnet.devices import pick_precision, set_precision
 from alexnet.errors import RecipeError
 from alexnet.fused import unknown
+from alexnet.memory import keep_freed
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
 from alexnet.train.steps.check import disagreement
@@ -50,9 +51,15 @@ def open_step(start: Start, held_out: Split, *, fused: bool, precision: str, com
         say(f"The fused step is not used, as it gives wrong results here: {problem}. Please report it.")
         precision = pick_precision(recipe.precision, device, False)
         set_precision(precision, device)
-    loss = loss_function(start.model, compiled, recipe.label_smoothing)
-    plain = PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation)
-    return plain, f"{precision}, compiled" if compiled else precision
+    return open_plain_step(start, compiled), f"{precision}, compiled" if compiled else precision
+
+
+def open_plain_step(start: Start, compiled: bool) -> PlainStep:
+    """The plain step of a run."""
+    if start.device.type == "cpu":
+        keep_freed()
+    loss = loss_function(start.model, compiled, start.recipe.label_smoothing)
+    return PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation)
 
 
 def _checked(step: FusedStep, device: torch.device, at: tuple[int, int]) -> str | None:
