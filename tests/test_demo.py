@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet import demo
 from alexnet.cli import main
@@ -53,18 +54,22 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["images"] == 40
     assert 0 <= result["top1_error"] <= 1
     assert result["report"] == str(tmp_path / "out" / "report.html")
-    assert "T-shirt" in Path(result["report"]).read_text()
+    report = Path(result["report"]).read_text()
+    assert "T-shirt" in report and 'href="explain.html"' in report
+    assert '"source":"demo"' in (tmp_path / "out" / "explain.html").read_text()
+    with Image.open(tmp_path / "out" / "picture.png") as picture:
+        assert picture.size == (72, 72)
     assert re.match(r"The demo gets Fashion-MNIST .*: about \d+ minutes? on this machine", output.err)
     said = output.err.splitlines()
     assert said[-1] == f"Next: alexnet evaluate {tmp_path}/out/run --data {tmp_path}/out/store --views 10"
     commands = [line for line in said if line.startswith("  alexnet ")]
-    assert len(commands) == 4 and shlex.split(commands[-1])[1:3] == ["train", "modern"]
+    assert len(commands) == 5 and shlex.split(commands[-1])[1:3] == ["train", "modern"]
     for words in (shlex.split(said[-1])[2:], *(shlex.split(line)[1:] for line in commands[:-1])):  # they work
         with contextlib.suppress(SystemExit):  # the doctor found a cause
             main(words)
     said = capsys.readouterr().err.splitlines()
     assert not [line for line in said if line.startswith("alexnet: ") and "warning" not in line]
-    assert sum(line.startswith("Next: ") for line in said) == 4
+    assert sum(line.startswith("Next: ") for line in said) == 5
     main(["demo", "--out", str(tmp_path / "out"), "--epochs", "1"])  # again: nothing is trained twice
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert again["top1_error"] == result["top1_error"] and again["seconds"] == result["seconds"]

@@ -1,18 +1,23 @@
 """`alexnet demo`: everything once, on real pictures, in minutes."""
 
+import io
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from PIL import Image
 
 from alexnet import engines, report
 from alexnet.console import say
+from alexnet.data.image import decode
 from alexnet.data.prepare import prepare
 from alexnet.data.store import MANIFEST, Store
 from alexnet.errors import Interrupted
 from alexnet.evaluate import evaluate_classifier
+from alexnet.files import writing
 from alexnet.model import AlexNet
 from alexnet.phrases import counted
 from alexnet.published import data
@@ -21,8 +26,13 @@ from alexnet.run_folder import REPORT, RESULT, is_run
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
+from alexnet.web import export, shown
+from alexnet.web.scene import Scene
 
 STORE_SIZE = 72
+#: Beside the report: a picture of the store as a file, and the page that explains the network on
+#: it.
+PICTURE, EXPLAINED = "picture.png", "explain.html"
 #: How the time is foretold: from the median of a few plain steps of 64 pictures. On two cores,
 #: compiled, the steps that train take GAIN times less; testing 10,000 pictures costs as much as 100
 #: steps; the rest is preparing, compiling, the report.
@@ -33,7 +43,8 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
     """Prepare, train, test, report. Run again after an interruption, it goes on.
 
     Args:
-        out: folder for `store`, `run` and `report.html`.
+        out: folder for `store`, `run`, `report.html`, a picture, and a page that shows the network
+            at work on it.
         epochs: in place of the recipe's.
 
     Returns:
@@ -51,7 +62,8 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
     except Interrupted as stop:
         raise Interrupted("stopped and saved: run the same command to continue.") from stop
     result = evaluate_classifier(engines.of(trained), store)
-    page = report.write(out / REPORT, "AlexNet on Fashion-MNIST", trained, store, result, run_folder)
+    _explain(out, run_folder, store)
+    page = report.write(out / REPORT, "AlexNet on Fashion-MNIST", trained, store, result, run_folder, EXPLAINED)
     return {
         "dataset": "Fashion-MNIST",
         "images": result.images,
@@ -59,6 +71,16 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
         "seconds": round(trained.state["seconds"], 1),
         "report": str(page),
     }
+
+
+def _explain(out: Path, run: Path, store: Store) -> None:
+    """Write the first test picture as a file, and the page about it."""
+    file = io.BytesIO()
+    Image.fromarray(decode(store.held_out.take(slice(0, 1))[0])).save(file, "PNG")
+    with writing(out / PICTURE) as temporary:
+        temporary.write_bytes(file.getvalue())
+    network = replace(shown.of_file(run), source="demo")
+    export.write(out / EXPLAINED, Scene.of(network, file.getvalue(), PICTURE))
 
 
 def ideas(out: Path) -> list[list[str]]:
@@ -69,6 +91,7 @@ def ideas(out: Path) -> list[list[str]]:
     small = ["--width", "0.5", "--input-size", "64"]
     return [
         ["evaluate", run, *data, "--views", "10"],
+        ["explain", str(out / PICTURE), "--run", run, *data, "-o", str(out / EXPLAINED)],
         ["filters", run, "-o", str(out / "filters.png")],
         ["export", run, "--to", "safetensors", "-o", str(out / "fashion.safetensors")],
         ["doctor", "paper-text", *data, *small],

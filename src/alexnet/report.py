@@ -91,6 +91,8 @@ PAGE = """<!doctype html>
 </body></html>
 """
 
+EXPLAINED = '<p><a href="{page}">See this network work on one of the test pictures</a>, down to each number.</p>'
+
 
 @dataclass(frozen=True)
 class Example:
@@ -114,7 +116,9 @@ class Example:
         return self.top[0][0] != self.true
 
 
-def write(path: Path, title: str, trained: Trained, store: Store, result: Evaluation, run: Path) -> Path:
+def write(
+    path: Path, title: str, trained: Trained, store: Store, result: Evaluation, run: Path, explained: str | None = None
+) -> Path:
     """Write everything about a run into one HTML file, which is whole or not there.
 
     Args:
@@ -122,6 +126,7 @@ def write(path: Path, title: str, trained: Trained, store: Store, result: Evalua
         title: the page's heading.
         result: of the network on the store's held-out pictures.
         run: the run's folder, for its log and configuration.
+        explained: the name of a page beside it that shows the network at work on a picture.
 
     Returns:
         `path`.
@@ -136,6 +141,7 @@ def write(path: Path, title: str, trained: Trained, store: Store, result: Evalua
     sections = (
         f"<h1>{_text(title)}</h1>",
         *_result(result, trained, record.recipe),
+        *([EXPLAINED.format(page=_text(explained))] if explained else []),
         *_settings(record, store),
         *_training(record, trained.model.variant.dropout > 0),
         *_first_layer(trained, store),
