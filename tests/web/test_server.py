@@ -53,7 +53,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def client(run: Path) -> Iterator[Client]:
-    studio = server.Studio(offers([str(run)]), MOST_PIXELS, MOST_BYTES)
+    studio = server.Studio(offers([str(run)]), None, MOST_PIXELS, MOST_BYTES)
     listening = server.listen(0)
     port = listening.getsockname()[1]
     serving = uvicorn.Server(uvicorn.Config(server.create_app(studio), log_config=None, lifespan="off", ws="none"))

@@ -64,9 +64,16 @@ def explain(
         say(f"alexnet: {remark}.")
     liked = Liked.of(network, Store(data)) if data else None
     scene = Scene.of(network, picture, photo.name, liked, max_pixels)
+    if (frames := scene.description["picture"]["frames"]) > 1:
+        say(f"alexnet: {photo} holds {frames} pictures: the first one is shown.")
     print_path(export.write(out, scene, lang))
     if open:
         import webbrowser
 
         webbrowser.open(out.absolute().as_uri())
-    next_step("serve", *([run] if run else []))
+    next_step(
+        "serve",
+        *([run] if run else []),
+        *(["--data", data] if data else []),
+        *(["--variant", variant] if run and variant else []),
+    )

@@ -166,14 +166,12 @@ def _kernels(shown: Shown) -> dict[str, NDArray[np.float32]]:
 
 
 def _connected(shown: Shown, stages: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-    """Rows, weights and biases of the units that count most for the likeliest classes, from fc8
-    down: its rows are the classes; those of a layer below are what the rows above read most of.
+    """Rows, weights and biases of the units that count most, from the last layer down: of fc8 the
+    likeliest classes; of a layer below, what the rows above read most of.
     """
     found: dict[str, NDArray[Any]] = {}
-    if shown.missing:
-        return found
     names = [op.name for op in shown.ops if isinstance(op, Linear)]
-    rows = np.argsort(-_array(stages["fc8"]), kind="stable")[:TOP]
+    rows = np.argsort(-_array(stages[names[-1]]), kind="stable")[:TOP] if names else np.zeros(0, np.int64)
     for name in reversed(names):
         terms = contributions(shown.model, stages, name, rows.tolist())
         found |= {
@@ -239,7 +237,7 @@ def _preprocessing(preprocessing: Preprocessing) -> dict[str, Any]:
 
 def _classes(shown: Shown, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
     """The likeliest classes; adds the array `probabilities`."""
-    if shown.missing:
+    if "fc8" not in arrays:
         return {"count": shown.variant.num_classes, "top": []}
     logits = arrays["fc8"]
     shares = np.exp(logits.astype(np.float64) - logits.max())

@@ -27,10 +27,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from alexnet.data.formats import TooManyPixels, UnknownFormat
 from alexnet.data.limits import MAX_PIXELS
 from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
+from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, SourceError, UsageError
 from alexnet.web import export, sample
 from alexnet.web.scene import Scene
 from alexnet.web.shown import Offer, Shown
+from alexnet.web.units import Liked
 from alexnet.words import CATALOGUE, word
 
 PORT, HOST = 2012, "127.0.0.1"
@@ -75,35 +77,46 @@ class Studio:
 
     Attributes:
         offers: by identifier, the first of them shown first.
+        store: where to look for what the kernels of runs like.
         token: what a page of this server sends with a picture.
         loaded: networks in memory, the one used last at the end.
     """
 
     offers: Mapping[str, Offer]
+    store: Store | None = None
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MOST_BYTES
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    loaded: dict[str, Shown] = field(default_factory=dict)
+    loaded: dict[str, tuple[Shown, Liked | None]] = field(default_factory=dict)
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def network(self, identifier: str) -> Shown:
-        """A network, read if it is not in memory.
+    def network(self, identifier: str) -> tuple[Shown, Liked | None]:
+        """A network and what its kernels like, read if they are not in memory.
 
         Raises:
             Refused: unknown, or not readable.
         """
         if identifier not in self.offers:
             raise Refused(404, "error_network", reason=identifier)
-        shown = self.loaded.pop(identifier, None)
-        if shown is None:
+        found = self.loaded.pop(identifier, None)
+        if found is None:
             while len(self.loaded) >= KEPT:
                 self.loaded.pop(next(iter(self.loaded)))
             try:
-                shown = self.offers[identifier].load()
+                found = self.read(self.offers[identifier])
             except AlexNetError as error:
                 raise Refused(400, "error_network", reason=error) from error
-        self.loaded[identifier] = shown
-        return shown
+        self.loaded[identifier] = found
+        return found
+
+    def read(self, offer: Offer) -> tuple[Shown, Liked | None]:
+        """Read a network; of a run, also look for what its kernels like, where there is a store.
+
+        Raises:
+            AlexNetError: it cannot be read, or the store does not fit it.
+        """
+        shown = offer.load()
+        return shown, Liked.of(shown, self.store) if self.store and offer.source in ("run", "demo") else None
 
     def scene(self, identifier: str, picture: bytes, name: str) -> bytes:
         """The bytes of a scene.
@@ -111,11 +124,11 @@ class Studio:
         Raises:
             Refused: see `network`; or it is not a picture, or too large a one.
         """
-        shown = self.network(identifier)
+        shown, liked = self.network(identifier)
         if not starts_like_a_picture(picture[:HEAD_BYTES]):
             raise Refused(400, "error_not_a_picture")
         try:
-            return Scene.of(shown, picture, name, None, self.max_pixels).to_bytes()
+            return Scene.of(shown, picture, name, liked, self.max_pixels).to_bytes()
         except SourceError as error:
             reason = error.__cause__
             if isinstance(reason, TooManyPixels):
