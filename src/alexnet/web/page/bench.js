@@ -6,7 +6,7 @@
  */
 
 import { html, replace, svg } from "element";
-import { sizeFormula } from "formula";
+import { formulaBox, sizeFormula } from "formula";
 
 const MOST = { side: 512, size: 64, before: 32, after: 32, stride: 32 };
 const SEEN = 400; // windows that are drawn at most
@@ -31,7 +31,7 @@ export class Bench {
     this.app = app;
     this.numbers = { ...numbers };
     this.drawing = html("div", { class: "strip" });
-    this.formula = html("div", { class: "formula", "data-role": "bench-formula" });
+    this.formula = html("div", { "data-role": "bench-formula" });
     this.verdict = html("p", { class: "verdict", role: "status" });
     /** @type {Record<string, HTMLInputElement>} */
     this.fields = {};
@@ -66,7 +66,7 @@ export class Bench {
     const { numbers, app } = this;
     const { side, size, before, after, stride } = numbers;
     const { count, rest } = fitting(numbers);
-    replace(this.formula, count ? sizeFormula({ side, size, stride, padding: [before, after] }) : null);
+    replace(this.formula, count ? formulaBox(app.t("layer.formula"), {}, sizeFormula({ side, size, stride, padding: [before, after] })) : null);
     const said = count === 0 ? "layer.bench_none" : rest ? "layer.bench_rest" : "layer.bench_fits";
     this.verdict.textContent = app.t(said, { count, rest, size, side: side + before + after });
     this.verdict.classList.toggle("bad", count === 0 || rest > 0);

@@ -71,6 +71,18 @@ function crosses(layer) {
   return layer.kind === "linear" || (layer.kind === "conv" && (layer.groups ?? 1) === 1);
 }
 
+/** A network by name and width. @param {App} app @param {any} network */
+function labelled(app, { name, variant, width, source }) {
+  const sized = width === 1 ? variant : app.t("network.width", { variant, width });
+  return source === "fresh" ? sized : `${name} (${sized})`;
+}
+
+/** A class by name; one that has only a number is named in the page's language. @param {App} app @param {string} name */
+export function className(app, name) {
+  const number = /^class (\d+)$/.exec(name);
+  return number ? app.t("network.class", { number: number[1] }) : name;
+}
+
 export class NetworkView {
   /** @param {App} app @param {HTMLElement} root */
   constructor(app, root) {
@@ -106,10 +118,9 @@ export class NetworkView {
         "div",
         { class: "identity" },
         html("h1", {}, app.t("network.title", { name: picture.name })),
-        html("p", { class: "which" }, html("strong", {}, network.label), " ", html("span", { class: "origin" }, app.t(`network.source_${network.source}`))),
+        html("p", { class: "which" }, html("strong", {}, labelled(app, network)), " ", html("span", { class: "origin" }, app.t(`network.source_${network.source}`))),
         network.note ? html("p", { class: "note", "data-role": "note" }, app.t(`network.${network.note}`, { missing: network.missing.join(", ") })) : null,
-        html("p", {}, learned[app.words.language]),
-        html("p", { class: "soft" }, app.t(`network.cut_${picture.how}`, { width: picture.width, height: picture.height, side: network.input_size })),
+        html("p", {}, learned[app.words.language], " · ", html("span", { class: "soft" }, app.t(`network.cut_${picture.how}`, { width: picture.width, height: picture.height, side: network.input_size }))),
         picture.frames > 1 ? html("p", { class: "soft" }, app.t("network.frames", { count: picture.frames })) : null,
         scene.towers > 1 ? this.legend() : null,
       ),
@@ -150,7 +161,7 @@ export class NetworkView {
         html(
           "a",
           { href: app.link({ view: "number", layer: "softmax", channel: one.index }) },
-          html("span", { class: "name", dir: "auto" }, one.name),
+          html("span", { class: "name", dir: "auto" }, className(app, one.name)),
           html("span", { class: "share" }, app.words.percent(one.probability)),
           html("span", { class: "bar", style: { "--share": one.probability / best } }),
         ),

@@ -5,7 +5,7 @@
  * @typedef {string | number | Element} Token a letter, a number, an operator or a part
  */
 
-import { math } from "element";
+import { html, math } from "element";
 
 /** A token as MathML: letters are names, digits numbers, the rest operators. @param {Token} token */
 function part(token) {
@@ -40,6 +40,21 @@ export function index(base, index) {
 export function sum(under, over) {
   if (over === undefined) return math("munder", {}, math("mo", {}, "∑"), row(under));
   return math("munderover", {}, math("mo", {}, "∑"), row(under), row(over));
+}
+
+/**
+ * The box of a formula. One that is wider than the page can be scrolled, by keys too.
+ * @param {string} label @param {Record<string, string>} attributes @param {Children[]} children
+ */
+export function formulaBox(label, attributes, ...children) {
+  const box = html("div", { class: "formula", ...attributes }, ...children);
+  requestAnimationFrame(() => {
+    if (box.scrollWidth <= box.clientWidth) return;
+    box.tabIndex = 0;
+    box.setAttribute("role", "group");
+    box.setAttribute("aria-label", label);
+  });
+  return box;
 }
 
 /** A formula on a line of its own. @param {Token[]} tokens */

@@ -11,7 +11,7 @@
 import { Bench, PADDINGS, fitting, strip } from "bench";
 import { html, replace, svg } from "element";
 import { Explorer } from "explorer";
-import { sizeFormula } from "formula";
+import { formulaBox, sizeFormula } from "formula";
 import { coloured, slices } from "kernels";
 import { grid, hueOf, mosaic } from "maps";
 
@@ -157,7 +157,7 @@ export class LayerView {
     const items = lines.filter(([label]) => label).flatMap(([label, value]) => [html("dt", {}, label), html("dd", {}, value)]);
     const rules = lines.filter(([label, value]) => !label && !value.startsWith("N =")).map(([, value]) => html("p", { class: "rule" }, value));
     const sizes = layer.size && layer.stride ? sizeFormula({ side: layer.input[1], size: layer.size, padding: layer.padding ?? null, stride: layer.stride }) : null;
-    return html("section", { class: "written" }, html("h2", {}, app.t("layer.written")), sizes ? html("div", { class: "formula", "data-role": "formula" }, sizes) : null, rules, items.length ? html("dl", {}, items) : null);
+    return html("section", { class: "written" }, html("h2", {}, app.t("layer.written")), sizes ? formulaBox(app.t("layer.formula"), { "data-role": "formula" }, sizes) : null, rules, items.length ? html("dl", {}, items) : null);
   }
 
   /** @param {Layer} layer */

@@ -117,10 +117,13 @@ export class App {
     return rows ? rows.data[0] : scene.ranked(layer)[0];
   }
 
-  /** Link to a state: what is not given stays as it is. @param {Changes} changes */
+  /**
+   * Address of a state; the tour's chapter stays open.
+   * @param {Changes} changes
+   */
   link(changes) {
     const kept = this.state.step === undefined ? {} : { step: this.state.step };
-    return `#${written({ ...kept, ...changes })}`;
+    return `${location.href.split("#")[0]}#${written({ ...kept, ...changes })}`;
   }
 
   /** The address follows the state, once it has come to rest. */
@@ -251,7 +254,7 @@ export class App {
     const kept = view === "network" ? {} : { layer: layer === "softmax" ? "fc8" : layer, channel, row, column };
     this.links.forEach((link, at) => {
       const name = Object.keys(this.views)[at] ?? "tour";
-      link.href = name === "tour" ? "#view=tour&step=0" : this.link(name === "network" ? { view: name } : { view: name, ...kept });
+      link.href = name === "tour" ? this.link({ view: "tour", step: 0 }) : this.link(name === "network" ? { view: name } : { view: name, ...kept });
       const current = name === "tour" ? step !== undefined : name === view;
       if (current) link.setAttribute("aria-current", name === "tour" ? "true" : "page");
       else link.removeAttribute("aria-current");

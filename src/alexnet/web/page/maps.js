@@ -75,7 +75,7 @@ export function hueOf(stage, channel) {
 const scales = new WeakMap();
 
 /**
- * The value that gets the full colour: larger than all but one in 300.
+ * The value that gets the full colour: larger than all but one in 100.
  * @param {Stage} stage
  */
 export function scaleOf(stage) {
@@ -85,7 +85,7 @@ export function scaleOf(stage) {
   const sizes = [];
   for (let at = 0; at < stage.data.length; at += step) if (stage.data[at]) sizes.push(Math.abs(stage.data[at]));
   sizes.sort((a, b) => a - b);
-  found = sizes[Math.floor((sizes.length - 1) * 0.997)] || 1;
+  found = sizes[Math.floor((sizes.length - 1) * 0.99)] || 1;
   scales.set(stage, found);
   return found;
 }
@@ -107,7 +107,7 @@ export function scaleIn(stage, channel) {
 /** Brightness of a value: the square root lets weak responses be seen. @param {number} value @param {number} scale */
 function level(value, scale) {
   const share = Math.min(1, Math.abs(value) / scale);
-  return 255 + Math.sign(value) * Math.round(255 * share ** 0.7);
+  return 255 + Math.sign(value) * Math.round(255 * share ** 0.6);
 }
 
 /** @param {number} width @param {number} height */

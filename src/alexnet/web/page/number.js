@@ -11,8 +11,9 @@
 
 import { Cells } from "cells";
 import { html, replace, svg } from "element";
+import { className } from "figure";
 import { Explorer } from "explorer";
-import { formula, fraction, index, power, row, sum } from "formula";
+import { formula, formulaBox, fraction, index, power, row, sum } from "formula";
 import { operation, sized, stages } from "layer";
 import { hueOf, scaleIn } from "maps";
 import { connect, convolve, normalise, valueAt, valuesIn, windowOf } from "window";
@@ -232,7 +233,7 @@ export class NumberView {
     const squares = row(sum("j"), power(index("a", "j"), 2));
     const named = fraction("a", power(row("(", "k", "+", "c", squares, ")"), "β"));
     const numbers = fraction(short(made.before), power(row("(", String(k), "+", String(coefficient), "·", short(made.sum), ")"), String(beta)));
-    return html("div", { class: "formula" }, formula("b", "=", named, "=", numbers, "=", fraction(short(made.before), short(made.denominator)), "=", short(made.value)));
+    return formulaBox(this.app.t("layer.formula"), {}, formula("b", "=", named, "=", numbers, "=", fraction(short(made.before), short(made.denominator)), "=", short(made.value)));
   }
 
   /** The neighbouring channels, and which of them count. @param {Layer} layer @param {any} made @param {string} name @param {number} channel */
@@ -400,7 +401,7 @@ export class NumberView {
     const { app, scene } = this;
     const rows = scene.array(`${layer.name}.rows`);
     if (!rows) return null;
-    const names = new Map(scene.classes.top.map((/** @type {any} */ one) => [one.index, one.name]));
+    const names = new Map(scene.classes.top.map((/** @type {any} */ one) => [one.index, className(app, one.name)]));
     const last = layer === scene.layers[scene.layers.length - 1];
     const links = Array.from(/** @type {Int32Array} */ (rows.data), (unit) =>
       html("a", { href: app.link({ view: "number", layer: layer.name, channel: unit }), class: "tool", "aria-current": unit === channel ? "true" : null, dir: "auto" }, (last && names.get(unit)) || String(unit)),
@@ -429,7 +430,7 @@ export class NumberView {
       html(
         "tr",
         { class: one.index === channel ? "own" : "" },
-        html("th", { scope: "row", dir: "auto" }, html("a", { href: app.link({ view: "number", layer: "softmax", channel: one.index }) }, one.name)),
+        html("th", { scope: "row", dir: "auto" }, html("a", { href: app.link({ view: "number", layer: "softmax", channel: one.index }) }, className(app, one.name))),
         html("td", {}, html("a", { href: app.link({ view: "number", layer: "fc8", channel: one.index }) }, short(logits.data[one.index]))),
         html("td", {}, short(logits.data[one.index] - most)),
         html("td", {}, short(powers[one.index])),
@@ -440,7 +441,7 @@ export class NumberView {
     const e = (/** @type {any} */ exponent) => power("e", exponent);
     replace(
       /** @type {HTMLElement} */ (this.body),
-      html("div", { class: "formula" }, formula(index("p", "i"), "=", fraction(e(index("z", "i")), row(sum("j"), e(index("z", "j")))), "=", fraction(e(row(index("z", "i"), "−", "m")), row(sum("j"), e(row(index("z", "j"), "−", "m")))), ",", "m", "=", short(most))),
+      formulaBox(this.app.t("layer.formula"), {}, formula(index("p", "i"), "=", fraction(e(index("z", "i")), row(sum("j"), e(index("z", "j")))), "=", fraction(e(row(index("z", "i"), "−", "m")), row(sum("j"), e(row(index("z", "j"), "−", "m")))), ",", "m", "=", short(most))),
       html("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": app.t("softmax") }, html("table", {}, html("thead", {}, html("tr", {}, [app.t("number.class"), "z", "z − m", "exp(z − m)", "p", ""].map((one) => (one ? html("th", { scope: "col" }, one) : html("td", {}))))), html("tbody", {}, rows))),
       html("p", {}, app.t("number.softmax_sum", { count: app.words.count(logits.data.length), sum: short(all) })),
     );
