@@ -122,6 +122,8 @@ export class Upload {
 
   /** @param {Blob | null} picture */
   async request(picture) {
+    const most = this.app.page.limits?.bytes ?? Infinity;
+    if (picture && picture.size > most) throw new SceneError("error.server", this.app.t("error_bytes", { limit: Math.floor(most / 1e6) }));
     const query = new URLSearchParams({ network: this.network, lang: this.app.words.language });
     if (!picture) query.set("sample", "1");
     else if (picture instanceof File && picture.name) query.set("name", picture.name);

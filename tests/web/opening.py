@@ -1,0 +1,45 @@
+"""Fixtures of the tests in a browser: pages made once, and tabs to open them in."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from browser import Tab, launch
+from pages import Made, make
+from playwright.sync_api import Browser, sync_playwright
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
+    """`made(name)` is the page of one of the networks of `pages.py`."""
+    folder = tmp_path_factory.mktemp("explained")
+    return cache(lambda name: make(name, folder))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium. It ends with a file's tests: its event loop would be in the way of others."""
+    with sync_playwright() as playwright:
+        started = launch(playwright)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
+    """`tab(width, height, locale, ...)` opens an empty tab. At the end nothing was asked of another
+    place, and nothing went wrong in one.
+    """
+    opened: list[Tab] = []
+
+    def new(width: int = 1280, height: int = 800, locale: str = "en-GB", **options: Any) -> Tab:
+        context = browser.new_context(viewport={"width": width, "height": height}, locale=locale, **options)
+        opened.append(Tab(context.new_page()))
+        return opened[-1]
+
+    yield new
+    for one in opened:
+        foreign, faults = one.foreign(), one.faults
+        one.page.context.close()
+        assert foreign == [] and faults == []
