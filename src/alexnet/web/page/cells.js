@@ -21,8 +21,10 @@ export class Cells {
       const [x, y] = [(at % size) * SIDE, Math.floor(at / size) * SIDE];
       const box = svg("rect", { x, y, width: SIDE, height: SIDE });
       const text = svg("text", { x: x + SIDE / 2, y: y + SIDE / 2 + 1.1 });
+      const node = document.createTextNode("");
+      text.append(node);
       drawing.append(box, text);
-      return { box, text };
+      return { box, text, node, shown: "" };
     });
     this.marks = svg("g");
     drawing.append(this.marks);
@@ -36,14 +38,11 @@ export class Cells {
   show(values, hue, scale) {
     let most = scale ?? 0;
     if (scale === undefined) for (let at = 0; at < values.length; at++) most = Math.max(most, Math.abs(values[at] ?? 0));
-    this.cells.forEach(({ box, text }, at) => {
+    this.cells.forEach((cell, at) => {
       const value = values[at];
-      const absent = value === null || value === undefined;
-      const { fill, text: ink } = colour(absent ? 0 : value, most || 1, hue);
-      box.setAttribute("fill", absent ? "none" : fill);
-      box.setAttribute("class", absent ? "absent" : "");
-      text.setAttribute("fill", absent ? "currentColor" : ink);
-      text.textContent = absent ? "0" : brief(value, this.size);
+      if (value === null || value === undefined) return put(cell, "0", "none", "currentColor", "absent");
+      const { fill, text } = colour(value, most || 1, hue);
+      put(cell, brief(value, this.size), fill, text, "");
     });
   }
 
@@ -53,6 +52,21 @@ export class Cells {
       ...places.map((at) => svg("rect", { class: name, x: (at % this.size) * SIDE, y: Math.floor(at / this.size) * SIDE, width: SIDE, height: SIDE })),
     );
   }
+}
+
+/**
+ * Write a cell, if it is to change: the layout of a hundred texts takes longer than their sums.
+ * @param {{box: Element, text: Element, node: Text, shown: string}} cell
+ * @param {string} said @param {string} fill @param {string} ink @param {string} name
+ */
+function put(cell, said, fill, ink, name) {
+  const key = `${said} ${fill} ${ink} ${name}`;
+  if (key === cell.shown) return;
+  cell.shown = key;
+  cell.box.setAttribute("fill", fill);
+  cell.box.setAttribute("class", name);
+  cell.text.setAttribute("fill", ink);
+  if (cell.node.data !== said) cell.node.data = said;
 }
 
 /** A number in the room of a cell. @param {number} value @param {number} size */

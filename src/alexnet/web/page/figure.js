@@ -30,6 +30,7 @@ import { grid, mosaic, photo, copy, draw, hueOf, scaleIn } from "maps";
 const DRAWN = ["conv", "maxpool", "linear"];
 const NARROW = 720; // CSS pixels below which the network runs downwards
 const LEAST = 5; // CSS pixels of a face
+const BACK = [0.42, 0.3]; // where a map's width goes in a box, in shares of its side
 const FEW = 128; // units that are drawn larger, so that each can be seen
 
 /** @param {Scene} scene @returns {Column[]} */
@@ -117,7 +118,7 @@ export class NetworkView {
       html(
         "div",
         { class: "identity" },
-        html("h1", {}, app.t("network.title", { name: picture.name })),
+        html("h1", {}, app.t("network.title", { name: app.pictureName() })),
         html("p", { class: "which" }, html("strong", {}, labelled(app, network)), " ", html("span", { class: "origin" }, app.t(`network.source_${network.source}`))),
         network.note ? html("p", { class: "note", "data-role": "note" }, app.t(`network.${network.note}`, { missing: network.missing.join(", ") })) : null,
         html("p", {}, learned[app.words.language], " · ", html("span", { class: "soft" }, app.t(`network.cut_${picture.how}`, { width: picture.width, height: picture.height, side: network.input_size }))),
@@ -141,7 +142,7 @@ export class NetworkView {
     return html(
       "div",
       { class: "photo" },
-      html("img", { src: `data:image/jpeg;base64,${picture.jpeg}`, alt: this.app.t("network.photo", { name: picture.name }), width: picture.width, height: picture.height }),
+      html("img", { src: `data:image/jpeg;base64,${picture.jpeg}`, alt: this.app.t("network.photo", { name: this.app.pictureName() }), width: picture.width, height: picture.height }),
       html("div", {
         class: "cut",
         style: { left: share(left, picture.width), top: share(top, picture.height), width: share(width, picture.width), height: share(height, picture.height) },
@@ -193,7 +194,7 @@ export class NetworkView {
     columns.forEach((column, at) => plan.boxes[at].forEach((box) => back.append(edge(box))));
     columns.forEach((column, at) => column.layer && back.append(...this.windows(at, plan)));
     columns.forEach((column, at) => labels.append(plan.down ? this.caption(column, plan.marks[at], em) : this.footing(column, plan.marks[at], em)));
-    if (!plan.down) labels.append(this.headings(plan, em));
+    if (!plan.down) labels.append(this.headings(plan, em), this.solids(plan, em));
     if (scene.towers > 1) plan.boxes[1]?.forEach((box, tower) => labels.append(svg("text", { x: box.left, y: box.top - 0.6 * em, class: `mark tower-${box.hue}` }, app.t("tower", { number: tower + 1 }))));
     replace(this.figure, back, faces.flat(), labels);
     this.figure.style.setProperty("height", `${plan.height}px`);
@@ -348,6 +349,34 @@ export class NetworkView {
     return group;
   }
 
+  /**
+   * The boxes of figure 2, height × width × maps in one scale. Rows of units would be longer than
+   * the page, and are cut short.
+   * @param {Plan} plan @param {number} em
+   */
+  solids(plan, em) {
+    const { columns } = this;
+    const maps = columns.filter((one) => one.layer?.kind !== "linear");
+    const slot = (/** @type {Column} */ one) => plan.slots[columns.indexOf(one)];
+    const unit = Math.min((5.5 * em) / columns[0].shape[1], ...maps.map((one) => slot(one) / (one.shape[0] / one.towers + BACK[0] * one.shape[1])));
+    const group = svg("g", { class: "solids" });
+    const tall = columns[0].shape[1] * unit * (1 + BACK[1]);
+    const top = plan.height - tall - 1.2 * em;
+    group.append(svg("text", { x: 0, y: top + tall / 2, class: "heading" }, this.app.t("network.solids")), svg("path", { class: "rule", d: `M0 ${top - 0.6 * em}H${plan.width}` }));
+    columns.forEach((column, at) => {
+      const flat = column.layer?.kind === "linear";
+      const side = flat ? 0.4 * tall : column.shape[1] * unit;
+      const deep = flat ? 2 : (column.shape[0] / column.towers) * unit;
+      const back = flat ? 1 : side * BACK[0];
+      for (let tower = 0; tower < column.towers; tower++) {
+        const middle = top + tall * (column.towers === 1 ? 0.5 : tower ? 0.75 : 0.25);
+        const high = side * (flat ? 1 : 1 + BACK[1]);
+        group.append(solid(plan.marks[at].x - (deep + back) / 2, middle + high / 2, deep, side, flat, hue(column, tower, columns)));
+      }
+    });
+    return group;
+  }
+
   /** @param {Column} column @param {Mark} mark @param {number} em */
   caption(column, mark, em) {
     const { app } = this;
@@ -425,7 +454,7 @@ export class NetworkView {
 
 /**
  * @typedef {{x: number, y: number}} Mark where a column's words begin
- * @typedef {{width: number, height: number, boxes: Box[][], marks: Mark[], down: boolean}} Plan
+ * @typedef {{width: number, height: number, boxes: Box[][], marks: Mark[], down: boolean, slots: number[]}} Plan
  */
 
 /** Pixels of a face at `dot` pixels for a value. @param {Column} column @param {number} dot */
@@ -465,6 +494,7 @@ function rightwards(all, width, em, screen) {
   let x = gutter;
   /** @type {Box[][]} */ const boxes = [];
   /** @type {Mark[]} */ const marks = [];
+  /** @type {number[]} */ const slots = [];
   for (const column of all) {
     const face = extent(column, dot);
     const slot = Math.max(least, face.width);
@@ -475,10 +505,11 @@ function rightwards(all, width, em, screen) {
       }),
     );
     marks.push({ x: x + slot / 2, y: head + tallest + 1.4 * em });
+    slots.push(slot);
     x += slot + widened;
   }
-  const lines = 8.2 + Math.max(...all.map((one) => one.then.length + (one === all[all.length - 1] ? 1 : 0)));
-  return { width, height: head + tallest + 1.4 * em + lines * 1.5 * em, boxes, marks, down: false };
+  const lines = (towers > 1 ? 7.6 : 6.6) + Math.max(...all.map((one) => one.then.length + (one === all[all.length - 1] ? 1 : 0)));
+  return { width, height: head + tallest + 1.4 * em + lines * 1.5 * em + 8 * em, boxes, marks, slots, down: false };
 }
 
 /** @param {Column[]} all @param {number} width @param {number} em @returns {Plan} */
@@ -504,7 +535,7 @@ function downwards(all, width, em) {
     const lines = 2.9 + (column.layer && column.layer.kind !== "linear" ? 1.4 : 0) + (column.then.length ? 1.4 : 0);
     y += face.height + (lines + 1.6) * em;
   }
-  return { width, height: y, boxes, marks, down: true };
+  return { width, height: y, boxes, marks, slots: [], down: true };
 }
 
 /**
@@ -542,6 +573,18 @@ function band(start, end, down) {
   const [a, b] = [start.left + start.width, end.left];
   const bend = (a + b) / 2;
   return `M${a} ${start.top}C${bend} ${start.top} ${bend} ${end.top} ${b} ${end.top}V${end.top + end.height}C${bend} ${end.top + end.height} ${bend} ${start.top + start.height} ${a} ${start.top + start.height}Z`;
+}
+
+/**
+ * A box seen from the left: its depth to the right, its width to the back.
+ * @param {number} x @param {number} bottom @param {number} deep @param {number} side
+ * @param {boolean} cut short @param {number} hue
+ */
+function solid(x, bottom, deep, side, cut, hue) {
+  const top = bottom - side;
+  const [right, back, up] = [x + deep, cut ? 0 : side * BACK[0], cut ? 0 : side * BACK[1]];
+  const d = `M${x} ${bottom}V${top}H${right}V${bottom}ZM${x} ${top}L${x + back} ${top - up}H${right + back}L${right} ${top}ZM${right} ${top}L${right + back} ${top - up}V${bottom - up}L${right} ${bottom}Z`;
+  return svg("path", { class: `solid tower-${hue}${cut ? " cut-short" : ""}`, d });
 }
 
 /** The thickness of a box: a rim to the right and above. @param {Box} box */

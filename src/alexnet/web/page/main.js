@@ -238,10 +238,16 @@ export class App {
     this.shown = state;
   }
 
+  /** What the picture is called; one from the camera has no name. */
+  pictureName() {
+    if (this.upload?.isSample) return this.t("upload.sample");
+    return this.scene?.picture.name || this.t("network.unnamed");
+  }
+
   title() {
     const { state, scene } = this;
     const place = state.view === "network" ? "" : `${state.layer} · `;
-    return `${place}${this.t(`page.view_${state.view}`)} · ${scene?.picture.name ?? ""} · AlexNet`;
+    return `${place}${this.t(`page.view_${state.view}`)} · ${scene ? `${this.pictureName()} · ` : ""}AlexNet`;
   }
 
   tabs() {

@@ -253,6 +253,7 @@ export async function unpack(packed) {
 
 /** The bytes of base64 text. @param {string} text */
 export function fromBase64(text) {
+  if ("fromBase64" in Uint8Array) return /** @type {any} */ (Uint8Array).fromBase64(text);
   const raw = atob(text.replace(/\s+/g, ""));
   const bytes = new Uint8Array(raw.length);
   for (let at = 0; at < raw.length; at++) bytes[at] = raw.charCodeAt(at);

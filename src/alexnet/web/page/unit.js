@@ -84,7 +84,17 @@ export class UnitView {
     const canvas = photo(/** @type {any} */ (array));
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", app.t("unit.saw_alt"));
-    return html("section", {}, html("h2", {}, app.t("unit.saw")), html("div", { class: "plane deconv" }, canvas), html("p", { class: "soft" }, app.t("unit.saw_how")));
+    return html("section", {}, html("h2", {}, app.t("unit.saw")), html("div", { class: "pair" }, html("div", { class: "plane" }, canvas), html("div", { class: "plane" }, this.cropped(unit?.deconv_box))), html("p", { class: "soft" }, app.t("unit.saw_how")));
+  }
+
+  /** The same part of the picture. @param {[number, number, number, number] | undefined} box */
+  cropped(box) {
+    const seen = this.scene.array("seen");
+    if (!seen || !box) return null;
+    const [left, top, right, bottom] = box;
+    const canvas = html("canvas", { width: right - left, height: bottom - top, role: "img", "aria-label": this.app.t("unit.same_part") });
+    canvas.getContext("2d")?.drawImage(photo(/** @type {any} */ (seen)), -left, -top);
+    return canvas;
   }
 
   /** @param {Unit | undefined} unit */

@@ -30,6 +30,11 @@ export class Upload {
     addEventListener("paste", (event) => this.take(/** @type {ClipboardEvent} */ (event).clipboardData?.files));
   }
 
+  /** Whether the picture is the server's own. */
+  get isSample() {
+    return this.picture === null;
+  }
+
   /** @param {DragEvent} event @param {boolean} over */
   drag(event, over) {
     event.preventDefault();
@@ -48,7 +53,7 @@ export class Upload {
     this.message = html("p", { class: "message", role: "status" });
     const chosen = html("input", { type: "file", accept: "image/*", class: "spoken", onchange: () => this.take(chosen.files) });
     const networks = app.page.networks ?? [];
-    const select = html("select", { "aria-label": app.t("upload.network"), onchange: () => ((this.network = select.value), this.send(this.picture)) }, networks.map((/** @type {any} */ one) => html("option", { value: one.id, selected: one.id === this.network }, one.label)));
+    const select = html("select", { "aria-label": app.t("upload.network"), onchange: () => ((this.network = select.value), this.send(this.picture)) }, networks.map((/** @type {any} */ one) => html("option", { value: one.id, selected: one.id === this.network }, one.source === "fresh" ? app.t("upload.fresh", { name: one.label }) : one.label)));
     const panel = html(
       "section",
       { class: "upload", "aria-label": app.t("upload.title") },
