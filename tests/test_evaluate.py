@@ -14,7 +14,6 @@ from torch import nn
 from alexnet import AlexNet, engines
 from alexnet.cli import main
 from alexnet.data.feed import kept
-from alexnet.data.prepare import prepare
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
@@ -23,7 +22,6 @@ from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, outputs_
 from alexnet.published import imagenet
 from alexnet.trained import Trained
 from alexnet.variants import get_variant
-from conftest import write_photos
 
 CLASSES = tuple("abcdefg")
 
@@ -195,19 +193,14 @@ def test_composed_and_decomposed_letters_are_one_name(store: Store) -> None:
     assert outputs_of((decomposed, "a", "b"), named(store, decomposed, "a", "b")).tolist() == [0, 1, 2]
 
 
-def test_wordnet_ids_mean_imagenets_classes(tmp_path: Path) -> None:
-    folder = write_photos(tmp_path / "photos", 4)
-    (folder / "blue").rename(folder / "n01440764")
-    (folder / "green").rename(folder / "n02123045")
-    (folder / "red").rename(folder / "n15075141")
-    own = prepare([folder], tmp_path / "store", size=72)
-    preprocessing = replace(classifier(own).preprocessing, stored_size=72)
-
-    def tabby(x: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.one_hot(torch.full((len(x),), 281), 1000).float()
-
-    result = evaluate_classifier(Classifier(tabby, imagenet.classes(), preprocessing), own, "train")
-    assert result.confusion[[0, 281, 999], 281].tolist() == np.bincount(own.train.labels).tolist()
+def test_wordnet_ids_mean_imagenets_classes(store: Store) -> None:
+    """Of a store, of a network, or of both."""
+    ids, words = ("n01440764", "n02123045", "n15075141"), ("tench", "tabby", "toilet tissue")
+    assert outputs_of(imagenet.classes(), named(store, *ids)).tolist() == [0, 281, 999]
+    assert outputs_of(ids[::-1], named(store, *words)).tolist() == [2, 1, 0]
+    assert outputs_of(words[::-1], named(store, *ids)).tolist() == [2, 1, 0]
+    with pytest.raises(CheckpointError, match="differing: 'n01440764'"):
+        outputs_of(imagenet.classes(), named(store, "n01440764", "cat"))
 
 
 def test_other_records_are_refused(store: Store) -> None:

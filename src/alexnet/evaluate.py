@@ -229,7 +229,6 @@ def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:
 
     A class is its number: equal lists are matched by position, whatever names occur in them twice.
     Other lists are matched by name, and a store may hold some of the network's classes only.
-    ImageNet's folders are named by WordNet ids, its networks' classes by words.
 
     Args:
         classes: the network's, in the order of its outputs.
@@ -241,8 +240,6 @@ def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:
     if wanted == has:
         return torch.arange(len(has))
     known = {name: number for number, name in enumerate(wanted)}
-    if wanted == imagenet.classes():
-        known |= {wordnet_id: number for number, wordnet_id in enumerate(imagenet.wordnet_ids())}
     differing = [name for name in has if name not in known]
     if differing:
         raise CheckpointError(
@@ -260,7 +257,7 @@ def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:
 
 
 def same_form(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """Names as they compare: an accented letter is the same in one character or
-    in two (macOS's folders).
+    """Names as they compare: an accented letter is the same in one character or in two (macOS's
+    folders), and a WordNet id, ImageNet's name of a folder, is the same as what it means.
     """
-    return tuple(unicodedata.normalize("NFC", name) for name in classes)
+    return imagenet.readable([unicodedata.normalize("NFC", name) for name in classes])

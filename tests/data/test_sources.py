@@ -32,7 +32,22 @@ from alexnet.data.sources.parquet import _group
 from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
 from alexnet.data.sources.splits import split_of
 from alexnet.errors import SourceError
+from alexnet.published.registry import IMAGENETTE
 
+IDS = sorted(
+    [
+        "n01440764",
+        "n02102040",
+        "n02979186",
+        "n03000684",
+        "n03028079",
+        "n03394916",
+        "n03417042",
+        "n03425413",
+        "n03445777",
+        "n03888257",
+    ]
+)
 Files = Iterable[tuple[str, bytes]]
 
 
@@ -150,13 +165,22 @@ def test_read_gives_a_files_bytes(tmp_path: Path) -> None:
         assert read(item) == picture(item.name)
 
 
-def test_a_real_folder(shared: Path) -> None:
+def test_a_real_folder(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its folders are named by WordNet ids: labels keep their order, names say what they mean."""
     source = find([shared / "data/imagenette-mini"])
     assert sum(counts(source).values()) == 600
     assert set(source.splits) == {"train", "val"}
-    assert len(source.classes) == 10
-    assert source.classes == tuple(sorted(source.classes))
-    assert all(name.startswith("n0") for name in source.classes)
+    assert source.classes == IMAGENETTE.classes
+    assert all(item.name.split("/")[1] == IDS[item.label] for items in source.splits.values() for item in items)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "The classes are named by WordNet ids, which mean 'tench', 'English springer', 'cassette player' and 7"
+    )
+
+
+@pytest.mark.parametrize("other", ["cat", "n00000001", "N02102040"])
+def test_wordnet_ids_beside_other_names_stay(tmp_path: Path, other: str) -> None:
+    assert "n01440764" in find([write(tmp_path, "n01440764/1.jpg", f"{other}/2.jpg")]).classes
 
 
 # --- holding out ----------------------------------------------------------------------------------

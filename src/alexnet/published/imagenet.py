@@ -15,6 +15,7 @@ own names, taken from WordNet (`imagenet_synset_to_lemma.txt`), agree with torch
 classes but the two above.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 
@@ -35,6 +36,16 @@ def wordnet_ids() -> tuple[str, ...]:
     'n01440764'
     """
     return tuple(wordnet_id for wordnet_id, _ in _lines())
+
+
+def readable(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, or, where all are WordNet ids of ImageNet's classes, what these are called.
+
+    >>> readable(["n01440764", "n03394916"]), readable(["n01440764", "cat"])
+    (('tench', 'French horn'), ('n01440764', 'cat'))
+    """
+    known = dict(_lines())
+    return tuple(known[name] for name in names) if all(name in known for name in names) else tuple(names)
 
 
 @cache

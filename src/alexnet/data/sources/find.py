@@ -8,12 +8,13 @@ all cores and resumes in the middle.
 | source | recognised by | splits | classes |
 |---|---|---|---|
 | a folder per class | folders of files | `train` and `val` or `test`, or none | folder names |
-| ILSVRC2012 as downloaded | a tar of tars | the tars | WordNet ids |
+| ILSVRC2012 as downloaded | a tar of tars | the tars | what WordNet ids mean |
 | WebDataset shards | tars of `KEY.jpg`, `KEY.cls` | `train`, `val` in names | numbers, or names |
 | parquet (Hugging Face) | `.parquet` | `train`, `validation` in names | the schema's names |
 | IDX (MNIST) | `*-images-idx3-ubyte[.gz]` | `train-`, `t10k-` | numbers, or names |
 
-Classes are sorted; names of numbered ones come from `classnames.txt`.
+Classes are sorted; names of numbered ones come from `classnames.txt`. Where all are WordNet ids of
+ImageNet's classes, the names are the words that these mean.
 
 Splits have other names too (`splits.WORDS`: Training, seg_test, holdout ...); `train=` and `test=`
 name them whatever they are called. Whatever is left out or guessed is reported, one line per
@@ -37,6 +38,7 @@ from alexnet.data.sources.walk import LeftOut, files_in, folders_in
 from alexnet.data.sources.webdataset import webdataset
 from alexnet.errors import SourceError
 from alexnet.phrases import quoted
+from alexnet.published import imagenet
 
 #: Folders that repositories keep their data in.
 WRAPPERS = {"data", "dataset", "images"}
@@ -229,4 +231,13 @@ def _check(source: Source) -> Source:
             f"no training picture in {len(missing)} of {len(source.classes)} classes: "
             f"{quoted(missing)}. Add pictures or remove the class."
         )
-    return replace(source, splits=splits)
+    return _with_readable_names(replace(source, splits=splits))
+
+
+def _with_readable_names(source: Source) -> Source:
+    """The source with words for classes in place of ImageNet's WordNet ids; their order stays."""
+    names = imagenet.readable(source.classes)
+    if names == source.classes:
+        return source
+    say(f"The classes are named by WordNet ids, which mean {quoted(names, 3)}: these names are used, in the order of the ids.")
+    return replace(source, classes=names)
