@@ -22,6 +22,7 @@ def prepare(
     paths: Positional[Annotated[tuple[Path, ...], arg(metavar="SOURCE [SOURCE ...] STORE", help_behavior_hint="")]],
     train: Path | None = None,
     test: Path | None = None,
+    labels: Path | None = None,
     image: str | None = None,
     size: int | None = None,
     resize: Literal["short-side", "squash"] | None = None,
@@ -52,6 +53,8 @@ def prepare(
         train: the part to train on, whatever its name: a file, or a folder whose
             folders are the classes.
         test: the part to test with; without it, a share of the training part is held out.
+        labels: a table with the class of each photo of a folder: a text file with two columns, file
+            and class, between commas, semicolons or tabs; a third one may hold the split.
         image: extension of the picture to take if a key of WebDataset shards has several; by
             default jpg is preferred.
         size: side of the stored squares in pixels, an even number; 256 by default. Training crops
@@ -86,6 +89,7 @@ def prepare(
             store,
             train=train,
             test=test,
+            labels=labels,
             image=image,
             **stored_as,
             hold_out=hold_out,

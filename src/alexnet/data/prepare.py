@@ -43,6 +43,7 @@ def prepare(
     *,
     train: str | PathLike[str] | None = None,
     test: str | PathLike[str] | None = None,
+    labels: str | PathLike[str] | None = None,
     image: str | None = None,
     size: int = paper.STORED_SIZE,
     resize: Resize = "short-side",
@@ -58,6 +59,7 @@ def prepare(
         paths: the source, see `sources.find`: one path, or several; empty if its parts are named.
             The name of a published data set stands for its folder; what is not here is downloaded.
         train, test: the parts of the source by hand, see `sources.find`.
+        labels: a table with the class of each photo, see `sources.table`.
         image: which picture of a key of a WebDataset shard to take, see `sources.find`.
         store: folder to write; it must be new, empty, or an unfinished store of the
             same source and settings.
@@ -96,7 +98,8 @@ def prepare(
             check_free(folder)  # before anything is downloaded for it
         source_paths = [data.source_of(path) for path in source_paths]
         _check_apart(folder, [*source_paths, *parts.values()])
-        source = sources.find(source_paths, **parts, image=image)
+        table = None if labels is None else _path("labels", labels)
+        source = sources.find(source_paths, **parts, labels=table, image=image)
         check_free(folder)
         with open_workers(workers, sum(map(len, source.splits.values()))) as processes:
             if len(source.splits) == 1:

@@ -8,6 +8,7 @@ all cores and resumes in the middle.
 | source | recognised by | splits | classes |
 |---|---|---|---|
 | a folder per class | folders of files | `train` and `val` or `test`, or none | folder names |
+| a table of labels | `labels=` | a third column, or none | its texts |
 | ILSVRC2012 as downloaded | a tar of tars | the tars | what WordNet ids mean |
 | WebDataset shards | tars of `KEY.jpg`, `KEY.cls` | `train`, `val` in names | numbers, or names |
 | parquet (Hugging Face) | `.parquet` | `train`, `validation` in names | the schema's names |
@@ -33,6 +34,7 @@ from alexnet.data.sources.ilsvrc import ilsvrc
 from alexnet.data.sources.parquet import parquet
 from alexnet.data.sources.source import TRAIN, Source, list_of
 from alexnet.data.sources.splits import by_split, folder_split, has_pictures, holds_picture, split_folders
+from alexnet.data.sources.table import labelled
 from alexnet.data.sources.tars import members_of
 from alexnet.data.sources.walk import LeftOut, files_in, folders_in
 from alexnet.data.sources.webdataset import webdataset
@@ -46,7 +48,12 @@ Kinds = dict[str, list[Path]]
 
 
 def find(
-    paths: Sequence[Path] = (), *, train: Path | None = None, test: Path | None = None, image: str | None = None
+    paths: Sequence[Path] = (),
+    *,
+    train: Path | None = None,
+    test: Path | None = None,
+    labels: Path | None = None,
+    image: str | None = None,
 ) -> Source:
     """Recognise what `paths` hold, or what `train` and `test` hold.
 
@@ -54,6 +61,7 @@ def find(
         paths: a folder, or files.
         train: instead of `paths`: the training part, whatever its name. Folders in it are classes.
         test: the part to test with.
+        labels: a table that says the class of each photo in the one folder of `paths`.
         image: ending of the picture to take where a key of a WebDataset shard
             has several, such as "png".
 
@@ -62,7 +70,9 @@ def find(
             unclear which part is which.
     """
     left_out = LeftOut()
-    if train or test:
+    if labels:
+        source = _find_labelled(paths, [part for part in (train, test) if part], labels, left_out)
+    elif train or test:
         source = _find_parts(paths, train, test, image, left_out)
     else:
         source = _recognise(_different(paths), image, left_out)
@@ -71,6 +81,18 @@ def find(
     for line in left_out.lines():
         say(line)
     return _check(source)
+
+
+def _find_labelled(paths: Sequence[Path], parts: Sequence[Path], labels: Path, left_out: LeftOut) -> Source:
+    """The source of photos whose classes are in a table."""
+    if parts:
+        raise SourceError(
+            f"--labels {labels} is for one folder of photos, not for splits: drop --train and --test. A third column of the "
+            "table may hold the split: train, val or test."
+        )
+    if len(paths) != 1 or not paths[0].is_dir():
+        raise SourceError(f"--labels {labels} needs one folder of photos, but the source is {list_of(paths)}: name the folder.")
+    return labelled(paths[0], labels, left_out)
 
 
 def _find_parts(paths: Sequence[Path], train: Path | None, test: Path | None, image: str | None, left_out: LeftOut) -> Source:

@@ -53,7 +53,8 @@ def nothing_found(folder: Path) -> str:
     if pictures := sum(file.suffix.lower() in IMAGE_ENDINGS for file in files):
         return (
             f"{folder} holds {counted(pictures, 'picture')} but no class folders: put the pictures of each "
-            f"class into a folder of its own, such as {folder}/cat and {folder}/dog."
+            f"class into a folder of its own, such as {folder}/cat and {folder}/dog, or name a table of their classes with "
+            "--labels."
         )
     what = "holds no folders with pictures and no tar, parquet or IDX files" if files else "is empty"
     return f"{folder} {what}: expected one folder per class (`alexnet prepare --help` lists other sources)."
