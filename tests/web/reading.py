@@ -21,8 +21,12 @@ def read(scene: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     description = json.loads(scene[12 : 12 + length])
     start = -(-(12 + length) // 16) * 16
     kinds = {"f4": "<f4", "u1": "u1", "i4": "<i4"}
-    arrays = {
-        name: np.frombuffer(scene, kinds[one["type"]], int(np.prod(one["shape"])), start + one["offset"]).reshape(one["shape"])
-        for name, one in description["arrays"].items()
-    }
+    arrays = {}
+    for name, one in description["arrays"].items():
+        kind = np.dtype(kinds[one["type"]])
+        count = int(np.prod(one["shape"]))
+        data = scene[start + one["offset"] :][: count * kind.itemsize]
+        if one["planes"]:
+            data = np.frombuffer(data, np.uint8).reshape(kind.itemsize, -1).T.tobytes()
+        arrays[name] = np.frombuffer(data, kind).reshape(one["shape"])
     return description, arrays

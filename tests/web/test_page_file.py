@@ -110,7 +110,6 @@ def test_nothing_else_is_loaded(photo: Path) -> None:
     imports = json.loads(inline[0])["imports"]
     for name, code in export.modules().items():
         assert base64.b64decode(imports[name].removeprefix("data:text/javascript;base64,")).decode() == code
-    assert not re.findall(r"(?:src|href)=\"(?!data:)", page) and " on" not in re.sub(
-        r"<script.*?</script>", "", page, flags=re.DOTALL
-    )
+    markup = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", markup) and not re.findall(r"\s(?:on\w+|style)=", markup)
     assert "{{" not in page.partition('id="scene"')[0].replace('id="words"', "")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from reading import read
 
@@ -52,6 +53,11 @@ def photo(width: int = 90, height: int = 61, kind: str = "PNG", **options: Any) 
     file = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, kind, **options)
     return file.getvalue()
+
+
+def pixels_of(jpeg: str) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(base64.b64decode(jpeg))) as image:
+        return np.asarray(image)
 
 
 @pytest.mark.parametrize(("name", "changes"), NETWORKS, ids=[f"{name} {changes}" for name, changes in NETWORKS])
@@ -170,18 +176,17 @@ def test_units(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> 
     scene = Scene.of(one, photo(), liked=Liked.of(one, store))
     for name, units in scene.description["units"].items():
         best = scene.arrays[name].reshape(len(scene.arrays[name]), -1).max(1)
-        assert [unit["channel"] for unit in units] == np.argsort(-best, kind="stable")[:9].tolist()
+        assert [unit["channel"] for unit in units] == np.argsort(-best, kind="stable")[:6].tolist()
         for unit in units:
             row, column = unit["cell"]
             assert scene.arrays[name][unit["channel"], row, column] == pytest.approx(unit["value"])
             left, top, right, bottom = unit["deconv_box"]
-            drawn = scene.arrays[unit["deconv"]]
+            drawn = pixels_of(unit["deconv"])
             assert drawn.shape == (bottom - top, right - left, 3)
-            assert {int(drawn.min()), int(drawn.max())} & {1, 255}
+            assert min(int(drawn.min()) - 1, 255 - int(drawn.max())) < 40  # but for JPEG's losses
             values = [patch["value"] for patch in unit["patches"]]
             assert len(values) == 9 and values == sorted(values, reverse=True)
-            with Image.open(io.BytesIO(base64.b64decode(unit["patches"][0]["jpeg"]))) as patch:
-                assert max(patch.size) <= 96
+            assert max(pixels_of(unit["patches"][0]["jpeg"]).shape) <= 72
     assert set(scene.description["units"]) == {"conv1", "conv2", "conv3", "conv4", "conv5"}
     assert all(not unit["patches"] for unit in Scene.of(one, photo()).description["units"]["conv3"])
     assert (as_bytes(np.zeros((2, 2, 3), np.float32)) == 128).all()

@@ -20,10 +20,12 @@ from alexnet.inspect.deconvolution import deconvolve, strongest
 from alexnet.inspect.patches import Patches
 from alexnet.web.shown import Shown
 
-#: Kernels of each convolution, pixels of the longer side of a patch, and JPEG quality.
-SHOWN, PATCH_SIDE, QUALITY = 9, 96, 85
+#: Kernels of each convolution, pixels of the longer side of a patch, and JPEG quality: together
+#: with patches they take less than a megabyte.
+SHOWN, PATCH_SIDE, QUALITY = 6, 72, 80
 MIDDLE = 128  # of a projection drawn in bytes: no activation
-Description = dict[str, list[dict[str, Any]]]
+BRIGHT = 0.998  # share of its values that are drawn in proportion
+PROJECTION_QUALITY = 92
 
 
 @dataclass(frozen=True)
@@ -50,28 +52,26 @@ class Liked:
         return cls(found, patches.fitting(store, shown.preprocessing).split(TRAIN))
 
 
-def units(shown: Shown, stages: Mapping[str, Tensor], liked: Liked | None) -> tuple[Description, dict[str, NDArray[np.uint8]]]:
-    """The strongest kernels of every convolution, and their projections.
+def units(shown: Shown, stages: Mapping[str, Tensor], liked: Liked | None) -> dict[str, list[dict[str, Any]]]:
+    """The strongest kernels of every convolution, what they saw and what they like.
 
     Args:
         shown: the network.
         stages: its stages on one picture, (1, C, H, W) each.
         liked: what its kernels like.
     """
-    found: Description = {}
-    drawn: dict[str, NDArray[np.uint8]] = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for op in shown.ops:
         if not isinstance(op, Conv):
             continue
         found[op.name] = []
         for channel, row, column, value in strongest(stages, op.name, SHOWN):
             projection = deconvolve(shown.model, stages, op.name, channel, row, column)
-            name = f"deconv.{op.name}.{channel}"
-            drawn[name] = as_bytes(projection.pixels)
+            drawn = jpeg(as_bytes(projection.pixels), quality=PROJECTION_QUALITY)
             liking = _patches(shown, liked, op.name, channel) if liked else []
             cell = {"channel": channel, "cell": [row, column], "value": value}
-            found[op.name].append({**cell, "deconv": name, "deconv_box": projection.box, "patches": liking})
-    return found, drawn
+            found[op.name].append({**cell, "deconv": drawn, "deconv_box": projection.box, "patches": liking})
+    return found
 
 
 def _patches(shown: Shown, liked: Liked, layer: str, channel: int) -> list[dict[str, Any]]:
@@ -84,9 +84,12 @@ def _patches(shown: Shown, liked: Liked, layer: str, channel: int) -> list[dict[
 
 
 def as_bytes(pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A projection as a picture of bytes: 128 is zero, the largest magnitude is 1 or 255."""
-    most = float(np.abs(pixels).max())
-    return np.rint(MIDDLE + (MIDDLE - 1) * pixels / most if most else np.full_like(pixels, MIDDLE)).astype(np.uint8)
+    """A projection as a picture of bytes: 128 is zero; the few largest magnitudes, which would make
+    all others look grey, are cut off at 1 and 255.
+    """
+    most = float(np.quantile(np.abs(pixels), BRIGHT))
+    shares = np.clip(pixels / most, -1, 1) if most else np.zeros_like(pixels)
+    return np.rint(MIDDLE + (MIDDLE - 1) * shares).astype(np.uint8)
 
 
 def jpeg(pixels: NDArray[np.uint8], longest: int | None = None, quality: int = QUALITY) -> str:
@@ -100,5 +103,5 @@ def jpeg(pixels: NDArray[np.uint8], longest: int | None = None, quality: int = Q
     image, file = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
     if longest:
         image.thumbnail((longest, longest))
-    image.save(file, "JPEG", quality=quality)
+    image.save(file, "JPEG", quality=quality, subsampling="4:4:4", optimize=True)
     return b64encode(file.getvalue()).decode()

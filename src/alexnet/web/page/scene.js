@@ -39,7 +39,7 @@
  * @typedef {object} Unit
  * @property {number} channel
  * @property {{jpeg: string, value: number}[]} patches
- * @property {string} [deconv] name of an array
+ * @property {string} [deconv] JPEG in base64
  * @property {[number, number, number, number]} [deconv_box] left, top, right, bottom
  * @property {[number, number]} [cell]
  * @property {number} [value]
@@ -82,6 +82,8 @@ export class Scene {
     this.units = header.units;
     /** @type {number} towers of the network */
     this.towers = Math.max(1, ...this.layers.filter((one) => one.kind !== "lrn").map((one) => one.towers ?? 1));
+    /** @type {Map<string, {data: any, shape: number[]}>} */
+    this.arrays = new Map();
     /** @type {Map<string, Stage | null>} */
     this.stages = new Map();
     /** @type {Map<string, Float32Array>} */
@@ -95,9 +97,17 @@ export class Scene {
   array(name) {
     const entry = this.header.arrays[name];
     if (!entry) return null;
+    const known = this.arrays.get(name);
+    if (known) return known;
     const count = entry.shape.reduce((/** @type {number} */ product, /** @type {number} */ side) => product * side, 1);
     const Kind = KINDS[entry.type];
-    return { data: new Kind(this.bytes, this.start + entry.offset, count), shape: entry.shape };
+    const size = Kind.BYTES_PER_ELEMENT;
+    const raw = new Uint8Array(this.bytes, this.start + entry.offset, count * size);
+    const whole = entry.planes && size > 1;
+    const data = whole ? new Kind(joined(raw, size).buffer) : new Kind(this.bytes, raw.byteOffset, count);
+    const found = { data, shape: entry.shape };
+    this.arrays.set(name, found);
+    return found;
   }
 
   /** @param {string} name @returns {Layer | undefined} */
@@ -229,6 +239,18 @@ export class Scene {
     const each = layer.input[0] / groups;
     return [Math.floor(channel / (layer.output[0] / groups)) * each, each];
   }
+}
+
+/**
+ * Numbers out of their planes: the first bytes of all, then the second ones and so on.
+ * @param {Uint8Array} planes @param {number} size bytes of a number
+ */
+function joined(planes, size) {
+  const bytes = new Uint8Array(planes.length);
+  for (let plane = 0, from = 0; plane < size; plane++) {
+    for (let to = plane; to < bytes.length; to += size) bytes[to] = planes[from++];
+  }
+  return bytes;
 }
 
 /** @param {Layer} layer @param {Float32Array} data */

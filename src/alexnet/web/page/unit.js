@@ -79,12 +79,9 @@ export class UnitView {
   /** @param {Unit | undefined} unit */
   deconvolved(unit) {
     const { app, scene } = this;
-    const array = unit?.deconv ? scene.array(unit.deconv) : null;
-    if (!array) return html("section", {}, html("h2", {}, app.t("unit.saw")), html("p", { class: "soft" }, app.t(scene.units ? "unit.saw_other" : "unit.saw_none")));
-    const canvas = photo(/** @type {any} */ (array));
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", app.t("unit.saw_alt"));
-    return html("section", {}, html("h2", {}, app.t("unit.saw")), html("div", { class: "pair" }, html("div", { class: "plane" }, canvas), html("div", { class: "plane" }, this.cropped(unit?.deconv_box))), html("p", { class: "soft" }, app.t("unit.saw_how")));
+    if (!unit?.deconv) return html("section", {}, html("h2", {}, app.t("unit.saw")), html("p", { class: "soft" }, app.t(scene.units ? "unit.saw_other" : "unit.saw_none")));
+    const drawn = html("img", { src: `data:image/jpeg;base64,${unit.deconv}`, alt: app.t("unit.saw_alt") });
+    return html("section", {}, html("h2", {}, app.t("unit.saw")), html("div", { class: "pair" }, html("div", { class: "plane" }, drawn), html("div", { class: "plane" }, this.cropped(unit?.deconv_box))), html("p", { class: "soft" }, app.t("unit.saw_how")));
   }
 
   /** The same part of the picture. @param {[number, number, number, number] | undefined} box */
