@@ -17,7 +17,7 @@ from alexnet import summary
 from alexnet.arithmetic import Conv, Dropout, Linear, ReLU
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
-from alexnet.errors import SourceError
+from alexnet.errors import CheckpointError, SourceError
 from alexnet.model import AlexNet
 from alexnet.variants import named
 from alexnet.web import shown
@@ -211,3 +211,12 @@ def test_not_a_picture(picture: bytes, reason: str) -> None:
         Scene.of(network("paper"), picture, "a.png")
     with pytest.raises(SourceError, match="more than 100 pixels"):
         Scene.of(network("paper"), photo(), "a.png", max_pixels=100)
+
+
+def test_a_network_that_has_diverged() -> None:
+    """Numbers that no JSON and no page can hold are an error, not a page of NaN."""
+    one = network("paper", input_size=64)
+    one.model.conv3.weight.mul_(1e30)
+    one.model.conv4.weight.mul_(1e30)
+    with pytest.raises(CheckpointError, match=r"^net computes numbers in conv4 that are too large for float32"):
+        Scene.of(one, photo())

@@ -17,6 +17,7 @@ from reading import read
 
 from alexnet import words
 from alexnet.cli import main
+from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.web import export, server
 from alexnet.web.shown import offers
@@ -94,6 +95,22 @@ def test_a_scene(client: Client, photo: bytes, run: Path) -> None:
     assert description["network"]["name"] == str(run) and description["picture"]["name"] == "猫.png"
     assert (description["picture"]["width"], description["picture"]["height"]) == (90, 61)
     assert arrays["probabilities"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_store(run: Path, store: Store, photo: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Runs show what their kernels like in it; a network by chance does not; nor does a run that
+    cannot be shown at all.
+    """
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path))
+    studio = server.Studio(offers([str(run)]), store)
+    description, _ = read(studio.scene("run-1", photo, ""))
+    assert all(len(unit["patches"]) == 9 for unit in description["units"]["conv2"])
+    assert studio.network("fresh-paper")[1] is None
+    shown, _ = studio.network("run-1")
+    shown.model.conv1.weight.mul_(1e38)
+    with pytest.raises(server.Refused) as refused:
+        studio.scene("run-1", photo, "")
+    assert (refused.value.status, refused.value.key) == (400, "error_network")
 
 
 def test_same_origin(client: Client, photo: bytes) -> None:

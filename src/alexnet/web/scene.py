@@ -23,7 +23,7 @@ from alexnet import explanation
 from alexnet.arithmetic import Conv, Dropout, Linear, ReLU
 from alexnet.data.image import MAX_PIXELS, Photo, Unreadable, decode, encode, photo
 from alexnet.data.preprocessing import Preprocessing
-from alexnet.errors import SourceError
+from alexnet.errors import CheckpointError, SourceError
 from alexnet.inspect import windows
 from alexnet.inspect.contributions import contributions
 from alexnet.variants import Variant
@@ -68,6 +68,7 @@ class Scene:
 
         Raises:
             SourceError: the picture cannot be read.
+            CheckpointError: the network's numbers are not finite.
         """
         preprocessing = shown.preprocessing
         try:
@@ -147,6 +148,11 @@ def _stages(shown: Shown, x: Tensor) -> dict[str, Tensor]:
     stages = {}
     for op in shown.ops:
         stages[op.name] = x = shown.model.compute(op, x)
+        if not x.isfinite().all():
+            raise CheckpointError(
+                f"{shown.name} computes numbers in {op.name} that are too large for float32: its training has diverged, and "
+                "there is nothing to show."
+            )
     return stages
 
 

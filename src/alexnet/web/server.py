@@ -28,7 +28,7 @@ from alexnet.data.formats import TooManyPixels, UnknownFormat
 from alexnet.data.limits import MAX_PIXELS
 from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
 from alexnet.data.store import Store
-from alexnet.errors import AlexNetError, SourceError, UsageError
+from alexnet.errors import AlexNetError, CheckpointError, SourceError, UsageError
 from alexnet.web import export, sample
 from alexnet.web.scene import Scene
 from alexnet.web.shown import Offer, Shown
@@ -134,6 +134,8 @@ class Studio:
             if isinstance(reason, TooManyPixels):
                 raise Refused(413, "error_pixels", limit=self.max_pixels // MB) from error
             raise Refused(400, "error_not_a_picture" if isinstance(reason, UnknownFormat) else "error_damaged") from error
+        except CheckpointError as error:
+            raise Refused(400, "error_network", reason=error) from error
 
 
 def create_app(studio: Studio, language: str | None = None) -> ASGIApp:
