@@ -1,16 +1,13 @@
 """`alexnet demo`: everything once, on real pictures, in minutes."""
 
 import io
-import time
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import torch
 from PIL import Image
 
-from alexnet import engines, report
+from alexnet import engines, forecast, report
 from alexnet.console import say
 from alexnet.data.image import decode
 from alexnet.data.prepare import prepare
@@ -18,7 +15,6 @@ from alexnet.data.store import MANIFEST, Store
 from alexnet.errors import Interrupted
 from alexnet.evaluate import evaluate_classifier
 from alexnet.files import writing
-from alexnet.model import AlexNet
 from alexnet.phrases import counted
 from alexnet.published import data
 from alexnet.published.registry import FASHION_MNIST
@@ -36,7 +32,7 @@ PICTURE, EXPLAINED = "picture.png", "explain.html"
 #: How the time is foretold: from the median of a few plain steps of 64 pictures. On two cores,
 #: compiled, the steps that train take GAIN times less; testing 10,000 pictures costs as much as 100
 #: steps; the rest is preparing, compiling, the report.
-TIMED_STEPS, STEPS, TEST_STEPS, GAIN, OTHER_SECONDS = 6, 937, 100, 1.75, 40
+STEPS, TEST_STEPS, GAIN, OTHER_SECONDS = 937, 100, 1.75, 40
 
 
 def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
@@ -113,19 +109,6 @@ def _what_comes(recipe: Recipe, run: Path) -> str:
 
 
 def _seconds(recipe: Recipe) -> float:
-    """How long all of it will take, by the time of a few steps on random pictures:
-    the machine may be busy.
-    """
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    generator = torch.Generator().manual_seed(0)
-    model = AlexNet(recipe.network(len(FASHION_MNIST.classes)), generator).to(device)
-    size = model.variant.input_size
-    x = torch.rand(recipe.batch_size, 3, size, size, generator=generator).to(device)
-    times = []
-    for _ in range(TIMED_STEPS):
-        begun = time.monotonic()
-        model.zero_grad()
-        model(x).logsumexp(1).sum().backward()
-        model.fc8.bias.detach().sum().item()  # waits for a GPU
-        times.append(time.monotonic() - begun)
-    return OTHER_SECONDS + recipe.epochs * (STEPS + TEST_STEPS) * median(times[2:]) / GAIN
+    """How long all of it will take, by the time of a few steps."""
+    step = forecast.step_seconds(recipe, len(FASHION_MNIST.classes))
+    return OTHER_SECONDS + recipe.epochs * (STEPS + TEST_STEPS) * step / GAIN

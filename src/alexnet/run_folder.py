@@ -9,7 +9,8 @@ run/
 ├── latest.safetensors    weights, velocity and place in the schedule: what --resume starts from
 ├── best.safetensors      weights with the lowest held-out error so far
 ├── epoch-0005.safetensors ...  weights after the epochs that --keep names
-└── result.json           of a run that has ended: evaluation, hash of the weights, other proof
+├── result.json           of a run that has ended: evaluation, hash of the weights, other proof
+└── fit.json, store/      of a run that `alexnet fit` began: what it was asked for, its photos
 
 family/
 ├── family.json           one row for each finished network
@@ -34,6 +35,7 @@ CONFIG, ENVIRONMENT, LOG, RESULT = "config.json", "environment.json", "log.jsonl
 LATEST, BEST = "latest.safetensors", "best.safetensors"
 KEPT, KEPT_FILES = "epoch-{epoch:04}.safetensors", "epoch-*.safetensors"
 TENSORBOARD, REPORT = "tensorboard", "report.html"
+FIT, STORE = "fit.json", "store"
 EVENTS = "events.out.tfevents.*"  # in TensorBoard's folder
 FAMILY = "family.json"
 REMEDY = "Restore it from a copy, or train again into a new folder."

@@ -26,6 +26,7 @@ from alexnet.cli.evaluate import evaluate
 from alexnet.cli.explain import explain
 from alexnet.cli.export import export
 from alexnet.cli.filters import filters
+from alexnet.cli.fit import fit
 from alexnet.cli.help_text import registry, unwrap
 from alexnet.cli.predict import predict
 from alexnet.cli.prepare import prepare
@@ -49,6 +50,7 @@ CONFIG = (OmitArgPrefixes, OmitSubcommandPrefixes)
 VERBS: dict[str, Any] = {
     "summary": summary,
     "data": data,
+    "fit": fit,
     "prepare": prepare,
     "verify": verify,
     "doctor": doctor,

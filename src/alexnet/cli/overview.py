@@ -22,7 +22,7 @@ class VerbLine(NamedTuple):
 
 BEGIN = (
     VerbLine("no photos at hand?", "alexnet demo"),
-    VerbLine("your own photos", "alexnet prepare photos store"),
+    VerbLine("your own photos", "alexnet fit photos --out run"),
 )
 GROUPS = {
     "Your photos": (

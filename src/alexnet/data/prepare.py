@@ -22,7 +22,7 @@ from alexnet.console import say
 from alexnet.data import sources
 from alexnet.data.hold_out import check_share, split_off
 from alexnet.data.image import MAX_PIXELS, Resize, Unreadable, encode, record_bytes
-from alexnet.data.sources import TRAIN, Item
+from alexnet.data.sources import TRAIN, Item, Source
 from alexnet.data.sources.source import blocks
 from alexnet.data.statistics import Sums
 from alexnet.data.store import BLOCK, Store, sha256
@@ -38,7 +38,7 @@ SMALLEST, LARGEST = 2, 4096
 
 
 def prepare(
-    paths: str | PathLike[str] | Sequence[str | PathLike[str]],
+    paths: str | PathLike[str] | Sequence[str | PathLike[str]] | Source,
     store: str | PathLike[str],
     *,
     train: str | PathLike[str] | None = None,
@@ -58,6 +58,7 @@ def prepare(
     Args:
         paths: the source, see `sources.find`: one path, or several; empty if its parts are named.
             The name of a published data set stands for its folder; what is not here is downloaded.
+            What `find` has found is taken as it is.
         train, test: the parts of the source by hand, see `sources.find`.
         labels: a table with the class of each photo, see `sources.table`.
         image: which picture of a key of a WebDataset shard to take, see `sources.find`.
@@ -76,9 +77,10 @@ def prepare(
         SourceError: the source cannot be used, or `strict` met a bad file.
         StoreError: an argument is out of range, the folder is in the way, or the disk is full.
     """
-    source_paths, folder = _paths(paths), _path("store", store)
+    found = paths if isinstance(paths, Source) else None
+    source_paths, folder = _paths(() if isinstance(paths, Source) else paths), _path("store", store)
     parts = {name: _path(name, part) for name, part in (("train", train), ("test", test)) if part is not None}
-    if not source_paths and not parts:
+    if not source_paths and not parts and not found:
         raise SourceError(f"paths (={paths!r}) names no source: name a folder of photos, or files.")
     if not _whole(size) or not SMALLEST <= size <= LARGEST or size % 2:
         raise StoreError(
@@ -97,9 +99,9 @@ def prepare(
         if any(str(path) in data.names() for path in source_paths):
             check_free(folder)  # before anything is downloaded for it
         source_paths = [data.source_of(path) for path in source_paths]
-        _check_apart(folder, [*source_paths, *parts.values()])
+        check_apart(folder, [*source_paths, *parts.values()])
         table = None if labels is None else _path("labels", labels)
-        source = sources.find(source_paths, **parts, labels=table, image=image)
+        source = found or sources.find(source_paths, **parts, labels=table, image=image)
         check_free(folder)
         with open_workers(workers, sum(map(len, source.splits.values()))) as processes:
             if len(source.splits) == 1:
@@ -124,7 +126,12 @@ def _path(name: str, given: object) -> Path:
     return Path(given)
 
 
-def _check_apart(store: Path, source: Sequence[Path]) -> None:
+def check_apart(store: Path, source: Sequence[Path]) -> None:
+    """Refuse a store inside the folder that it is made of.
+
+    Raises:
+        StoreError: it is.
+    """
     above = store.resolve().parents
     if inside := [path for path in source if path.is_dir() and path.resolve() in above]:
         raise StoreError(f"the store {store} would be inside its source {inside[0]}: name a folder elsewhere.")

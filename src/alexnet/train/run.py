@@ -20,7 +20,7 @@ from alexnet.data.resample import origin
 from alexnet.data.store import Store
 from alexnet.errors import TrainingError
 from alexnet.files import LOCK, is_temporary, lock, unlock, write_json
-from alexnet.run_folder import BEST, EVENTS, LATEST, TENSORBOARD, environment, is_run
+from alexnet.run_folder import BEST, EVENTS, FIT, LATEST, STORE, TENSORBOARD, environment, is_run
 from alexnet.run_folder import CONFIG as CONFIG
 from alexnet.run_folder import ENVIRONMENT as ENVIRONMENT
 from alexnet.run_folder import LOG as LOG
@@ -194,9 +194,11 @@ def _say_what_goes(folder: Path, overwrite: bool) -> None:
 
 
 def _begun(entry: Path) -> bool:
-    """Whether a start that was killed before it wrote its configuration may have left this;
-    it is nothing that counts.
+    """Whether a start that was killed before it wrote its configuration may have left this, or
+    `alexnet fit`, which trains beside its store; it is nothing that counts.
     """
+    if entry.name in (FIT, STORE):
+        return (entry.parent / FIT).exists()
     return entry.name in (ENVIRONMENT, LOCK) or is_temporary(entry.name) or (entry.name == LOG and entry.stat().st_size == 0)
 
 

@@ -1,0 +1,41 @@
+"""`alexnet fit`: from photos to a tested network, in one command."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, arg
+
+from alexnet import intervals
+from alexnet.cli.next_step import PHOTO, next_step
+from alexnet.console import say
+
+
+def fit(
+    photos: Positional[Annotated[Path, arg(metavar="PHOTOS")]],
+    out: Path = Path("run"),
+    minutes: float | None = None,
+    data: Path | None = None,
+) -> None:
+    """Make a network of your photos: prepare them, train, test, and write a page about it.
+
+    The photos are a folder with one folder per class, or anything else that `alexnet prepare`
+    takes, such as the name of a published data set. Run the same command again after an interruption: it goes on. Standard output gets one
+    JSON object.
+
+    Args:
+        photos: the photos.
+        out: folder for the run; the photos' store is made inside it.
+        minutes: how long all of it may take; by default as long as the recipe takes, which is said
+            first.
+        data: folder for the store, in place of OUT/store; a finished store that is there is used.
+    """
+    from alexnet.fit import fit as run
+
+    result = run(photos, out, minutes=minutes, data=data)
+    print(json.dumps(result.as_json()))
+    stated = intervals.stated(result.wrong, result.images, result.chance)
+    few = intervals.warning(result.images)
+    say(f"Error on held-out photos: {stated}.{f' Warning: {few}' if few else ''}")
+    say(f"The page about it: {result.report}")
+    next_step("predict", out, PHOTO)

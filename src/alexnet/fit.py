@@ -1,0 +1,298 @@
+"""A folder of photos to a tested network: `alexnet fit photos --out run`.
+
+`fit` is the whole way: list the photos, say what comes and how long it takes, make a store of them,
+keep near-duplicates on one side of its split, train, test on the held-out photos, write the page.
+Each step keeps what it has done in the run's folder, so that the same command goes on wherever
+it was stopped, and ends at once where all is done.
+
+    run/
+    ├── fit.json      what was asked: photos, store, minutes
+    ├── store/        the photos as records (data/store.py), unless `data` names another folder
+    ├── config.json   and all else that a run has (run_folder.py)
+    └── report.html   the page
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+
+from alexnet import engines, forecast, intervals, report, schema
+from alexnet.arguments import as_path
+from alexnet.console import say
+from alexnet.data import alike, sources
+from alexnet.data.prepare import check_apart, prepare
+from alexnet.data.regroup import regrouped
+from alexnet.data.sources import Source
+from alexnet.data.store import MANIFEST, Store
+from alexnet.errors import Interrupted, RecipeError, SourceError, TrainingError
+from alexnet.evaluate import evaluate_classifier
+from alexnet.files import write_json
+from alexnet.phrases import counted, quoted
+from alexnet.published import data as published
+from alexnet.run_folder import FIT, REPORT, RESULT, STORE, is_run
+from alexnet.schema import Range
+from alexnet.train import recipes
+from alexnet.train.history import read_config
+from alexnet.train.loop import train
+from alexnet.train.recipes import Recipe
+from alexnet.train.result import read_result
+
+FROM_SCRATCH = "small-photos"
+FEW, UNBALANCED = 10, 3.0  # photos of a class; times as many in the largest as in the smallest
+OTHER_SECONDS = 10.0  # starting, testing, the page
+REMEDY = "Name another --out."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `fit.json` holds: what the command's first start was asked for.
+
+    Attributes:
+        photos: the source.
+        data: the store's folder.
+        made: whether the store is made by this command, and is its to change.
+        minutes: that all of it may take; None for as many as the recipe takes.
+    """
+
+    photos: str
+    data: str
+    made: bool
+    minutes: Annotated[float, Range(0)] | None = None
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """How it went.
+
+    Attributes:
+        run: the run's folder.
+        images, wrong: held-out photos tested, and how many of them were classified wrongly.
+        chance: the error of always naming the most frequent class, a share in [0, 1].
+        views: of each photo at test.
+        seconds: of training.
+        report: the page.
+    """
+
+    run: Path
+    images: int
+    wrong: int
+    chance: float
+    views: int
+    seconds: float
+    report: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data; errors and the 95 % interval are shares in [0, 1]."""
+        return {
+            "run": str(self.run),
+            "images": self.images,
+            "top1_error": round(self.wrong / self.images, 6),
+            "top1_interval": [round(end, 6) for end in intervals.wilson(self.wrong, self.images)],
+            "chance": round(self.chance, 6),
+            "views": self.views,
+            "seconds": round(self.seconds, 1),
+            "report": str(self.report),
+        }
+
+
+def fit(photos: str | Path, out: str | Path, *, minutes: float | None = None, data: str | Path | None = None) -> Fitted:
+    """Prepare photos, train on them, test, and write a page. Run again, it goes on.
+
+    Args:
+        photos: a folder with a folder per class, any other source of `data/sources/find.py`, or
+            the name of a published data set.
+        out: the run's folder; the store is made inside it.
+        minutes: that all of it may take; None for as many as the recipe takes.
+        data: folder of the store, in place of `out`/store; one that is there is used.
+
+    Raises:
+        SourceError: the photos cannot be used, or have other classes than when the run began.
+        RecipeError: the minutes are too few for one pass over the photos.
+        TrainingError: `out` holds something else, or a run of other photos.
+        Interrupted: the user stopped it; it was saved.
+    """
+    photos, out = as_path(photos, "photos"), as_path(out, "out")
+    asked = _begin(photos, out, minutes, data)
+    if earlier := _finished(asked, out):
+        return earlier
+    source = _find(photos, asked)
+    recipe = _planned(source, asked, out)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / FIT, asdict(asked))  # now that nothing is left to refuse
+    try:
+        store = _prepared(source, recipe, asked, out)
+        trained = train(recipe, store, out, resume=is_run(out))
+    except Interrupted as stop:
+        raise Interrupted("stopped and saved: run the same command to continue.") from stop
+    result = evaluate_classifier(engines.of(trained), store)
+    page = report.write(out / REPORT, f"AlexNet on {photos.absolute().name}", trained, store, result, out)
+    return Fitted(out, result.images, result.wrong, result.chance, result.views, trained.state["seconds"], page)
+
+
+# --- begin, or go on ------------------------------------------------------------------------------
+
+
+def _begin(photos: Path, out: Path, minutes: float | None, data: str | Path | None) -> Asked:
+    """What the first start was asked for, which this may be."""
+    if minutes is not None and not 0 < minutes < recipes.HUGE:
+        raise RecipeError(f"minutes (={minutes}) must be above 0 and below {recipes.HUGE:g}.")
+    folder = out / STORE if data is None else as_path(data, "data")
+    now = Asked(str(photos.absolute()), str(folder.absolute()), not (folder / MANIFEST).exists(), minutes)
+    if (out / FIT).exists():
+        return _same(schema.read_json(out / FIT, Asked, TrainingError, REMEDY), now, out)
+    if is_run(out):
+        raise TrainingError(f"{out} is a run of `alexnet train`: continue it with `alexnet train --resume`. {REMEDY}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TrainingError(f"{out} exists and is not a run of `alexnet fit`: name a new or an empty folder.")
+    return now
+
+
+def _same(earlier: Asked, now: Asked, out: Path) -> Asked:
+    """What was asked for earlier, if it is asked for again."""
+    for name in ("photos", "data"):
+        if getattr(earlier, name) != getattr(now, name):
+            raise TrainingError(f"{out} was begun with {name} {getattr(earlier, name)}, not {getattr(now, name)}. {REMEDY}")
+    if now.minutes not in (None, earlier.minutes):
+        say(f"minutes (={now.minutes:g}) counts at the first start only: {out} goes on as it was planned.")
+    return earlier
+
+
+def _finished(asked: Asked, out: Path) -> Fitted | None:
+    """What a finished run has reached, with a line on what to do for more."""
+    page = out / REPORT
+    if not (out / RESULT).exists() or not page.exists():
+        return None
+    store, done, photos = Store(asked.data), read_result(out), Path(asked.photos)
+    longer = f"alexnet train --resume --out {out} --epochs {2 * read_config(out).recipe.epochs}"
+    say(f"{out} is finished. To train it for longer: `{longer}`. For other photos, name another --out.")
+    if photos.exists():
+        _say_what_changed(photos, sources.find([photos]), store)
+    tested = done["evaluation"]
+    return Fitted(out, tested["images"], tested["top1_wrong"], _chance(store), tested["views"], done["seconds"], page)
+
+
+def _chance(store: Store) -> float:
+    return intervals.chance(np.bincount(store.held_out.labels).tolist())
+
+
+def _find(photos: Path, asked: Asked) -> Source | None:
+    """The photos; None where they are gone and the store is there."""
+    finished = (Path(asked.data) / MANIFEST).exists()
+    if finished and not photos.exists():
+        say(f"{photos} is no longer there: going on with the store {asked.data}.")
+        return None
+    check_apart(Path(asked.data), [photos])
+    source = sources.find([published.source_of(photos)])
+    if finished:
+        store = Store(asked.data)
+        if source.classes != store.classes:
+            came, went = sorted({*source.classes} - {*store.classes}), sorted({*store.classes} - {*source.classes})
+            raise SourceError(
+                f"{photos} has other classes than when {store.folder} was made (new: {quoted(came) or 'none'}; gone: "
+                f"{quoted(went) or 'none'}): name them as they were, or begin anew with another --out."
+            )
+        _say_what_changed(photos, source, store)
+    return source
+
+
+def _say_what_changed(photos: Path, source: Source, store: Store) -> None:
+    """Say how many photos came and went since the store was made."""
+    now = {item.name for items in source.splits.values() for item in items}
+    then = {name for split in store.splits.values() for name in split.files} | {entry.file for entry in store.skipped}
+    changes = [f"{len(names):,} {what}" for names, what in ((now - then, "new"), (then - now, "gone")) if names]
+    if changes:
+        say(
+            f"{photos} has changed since {store.folder} was made ({' and '.join(changes)}), and this run is of the photos of "
+            "then. To train on those of now, name another --out."
+        )
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def _planned(source: Source | None, asked: Asked, out: Path) -> Recipe:
+    """The recipe, with as many epochs as the minutes allow, and a line on what comes."""
+    if is_run(out):
+        return read_config(out).recipe
+    recipe = recipes.get_recipe(FROM_SCRATCH)
+    preparing, photos, classes = _work(source, recipe, asked)
+    steps = max(1, photos // recipe.batch_size)
+    epoch = steps * forecast.step_seconds(recipe, classes)
+    other = preparing + OTHER_SECONDS
+    if asked.minutes is not None:
+        epochs = int((60 * asked.minutes - other) / epoch)
+        if epochs < 1:
+            least = max(1, round((other + 2 * epoch) / 60 + 0.5))
+            raise RecipeError(
+                f"minutes (={asked.minutes:g}) is too little for one pass over {counted(photos, 'photo')}, which takes "
+                f"{forecast.about(other + epoch)} here: allow {least} or more."
+            )
+        recipe = replace(recipe, epochs=min(epochs, recipe.epochs))
+    say(
+        f"{counted(photos, 'photo')} of {classes} classes: preparing, training from scratch "
+        f"({counted(recipe.epochs, 'epoch')} of {FROM_SCRATCH}) and testing take "
+        f"{forecast.about(other + recipe.epochs * epoch)} on this machine as it is now. "
+        "Ctrl-C stops it, and the same command continues."
+    )
+    return recipe
+
+
+def _work(source: Source | None, recipe: Recipe, asked: Asked) -> tuple[float, int, int]:
+    """Seconds of preparing, number of photos, number of classes."""
+    if (Path(asked.data) / MANIFEST).exists():
+        store = Store(asked.data)
+        return 0.0, sum(map(len, store.splits.values())), len(store.classes)
+    assert source
+    items = [item for one in source.splits.values() for item in one]
+    return forecast.preparing_seconds(items, recipe.stored_as), len(items), len(source.classes)
+
+
+# --- the store ------------------------------------------------------------------------------------
+
+
+def _prepared(source: Source | None, recipe: Recipe, asked: Asked, out: Path) -> Store:
+    """The store, made now if it is not there, with near-duplicates on one side of its split."""
+    folder = Path(asked.data)
+    if not (folder / MANIFEST).exists():
+        assert source
+        prepare(source, folder, **recipe.stored_as)
+    store = Store(folder)
+    if is_run(out):
+        return store
+    if asked.made and source and len(source.splits) == 1:
+        store = _with_groups(store)
+    for line in _notes(store):
+        say(line)
+    return store
+
+
+def _with_groups(store: Store) -> Store:
+    """The store with near-duplicates on one side of its split."""
+    records = [split.records for split in (store.train, store.held_out)]
+    count = sum(map(len, records))
+    if count > alike.MOST:
+        say(f"Near-duplicates were not looked for: {count:,} photos are more than {alike.MOST:,}.")
+        return store
+    group = alike.groups([alike.thumbnails(np.concatenate(records))])
+    if group is None:
+        say("Near-duplicates were not moved: most of the photos are alike.")
+        return store
+    return regrouped(store, group)
+
+
+def _notes(store: Store) -> Iterator[str]:
+    """A line each on classes with few photos, and on classes of unequal size."""
+    counts = np.bincount(np.concatenate([split.labels for split in store.splits.values()]), minlength=len(store.classes))
+    few = [name for name, count in zip(store.classes, counts, strict=True) if count < FEW]
+    if few:
+        are = "has" if len(few) == 1 else "have"
+        yield f"{counted(len(few), 'class')} {are} fewer than {FEW} photos ({quoted(few)}): so few hardly teach or test."
+    least, most = int(np.argmin(counts)), int(np.argmax(counts))
+    if counts[most] > UNBALANCED * counts[least]:
+        yield (
+            f"The classes are of unequal size, from {counts[least]:,} ({store.classes[least]!r}) to {counts[most]:,} photos "
+            f"({store.classes[most]!r}): the network will favour the large ones."
+        )

@@ -1,0 +1,62 @@
+"""How long something will take on this machine, by trying a little of it: it may be busy."""
+
+import time
+from collections.abc import Sequence
+from statistics import median
+from typing import Any
+
+import torch
+
+from alexnet.console import duration
+from alexnet.data import sources
+from alexnet.data.image import Unreadable, encode
+from alexnet.data.sources import Item
+from alexnet.data.workers import CORES, FEW
+from alexnet.model import AlexNet
+from alexnet.phrases import counted
+from alexnet.train.recipes import Recipe
+
+STEPS, WARM_UP = 6, 2
+PHOTOS = 8
+
+
+def step_seconds(recipe: Recipe, classes: int) -> float:
+    """Of one plain step of training, not compiled: the median of a few, on random pictures."""
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    generator = torch.Generator().manual_seed(0)
+    model = AlexNet(recipe.network(classes), generator).to(device)
+    size = model.variant.input_size
+    x = torch.rand(recipe.batch_size, 3, size, size, generator=generator).to(device)
+    times = []
+    for _ in range(STEPS):
+        begun = time.monotonic()
+        model.zero_grad()
+        model(x).logsumexp(1).sum().backward()
+        model.fc8.bias.detach().sum().item()  # waits for a GPU
+        times.append(time.monotonic() - begun)
+    return median(times[WARM_UP:])
+
+
+def preparing_seconds(items: Sequence[Item], stored_as: dict[str, Any]) -> float:
+    """Of decoding and shrinking photos on all cores, by a few from all over the list."""
+    chosen = items[:: max(1, len(items) // PHOTOS)][:PHOTOS]
+    begun = time.monotonic()
+    for item in chosen:
+        try:
+            encode(sources.read(item), **stored_as)
+        except (OSError, Unreadable):  # those are skipped, and take no time
+            continue
+    cores = CORES if len(items) >= FEW else 1
+    return (time.monotonic() - begun) / len(chosen) * len(items) / cores
+
+
+def about(seconds: float) -> str:
+    """A time that is not certain, in words.
+
+    >>> about(20), about(100), about(7300)
+    ('less than a minute', 'about 2 minutes', 'about 2:01 hours')
+    """
+    if seconds < 45:
+        return "less than a minute"
+    minutes = max(1, round(seconds / 60))
+    return f"about {counted(minutes, 'minute')}" if minutes < 100 else f"about {duration(seconds)[:-3]} hours"

@@ -1,0 +1,221 @@
+"""From photos to a tested network in one command, which goes on wherever it was stopped."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alexnet import fit as module
+from alexnet import intervals, report
+from alexnet.cli import main
+from alexnet.data.store import Store
+from alexnet.data.writer import Writer
+from alexnet.errors import AlexNetError, Interrupted, RecipeError, SourceError, TrainingError
+from alexnet.fit import fit
+from alexnet.train import recipes
+from alexnet.train.result import read_result
+from alexnet.train.steps.plain import PlainStep
+from conftest import draw
+from stopping import stop_after
+from train import runs
+
+Photos = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe for photos is one that takes a second."""
+    monkeypatch.setitem(recipes.RECIPES, "small-photos", runs.recipe)
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return capsys.readouterr().err
+
+
+def test_in_one_command(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The result on standard output; at the end how good it is, the page, how to use it."""
+    folder, out = photos(12), tmp_path / "run"
+    main(["fit", str(folder), "--out", str(out)])
+    output = capsys.readouterr()
+    result = json.loads(output.out)
+    lines = output.err.splitlines()
+    assert "36 photos of 3 classes: preparing, training from scratch (2 epochs of small-photos)" in lines[0]
+    assert "less than a minute" in lines[0]
+    tested = read_result(out)["evaluation"]
+    assert result["images"] == tested["images"] == len(Store(out / "store").held_out)
+    assert result["top1_error"] == pytest.approx(tested["top1_error"], abs=1e-6)
+    wrong = round(result["top1_error"] * result["images"])
+    assert lines[-3].startswith(f"Error on held-out photos: {intervals.stated(wrong, result['images'], result['chance'])}")
+    assert lines[-2] == f"The page about it: {out / 'report.html'}" and result["report"] == str(out / "report.html")
+    assert lines[-1] == f"Next: alexnet predict {out} photo.jpg"
+    assert "AlexNet on photos" in (out / "report.html").read_text()
+
+
+def test_the_long_way_works_on_it(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it makes is a run and a store like any other."""
+    out = tmp_path / "run"
+    fit(photos(12), out)
+    draw((200, 50, 40), 77).save(tmp_path / "photo.jpg")
+    for words in (
+        ["predict", str(out), str(tmp_path / "photo.jpg")],
+        ["evaluate", str(out), "--data", str(out / "store")],
+        ["report", str(out), "--data", str(out / "store")],
+        ["verify", str(out)],
+        ["train", "--resume", "--out", str(out), "--epochs", "3"],
+    ):
+        main(words)
+    assert read_result(out)["epochs"] == 3
+    capsys.readouterr()
+    fit(tmp_path / "photos", out)  # the page is of the run as it is
+    assert "is finished" in said(capsys)
+
+
+STEPS: dict[str, tuple[type, str]] = {"preparing": (Writer, "append"), "training": (PlainStep, "take")}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_stopped_it_goes_on(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """The same command continues, and ends with the same weights."""
+    folder = photos(12)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    fit(folder, whole)
+    with monkeypatch.context() as patch:
+        stop_after(patch, *STEPS[step], 1)
+        with pytest.raises((Interrupted, KeyboardInterrupt)) as stop:
+            fit(folder, stopped)
+    if step == "training":
+        assert str(stop.value) == "stopped and saved: run the same command to continue."
+    fit(folder, stopped)
+    assert runs.same_weights(whole, stopped)
+
+
+def test_killed_before_the_page(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = photos(12), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            fit(folder, out)
+    first = (out / "result.json").read_bytes()
+    assert fit(folder, out).report.exists()
+    assert (out / "result.json").read_bytes() == first
+
+
+def test_finished_it_says_so_at_once(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    folder, out = photos(12), tmp_path / "run"
+    first = fit(folder, out)
+    capsys.readouterr()
+    for name in ("train", "prepare", "evaluate_classifier"):
+        monkeypatch.setattr(module, name, None)  # none of these is called
+    assert fit(folder, out) == first
+    assert f"{out} is finished. To train it for longer: `alexnet train --resume --out {out} --epochs 4`" in said(capsys)
+    draw((200, 50, 40), 5).save(folder / "red" / "new.jpg")
+    (folder / "blue" / "0.jpg").unlink()
+    assert fit(folder, out, minutes=7) == first
+    lines = said(capsys)
+    assert f"{folder} has changed since {out / 'store'} was made (1 new and 1 gone)" in lines
+    assert "minutes (=7) counts at the first start only" in lines
+    shutil.rmtree(folder)
+    assert fit(folder, out) == first
+
+
+def test_a_store_of_its_own_place(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is made where it is asked for; one that is there is used as it is, photos or not."""
+    folder, data = photos(12), tmp_path / "elsewhere"
+    fit(folder, tmp_path / "one", data=data)
+    assert not (tmp_path / "one" / "store").exists()
+    first = Store(data).fingerprint
+    fit(folder, tmp_path / "two", data=data)
+    shutil.rmtree(folder)
+    capsys.readouterr()
+    fit(folder, tmp_path / "three", data=data)
+    assert f"{folder} is no longer there: going on with the store" in said(capsys)
+    assert Store(data).fingerprint == first
+    assert runs.same_weights(tmp_path / "one", tmp_path / "three")
+
+
+def test_minutes(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many epochs as they allow, at most the recipe's; fewer than one is refused."""
+    folder = photos(12)
+    monkeypatch.setattr("alexnet.forecast.step_seconds", lambda *_: 10.0)
+    monkeypatch.setattr("alexnet.forecast.preparing_seconds", lambda *_: 20.0)
+    with pytest.raises(RecipeError, match=r"minutes \(=0.5\) is too little for one pass over 36 photos.*: allow [12] or more"):
+        fit(folder, tmp_path / "run", minutes=0.5)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(RecipeError, match=r"minutes \(=-1\) must be above 0"):
+        fit(folder, tmp_path / "run", minutes=-1)
+    fit(folder, tmp_path / "run", minutes=1.1)
+    assert read_result(tmp_path / "run")["epochs"] == 1
+    fit(folder, tmp_path / "more", minutes=100)
+    assert read_result(tmp_path / "more")["epochs"] == 2
+
+
+def test_a_class_that_was_renamed(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before training has ended it is refused, with what to do; nothing is lost."""
+    folder, out = photos(12), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, PlainStep, "take", 1)
+        with pytest.raises(Interrupted):
+            fit(folder, out)
+    (folder / "red").rename(folder / "crimson")
+    with pytest.raises(
+        SourceError, match=r"has other classes than when .* \(new: 'crimson'; gone: 'red'\): name them as they were"
+    ):
+        fit(folder, out)
+    (folder / "crimson").rename(folder / "red")
+    assert fit(folder, out).images
+
+
+def test_what_is_in_the_way(photos: Photos, tmp_path: Path, store: Store) -> None:
+    folder = photos(12)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("")
+    cases: list[tuple[Path, Path, type[AlexNetError], str]] = [
+        (folder, other, TrainingError, "exists and is not a run of `alexnet fit`"),
+        (folder, other / "thesis.txt", TrainingError, "exists and is not a run"),
+        (tmp_path / "no", tmp_path / "run", SourceError, "no does not exist"),
+        (folder / "red", tmp_path / "run", SourceError, "red"),
+    ]
+    for source, out, error, message in cases:
+        with pytest.raises(error, match=message):
+            fit(source, out)
+    assert [entry.name for entry in other.iterdir()] == ["thesis.txt"] and not (tmp_path / "run").exists()
+    module.train(runs.recipe(epochs=1), store, tmp_path / "trained")
+    with pytest.raises(TrainingError, match="is a run of `alexnet train`: continue it with"):
+        fit(folder, tmp_path / "trained")
+
+
+def test_another_run_is_not_mixed_in(photos: Photos, tmp_path: Path) -> None:
+    fit(photos(12), tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"was begun with photos .*photos, not .*others\. Name another --out"):
+        fit(photos(12, "others"), tmp_path / "run")
+
+
+def test_few_and_unequal_classes(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = photos(30)
+    for number in range(6, 30):
+        (folder / "red" / f"{number}.jpg").unlink()
+    (folder / "blue" / "29.jpg").write_bytes(b"not a picture")
+    fit(folder, tmp_path / "run")
+    lines = said(capsys)
+    assert "1 class has fewer than 10 photos ('red'): so few hardly teach or test." in lines
+    assert "The classes are of unequal size, from 6 ('red') to 30 photos ('green')" in lines
+
+
+def test_near_duplicates_are_on_one_side(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each photo with a copy of other quality, which only content tells; all are in the store."""
+    folder, out = photos(15), tmp_path / "run"
+    for number in range(15):
+        for name, colour in (("blue", (40, 60, 200)), ("green", (40, 180, 60)), ("red", (200, 50, 40))):
+            picture = draw(colour, 1000 * len(name) + number)
+            picture.save(folder / name / f"copy{number}.jpg", quality=60)
+    fit(folder, out)
+    assert "90 photos are near-duplicates (bursts, copies), in 45 groups." in said(capsys)
+    sides = {name: split.name for split in Store(out / "store").splits.values() for name in split.files}
+    assert len(sides) == 90
+    for name, side in sides.items():
+        twin = name.replace("copy", "") if "copy" in name else name.replace("/", "/copy")
+        assert sides[twin] == side
