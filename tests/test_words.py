@@ -50,7 +50,7 @@ def test_overview(said: Said, words: tuple[str, ...]) -> None:
     assert status == 0 and len(lines) < 24 and max(map(len, lines)) <= 80
     assert [line for line in lines if not line.startswith(" ")][1:-1] == ["Begin with one of these", *overview.GROUPS]
     shown = [shlex.split(one)[1] for group in overview.GROUPS.values() for line in group for one in line.examples]
-    assert sorted([*shown, "demo"]) == sorted(VERBS)
+    assert sorted([*shown, "demo", "fit"]) == sorted(VERBS)
     for group in (overview.BEGIN, *overview.GROUPS.values()):
         assert all(line.example in out for line in group)
 

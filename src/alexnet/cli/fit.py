@@ -20,8 +20,8 @@ def fit(
     """Make a network of your photos: prepare them, train, test, and write a page about it.
 
     The photos are a folder with one folder per class, or anything else that `alexnet prepare`
-    takes, such as the name of a published data set. Run the same command again after an interruption: it goes on. Standard output gets one
-    JSON object.
+    takes, such as the name of a published data set. Run the same command again after an
+    interruption: it goes on. Standard output gets one JSON object.
 
     Args:
         photos: the photos.
