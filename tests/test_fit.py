@@ -73,6 +73,23 @@ def test_the_long_way_works_on_it(photos: Photos, tmp_path: Path, capsys: pytest
     assert "is finished" in said(capsys)
 
 
+def test_a_table_of_labels(photos: Photos, tmp_path: Path) -> None:
+    """A flat folder with a table gives the same classes as a folder per class."""
+    folder, flat = photos(12), tmp_path / "flat"
+    flat.mkdir()
+    rows = []
+    for file in sorted(folder.rglob("*.jpg")):
+        name = f"{file.parent.name}-{file.name}"
+        shutil.copy(file, flat / name)
+        rows.append(f"{name},{file.parent.name}")
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["file,class", *rows]) + "\n")
+    fit(flat, tmp_path / "run", labels=table)
+    assert Store(tmp_path / "run" / "store").classes == ("blue", "green", "red")
+    with pytest.raises(TrainingError, match=r"was begun with labels \(=.*labels.csv\), not none: name the same"):
+        fit(flat, tmp_path / "run")
+
+
 STEPS: dict[str, tuple[type, str]] = {"preparing": (Writer, "append"), "training": (PlainStep, "take")}
 
 
@@ -190,7 +207,9 @@ def test_what_is_in_the_way(photos: Photos, tmp_path: Path, store: Store) -> Non
 
 def test_another_run_is_not_mixed_in(photos: Photos, tmp_path: Path) -> None:
     fit(photos(12), tmp_path / "run")
-    with pytest.raises(TrainingError, match=r"was begun with photos .*photos, not .*others\. Name another --out"):
+    with pytest.raises(
+        TrainingError, match=r"was begun with photos \(=.*photos\), not .*others: name the same, or another --out"
+    ):
         fit(photos(12, "others"), tmp_path / "run")
 
 

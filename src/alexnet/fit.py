@@ -54,12 +54,14 @@ class Asked:
         photos: the source.
         data: the store's folder.
         made: whether the store is made by this command, and is its to change.
+        labels: table with the class of each photo.
         minutes: that all of it may take; None for as many as the recipe takes.
     """
 
     photos: str
     data: str
     made: bool
+    labels: str | None = None
     minutes: Annotated[float, Range(0)] | None = None
 
 
@@ -98,13 +100,21 @@ class Fitted:
         }
 
 
-def fit(photos: str | Path, out: str | Path, *, minutes: float | None = None, data: str | Path | None = None) -> Fitted:
+def fit(
+    photos: str | Path,
+    out: str | Path,
+    *,
+    labels: str | Path | None = None,
+    minutes: float | None = None,
+    data: str | Path | None = None,
+) -> Fitted:
     """Prepare photos, train on them, test, and write a page. Run again, it goes on.
 
     Args:
         photos: a folder with a folder per class, any other source of `data/sources/find.py`, or
             the name of a published data set.
         out: the run's folder; the store is made inside it.
+        labels: a table with the class of each photo, for a folder that is not sorted by class.
         minutes: that all of it may take; None for as many as the recipe takes.
         data: folder of the store, in place of `out`/store; one that is there is used.
 
@@ -115,7 +125,7 @@ def fit(photos: str | Path, out: str | Path, *, minutes: float | None = None, da
         Interrupted: the user stopped it; it was saved.
     """
     photos, out = as_path(photos, "photos"), as_path(out, "out")
-    asked = _begin(photos, out, minutes, data)
+    asked = _begin(photos, out, labels, minutes, data)
     if earlier := _finished(asked, out):
         return earlier
     source = _find(photos, asked)
@@ -135,12 +145,13 @@ def fit(photos: str | Path, out: str | Path, *, minutes: float | None = None, da
 # --- begin, or go on ------------------------------------------------------------------------------
 
 
-def _begin(photos: Path, out: Path, minutes: float | None, data: str | Path | None) -> Asked:
+def _begin(photos: Path, out: Path, labels: str | Path | None, minutes: float | None, data: str | Path | None) -> Asked:
     """What the first start was asked for, which this may be."""
     if minutes is not None and not 0 < minutes < recipes.HUGE:
         raise RecipeError(f"minutes (={minutes}) must be above 0 and below {recipes.HUGE:g}.")
     folder = out / STORE if data is None else as_path(data, "data")
-    now = Asked(str(photos.absolute()), str(folder.absolute()), not (folder / MANIFEST).exists(), minutes)
+    table = None if labels is None else str(as_path(labels, "labels").absolute())
+    now = Asked(str(photos.absolute()), str(folder.absolute()), not (folder / MANIFEST).exists(), table, minutes)
     if (out / FIT).exists():
         return _same(schema.read_json(out / FIT, Asked, TrainingError, REMEDY), now, out)
     if is_run(out):
@@ -152,9 +163,10 @@ def _begin(photos: Path, out: Path, minutes: float | None, data: str | Path | No
 
 def _same(earlier: Asked, now: Asked, out: Path) -> Asked:
     """What was asked for earlier, if it is asked for again."""
-    for name in ("photos", "data"):
-        if getattr(earlier, name) != getattr(now, name):
-            raise TrainingError(f"{out} was begun with {name} {getattr(earlier, name)}, not {getattr(now, name)}. {REMEDY}")
+    for name in ("photos", "labels", "data"):
+        then, given = getattr(earlier, name) or "none", getattr(now, name) or "none"
+        if then != given:
+            raise TrainingError(f"{out} was begun with {name} (={then}), not {given}: name the same, or another --out.")
     if now.minutes not in (None, earlier.minutes):
         say(f"minutes (={now.minutes:g}) counts at the first start only: {out} goes on as it was planned.")
     return earlier
@@ -169,7 +181,7 @@ def _finished(asked: Asked, out: Path) -> Fitted | None:
     longer = f"alexnet train --resume --out {out} --epochs {2 * read_config(out).recipe.epochs}"
     say(f"{out} is finished. To train it for longer: `{longer}`. For other photos, name another --out.")
     if photos.exists():
-        _say_what_changed(photos, sources.find([photos]), store)
+        _say_what_changed(photos, _listed(photos, asked), store)
     tested = done["evaluation"]
     return Fitted(out, tested["images"], tested["top1_wrong"], _chance(store), tested["views"], done["seconds"], page)
 
@@ -185,7 +197,7 @@ def _find(photos: Path, asked: Asked) -> Source | None:
         say(f"{photos} is no longer there: going on with the store {asked.data}.")
         return None
     check_apart(Path(asked.data), [photos])
-    source = sources.find([published.source_of(photos)])
+    source = _listed(published.source_of(photos), asked)
     if finished:
         store = Store(asked.data)
         if source.classes != store.classes:
@@ -196,6 +208,10 @@ def _find(photos: Path, asked: Asked) -> Source | None:
             )
         _say_what_changed(photos, source, store)
     return source
+
+
+def _listed(photos: Path, asked: Asked) -> Source:
+    return sources.find([photos], labels=None if asked.labels is None else Path(asked.labels))
 
 
 def _say_what_changed(photos: Path, source: Source, store: Store) -> None:

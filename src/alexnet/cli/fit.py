@@ -14,6 +14,7 @@ from alexnet.console import say
 def fit(
     photos: Positional[Annotated[Path, arg(metavar="PHOTOS")]],
     out: Path = Path("run"),
+    labels: Path | None = None,
     minutes: float | None = None,
     data: Path | None = None,
 ) -> None:
@@ -26,13 +27,15 @@ def fit(
     Args:
         photos: the photos.
         out: folder for the run; the photos' store is made inside it.
+        labels: a table of file and class, if the photos are in one folder: see `alexnet help
+            prepare`.
         minutes: how long all of it may take; by default as long as the recipe takes, which is said
             first.
         data: folder for the store, in place of OUT/store; a finished store that is there is used.
     """
     from alexnet.fit import fit as run
 
-    result = run(photos, out, minutes=minutes, data=data)
+    result = run(photos, out, labels=labels, minutes=minutes, data=data)
     print(json.dumps(result.as_json()))
     stated = intervals.stated(result.wrong, result.images, result.chance)
     few = intervals.warning(result.images)
