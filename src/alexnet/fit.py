@@ -23,7 +23,8 @@ from alexnet import engines, forecast, intervals, report, schema
 from alexnet.arguments import as_path
 from alexnet.console import say
 from alexnet.data import alike, sources
-from alexnet.data.prepare import check_apart, prepare
+from alexnet.data.hold_out import check_share
+from alexnet.data.prepare import HOLD_OUT, check_apart, prepare
 from alexnet.data.regroup import regrouped
 from alexnet.data.sources import Source
 from alexnet.data.store import MANIFEST, Store
@@ -55,6 +56,7 @@ class Asked:
         data: the store's folder.
         made: whether the store is made by this command, and is its to change.
         labels: table with the class of each photo.
+        hold_out: share of each class that is kept for testing, if the source has no test part.
         minutes: that all of it may take; None for as many as the recipe takes.
     """
 
@@ -62,6 +64,7 @@ class Asked:
     data: str
     made: bool
     labels: str | None = None
+    hold_out: float = HOLD_OUT
     minutes: Annotated[float, Range(0)] | None = None
 
 
@@ -105,6 +108,7 @@ def fit(
     out: str | Path,
     *,
     labels: str | Path | None = None,
+    hold_out: float = HOLD_OUT,
     minutes: float | None = None,
     data: str | Path | None = None,
 ) -> Fitted:
@@ -115,6 +119,7 @@ def fit(
             the name of a published data set.
         out: the run's folder; the store is made inside it.
         labels: a table with the class of each photo, for a folder that is not sorted by class.
+        hold_out: share of each class that is kept for testing, if the source has no test part.
         minutes: that all of it may take; None for as many as the recipe takes.
         data: folder of the store, in place of `out`/store; one that is there is used.
 
@@ -125,7 +130,10 @@ def fit(
         Interrupted: the user stopped it; it was saved.
     """
     photos, out = as_path(photos, "photos"), as_path(out, "out")
-    asked = _begin(photos, out, labels, minutes, data)
+    folder = out / STORE if data is None else as_path(data, "data")
+    table = None if labels is None else str(as_path(labels, "labels").absolute())
+    made = not (folder / MANIFEST).exists()
+    asked = _begin(Asked(str(photos.absolute()), str(folder.absolute()), made, table, hold_out, minutes), out)
     if earlier := _finished(asked, out):
         return earlier
     source = _find(photos, asked)
@@ -145,13 +153,11 @@ def fit(
 # --- begin, or go on ------------------------------------------------------------------------------
 
 
-def _begin(photos: Path, out: Path, labels: str | Path | None, minutes: float | None, data: str | Path | None) -> Asked:
+def _begin(now: Asked, out: Path) -> Asked:
     """What the first start was asked for, which this may be."""
-    if minutes is not None and not 0 < minutes < recipes.HUGE:
-        raise RecipeError(f"minutes (={minutes}) must be above 0 and below {recipes.HUGE:g}.")
-    folder = out / STORE if data is None else as_path(data, "data")
-    table = None if labels is None else str(as_path(labels, "labels").absolute())
-    now = Asked(str(photos.absolute()), str(folder.absolute()), not (folder / MANIFEST).exists(), table, minutes)
+    if now.minutes is not None and not 0 < now.minutes < recipes.HUGE:
+        raise RecipeError(f"minutes (={now.minutes}) must be above 0 and below {recipes.HUGE:g}.")
+    check_share(now.hold_out)
     if (out / FIT).exists():
         return _same(schema.read_json(out / FIT, Asked, TrainingError, REMEDY), now, out)
     if is_run(out):
@@ -163,7 +169,7 @@ def _begin(photos: Path, out: Path, labels: str | Path | None, minutes: float | 
 
 def _same(earlier: Asked, now: Asked, out: Path) -> Asked:
     """What was asked for earlier, if it is asked for again."""
-    for name in ("photos", "labels", "data"):
+    for name in ("photos", "labels", "data", "hold_out"):
         then, given = getattr(earlier, name) or "none", getattr(now, name) or "none"
         if then != given:
             raise TrainingError(f"{out} was begun with {name} (={then}), not {given}: name the same, or another --out.")
@@ -274,7 +280,7 @@ def _prepared(source: Source | None, recipe: Recipe, asked: Asked, out: Path) ->
     folder = Path(asked.data)
     if not (folder / MANIFEST).exists():
         assert source
-        prepare(source, folder, **recipe.stored_as)
+        prepare(source, folder, **recipe.stored_as, hold_out=asked.hold_out)
     store = Store(folder)
     if is_run(out):
         return store

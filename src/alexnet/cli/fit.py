@@ -15,6 +15,7 @@ def fit(
     photos: Positional[Annotated[Path, arg(metavar="PHOTOS")]],
     out: Path = Path("run"),
     labels: Path | None = None,
+    hold_out: float = 0.1,
     minutes: float | None = None,
     data: Path | None = None,
 ) -> None:
@@ -29,13 +30,14 @@ def fit(
         out: folder for the run; the photos' store is made inside it.
         labels: a table of file and class, if the photos are in one folder: see `alexnet help
             prepare`.
+        hold_out: share of each class that is kept for testing, if the photos have no test part.
         minutes: how long all of it may take; by default as long as the recipe takes, which is said
             first.
         data: folder for the store, in place of OUT/store; a finished store that is there is used.
     """
     from alexnet.fit import fit as run
 
-    result = run(photos, out, labels=labels, minutes=minutes, data=data)
+    result = run(photos, out, labels=labels, hold_out=hold_out, minutes=minutes, data=data)
     print(json.dumps(result.as_json()))
     stated = intervals.stated(result.wrong, result.images, result.chance)
     few = intervals.warning(result.images)
