@@ -87,6 +87,7 @@ export class Explorer {
     this.readout = html("p", { class: "readout", "data-role": "readout" });
     this.spoken = html("p", { class: "spoken", "aria-live": "polite" });
     this.input.root.append(this.source);
+    this.output.root.append(html("p", { class: "keys" }, app.t("layer.keys_hint")));
     const { box } = this.output;
     box.tabIndex = 0;
     box.setAttribute("role", "application");

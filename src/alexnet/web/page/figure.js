@@ -26,6 +26,7 @@
 
 import { html, replace, svg } from "element";
 import { grid, mosaic, photo, copy, draw, hueOf, scaleIn } from "maps";
+import { shortPath } from "words";
 
 const DRAWN = ["conv", "maxpool", "linear"];
 const NARROW = 720; // CSS pixels below which the network runs downwards
@@ -75,7 +76,12 @@ function crosses(layer) {
 /** A network by name and width. @param {App} app @param {any} network */
 function labelled(app, { name, variant, width, source }) {
   const sized = width === 1 ? variant : app.t("network.width", { variant, width });
-  return source === "fresh" ? sized : `${name} (${sized})`;
+  return source === "fresh" ? sized : `${shortPath(name)} (${sized})`;
+}
+
+/** Whether a network was read from a file of weights. @param {any} network */
+function isFile({ name, source }) {
+  return source === "run" && /\.\w+$/.test(name);
 }
 
 /** A class by name; one that has only a number is named in the page's language. @param {App} app @param {string} name */
@@ -119,7 +125,7 @@ export class NetworkView {
         "div",
         { class: "identity" },
         html("h1", {}, app.t("network.title", { name: app.pictureName() })),
-        html("p", { class: "which" }, html("strong", {}, labelled(app, network)), " ", html("span", { class: "origin" }, app.t(`network.source_${network.source}`))),
+        html("p", { class: "which" }, html("strong", { title: network.name }, labelled(app, network)), " ", html("span", { class: "origin" }, app.t(`network.source_${isFile(network) ? "file" : network.source}`))),
         network.note ? html("p", { class: "note", "data-role": "note" }, app.t(`network.${network.note}`, { missing: network.missing.join(", ") })) : null,
         html("p", {}, learned[app.words.language], " · ", html("span", { class: "soft" }, app.t(`network.cut_${picture.how}`, { width: picture.width, height: picture.height, side: network.input_size }))),
         picture.frames > 1 ? html("p", { class: "soft" }, app.t("network.frames", { count: picture.frames })) : null,

@@ -107,7 +107,7 @@ export class LayerView {
       return (layer.groups ?? 1) > 1 ? "layer.story_tower" : "layer.story_cross";
     }
     if (layer.kind === "maxpool") return (layer.stride ?? 0) < (layer.size ?? 0) ? "layer.story_overlapping" : "layer.story_maxpool";
-    return `layer.story_${layer.kind}`;
+    return layer.kind === "dropout" && !layer.rate ? "number.dropout_none" : `layer.story_${layer.kind}`;
   }
 
   // --- all maps ---------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ export class LayerView {
         { class: own ? "own" : "" },
         html("h3", {}, app.t(`layer.padding_${key}`, { padding: `[${before}, ${after}]`, side })),
         html("div", { class: "strip" }, strip(numbers)),
-        html("p", { class: "working" }, `(${side} − 11 + (${before} + ${after})) / 4 + 1 = ${(side - 11 + before + after) / 4 + 1}`),
+        html("p", { class: "sum-line" }, `(${side} − 11 + (${before} + ${after})) / 4 + 1 = ${(side - 11 + before + after) / 4 + 1}`),
         html("p", {}, app.t(rest ? "layer.padding_rest" : "layer.padding_fits", { count, rest })),
         html("button", { type: "button", class: "tool", onclick: () => this.workbench?.set(numbers) }, app.t("layer.padding_try")),
       );

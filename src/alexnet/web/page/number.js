@@ -24,9 +24,15 @@ const LISTED = 8; // contributions of a unit, for and against
 /**
  * A number that can be read by people and by programs.
  * @param {string} role @param {number} value @param {string} [name] class
+ * @param {number} [shown] what people read, if it is not the same
  */
-function figure(role, value, name = "") {
-  return html("data", { "data-role": role, "data-value": String(value), value: String(value), class: `number ${name}` }, short(value));
+function figure(role, value, name = "", shown = value) {
+  return html("data", { "data-role": role, "data-value": String(value), value: String(value), class: `number ${name}` }, short(shown));
+}
+
+/** A bias after a sum, with its sign between them. @param {number} bias */
+function added(bias) {
+  return [bias < 0 ? " − " : " + ", figure("bias", bias, "", Math.abs(bias))];
 }
 
 export class NumberView {
@@ -59,7 +65,7 @@ export class NumberView {
       { class: "heading" },
       html("h1", {}, state.layer === "softmax" ? app.t("softmax") : layer?.name, " ", html("span", { class: "soft" }, layer ? operation(app, layer) : "")),
       layer ? html("p", { class: "sizes" }, `${sized(layer.input)} → ${sized(layer.output)}`) : null,
-      html("p", { class: "lead" }, app.t(`number.story_${layer?.kind ?? "softmax"}`)),
+      html("p", { class: "lead" }, app.t(`number.story_${this.story(layer)}`)),
     );
     const opening = html("div", { class: "opening" }, heading);
     replace(root, stages(app, state), opening);
@@ -76,6 +82,12 @@ export class NumberView {
       opening.append(explorer);
       this.explorer = new Explorer(app, explorer, { hover: false });
     }
+  }
+
+  /** @param {Layer | undefined} layer */
+  story(layer) {
+    if (!layer) return "softmax";
+    return layer.kind === "dropout" && (layer.inverted || !layer.rate) ? "dropout_kept" : layer.kind;
   }
 
   /** @param {Layer} layer @param {Stage} stage @param {State} state */
@@ -119,7 +131,7 @@ export class NumberView {
     const { channel = 0, row: y = 0, column = 0 } = state;
     const made = convolve(scene, layer, channel, y, column);
     if (!made) return;
-    this.answer(place, [figure("sum", made.sum), " + ", figure("bias", made.bias), html("span", { class: "soft" }, ` (${app.t("number.bias")})`)], made.value, stored);
+    this.answer(place, [figure("sum", made.sum), ...added(made.bias), html("span", { class: "soft" }, ` (${app.t("number.bias")})`)], made.value, stored);
     const kept = /** @type {any} */ (this.kept);
     const { size = 1 } = layer;
     if (!kept.window) {
@@ -309,7 +321,7 @@ export class NumberView {
     if (layer.kind === "dropout") {
       const value = inverted ? x : x * (1 - rate);
       this.answer(place, inverted ? [figure("before", x)] : [figure("before", x), ` × (1 − ${rate})`], value, stored);
-      replace(/** @type {HTMLElement} */ (this.body), this.thinned(rate), html("p", {}, app.t(inverted ? "number.dropout_inverted" : "number.dropout_why", { rate: app.words.percent(rate), kept: app.words.percent(1 - rate), factor: short(1 - rate), grown: short(1 / (1 - rate)) })));
+      replace(/** @type {HTMLElement} */ (this.body), this.thinned(rate), html("p", {}, app.t(rate === 0 ? "number.dropout_none" : inverted ? "number.dropout_inverted" : "number.dropout_why", { rate: app.words.percent(rate), kept: app.words.percent(1 - rate), factor: short(1 - rate), grown: short(1 / (1 - rate)) })));
       return;
     }
     const tanh = layer.kind === "tanh";
@@ -353,7 +365,7 @@ export class NumberView {
       replace(body, html("p", {}, app.t("number.not_carried", { name: layer.name })), this.carried(layer, channel));
       return;
     }
-    this.answer(place, [figure("sum", made.sum), " + ", figure("bias", made.bias), html("span", { class: "soft" }, ` (${app.t("number.bias")})`)], made.value, stored);
+    this.answer(place, [figure("sum", made.sum), ...added(made.bias), html("span", { class: "soft" }, ` (${app.t("number.bias")})`)], made.value, stored);
     const order = Array.from(made.products.keys()).sort((a, b) => made.products[b] - made.products[a]);
     const supporting = order.slice(0, LISTED).filter((at) => made.products[at] > 0);
     const opposing = order.slice(-LISTED).reverse().filter((at) => made.products[at] < 0);

@@ -6,6 +6,7 @@
 
 import { html, replace } from "element";
 import { Scene, SceneError, unpack } from "scene";
+import { shortPath } from "words";
 
 const QUALITY = 0.92; // of a JPEG from the camera
 const PACKED = 0x1f; // first byte of gzip
@@ -53,7 +54,7 @@ export class Upload {
     this.message = html("p", { class: "message", role: "status" });
     const chosen = html("input", { type: "file", accept: "image/*", class: "spoken", onchange: () => this.take(chosen.files) });
     const networks = app.page.networks ?? [];
-    const select = html("select", { "aria-label": app.t("upload.network"), onchange: () => ((this.network = select.value), this.send(this.picture)) }, networks.map((/** @type {any} */ one) => html("option", { value: one.id, selected: one.id === this.network }, one.source === "fresh" ? app.t("upload.fresh", { name: one.label }) : one.label)));
+    const select = html("select", { "aria-label": app.t("upload.network"), onchange: () => ((this.network = select.value), this.send(this.picture)) }, networks.map((/** @type {any} */ one) => html("option", { value: one.id, selected: one.id === this.network }, one.source === "fresh" ? app.t("upload.fresh", { name: one.label }) : shortPath(one.label))));
     const panel = html(
       "section",
       { class: "upload", "aria-label": app.t("upload.title") },

@@ -80,6 +80,15 @@ function kept() {
 }
 
 /**
+ * What a path is called in short: a file's name, a folder's with that of the one around it.
+ * @param {string} path
+ */
+export function shortPath(path) {
+  const parts = path.split(/[\\/]+/).filter(Boolean);
+  return parts.slice(/\.\w+$/.test(path) ? -1 : -2).join("/");
+}
+
+/**
  * A number as it is read under the pointer: four significant digits.
  * @param {number} value
  */
