@@ -14,6 +14,8 @@ import { html, replace, svg } from "element";
 import { draw, grid, hueOf, mosaic, photo, scaleIn } from "maps";
 import { windowOf } from "window";
 
+const LONGEST = 14000; // ms that a window slides over a map
+const SLOWEST = 250; // ms that it rests on a cell
 const JUMP = 5; // cells that an arrow key with Shift goes
 
 /** A picture of cells with marks on it, in the cells' coordinates. */
@@ -65,6 +67,11 @@ function rect(name, x, y, width, height = width) {
   return svg("rect", { class: name, x, y, width, height });
 }
 
+/** What has not been computed yet. @param {number} x @param {number} y @param {number} width @param {number} height */
+function cover(x, y, width, height) {
+  return svg("rect", { class: "cover", x, y, width: Math.max(0, width), height: Math.max(0, height) });
+}
+
 /** How the units of a stage without height and width are laid out. @param {Stage} stage */
 export function flatGrid(stage) {
   const { columns, rows } = grid(stage.shape[0]);
@@ -84,10 +91,12 @@ export class Explorer {
     this.input = new Plane("input");
     this.output = new Plane("output");
     this.source = html("div", { class: "source" });
+    this.player = html("button", { type: "button", class: "tool", onclick: () => (this.playing ? this.stop() : this.play()) }, `▶ ${app.t("layer.play")}`);
+    this.playing = 0;
     this.readout = html("p", { class: "readout", "data-role": "readout" });
     this.spoken = html("p", { class: "spoken", "aria-live": "polite" });
     this.input.root.append(this.source);
-    this.output.root.append(html("p", { class: "keys" }, app.t("layer.keys_hint")));
+    this.output.root.append(html("p", { class: "keys" }, hover ? this.player : null, app.t("layer.keys_hint")));
     const { box } = this.output;
     box.tabIndex = 0;
     box.setAttribute("role", "application");
@@ -149,7 +158,10 @@ export class Explorer {
       End: () => this.choose(y, columns - 1),
       PageUp: () => app.goto({ channel: Math.max(0, channel - 1), row: row, column }),
       PageDown: () => app.goto({ channel: Math.min(stage.shape[0] - 1, channel + 1), row, column }),
-      Enter: () => app.goto({ view: app.state.view === "number" ? "layer" : "number" }),
+      Enter: () => {
+        app.goto({ view: app.state.view === "number" ? "layer" : "number" });
+        /** @type {HTMLElement | null} */ (document.querySelector(".plane.output"))?.focus();
+      },
     };
     const action = keys[event.key];
     if (!action || rows === 0) return;
@@ -158,10 +170,42 @@ export class Explorer {
     action();
   }
 
+  // --- sliding the window -------------------------------------------------------------------------
+
+  /** Slide the window over all cells; the map appears as it goes. */
+  play() {
+    const layer = this.scene.layer(this.app.state.layer ?? "");
+    const { stage } = this;
+    if (!layer || !stage || stage.flat) return;
+    const [, height, width] = stage.shape;
+    const begin = performance.now();
+    this.player.textContent = `■ ${this.app.t("layer.stop")}`;
+    const step = () => {
+      const done = (performance.now() - begin) / Math.min(LONGEST, height * width * SLOWEST);
+      const at = Math.min(height * width - 1, Math.floor(done * height * width));
+      const [row, column] = [Math.floor(at / width), at % width];
+      this.mark(layer, stage, { ...this.app.state, row, column });
+      this.output.marks.prepend(cover(0, row + 0.97, width, height - row - 0.97), cover(column + 1, row, width - column - 1, 1));
+      if (done < 1) this.playing = requestAnimationFrame(step);
+      else this.stop();
+    };
+    this.playing = requestAnimationFrame(step);
+  }
+
+  stop() {
+    if (!this.playing) return;
+    cancelAnimationFrame(this.playing);
+    this.playing = 0;
+    this.player.textContent = `▶ ${this.app.t("layer.play")}`;
+    const layer = this.scene.layer(this.app.state.layer ?? "");
+    if (layer && this.stage) this.mark(layer, this.stage, this.app.state);
+  }
+
   // --- showing ----------------------------------------------------------------------------------
 
   /** @param {State} state */
   update(state) {
+    this.stop();
     const layer = this.scene.layer(state.layer ?? "");
     this.stage = layer ? this.scene.stage(layer.name) : null;
     if (!layer || !this.stage) return;
@@ -171,6 +215,7 @@ export class Explorer {
     if (other) {
       this.drawInput(layer, state);
       this.drawOutput(layer, this.stage, state);
+      this.player.hidden = this.stage.flat;
     }
     this.mark(layer, this.stage, state);
     this.shown = state;
@@ -338,10 +383,13 @@ export class Explorer {
     if (!this.sentence) {
       this.sentence = html("span");
       this.more = html("a", { class: "more" }, app.t("layer.work_out"));
-      replace(this.readout, this.sentence, this.hover ? this.more : null);
+      this.liked = html("a", {}, app.t("layer.to_unit"));
+      replace(this.readout, this.sentence, this.hover ? [this.more, this.liked] : null);
     }
     this.sentence.textContent = said;
     this.more?.setAttribute("href", app.link({ view: "number", layer: layer.name, channel, row, column, source: state.source }));
+    this.liked?.setAttribute("href", app.link({ view: "unit", layer: layer.name, channel }));
+    if (this.playing) return;
     clearTimeout(this.speaking);
     this.speaking = setTimeout(() => (this.spoken.textContent = said), 400);
   }

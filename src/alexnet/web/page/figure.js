@@ -124,7 +124,7 @@ export class NetworkView {
       html(
         "div",
         { class: "identity" },
-        html("h1", {}, app.t("network.title", { name: app.pictureName() })),
+        html("h1", {}, app.t("network.title", { name: `\u2068${app.pictureName()}\u2069` })),
         html("p", { class: "which" }, html("strong", { title: network.name }, labelled(app, network)), " ", html("span", { class: "origin" }, app.t(`network.source_${isFile(network) ? "file" : network.source}`))),
         network.note ? html("p", { class: "note", "data-role": "note" }, app.t(`network.${network.note}`, { missing: network.missing.join(", ") })) : null,
         html("p", {}, learned[app.words.language], " · ", html("span", { class: "soft" }, app.t(`network.cut_${picture.how}`, { width: picture.width, height: picture.height, side: network.input_size }))),
@@ -200,6 +200,9 @@ export class NetworkView {
     columns.forEach((column, at) => plan.boxes[at].forEach((box) => back.append(edge(box))));
     columns.forEach((column, at) => column.layer && back.append(...this.windows(at, plan)));
     columns.forEach((column, at) => labels.append(plan.down ? this.caption(column, plan.marks[at], em) : this.footing(column, plan.marks[at], em)));
+    this.plan = plan;
+    this.traced = svg("g", { class: "traced" });
+    labels.append(this.traced);
     if (!plan.down) labels.append(this.headings(plan, em), this.solids(plan, em));
     if (scene.towers > 1) plan.boxes[1]?.forEach((box, tower) => labels.append(svg("text", { x: box.left, y: box.top - 0.6 * em, class: `mark tower-${box.hue}` }, app.t("tower", { number: tower + 1 }))));
     replace(this.figure, back, faces.flat(), labels);
@@ -224,14 +227,41 @@ export class NetworkView {
     const canvas = dressed(copy(made.canvas), style, `face hue-${box.hue}${box.width > made.canvas.width * 1.4 ? " large" : ""}`, label);
     const at = (/** @type {MouseEvent} */ event) => {
       const bounds = canvas.getBoundingClientRect();
-      const x = Math.floor((((event.clientX - bounds.left) / bounds.width) * canvas.width) / made.pitchX);
-      const y = Math.floor((((event.clientY - bounds.top) / bounds.height) * canvas.height) / made.pitchY);
-      return order[Math.min(order.length - 1, Math.max(0, y * made.columns + x))];
+      const x = ((event.clientX - bounds.left) / bounds.width) * canvas.width;
+      const y = ((event.clientY - bounds.top) / bounds.height) * canvas.height;
+      const place = Math.floor(y / made.pitchY) * made.columns + Math.floor(x / made.pitchX);
+      const cell = (/** @type {number} */ offset, /** @type {number} */ pitch, /** @type {number} */ count) => Math.max(0, Math.min(count - 1, Math.floor(offset % pitch)));
+      return { channel: order[Math.min(order.length - 1, Math.max(0, place))], row: cell(y, made.pitchY, stage.shape[1]), column: cell(x, made.pitchX, stage.shape[2]) };
     };
-    canvas.addEventListener("click", (event) => app.goto({ view: "layer", layer: column.name, channel: at(event) }));
-    canvas.addEventListener("pointermove", (event) => event.pointerType !== "touch" && this.magnify(column, stage, at(event), event));
-    canvas.addEventListener("pointerleave", () => this.lens?.setAttribute("hidden", ""));
+    canvas.addEventListener("click", (event) => app.goto({ view: "layer", layer: column.name, ...at(event) }));
+    canvas.addEventListener("pointermove", (event) => {
+      if (event.pointerType === "touch") return;
+      const place = at(event);
+      this.magnify(column, stage, place.channel, event);
+      this.trace(column, place, event);
+    });
+    canvas.addEventListener("pointerleave", () => {
+      this.lens?.setAttribute("hidden", "");
+      if (this.traced) replace(this.traced);
+    });
     return canvas;
+  }
+
+  /**
+   * Where the cell under the pointer looks on the picture.
+   * @param {Column} column @param {{row: number, column: number}} place @param {PointerEvent} event
+   */
+  trace(column, place, event) {
+    const box = this.plan?.boxes[0]?.[0];
+    if (!box || !this.traced) return;
+    const { left, top, side } = this.scene.field(column.name, place.row, place.column);
+    const dot = box.width / this.scene.network.input_size;
+    const bound = (/** @type {number} */ value) => Math.max(0, Math.min(this.scene.network.input_size, value)) * dot;
+    const [x, y, right, bottom] = [box.left + bound(left), box.top + bound(top), box.left + bound(left + side), box.top + bound(top + side)];
+    const bounds = this.figure.getBoundingClientRect();
+    const [tipX, tipY] = [event.clientX - bounds.left, event.clientY - bounds.top];
+    const near = this.plan?.down ? [`${x} ${bottom}`, `${right} ${bottom}`] : [`${right} ${y}`, `${right} ${bottom}`];
+    replace(this.traced, svg("path", { class: "sight", d: `M${near[0]}L${tipX} ${tipY}L${near[1]}Z` }), svg("rect", { class: "frame", x, y, width: right - x, height: bottom - y }));
   }
 
   /** A map under the pointer, large. @param {Column} column @param {Stage} stage @param {number} channel @param {PointerEvent} event */

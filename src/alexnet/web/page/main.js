@@ -23,6 +23,7 @@
 import { html, replace } from "element";
 import { NetworkView } from "figure";
 import { LayerView } from "layer";
+import { isDark } from "maps";
 import { NumberView } from "number";
 import { Scene, SceneError, fromBase64, unpack } from "scene";
 import { TourPanel, resolve } from "tour";
@@ -53,8 +54,12 @@ export class App {
     this.upload = this.page.mode === "served" ? new Upload(this) : null;
     this.theme = "auto";
     this.pending = 0;
+    /** @type {SceneError | null} why there is no scene */
+    this.problem = null;
     addEventListener("hashchange", () => this.follow());
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
+    addEventListener("beforeprint", () => this.paper("light"));
+    addEventListener("afterprint", () => this.paper(this.theme));
     this.rebuild();
   }
 
@@ -151,13 +156,19 @@ export class App {
   /** @param {Scene} scene */
   open(scene) {
     this.scene = scene;
-    this.shown = null;
-    this.rebuild();
+    this.problem = null;
+    this.frame();
     this.follow();
   }
 
-  /** Draw the frame of the page anew: at the start, in another language, in another theme. */
+  /** Draw the page anew: at the start, in another language, in another theme. */
   rebuild() {
+    this.frame();
+    this.show();
+  }
+
+  /** What is around the views. */
+  frame() {
     document.documentElement.lang = this.words.tag;
     const main = html("main", { id: "main", tabindex: "-1" });
     const tour = html("aside", { id: "tour", "aria-label": this.t("tour.title"), hidden: true });
@@ -180,7 +191,7 @@ export class App {
     this.view?.close?.();
     this.view = null;
     this.shown = null;
-    this.show();
+    if (this.problem) this.fail(this.problem);
   }
 
   tools() {
@@ -212,10 +223,16 @@ export class App {
   /** @param {string} theme */
   dress(theme) {
     this.theme = theme;
+    this.paper(theme);
+    /** @type {HTMLElement | null} */ (document.querySelector("[data-role=theme]"))?.focus();
+  }
+
+  /** Draw everything on another paper: print is light. @param {string} theme */
+  paper(theme) {
+    const was = isDark();
     if (theme === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme;
-    this.rebuild();
-    /** @type {HTMLElement | null} */ (document.querySelector("[data-role=theme]"))?.focus();
+    if (was !== isDark() || this.theme === theme) this.rebuild();
   }
 
   show() {
@@ -272,7 +289,8 @@ export class App {
     const known = problem instanceof SceneError ? problem : new SceneError("error.scene");
     if (!(problem instanceof SceneError)) console.error(problem);
     const sentence = known.text ?? this.t(known.key);
-    if (this.upload) this.upload.fail(problem);
+    this.problem = known;
+    if (this.upload) this.upload.fail(known);
     else if (this.main) replace(this.main, html("p", { class: "problem", role: "alert" }, sentence));
   }
 }
