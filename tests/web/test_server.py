@@ -211,7 +211,7 @@ def test_it_ends_at_ctrl_c(tmp_path: Path) -> None:
         rest, said = process.communicate(timeout=60)
         connection.close()
     assert (process.returncode, rest) == (0, "")
-    assert said.splitlines()[-1] == "Stopped." and "Showing paper." in said
+    assert said.splitlines()[-1] == "Stopped." and "Showing paper first." in said
 
 
 def test_a_run_without_weights(tmp_path: Path) -> None:

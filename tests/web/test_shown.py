@@ -43,6 +43,7 @@ def test_nothing_at_hand() -> None:
     first = shown.usual()
     assert (first.source, first.label, first.missing, first.looks_trained) == ("fresh", "paper", (), False)
     assert first.hash == shown.fresh("paper").hash
+    assert first.choice.startswith("Showing paper, untrained, as neither the cache of published weights nor demo")
     assert shown.usual("torchvision").variant.name == "torchvision"
     with pytest.raises(VariantError, match="unknown variant 'papr': did you mean 'paper'"):
         shown.usual("papr")
@@ -55,7 +56,7 @@ def test_the_demo(run: Path) -> None:
     shutil.copytree(run, "demo/run")
     found = shown.usual()
     assert (found.source, found.name) == ("demo", str(Path("demo/run"))) and found.looks_trained is not None
-    assert found.classes == ("blue", "green", "red")
+    assert found.classes == ("blue", "green", "red") and "the demo's run. --run names another" in found.choice
     assert shown.usual("caffe").source == "fresh"
     assert next(iter(shown.offers())) == "demo" and shown.offers()["demo"].load().source == "demo"
 

@@ -60,6 +60,8 @@ def explain(
     except (OSError, ValueError, Unreadable) as error:
         raise SourceError(f"{photo} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     network = shown.usual(variant) if run is None else shown.find(run, variant)
+    if run is None:
+        say(network.choice)
     for remark in network.remarks:
         say(f"alexnet: {remark}.")
     liked = Liked.of(network, Store(data)) if data else None

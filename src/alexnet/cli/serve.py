@@ -52,7 +52,7 @@ def serve(
             say(f"alexnet: {remark}.")
         url = server.address(listening)
         print(url, flush=True)
-        say(f"Showing {first.label}. Open {url} in a browser on this machine; Ctrl-C ends it.")
+        say(f"Showing {first.label} first. Open {url} in a browser on this machine; Ctrl-C ends it.")
         if open:
             import webbrowser
 

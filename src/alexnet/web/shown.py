@@ -61,6 +61,16 @@ class Shown:
         return self.name if self.source == "fresh" else f"{self.name} ({self.variant.label})"
 
     @property
+    def choice(self) -> str:
+        """What is shown where no network was named, and why, in a sentence for the user."""
+        why = {
+            "published": "the published weights in the cache",
+            "demo": "the demo's run",
+            "fresh": f"untrained, as neither the cache of published weights nor {DEMO_RUN} has weights for it",
+        }
+        return f"Showing {self.label}, {why[self.source]}. --run names another network."
+
+    @property
     def ops(self) -> tuple[Op, ...]:
         """The operations before the first missing layer."""
         return self.model.ops
