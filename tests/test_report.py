@@ -20,6 +20,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.errors import OutputError
 from alexnet.evaluate import Evaluation, evaluate_classifier
+from alexnet.examples import Example
 from alexnet.train.recipes import get_recipe
 from alexnet.trained import Trained
 from alexnet.variants import get_variant
@@ -185,7 +186,7 @@ def test_names(page: tuple[Page, str, Evaluation]) -> None:
     }.items(),
 )
 def test_the_end_of_a_long_file_name_is_shown(file: str, shown: str) -> None:
-    example = report.Example(file, np.zeros((8, 8, 3), np.uint8), 0, ((1, 0.75), (0, 0.25)))
+    example = Example(file, np.zeros((8, 8, 3), np.uint8), 0, ((1, 0.75), (0, 0.25)), 0.25)
     card = report._card(example, ["cat", "dog"])
     assert f'title="{file}"><bdi>{shown}</bdi>' in card and "<b><bdi>cat</bdi></b>, taken for <bdi>dog</bdi>" in card
 
@@ -195,6 +196,15 @@ def test_mistakes_come_first(page: tuple[Page, str, Evaluation]) -> None:
     verdicts = re.findall(r", (taken for|right)\b", parsed.text)
     assert verdicts == ["taken for"] * 2 * result.wrong + ["right"] * (12 - result.wrong)
     assert 0 < result.wrong < 12
+
+
+def test_kinds_of_mistakes(page: tuple[Page, str, Evaluation]) -> None:
+    """Each kind that there is has a heading that asks what to do about it, and its number."""
+    parsed, _, result = page
+    counts = re.findall(r"(\d+) of all 12 test pictures", parsed.text)
+    assert sum(map(int, counts)) == result.wrong
+    headings = re.findall(r"<h2>(Labelled wrongly\?|Nearly right|Mistakes)</h2>", page[1])
+    assert len(headings) == len(counts) > 0
 
 
 def test_counts_as_csv(page: tuple[Page, str, Evaluation]) -> None:

@@ -9,22 +9,19 @@ import html
 import io
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 
-from alexnet import engines, figure_file, figures, intervals
+from alexnet import engines, examples, figure_file, figures, intervals
 from alexnet.console import clean, duration
-from alexnet.data.image import decode
-from alexnet.data.store import Split, Store
-from alexnet.engines import Classifier
-from alexnet.evaluate import Evaluation, outputs_of, probabilities
+from alexnet.data.store import Store
+from alexnet.evaluate import Evaluation
+from alexnet.examples import CERTAIN, Example, Mistakes
 from alexnet.files import writing
 from alexnet.inspect.filters import first_layer
 from alexnet.intervals import percent
@@ -34,9 +31,7 @@ from alexnet.train.history import History
 from alexnet.train.recipes import RECIPES, Recipe
 from alexnet.trained import Trained
 
-SAMPLE = 512  # test pictures among which mistakes are looked for
 SHOWN = 12  # pictures of each kind
-BATCH_SIZE = 64
 CARD_LETTERS = 20  # of a file's name, on the narrowest card
 PAIRS = 15  # classes that are taken for each other
 OPEN_ROWS = 20  # longer tables are folded
@@ -94,28 +89,6 @@ PAGE = """<!doctype html>
 EXPLAINED = '<p><a href="{page}">See this network work on one of the test pictures</a>, down to each number.</p>'
 
 
-@dataclass(frozen=True)
-class Example:
-    """A test picture and the network's predictions for it.
-
-    Attributes:
-        file: where it came from.
-        picture: (S, S, 3) uint8, RGB.
-        true: number of its class among the network's outputs.
-        top: (output, probability), from the most likely on.
-    """
-
-    file: str
-    picture: NDArray[np.uint8]
-    true: int
-    top: tuple[tuple[int, float], ...]
-
-    @property
-    def wrong(self) -> bool:
-        """Whether the most likely class is not the true one."""
-        return self.top[0][0] != self.true
-
-
 def write(
     path: Path, title: str, trained: Trained, store: Store, result: Evaluation, run: Path, explained: str | None = None
 ) -> Path:
@@ -137,7 +110,7 @@ def write(
     """
     record = history.read(run)
     classifier = engines.of(trained)
-    examples = _examples(classifier, store)
+    tested = examples.draw(classifier, store)
     sections = (
         f"<h1>{_text(title)}</h1>",
         *_result(result, trained, record.recipe),
@@ -145,7 +118,7 @@ def write(
         *_settings(record, store),
         *_training(record, trained.model.variant.dropout > 0),
         *_first_layer(trained, store),
-        *_pictures(examples, classifier.classes, len(store.held_out)),
+        *_pictures(tested, classifier.classes, len(store.held_out)),
         *_confusion(result),
         *_classes(result),
     )
@@ -289,15 +262,25 @@ def _first_layer(trained: Trained, store: Store) -> Iterator[str]:
     )
 
 
-def _pictures(examples: Sequence[Example], classes: Sequence[str], total: int) -> Iterator[str]:
-    mistakes = sorted((one for one in examples if one.wrong), key=lambda one: -one.top[0][1])[:SHOWN]
-    drawn = sorted(examples[:SHOWN], key=lambda one: not one.wrong)
+def _pictures(tested: Sequence[Example], classes: Sequence[str], total: int) -> Iterator[str]:
     legend = "Below each picture: the five most likely classes, the true one in pink."
-    if mistakes:
-        among = f"all {total:,}" if len(examples) == total else f"{len(examples):,} randomly drawn"
-        yield "<h2>Mistakes</h2>"
-        yield f"<p class=note>The mistakes that the network was most certain of, among {among} test pictures. {legend}</p>"
-        yield _cards(mistakes, classes)
+    among = f"all {total:,}" if len(tested) == total else f"{len(tested):,} randomly drawn"
+    mistakes = Mistakes.of(tested)
+    certain = f"The network is at least {CERTAIN:.0%} certain of another class: look whether the photo is in the right folder."
+    kinds = (
+        ("Labelled wrongly?", mistakes.mislabelled, certain),
+        (
+            "Nearly right",
+            mistakes.nearly,
+            "The true class is nearly as likely as the one named: more photos like these may help.",
+        ),
+        ("Mistakes", mistakes.others, "The other mistakes, those that the network is most certain of first."),
+    )
+    for heading, chosen, note in kinds:
+        if chosen:
+            shown = f"{len(chosen):,} of {among} test pictures{f', {SHOWN} of them here' * (len(chosen) > SHOWN)}"
+            yield f"<h2>{heading}</h2><p class=note>{note} {shown}. {legend}</p>{_cards(chosen[:SHOWN], classes)}"
+    drawn = sorted(tested[:SHOWN], key=lambda one: not one.wrong)
     yield "<h2>Drawn at random</h2>"
     yield f"<p class=note>Test pictures as they come; mistakes first. {legend}</p>"
     yield _cards(drawn, classes)
@@ -392,23 +375,3 @@ def _classes(result: Evaluation) -> Iterator[str]:
     yield "<h2>Each class</h2>"
     table = _table(["class", "pictures", "top-1 error", "95% interval"], rows, 3)
     yield _folded(f"{len(rows):,} classes, those with the most errors first", table, len(rows) <= OPEN_ROWS)
-
-
-# --- examples -------------------------------------------------------------------------------------
-
-
-def _examples(classifier: Classifier, store: Store) -> list[Example]:
-    """Test pictures drawn with a fixed seed, in random order, classified."""
-    split, outputs = store.held_out, outputs_of(classifier.classes, store)
-    order = np.random.default_rng(0).permutation(len(split))[:SAMPLE].tolist()
-    batches = [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]
-    return [one for numbers in batches for one in _classified(classifier, split, outputs, numbers)]
-
-
-def _classified(classifier: Classifier, split: Split, outputs: torch.Tensor, numbers: Sequence[int]) -> Iterator[Example]:
-    records = split.take(np.array(numbers))
-    there = torch.from_numpy(records).to(classifier.preprocessing.mean.device)
-    best = probabilities(classifier.network, classifier.preprocessing, there, 1).topk(min(5, len(classifier.classes)))
-    for number, record, labels, shares in zip(numbers, records, best.indices.tolist(), best.values.tolist(), strict=True):
-        true = int(outputs[int(split.labels[number])])
-        yield Example(split.files[number], decode(record), true, tuple(zip(labels, shares, strict=True)))
