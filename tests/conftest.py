@@ -3,12 +3,14 @@ small stores made of them, and where the GPU's kernels run: on the GPU if there 
 Triton's interpreter otherwise.
 """
 
+import importlib.abc
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 import numpy as np
 import pytest
@@ -24,6 +26,28 @@ from serving import Server, serving
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # has to be asked for before anything imports Triton
 OLD_TRITON = "needs Triton 3.9, whose interpreter knows NumPy 2.4 (3.6's does not), or a CUDA device with any from 3.6"
+
+
+class Lacking(importlib.abc.MetaPathFinder):
+    """Asked last. Where a package is missing that a test or the command line imports, that file of
+    tests is skipped: a machine with a GPU may have PyTorch and pytest alone, and `pytest -m gpu`
+    must still find its tests there.
+    """
+
+    commands = frozenset({"tyro", "starlette", "uvicorn", "tensorboard"})
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Skip the file, or leave the name to be an error."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame and frame.f_code.co_filename.startswith("<frozen importlib"):
+            frame = frame.f_back
+        of_a_test = frame and Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
+        if of_a_test or fullname in self.commands:
+            pytest.skip(f"{fullname} is not installed", allow_module_level=True)
+
+
+if not importlib.util.find_spec("tyro"):  # elsewhere a missing package is an error
+    sys.meta_path.append(Lacking())
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

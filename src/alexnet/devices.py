@@ -61,11 +61,17 @@ def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """Let float32 products on a GPU be tf32 unless fp32 was requested: beside
-    bf16 they are fc8's alone.
+    """Let float32 products on a GPU be tf32 unless fp32 was requested: beside bf16 they are fc8's
+    alone. Call it before anything is timed or chosen there.
+
+    PyTorch has two sets of switches, and asking one after setting only the other is an error, which
+    its own compiler runs into: so both are set.
     """
     if device.type == "cuda":
-        kind = "ieee" if precision == "fp32" else "tf32"
+        tf32 = precision != "fp32"
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
+        kind = "tf32" if tf32 else "ieee"
         torch.backends.cuda.matmul.fp32_precision = kind
         torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = True
