@@ -265,7 +265,8 @@ export class Explorer {
     }
     this.frameInput(layer, stage);
     const many = layer.kind === "linear" || stage.flat;
-    const said = coloured ? app.t("layer.reads_colour") : many ? app.t("layer.reads_all", { name: this.named(name), count: app.words.count(stage.data.length) }) : app.t("layer.reads_map", { name: this.named(name), number: source, size: `${height} × ${width}` });
+    const colour = name === "input" && layer.kind === "conv" ? app.t("layer.reads_channel", { colour: app.t(`layer.colour_${(scene.preprocessing.order ?? "RGB")[source] ?? source}`) }) : null;
+    const said = coloured ? app.t("layer.reads_colour") : colour ? colour : many ? app.t("layer.reads_all", { name: this.named(name), count: app.words.count(stage.data.length) }) : app.t("layer.reads_map", { name: this.named(name), number: source, size: `${height} × ${width}` });
     this.input.caption.textContent = said;
     this.sources(layer, state, source, coloured);
   }

@@ -74,7 +74,7 @@ function crosses(layer) {
 }
 
 /** A network by name and width. @param {App} app @param {any} network */
-function labelled(app, { name, variant, width, source }) {
+export function labelled(app, { name, variant, width, source }) {
   const sized = width === 1 ? variant : app.t("network.width", { variant, width });
   return source === "fresh" ? sized : `${shortPath(name)} (${sized})`;
 }
@@ -168,7 +168,7 @@ export class NetworkView {
         html(
           "a",
           { href: app.link({ view: "number", layer: "softmax", channel: one.index }) },
-          html("span", { class: "name", dir: "auto" }, className(app, one.name)),
+          html("span", { class: "name", dir: "auto", title: className(app, one.name) }, className(app, one.name)),
           html("span", { class: "share" }, app.words.percent(one.probability)),
           html("span", { class: "bar", style: { "--share": one.probability / best } }),
         ),

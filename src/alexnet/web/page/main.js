@@ -21,7 +21,7 @@
  */
 
 import { html, replace } from "element";
-import { NetworkView } from "figure";
+import { NetworkView, labelled } from "figure";
 import { LayerView } from "layer";
 import { isDark } from "maps";
 import { NumberView } from "number";
@@ -174,6 +174,7 @@ export class App {
     const tour = html("aside", { id: "tour", "aria-label": this.t("tour.title"), hidden: true });
     this.main = main;
     this.tourRoot = tour;
+    this.about = html("p", { class: "about" }, this.identity());
     this.nav = html("nav", { class: "views", "aria-label": this.t("page.views") });
     /** @type {HTMLAnchorElement[]} */
     this.links = [];
@@ -181,7 +182,7 @@ export class App {
     replace(
       frame,
       html("a", { class: "skip", href: "#main", onclick: (/** @type {Event} */ event) => (event.preventDefault(), main.focus()) }, this.t("page.skip")),
-      html("header", { class: "top" }, html("a", { class: "brand", href: this.link({ view: "network" }) }, "AlexNet"), this.nav, this.tools()),
+      html("header", { class: "top" }, html("a", { class: "brand", href: this.link({ view: "network" }) }, "AlexNet"), this.nav, this.about, this.tools()),
       this.upload?.panel(),
       tour,
       main,
@@ -192,6 +193,15 @@ export class App {
     this.view = null;
     this.shown = null;
     if (this.problem) this.fail(this.problem);
+  }
+
+  /** Which picture and network this is, in a line for the views that do not say so at length. */
+  identity() {
+    const { scene } = this;
+    if (!scene) return [];
+    const { note, missing } = scene.network;
+    const noted = note ? html("span", { class: "note", title: this.t(`network.${note}`, { missing: missing.join(", ") }) }, this.t(`page.${note}`)) : null;
+    return [html("bdi", {}, this.pictureName()), " · ", html("bdi", { title: scene.network.name }, labelled(this, scene.network)), " ", noted];
   }
 
   tools() {
@@ -239,6 +249,7 @@ export class App {
     const { state, scene } = this;
     this.tabs();
     if (!scene || !this.main) return;
+    if (this.about) this.about.hidden = state.view === "network";
     if (this.tour && this.tourRoot) {
       this.tourRoot.hidden = state.step === undefined;
       this.tour.update(state);

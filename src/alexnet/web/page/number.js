@@ -15,7 +15,7 @@ import { className } from "figure";
 import { Explorer } from "explorer";
 import { formula, formulaBox, fraction, index, power, row, sum } from "formula";
 import { operation, sized, stages } from "layer";
-import { hueOf, scaleIn } from "maps";
+import { draw, hueOf, scaleIn } from "maps";
 import { connect, convolve, normalise, valueAt, valuesIn, windowOf } from "window";
 import { short } from "words";
 
@@ -94,7 +94,9 @@ export class NumberView {
   work(layer, stage, state) {
     const { channel = 0, row: y = 0, column = 0 } = state;
     const stored = valueAt(stage, channel, y, column);
-    const place = stage.flat ? `${layer.name}[${channel}]` : `${layer.name}[${channel}, ${y}, ${column}]`;
+    const known = layer === this.scene.layers[this.scene.layers.length - 1] && this.scene.classes.top.find((/** @type {any} */ one) => one.index === channel);
+    const named = known ? ` (\u2068${className(this.app, known.name)}\u2069)` : "";
+    const place = stage.flat ? `${layer.name}[${channel}]${named}` : `${layer.name}[${channel}, ${y}, ${column}]`;
     const hue = hueOf(stage, channel);
     /** @type {Record<string, () => void>} */
     const kinds = {
@@ -264,11 +266,27 @@ export class NumberView {
         html("td", {}, one.counts ? short(one.value * one.value) : why),
       );
     });
+    const maps = made.neighbours.map((/** @type {any} */ one) => this.thumbnail(made.stage, one, channel));
     return html(
       "div",
       { class: "scroll", tabindex: "0", role: "group", "aria-label": app.t("number.neighbours", { count: layer.size ?? 5 }) },
+      html("div", { class: "thumbnails", "aria-hidden": "true" }, maps),
       html("table", { class: "neighbours" }, html("caption", {}, app.t("number.neighbours", { count: layer.size ?? 5 })), html("thead", {}, html("tr", {}, [app.t("number.map"), app.t("number.tower"), "a", "a²"].map((one) => html("th", { scope: "col" }, one)))), html("tbody", {}, rows)),
     );
+  }
+
+  /**
+   * A neighbour's whole map, with the place on it.
+   * @param {Stage} stage @param {{channel: number, counts: boolean}} neighbour @param {number} own
+   */
+  thumbnail(stage, { channel, counts }, own) {
+    const [channels, height, width] = stage.shape;
+    const name = `thumbnail${counts ? "" : " out"}${channel === own ? " own" : ""}`;
+    if (channel < 0 || channel >= channels) return html("div", { class: `${name} none` });
+    const { row: y = 0, column = 0 } = this.app.state;
+    const canvas = html("canvas");
+    draw(canvas, stage.data.subarray(channel * height * width, (channel + 1) * height * width), width, height, hueOf(stage, channel), scaleIn(stage, own));
+    return html("div", { class: name }, canvas, svg("svg", { viewBox: `0 0 ${width} ${height}` }, svg("circle", { class: "spot", cx: column + 0.5, cy: y + 0.5, r: Math.max(0.7, width / 18) })));
   }
 
   /** @param {number} before @param {number} after */
