@@ -15,7 +15,7 @@ so that all of this runs there too, at small size.
        plain    float32
        other    plain again, with other draws of dropout (of crops and mirrors where the recipe
                 drops nothing)
-       fused    bfloat16; where it drops units, its draws are its own
+       fused    bfloat16, with the draws of plain
 
    The mean loss over each 20 steps is a curve. other - plain is what two correct float32 runs
    differ by: the noise. Its deviation over the seeds gives Student's 95 % interval for fused -
@@ -53,7 +53,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet.arithmetic import Dropout
-from alexnet.data.loader import AUGMENT, DROPOUT, stream
+from alexnet.data.chance import AUGMENT, DROPOUT, Chance, Numbers, Pictures
 from alexnet.data.store import Store
 from alexnet.devices import pick_device, pick_precision, set_precision
 from alexnet.errors import AlexNetError, Interrupted
@@ -73,6 +73,7 @@ WINDOW = 20  # steps, as training logs them
 RECIPES = ["paper-2012", "modern"]
 PARTS = ["curves", "accuracy"]
 SEEDS = 3
+OTHER = 1_000_000  # from a seed to that of other draws
 PATHS: dict[str, dict[str, Any]] = {
     "plain": {"fused": "off", "precision": "fp32", "compile": "off"},
     "fused": {"fused": "on", "precision": "bf16"},
@@ -103,12 +104,22 @@ class OtherDraws(PlainStep):
     where nothing is dropped.
     """
 
-    def chance(self, epoch: int, step: int) -> tuple[np.random.Generator, int]:
-        """Other crops and dropout for the same order of pictures."""
-        augment, dropout = super().chance(epoch, step)
-        if any(isinstance(op, Dropout) and op.rate for op in self.model.ops):
-            return augment, int(stream(self.loader.seed, DROPOUT, epoch, step, 1).integers(2**62))
-        return stream(self.loader.seed, AUGMENT, epoch, step, 1), dropout
+    def chance(self, epoch: int) -> Chance:
+        """Other crops or dropout for the same order of pictures."""
+        drops = any(isinstance(op, Dropout) and op.rate for op in self.model.ops)
+        return OtherChance(self.loader.seed, epoch, DROPOUT if drops else AUGMENT)
+
+
+@dataclass(frozen=True)
+class OtherChance(Chance):
+    """Chance with another seed's numbers for one purpose."""
+
+    purpose: int
+
+    def numbers(self, purpose: int, pictures: Pictures, count: int) -> Numbers:
+        """As the seed's own, or another's."""
+        seed = self.seed + OTHER if purpose == self.purpose else self.seed
+        return Chance(seed, self.epoch).numbers(purpose, pictures, count)
 
 
 class Course:

@@ -16,12 +16,14 @@ import statistics
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import AlexNet, arithmetic
 from alexnet.bench import Naive
+from alexnet.data.chance import Chance
 from alexnet.run_folder import environment
 from alexnet.train.optim import SGD
 from alexnet.train.steps.plain import loss_function
@@ -47,9 +49,10 @@ def our_step(variant: str, images: Tensor, labels: Tensor, compiled: bool) -> Ca
     optimiser = SGD(net, momentum=0.9, weight_decay=5e-4, variant=net.variant)
     forward = loss_function(net, compiled)
     images = images.contiguous(memory_format=torch.channels_last)
+    keys = torch.from_numpy(Chance(0, 0).dropout_keys(np.arange(len(images)), net.dropouts))
 
     def step() -> None:
-        forward(images, labels)[0].backward()
+        forward(images, labels, keys)[0].backward()
         optimiser.step(1e-4)
 
     return step

@@ -224,11 +224,11 @@ def fully_connected(layer: Layer, batch: int) -> Iterator[StepPart]:
 def dropout(layer: Layer, batch: int) -> Iterator[StepPart]:
     """Dropout before fc6 and fc7."""
     units = prod(layer.input)
-    seed = torch.tensor([7], device=GPU)
+    keys = torch.arange(batch, dtype=torch.int32, device=GPU)
     moved = (2.0 * BF16 * batch * units, 3.0 * BF16 * batch * units)
     yield from forward_backward(
         f"{layer.name}+dropout",
-        lambda x: kernels.relu_dropout(x, 0.5, seed, False),
+        lambda x: kernels.relu_dropout(x, 0.5, keys, False),
         lambda: [maps(batch, units, relu=False)],
         moved,
         (0.0, 0.0),

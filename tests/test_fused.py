@@ -5,19 +5,20 @@ test, for every variant.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import kernels
-from alexnet.arithmetic import Dropout, Op
+from alexnet.data.chance import Chance
 from alexnet.fused import Fused, convolution_shapes, groups
 from alexnet.kernels import convolutions as towers
 from alexnet.model import AlexNet
 from alexnet.variants import get_variant
 
-SEEDS = torch.tensor([11, 12])
+KEYS = torch.from_numpy(Chance(11, 12).dropout_keys(np.arange(3), 2))
 VARIANTS = ["paper", "code-2012", "caffe", "caffenet", "owt", "torchvision"]
 CHANGED: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in VARIANTS),
@@ -30,29 +31,12 @@ CHANGED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-class Seeded(AlexNet):
-    """The plain walk with dropout's choices from `SEEDS`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.dropped = 0
-        return super().forward(x)
-
-    def compute(self, op: Op, x: Tensor) -> Tensor:
-        if not isinstance(op, Dropout) or not self.training:
-            return super().compute(op, x)
-        generator = torch.Generator().manual_seed(int(SEEDS[self.dropped]))
-        self.dropped += 1
-        flat = x.flatten(1) if x.dim() == 4 else x
-        stays = (torch.rand(x.shape, generator=generator) >= op.rate).reshape(flat.shape)
-        return flat * stays / (1 - op.rate if op.inverted else 1)
-
-
-def network(name: str, **changes: Any) -> Seeded:
+def network(name: str, **changes: Any) -> AlexNet:
     """A sixteenth of the width, in float64, with biases that matter; 67 pixels
     leave conv1 a remainder.
     """
     variant = get_variant(name, width=1 / 8, input_size=67, num_classes=7, init="he", **changes)
-    model = Seeded(variant, torch.Generator().manual_seed(1)).double()
+    model = AlexNet(variant, torch.Generator().manual_seed(1)).double()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 1:
@@ -70,7 +54,7 @@ def blocks(x: Tensor, model: AlexNet) -> Tensor:
 
 
 def fused_logits(fused: Fused, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-    return fused.classifier(fused.convolutions(blocks(x, fused.model), weights), weights, SEEDS)
+    return fused.classifier(fused.convolutions(blocks(x, fused.model), weights), weights, KEYS)
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -83,7 +67,7 @@ def test_the_walks_are_one(name: str, changes: dict[str, Any]) -> None:
     """Logits, loss and every gradient to 1e-10, where float64 rounds by 1e-16; at test as well."""
     model = network(name, **changes).train()
     x, labels = pictures(model), torch.tensor([0, 3, 6])
-    plain = model(x)
+    plain = model(x, KEYS)
     expected = torch.autograd.grad(F.cross_entropy(plain, labels), list(model.parameters()))
 
     fused, weights = Fused(model), dict(model.named_parameters())

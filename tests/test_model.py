@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from alexnet import AlexNet
+from alexnet.data.chance import Chance
 from alexnet.errors import VariantError
 from alexnet.variants import LAYER_NAMES, Variant, get_variant
 
@@ -120,6 +121,63 @@ def test_dropout_of_2012_and_inverted() -> None:
         values = net.train().compute(drop, ones)
         assert set(values.unique().tolist()) == {0.0, 2 * at_test}
         assert float((values == 0).float().mean()) == pytest.approx(0.5, abs=0.01)
+
+
+def in_training(name: str, count: int = 5) -> tuple[AlexNet, Tensor, Tensor, Tensor]:
+    """A network in float64 with dropout on, pictures, labels and keys."""
+    net = AlexNet(small(name, init="he"), torch.Generator().manual_seed(1)).double().train()
+    x = torch.randn(count, 3, 67, 67, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) * 50
+    keys = torch.from_numpy(Chance(3, 4).dropout_keys(np.arange(count), net.dropouts))
+    return net, x, torch.arange(count) % 5, keys
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropout_by_keys(name: str) -> None:
+    """A picture loses the same units in any batch: its logits are the same in another order and
+    alone, to the rounding of float64; other keys drop others, and at test none are dropped.
+    """
+    net, x, _, keys = in_training(name)
+    with torch.no_grad():
+        whole = net(x, keys)
+        order = torch.tensor([3, 0, 4, 2, 1])
+        torch.testing.assert_close(net(x[order], keys[order]), whole[order], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(net(x[1:2], keys[1:2]), whole[1:2], rtol=1e-12, atol=1e-12)
+        assert not torch.allclose(net(x, keys.flip(0)), whole)
+        assert torch.equal(net.eval()(x, keys), net(x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_of_a_batch_in_two_parts(name: str) -> None:
+    """With dropout on, the parts' mean losses weighted by their pictures: every gradient to 1e-12
+    of its size.
+    """
+    net, x, labels, keys = in_training(name)
+    parameters = dict(net.named_parameters())
+    whole = torch.autograd.grad(F.cross_entropy(net(x, keys), labels), list(parameters.values()))
+    parts = [
+        F.cross_entropy(net(x[part], keys[part]), labels[part]) * share
+        for part, share in ((slice(2), 2 / 5), (slice(2, 5), 3 / 5))
+    ]
+    found = torch.autograd.grad(torch.stack(parts).sum(), list(parameters.values()))
+    for parameter, one, other in zip(parameters, found, whole, strict=True):
+        assert float((one - other).norm()) < 1e-12 * float(other.norm()), parameter
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # of the compiler itself
+def test_keys_are_compiled_once() -> None:
+    """They are an argument: other keys of as many pictures are no new program."""
+    from torch._dynamo import reset
+    from torch._dynamo.testing import CompileCounter
+
+    net, x, _, keys = in_training("paper")
+    counter = CompileCounter()
+    compiled = torch.compile(net, backend=counter, dynamic=False)
+    try:
+        for now in (keys, keys.flip(0), keys + 1):
+            assert torch.equal(compiled(x, now), net(x, now))
+    finally:
+        reset()
+    assert counter.frame_count == 1
 
 
 def test_wrong_input() -> None:

@@ -30,9 +30,10 @@ from alexnet import arithmetic, engines
 from alexnet.arithmetic import LRN, Op
 from alexnet.console import say
 from alexnet.data.augment import Augmentation
+from alexnet.data.chance import Chance
 from alexnet.data.feed import open_feed
 from alexnet.data.image import record_bytes
-from alexnet.data.loader import AUGMENT, Loader, stream
+from alexnet.data.loader import Loader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
 from alexnet.devices import pick_precision, room_for, set_precision
@@ -255,7 +256,7 @@ class Scene:
 
         def make(epoch: int, step: int) -> None:
             records = loader.batch(epoch, step).records.to(self.device)
-            self.augmentation(records, stream(0, AUGMENT, epoch, step))
+            self.augmentation(records, loader.indices(epoch, step), Chance(0, epoch))
 
         return Steps(loader, make)
 

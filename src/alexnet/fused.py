@@ -98,7 +98,6 @@ class Fused:
         seam = next(number for number, group in enumerate(cut) if isinstance(group[0], Linear | Dropout))
         self._convolutions, self._classifier = cut[:seam], cut[seam:]
         self.padding = model.variant.conv1_padding
-        self.dropouts = sum(isinstance(op, Dropout) for op in model.ops)
 
     def convolutions(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """Everything before the first fully connected layer.
@@ -115,27 +114,27 @@ class Fused:
             x = self._convolve(group, x, weights) if isinstance(group[0], Conv) else self._plain(group[0], x)
         return x
 
-    def classifier(self, x: Tensor, weights: Mapping[str, Tensor], seeds: Tensor | None) -> Tensor:
+    def classifier(self, x: Tensor, weights: Mapping[str, Tensor], keys: Tensor | None) -> Tensor:
         """The rest.
 
         Args:
             x: what `convolutions` gave.
             weights: each layer computes in the type of its weight; fc8's float32
                 gives logits of float32.
-            seeds: (dropout layers,) int64, on x's device; None at test, when nothing is dropped.
+            keys: (N, dropout layers) int32, as `AlexNet.forward` takes them; None at test, when
+                nothing is dropped.
 
         Returns:
             (N, classes) logits.
         """
-        dropped = 0
+        of_layers = iter(keys.unbind(1)) if keys is not None else None
         for group in self._classifier:
             match group:
                 case (Linear(name=name),):
                     weight = weights[f"{name}.weight"]
                     x = F.linear(x.flatten(1).to(weight.dtype), weight, weights[f"{name}.bias"])
                 case (*_, Dropout() as op):
-                    x = self._drop(op, x, seeds, dropped)
-                    dropped += 1
+                    x = self._drop(op, x, next(of_layers) if of_layers else None)
                 case _:
                     x = F.relu(x)
         return x
@@ -177,10 +176,10 @@ class Fused:
         assert isinstance(op, ReLU), op
         return F.relu(x)
 
-    def _drop(self, op: Dropout, x: Tensor, seeds: Tensor | None, number: int) -> Tensor:
+    def _drop(self, op: Dropout, x: Tensor, keys: Tensor | None) -> Tensor:
         """ReLU and dropout; behind pool5, where nothing is negative, dropout alone."""
-        if seeds is not None:
-            return kernels.relu_dropout(x, op.rate, seeds[number : number + 1], op.inverted)
+        if keys is not None:
+            return kernels.relu_dropout(x, op.rate, keys, op.inverted)
         return F.relu(x) if op.inverted else F.relu(x) * (1 - op.rate)
 
 

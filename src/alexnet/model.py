@@ -46,7 +46,7 @@ class AlexNet(nn.Module):
         fc7: nn.Linear
         fc8: nn.Linear
 
-        def __call__(self, x: Tensor) -> Tensor:
+        def __call__(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
             """Class scores, see `forward`."""
             ...
 
@@ -132,19 +132,30 @@ class AlexNet(nn.Module):
         """Where the parameters are; all are in one place."""
         return self.get_parameter("conv1.weight").device
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def dropouts(self) -> int:
+        """Layers of dropout."""
+        return sum(isinstance(op, Dropout) for op in self.ops)
+
+    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
         """Class scores before the softmax.
 
         Args:
             x: (N, 3, input_size, input_size) float, normalised and in the channel
                 order that the variant says.
+            keys: (N, dropouts) int32, from which `kernels.dropout` decides in training what each
+                picture loses, layer by layer; None to leave that to PyTorch's generator.
 
         Returns:
             (N, num_classes) logits.
         """
         self._check(x)
+        of_layers = iter(keys.unbind(1)) if keys is not None and self.training else None
         for op in self.ops:
-            x = self.compute(op, x)
+            if of_layers and isinstance(op, Dropout):
+                x = kernels.dropout(x, op.rate, next(of_layers), op.inverted)
+            else:
+                x = self.compute(op, x)
         return x
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet.data.augment import Augmentation
+from alexnet.data.augment import Augmentation, Draw
+from alexnet.data.chance import Chance
 from alexnet.data.image import decode
-from alexnet.data.loader import stream
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.variants import get_variant
@@ -75,12 +75,34 @@ def test_a_mirrored_view_is_the_mirror(store: Store) -> None:
     assert torch.equal(p.view(x, 8, 0, True), p.view(x, 8, 0, False).flip(3))
 
 
-def test_same_state_same_batch(store: Store) -> None:
+def test_a_picture_is_the_same_in_any_batch(store: Store) -> None:
+    """In another order, in parts of every size, and alone, to the bit; not in another epoch or of
+    another seed.
+    """
     augmentation = Augmentation.of(preprocessing(store), store, crop=True, mirror=True, colour_noise=0.1)
-    x = records(store)
-    first, second, third = (augmentation(x, stream(0, 1, 2, step)) for step in (3, 3, 4))
-    assert torch.equal(first, second)
-    assert not torch.equal(first, third)
+    n = len(store.train)
+    x, pictures = records(store, n), np.random.default_rng(0).permutation(n)
+    whole = augmentation(x[pictures], pictures, Chance(5, 2))
+    for size in (1, 3, 8, n - 1):
+        cuts = range(0, n, size)
+        parts = [augmentation(x[part], part, Chance(5, 2)) for part in (pictures[at : at + size] for at in cuts)]
+        assert torch.equal(torch.cat(parts), whole)
+    assert torch.equal(augmentation(x, np.arange(n), Chance(5, 2))[pictures], whole)
+    for other in (Chance(5, 3), Chance(6, 2)):
+        assert not torch.equal(augmentation(x[pictures], pictures, other), whole)
+
+
+def test_a_switch_changes_nothing_else(store: Store) -> None:
+    """Without crops, mirrors and colours are as with them, and so on."""
+
+    def drawn(crop: bool, mirror: bool, colour_noise: float) -> Draw:
+        augmentation = Augmentation.of(preprocessing(store), store, crop, mirror, colour_noise)
+        return augmentation.draw(np.arange(500), Chance(0, 0))
+
+    every, none = drawn(True, True, 0.1), drawn(False, False, 0.0)
+    assert (none.top == 4).all() and (none.left == 4).all() and not none.mirror.any() and not none.colour.any()
+    for switched, fields in ((drawn(False, True, 0.1), "mirror colour"), (drawn(True, False, 0.1), "top left colour")):
+        assert all(np.array_equal(getattr(switched, name), getattr(every, name)) for name in fields.split())
 
 
 def test_crops_and_mirrors_are_uniform(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +111,7 @@ def test_crops_and_mirrors_are_uniform(store: Store, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Preprocessing, "apply", lambda self, records, *parameters: drawn.append(parameters))
     augmentation = Augmentation.of(preprocessing(store), store, crop=True, mirror=True, colour_noise=0.1)
     n = 20_000
-    augmentation(torch.zeros(n, 1), stream(0))
+    augmentation(torch.zeros(n, 1), np.arange(n), Chance(0, 0))
     top, left, mirror, _ = drawn[0]
     corners = torch.bincount(top * 9 + left, minlength=81)
     assert len(corners) == 81
@@ -104,7 +126,7 @@ def test_colour_noise_lies_along_the_components(store: Store, monkeypatch: pytes
     drawn: list[torch.Tensor] = []
     monkeypatch.setattr(Preprocessing, "apply", lambda self, records, top, left, mirror, colour: drawn.append(colour))
     augmentation = Augmentation.of(preprocessing(store), store, crop=True, mirror=True, colour_noise=0.1)
-    augmentation(torch.zeros(200_000, 1), stream(0))
+    augmentation(torch.zeros(200_000, 1), np.arange(200_000), Chance(0, 0))
     statistics = store.statistics
     expected = 0.01 * statistics.axes @ np.diag(statistics.axis_deviations**2) @ statistics.axes.T
     pixels = np.diag(expected) / 0.01
@@ -116,4 +138,4 @@ def test_nothing_random_is_the_centre(store: Store) -> None:
     p = preprocessing(store)
     augmentation = Augmentation.of(p, store, crop=False, mirror=False, colour_noise=0.0)
     x = records(store)
-    assert torch.equal(augmentation(x, stream(9)), p.view(x, 4, 4, False))
+    assert torch.equal(augmentation(x, np.arange(len(x)), Chance(9, 0)), p.view(x, 4, 4, False))

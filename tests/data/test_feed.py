@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from alexnet.data.augment import Augmentation
+from alexnet.data.chance import Chance
 from alexnet.data.feed import GIB, ChoiceTable, Storage, choose_storage, host_memory, open_feed
-from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
+from alexnet.data.loader import Loader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError
@@ -57,8 +58,8 @@ def test_a_host_too_small_for_what_was_asked() -> None:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("rows", [1, 4, 256])
 def test_every_step_from_any_start(store: Store, place: Storage, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records, labels, crops, mirrors, colours and seeds of each step, over two
-    epochs and after a jump back.
+    """Records, labels, crops, mirrors, colours and dropout's keys of each step, over
+    two epochs and after a jump back.
     """
     monkeypatch.setattr("alexnet.data.feed.PIECE", 5 * 7776)  # pieces of five records
     loader = Loader(store.train, 9, seed=3)
@@ -72,11 +73,12 @@ def test_every_step_from_any_start(store: Store, place: Storage, rows: int, monk
         row = choices.row()
         choices.counter += 1
         feed.used(step)
-        batch, drawn = loader.batch(epoch, step), augmentation.draw(9, stream(3, AUGMENT, epoch, step))
+        pictures, chance = loader.indices(epoch, step), Chance(3, epoch)
+        batch, drawn = loader.batch(epoch, step), augmentation.draw(pictures, chance)
         assert torch.equal(feed.records[row.which], batch.records) and torch.equal(row.labels, batch.labels)
         for found, expected in zip((row.top, row.left, row.mirror, row.colour), drawn, strict=True):
             assert np.array_equal(found.numpy(), expected)
-        assert row.seeds.tolist() == stream(3, DROPOUT, epoch, step).integers(2**62, size=2).tolist()
+        assert np.array_equal(row.keys.numpy(), chance.dropout_keys(pictures, 2))
         assert torch.equal(choices.row(1).which, row.which)
     choices.close()
 

@@ -71,9 +71,9 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     tile = {"CHANNELS": 384, "C": bias_relu.C}
     yield "bias_relu forward", bias_relu._forward, maps, tile
     yield "bias_relu backward", bias_relu._backward, maps, tile
-    units, scalars = {"UNITS": relu_dropout.UNITS}, {"rate": "fp32", "scale": "fp32"}
-    yield "dropout forward", relu_dropout._forward, {"x_ptr": "*bf16", "y_ptr": "*bf16", "seed_ptr": "*i64", **scalars}, units
-    yield "dropout backward", relu_dropout._backward, dict.fromkeys(("g_ptr", "y_ptr", "dx_ptr"), "*bf16") | scalars, units
+    units, scale = {"UNITS": relu_dropout.UNITS}, {"scale": "fp32"}
+    yield "dropout forward", relu_dropout._forward, {"x_ptr": "*bf16", "y_ptr": "*bf16", "keys_ptr": "*i32", **scale}, units
+    yield "dropout backward", relu_dropout._backward, dict.fromkeys(("g_ptr", "y_ptr", "dx_ptr"), "*bf16") | scale, units
     rows = {"logits_ptr": "*fp32", "labels_ptr": "*i64", "rows_ptr": "*fp32", "gradient_ptr": "*fp32"}
     rows |= {"one_over_n": "fp32", "smoothing": "fp32"}
     yield "cross_entropy", cross_entropy_topk._cross_entropy, rows, {"CLASSES": 1024}

@@ -26,7 +26,7 @@ def test_signatures_are_the_references(name: str) -> None:
 def test_the_cpu_takes_the_reference_and_loads_no_kernel() -> None:
     program = (
         "import sys, torch\nfrom alexnet import kernels\n"
-        "kernels.relu_dropout(torch.randn(3), 0.5, torch.tensor([1]), False)\n"
+        "kernels.relu_dropout(torch.randn(1, 3), 0.5, torch.tensor([1], dtype=torch.int32), False)\n"
         "kernels.sgd_step([torch.ones(2)], [torch.ones(2)], [torch.ones(2)], [], torch.ones(1), [0.0], 0.9)\n"
         "sys.exit(any(name.startswith('alexnet.kernels.gpu') for name in sys.modules))"
     )

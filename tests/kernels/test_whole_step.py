@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from alexnet import kernels
-from alexnet.arithmetic import Dropout
 from alexnet.bench import noise, preprocessing_of
 from alexnet.data.augment import Augmentation
+from alexnet.data.chance import Chance
 from alexnet.data.feed import ChoiceTable, Storage, open_feed
-from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
+from alexnet.data.loader import Loader
 from alexnet.data.store import Store
 from alexnet.devices import set_precision
 from alexnet.fused import Fused
@@ -56,20 +56,22 @@ class Scene:
 
     def fused(self, dtype: torch.dtype, place: Storage = "resident", record: bool = True) -> FusedStep:
         feed = open_feed(place, self.loader, self.device)
-        choices = ChoiceTable(feed, self.augmentation, dropouts(self.variant), self.device, rows=4)
+        choices = ChoiceTable(feed, self.augmentation, self.model.dropouts, self.device, rows=4)
         return FusedStep(self.model, self.augmentation.preprocessing, self.optimiser, feed, choices, dtype, record)
 
     def images(self, step: int) -> tuple[Tensor, Tensor]:
         """A step's pictures in float64 and labels, by the reference."""
         records, labels = self.loader.batch(0, step)
-        drawn = (torch.from_numpy(array) for array in self.augmentation.draw(len(labels), stream(5, AUGMENT, 0, step)))
+        found = self.augmentation.draw(self.loader.indices(0, step), Chance(5, 0))
+        drawn = (torch.from_numpy(array) for array in found)
         chosen = self.augmentation.preprocessing.to(torch.device("cpu"))
         images = kernels.reference.augment(records, *drawn, chosen.mean, chosen.scale, chosen.input_size, chosen.bgr)
         return images.to(self.device).double(), labels.to(self.device)
 
-
-def dropouts(variant: Variant) -> int:
-    return sum(isinstance(op, Dropout) for op in variant.ops())
+    def keys(self, step: int) -> Tensor:
+        """Dropout's."""
+        keys = Chance(5, 0).dropout_keys(self.loader.indices(0, step), self.model.dropouts)
+        return torch.from_numpy(keys).to(self.device)
 
 
 @contextmanager
@@ -81,11 +83,10 @@ def kernels_run(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> Iterat
         yield
 
 
-def gradients(model: AlexNet, weights: dict[str, Tensor], images: Tensor, labels: Tensor, seeds: Tensor) -> dict[str, Tensor]:
-    """Of the plain walk in the weights' type, dropping the units that the kernel drops."""
+def gradients(model: AlexNet, weights: dict[str, Tensor], images: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Tensor]:
+    """Of the plain walk in the weights' type."""
     nothing = torch.empty(0)
-    sample = Sample(torch.arange(len(labels), device=seeds.device), (nothing,) * 5, labels, seeds, {})
-    found = values(model, weights, images, sample, len(labels))
+    found = values(model, weights, images, Sample((nothing,) * 5, labels, keys, {}))
     return {name: value for name, value in found.items() if name in weights}
 
 
@@ -109,9 +110,8 @@ def test_gradients_of_a_small_network(name: str, device: torch.device, monkeypat
     set_precision("fp32", device)
     scene = Scene(get_variant(name, **SMALL), 3, device)
     exact = {name: p.detach().double() for name, p in scene.model.named_parameters()}
-    seeds = torch.from_numpy(stream(5, DROPOUT, 0, 0).integers(2**62, size=dropouts(scene.variant))).to(device)
+    expected = gradients(scene.model, exact, *scene.images(0), scene.keys(0))
     with kernels_run(monkeypatch, device):
-        expected = gradients(scene.model, exact, *scene.images(0), seeds)  # drops what the kernel drops
         fused = scene.fused(torch.float32)
         found = first_gradients(scene, fused)
         fused.close()
@@ -168,12 +168,11 @@ def test_gradients_at_full_size(name: str, batch: int, gpu: torch.device) -> Non
     set_precision("fp32", gpu)
     variant = get_variant(name, init="he", pixels="unit")
     scene = Scene(variant, batch, gpu, batches=1)
-    seeds = torch.from_numpy(stream(5, DROPOUT, 0, 0).integers(2**62, size=dropouts(variant))).to(gpu)
-    images, labels = scene.images(0)
+    (images, labels), keys = scene.images(0), scene.keys(0)
     weights = {name: p.detach() for name, p in scene.model.named_parameters()}
-    expected = gradients(scene.model, {name: w.double() for name, w in weights.items()}, images, labels, seeds)
+    expected = gradients(scene.model, {name: w.double() for name, w in weights.items()}, images, labels, keys)
     rounded = {name: w.bfloat16() for name, w in weights.items()}
-    theirs = gradients(scene.model, rounded, images.bfloat16(), labels, seeds)
+    theirs = gradients(scene.model, rounded, images.bfloat16(), labels, keys)
     for dtype in (torch.float32, torch.bfloat16):
         fused = Scene(variant, batch, gpu, batches=1).fused(dtype, record=False)
         found = first_gradients(_scene_of(fused, scene), fused)

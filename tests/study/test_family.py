@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import AlexNet
+from alexnet import AlexNet, kernels
 from alexnet.data.augment import Augmentation
-from alexnet.data.loader import AUGMENT, INIT, Loader, stream
+from alexnet.data.chance import Chance
+from alexnet.data.loader import INIT, Loader, stream
 from alexnet.data.store import Store
 from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.run_folder import FAMILY, member, members
@@ -223,11 +224,13 @@ def test_what_a_seed_fixes_on_a_gpu(store: Store) -> None:
     one = recipe(dropout=0.5, crop=True, mirror=True, colour_noise=0.1)
     for _ in range(2):
         trained = Start.fresh(one, store, device).trained
-        records, _ = Loader(store.train, 10, 0).batch(1, 2)
+        loader = Loader(store.train, 10, 0)
+        records, _ = loader.batch(1, 2)
         augmentation = Augmentation.of(trained.preprocessing, store, True, True, 0.1)
-        images = augmentation(records.to(device), stream(0, AUGMENT, 1, 2))
-        torch.manual_seed(7)
-        dropped = torch.nn.functional.dropout(torch.ones(1000, device=device))
+        pictures, chance = loader.indices(1, 2), Chance(0, 1)
+        images = augmentation(records.to(device), pictures, chance)
+        keys = torch.from_numpy(chance.dropout_keys(pictures, 1)).to(device)
+        dropped = kernels.dropout(torch.ones(len(keys), 1000, device=device), 0.5, keys[:, 0], True)
         seen.append([*trained.model.state_dict().values(), images, dropped])
     assert all(torch.equal(first, second) for first, second in zip(*seen, strict=True))
     on_cpu = Start.fresh(one, store, torch.device("cpu")).trained

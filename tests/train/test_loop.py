@@ -160,8 +160,8 @@ def test_label_smoothing(store: Store) -> None:
     model = Start.fresh(recipe(), store, torch.device("cpu")).model.eval()
     images, labels = torch.randn(4, 3, 64, 64), torch.tensor([0, 2, 1, 1])
     with torch.no_grad():
-        loss, logits = loss_function(model, compiled=False, label_smoothing=0.1)(images, labels)
-        plain, _ = loss_function(model, compiled=False)(images, labels)
+        loss, logits = loss_function(model, compiled=False, label_smoothing=0.1)(images, labels, None)
+        plain, _ = loss_function(model, compiled=False)(images, labels, None)
     target = 0.9 * torch.eye(3, dtype=torch.float64)[labels] + 0.1 / 3
     assert float(loss) == pytest.approx(float(-(target * logits.double().log_softmax(1)).sum(1).mean()), rel=1e-6)
     assert float(plain) != pytest.approx(float(loss), rel=1e-6)
@@ -308,12 +308,12 @@ def test_a_damaged_configuration(finished: Path, store: Store, tmp_path: Path) -
 @pytest.mark.skipif(not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 @pytest.mark.filterwarnings("default")  # the compiler's own; any would stop it
 def test_compiled_equals_eager(store: Store, tmp_path: Path) -> None:
-    """One epoch compiled: the loss of each log line within 1e-3 (float32 sums in another order,
-    amplified by 6 steps).
+    """One epoch compiled, which drops the same units: the loss of each log line within 1e-3
+    (float32 sums in another order, amplified by 6 steps).
     """
     eager, compiled = tmp_path / "eager", tmp_path / "compiled"
     for folder, mode in ((eager, "off"), (compiled, "on")):
-        train(recipe(epochs=1, compile=mode, dropout=0.0), store, folder)
+        train(recipe(epochs=1, compile=mode, dropout=0.5), store, folder)
     assert json.loads((compiled / "config.json").read_text())["compiled"]
     first, second = log(eager)[0]["loss"], log(compiled)[0]["loss"]
     assert first == pytest.approx(second, rel=1e-3)

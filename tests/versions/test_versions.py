@@ -53,12 +53,18 @@ def test_it_is_what_it_was(earlier: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "top-1 error" in capsys.readouterr().out
 
 
-def test_a_run_goes_on(earlier: Path) -> None:
+def test_a_run_goes_on(earlier: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And says that chance draws in another way since then, once."""
     config = read_config(earlier / "run")
     store = Store(earlier / "store")
     recipe = replace(config.recipe, epochs=3)
     train(recipe, store, earlier / "run", resume=True)
     assert read_config(earlier / "run").recipe.epochs == 3 and verify_run(earlier / "run", earlier / "store") == []
+    told = "drew crops, mirrors, colours and dropout by (seed, epoch, step) until now"
+    assert capsys.readouterr().err.count(told) == 1
+    assert json.loads((earlier / "run" / "result.json").read_text())["drawn_by"] == ["step", "picture"]
+    train(replace(recipe, epochs=4), store, earlier / "run", resume=True)
+    assert told not in capsys.readouterr().err
 
 
 def test_files_of_a_later_format_are_refused_by_its_number(earlier: Path) -> None:

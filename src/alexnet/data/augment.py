@@ -3,7 +3,8 @@
 A random crop, mirrored half of the time, and one colour shift for the whole picture, along the
 principal components of the training pictures' colours: sum over i of axis_i * deviation_i * a_i
 with a_i ~ N(0, 0.1). (The paper writes eigenvalue where the code of 2012 has its square root.) Then
-what every record undergoes: `Preprocessing`.
+what every record undergoes: `Preprocessing`. What is drawn for a picture is a function of (seed,
+epoch, picture), see `chance.py`.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alexnet.data.chance import AUGMENT, Chance, Pictures, below, normal, uniform
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 
@@ -53,19 +55,27 @@ class Augmentation:
         statistics = store.statistics
         return cls(preprocessing, crop, mirror, statistics.axes * statistics.axis_deviations * colour_noise)
 
-    def draw(self, n: int, rng: np.random.Generator) -> Draw:
-        """Draw the random crops, mirrors and colours of n pictures; the same generator state gives
-        the same ones.
-        """
-        room = self.preprocessing.stored_size - self.preprocessing.input_size
-        corners = rng.integers(0, room + 1, (2, n)) if self.crop else np.full((2, n), room // 2)
-        mirror = rng.random(n) < 0.5 if self.mirror else np.zeros(n, bool)
-        colour = (rng.standard_normal((n, 3)) @ self.colour.T).astype(np.float32)
-        return Draw(corners[0], corners[1], mirror, colour)
+    def draw(self, pictures: Pictures, chance: Chance) -> Draw:
+        """The crops, mirrors and colours that an epoch has for pictures.
 
-    def __call__(self, records: Tensor, rng: np.random.Generator) -> Tensor:
-        """(N, bytes) uint8 to (N, 3, K, K) float32; the same generator state gives the same
-        batch."""
-        drawn = self.draw(len(records), rng)
+        Args:
+            pictures: (N,) indices in the training split.
+        """
+        numbers = chance.numbers(AUGMENT, pictures, 7)  # (N, 7): corner, mirror, colour
+        room = self.preprocessing.stored_size - self.preprocessing.input_size
+        corners = below(numbers[:, :2], room + 1) if self.crop else np.full((len(pictures), 2), room // 2)
+        mirror = (uniform(numbers[:, 2]) < 0.5) & self.mirror
+        strengths = normal(numbers[:, 3:])[:, :3]
+        # Not a product of matrices, whose last bits may depend on the number of rows.
+        colour = (strengths[:, None, :] * self.colour).sum(2).astype(np.float32)
+        return Draw(corners[:, 0], corners[:, 1], mirror, colour)
+
+    def __call__(self, records: Tensor, pictures: Pictures, chance: Chance) -> Tensor:
+        """(N, bytes) uint8 to (N, 3, K, K) float32, as an epoch changes them.
+
+        Args:
+            pictures: (N,) indices of the records in the training split.
+        """
+        drawn = self.draw(pictures, chance)
         top, left, mirror, colour = (torch.from_numpy(array).to(records.device) for array in drawn)
         return self.preprocessing.apply(records, top, left, mirror, colour)

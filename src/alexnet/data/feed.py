@@ -1,8 +1,9 @@
 """Bring records to the GPU's training step without making the host wait.
 
-A step needs a batch's records and its random choices: which records, crops, mirrors, colours, seeds
-of dropout. All of it is the same function of (seed, epoch, step) as in `Loader` and `Augmentation`,
-computed by the same code, so every path trains on the same bits, from any step of any epoch.
+A step needs a batch's records and its random choices: crops, mirrors, colours, keys of dropout.
+Which records it takes is a function of (seed, epoch, step), and what chance does to one is a
+function of (seed, epoch, picture), as in `Loader` and `Chance` and computed by the same code: every
+path trains on the same pictures and drops the same units, from any step of any epoch.
 
 * The random choices are a few kB a step. `ChoiceTable` computes them for `ROWS` steps at once in a
   thread and copies the table to the device; a counter there says which row is the next step's, so
@@ -28,8 +29,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.augment import Augmentation, Draw
-from alexnet.data.loader import AUGMENT, DROPOUT, Batch, Loader, stream
+from alexnet.data.augment import Augmentation
+from alexnet.data.chance import Chance
+from alexnet.data.loader import Batch, Loader
 from alexnet.data.store import Split
 from alexnet.errors import RecipeError
 from alexnet.meter import Meter
@@ -219,15 +221,15 @@ class StepChoices(NamedTuple):
         top, left: (N,) int64; mirror: (N,) bool; colour: (N, 3) float32: as
             `kernels.augment` takes them.
         labels: (N,) int64.
-        seeds: (dropout layers,) int64.
+        keys: (N, dropout layers) int32, as `kernels.dropout` takes each column.
     """
 
     which: Tensor
     top: Tensor
     left: Tensor
     labels: Tensor
-    seeds: Tensor
     colour: Tensor
+    keys: Tensor
     mirror: Tensor
 
 
@@ -247,7 +249,7 @@ class ChoiceTable:
         self.dropouts, self.rows, self._cuda = dropouts, rows, device.type == "cuda"
         n = self.loader.batch_size
         numbers = (torch.int64, (n,))
-        self._fields = (*[numbers] * 4, (torch.int64, (dropouts,)), (torch.float32, (n, 3)), (torch.bool, (n,)))
+        self._fields = (*[numbers] * 4, (torch.float32, (n, 3)), (torch.int32, (n, dropouts)), (torch.bool, (n,)))
         self._table = torch.zeros((rows, len(self._pack(0, 0))), dtype=torch.uint8, device=device)
         self.counter = torch.zeros(1, dtype=torch.int64, device=device)
         self._pool = ThreadPoolExecutor(1)
@@ -278,10 +280,6 @@ class ChoiceTable:
             at += size
         return StepChoices(*values)
 
-    def drawn(self, epoch: int, step: int) -> Draw:
-        """The step's crops, mirrors and colours, on the host."""
-        return self.augmentation.draw(self.loader.batch_size, stream(self.loader.seed, AUGMENT, epoch, step))
-
     def _make(self, epoch: int, start: int) -> Tensor:
         """Rows from `start` on, to the epoch's end at most: (steps, bytes) uint8."""
         steps = range(start, min(start + self.rows, self.loader.steps_per_epoch))
@@ -291,11 +289,10 @@ class ChoiceTable:
         return table
 
     def _pack(self, epoch: int, step: int) -> NDArray[np.uint8]:
-        seed, indices = self.loader.seed, self.loader.indices(epoch, step)
-        drawn = self.drawn(epoch, step)
+        indices, chance = self.loader.indices(epoch, step), Chance(self.loader.seed, epoch)
+        drawn, keys = self.augmentation.draw(indices, chance), chance.dropout_keys(indices, self.dropouts)
         labels = self.loader.split.labels[indices].astype(np.int64)
-        seeds = stream(seed, DROPOUT, epoch, step).integers(2**62, size=self.dropouts)
-        values = (self.feed.positions(epoch, step), drawn.top, drawn.left, labels, seeds, drawn.colour, drawn.mirror)
+        values = (self.feed.positions(epoch, step), drawn.top, drawn.left, labels, drawn.colour, keys, drawn.mirror)
         packed = np.concatenate([np.ascontiguousarray(value).reshape(-1).view(np.uint8) for value in values])
         return np.pad(packed, (0, -len(packed) % 16))  # rows begin where the widest loads can
 

@@ -3,7 +3,8 @@
 An epoch is a permutation of the split, and step i takes its i-th run of `batch_size` records.
 Nothing is remembered between batches, so training can start at any step and sees what it would have
 seen: resuming inside an epoch repeats and skips nothing. The pictures left over after the last
-whole batch are others in each epoch.
+whole batch are others in each epoch. What chance then does to a picture does not depend on its
+batch: `chance.py`.
 
 `batches` reads ahead in threads; their number changes when a batch is ready, never what is in it.
 """
@@ -21,12 +22,12 @@ from torch import Tensor
 
 from alexnet.data.store import Split
 
-# Names of the independent streams of random numbers that grow from one seed.
-SHUFFLE, AUGMENT, DROPOUT, INIT = range(4)
+# Names of the independent streams of random numbers that grow from one seed; `chance.py` has 1, 2.
+SHUFFLE, INIT = 0, 3
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
-    """The random numbers of one purpose at one place: `stream(seed, AUGMENT, epoch, step)`."""
+    """The random numbers of one purpose at one place: `stream(seed, SHUFFLE, epoch)`."""
     return np.random.default_rng([seed, *key])
 
 

@@ -194,22 +194,54 @@ def bias_relu(x: Tensor, bias: Tensor) -> Tensor:
     return F.relu(x + bias[:, None, None]).to(x.dtype)
 
 
-def relu_dropout(x: Tensor, rate: float, seed: Tensor, inverted: bool) -> Tensor:
-    """ReLU, then dropout as in training: each unit is zeroed with probability `rate`.
+def dropout(x: Tensor, rate: float, keys: Tensor, inverted: bool) -> Tensor:
+    """Dropout as in training: each unit is zeroed with probability `rate`, to 2^-32.
+
+    Which ones is a function of the picture's key and the unit's number, so a picture loses the same
+    units wherever it is in a batch, on a CPU and on a GPU.
 
     Args:
-        x: float, any shape.
+        x: (N, ...) float.
         rate: in [0, 1).
-        seed: (1,) int64; the same seed drops the same units (on one kind of device). A new one
-            for every layer and step.
+        keys: (N,) int32, random; another for every picture, layer and epoch.
         inverted: whether what stays is divided by 1 - rate.
 
     Returns:
         A new tensor like x.
     """
-    generator = torch.Generator(x.device).manual_seed(int(seed))
-    stays = torch.rand(x.shape, generator=generator, device=x.device) >= rate
-    return F.relu(x) * stays * (1 / (1 - rate) if inverted else 1.0)
+    if rate == 0:
+        return x.clone()
+    stays = (_unit_bits(keys, x.shape[1:].numel()) >= drop_below(rate)).to(x.dtype)  # (N, units)
+    return x * (stays.mul_(1 / (1 - rate)) if inverted else stays).view(x.shape)
+
+
+def drop_below(rate: float) -> int:
+    """A unit whose 32 bits, as a signed number, are below this is dropped."""
+    return min(round(rate * 2**32), 2**32 - 1) - 2**31
+
+
+def _unit_bits(keys: Tensor, units: int) -> Tensor:
+    """(N, units) int32, uniformly random: a mixture of each picture's key with each unit's number.
+
+    A number that is mixed before it meets the key makes pairs of pictures that share a part of
+    their bits as rare as chance does.
+    """
+    numbers = torch.arange(units, dtype=torch.int32, device=keys.device)
+    return _mixed(keys[:, None] ^ _mixed(numbers))
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """One to one on 32 bits, each of which changes every other with probability 1/2: two rounds of
+    a multiplication modulo 2^32, and each upper half into the lower one.
+    """
+    for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):  # found by C. Wellons' hash-prospector
+        bits = (bits ^ (bits >> shift & (1 << 32 - shift) - 1)) * factor
+    return bits ^ (bits >> 15 & 0x1FFFF)
+
+
+def relu_dropout(x: Tensor, rate: float, keys: Tensor, inverted: bool) -> Tensor:
+    """ReLU, then `dropout`, whose arguments and result these are."""
+    return dropout(F.relu(x), rate, keys, inverted)
 
 
 def cross_entropy_topk(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,18 @@ def note_environment(place: Place, run: Run) -> None:
     place.environments.append(here)
 
 
+def note_draws(place: Place) -> None:
+    """Keep what chance numbers its draws by; say so if a resumed run drew in another way."""
+    if not place.drawn_by and place.epoch + place.step:
+        place.drawn_by.append("step")  # by a version that does not say
+        say(
+            "This run drew crops, mirrors, colours and dropout by (seed, epoch, step) until now and "
+            "continues by (seed, epoch, picture): its results mix the two."
+        )
+    if place.drawn_by[-1:] != ["picture"]:
+        place.drawn_by.append("picture")
+
+
 def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
     """What is trained, on how much and where; and what of it is not as asked for."""
     recipe, variant, loader, place = start.recipe, start.variant, start.loader, start.place

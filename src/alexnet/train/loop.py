@@ -6,13 +6,15 @@ keeps what changes meanwhile. What a step is (batch, forward, backward, update) 
 `steps/plain.py`; on NVIDIA's GPUs `steps/fused.py` takes the same step in an order that keeps a GPU
 busy.
 
-Every random number is a function of (seed, epoch, step), so a run that was killed at any moment and
-resumed from its last checkpoint ends with the same bits (same machine, CPU, number of threads),
-whatever the number of loader workers.
+Which pictures a batch holds is a function of (seed, epoch, step), and what chance does to one
+(crop, mirror, colours, dropped units) is a function of (seed, epoch, picture). So a run that was
+killed at any moment and resumed from its last checkpoint ends with the same bits (same machine,
+CPU, number of threads), whatever the number of loader workers; and a batch may be computed in
+parts.
 
-On a GPU the weights at the start, the batches, crops, mirrors, colours and dropout are the
-seed's as well. The order in which a kernel adds floats is not: two runs of one seed may
-drift apart by rounding.
+On a GPU the weights at the start, the batches, crops, mirrors, colours and dropped units are those
+of a CPU. The order in which a kernel adds floats is not: two runs of one seed may drift apart by
+rounding.
 """
 
 from pathlib import Path

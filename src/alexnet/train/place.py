@@ -4,7 +4,7 @@ results.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alexnet import schema
 from alexnet.errors import CheckpointError
@@ -60,6 +60,8 @@ class Place:
         warned: causes that were named, so that a resumed run does not repeat them.
         trained_by: kinds of step, in order; more than one if a resumed run found another.
         environments: where it computed, in order; more than one if a resumed run found another.
+        drawn_by: what chance numbered its crops, mirrors, colours and dropout by, in order: steps
+            in earlier versions, pictures now.
     """
 
     epoch: Count = 0
@@ -72,6 +74,7 @@ class Place:
     warned: list[str] = field(default_factory=list)
     trained_by: list[str] = field(default_factory=list)
     environments: list[Environment] = field(default_factory=list)
+    drawn_by: list[Literal["step", "picture"]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if len(self.errors) != self.epoch:

@@ -83,6 +83,7 @@ class Result:
         environment: where it was evaluated.
         trained_by: kinds of step, in order.
         environments: where it was trained, in order; earlier versions do not say.
+        drawn_by: as `Place`'s.
     """
 
     weights: Weights
@@ -95,6 +96,7 @@ class Result:
     evaluation: Evaluated
     trained_by: tuple[str, ...] = ()
     environments: tuple[Environment, ...] = ()
+    drawn_by: tuple[Literal["step", "picture"], ...] = ()
 
 
 def weights_hash(parameters: Mapping[str, Tensor]) -> str:
@@ -127,6 +129,7 @@ def write_result(folder: Path, trained: Trained, store: Store, evaluation: Evalu
         "seconds": trained.state["seconds"],
         "trained_by": trained.state["trained_by"],
         "environments": trained.state["environments"],
+        "drawn_by": trained.state["drawn_by"],
         "evaluation": _summary(evaluation, store.held_out.name),
     }
     write_json(folder / RESULT, content)

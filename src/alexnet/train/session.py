@@ -212,6 +212,7 @@ class Session:
         """Note what trains from here on, and where."""
         announce.note_step(self.place, self.kind)
         announce.note_environment(self.place, self.run)
+        announce.note_draws(self.place)
         self.start.model.train()
 
     def evaluate(self) -> Evaluation:

@@ -106,7 +106,7 @@ def test_what_is_measured(store: Store) -> None:
     recipe = recipes.get_recipe("laptop", **EIGHTH)
     diagnosis = examine(recipe, store)
     begun = Start.fresh(recipe, store, torch.device("cpu"))
-    images, labels = doctor.batch(begun.in_batches_of(32), 0)
+    images, _, _ = doctor.batch(begun.in_batches_of(32), 0)
     stages = {name: value.detach().double() for name, value in begun.model.eval().stages(images).items()}
     assert [layer.name for layer in diagnosis.layers] == [name for name in stages if not name.startswith("drop")]
     for layer in diagnosis.layers:
@@ -115,8 +115,8 @@ def test_what_is_measured(store: Store) -> None:
         if layer.name.startswith("relu"):
             silent = (value <= 0).all(0).flatten(1).all(1) if value.dim() == 4 else (value <= 0).all(0)
             assert layer.dead == pytest.approx(float(silent.double().mean()), abs=1e-6)
-    images, labels = doctor.batch(begun.in_batches_of(16), 0)
-    torch.nn.functional.cross_entropy(begun.model.train()(images), labels).backward()
+    images, labels, keys = doctor.batch(begun.in_batches_of(16), 0)
+    torch.nn.functional.cross_entropy(begun.model.train()(images, keys), labels).backward()
     weight = begun.model.get_parameter("fc7.weight")
     fc7 = next(layer for layer in diagnosis.layers if layer.name == "fc7")
     assert weight.grad is not None

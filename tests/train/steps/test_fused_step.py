@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from alexnet.arithmetic import Dropout
 from alexnet.data.augment import Augmentation
+from alexnet.data.chance import Chance
 from alexnet.data.feed import ChoiceTable, Storage, open_feed
-from alexnet.data.loader import AUGMENT, DROPOUT, Loader, stream
+from alexnet.data.loader import Loader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.model import AlexNet
@@ -34,31 +33,21 @@ class Scene:
         self.loader = Loader(store.train, BATCH, seed=5)
         self.augmentation = Augmentation.of(Preprocessing.of(variant, store), store, True, True, 0.1)
         self.optimiser = SGD(self.model, 0.9, 5e-4, variant, nesterov)
-        self.dropouts = sum(isinstance(op, Dropout) for op in self.model.ops)
 
     def fused(self, place: Storage = "resident", dtype: torch.dtype = torch.float64, rows: int = 256) -> FusedStep:
         feed = open_feed(place, self.loader, CPU)
-        choices = ChoiceTable(feed, self.augmentation, self.dropouts, CPU, rows)
+        choices = ChoiceTable(feed, self.augmentation, self.model.dropouts, CPU, rows)
         return FusedStep(self.model, self.augmentation.preprocessing, self.optimiser, feed, choices, dtype)
 
     def plain_step(self, epoch: int, step: int, lr: float, scale: float) -> float:
-        """The reference: this network walked plainly, with dropout's choices by the table's
-        seeds.
-        """
+        """The reference: this network walked plainly."""
         records, labels = self.loader.batch(epoch, step)
-        x = self.augmentation(records, stream(5, AUGMENT, epoch, step)).to(self.model.conv1.weight.dtype)
-        seeds = iter(stream(5, DROPOUT, epoch, step).integers(2**62, size=self.dropouts))
-        for op in self.model.ops:
-            x = self._dropout(op, x, int(next(seeds))) if isinstance(op, Dropout) else self.model.compute(op, x)
-        loss = F.cross_entropy(x, labels)
+        pictures, chance = self.loader.indices(epoch, step), Chance(5, epoch)
+        x = self.augmentation(records, pictures, chance).to(self.model.conv1.weight.dtype)
+        loss = F.cross_entropy(self.model(x, torch.from_numpy(chance.dropout_keys(pictures, self.model.dropouts))), labels)
         loss.backward()
         self.optimiser.step(lr, scale)
         return float(loss.detach())
-
-    @staticmethod
-    def _dropout(op: Dropout, x: Tensor, seed: int) -> Tensor:
-        stays = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) >= op.rate
-        return x * stays * (1 / (1 - op.rate) if op.inverted else 1)
 
 
 def run(fused: FusedStep, steps: int, start: int = 0, lr: float = 0.005) -> list[float]:
@@ -140,7 +129,7 @@ def test_pictures_are_the_last_steps(store: Store, place: Storage) -> None:
     for step in (3, 4):
         fused.take(1, step, 0.005, 1.0)
     records, _ = scene.loader.batch(1, 4)
-    expected = scene.augmentation(records, stream(5, AUGMENT, 1, 4))
+    expected = scene.augmentation(records, scene.loader.indices(1, 4), Chance(5, 1))
     assert torch.equal(fused.pictures(3), expected[:3])
     fused.close()
 

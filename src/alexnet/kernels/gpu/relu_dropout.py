@@ -1,10 +1,11 @@
 """ReLU and dropout in one pass, with no mask kept.
 
-Which units are dropped is a function of (seed, position): Philox, a random number generator without
-state. The seed is on the device, so that a captured step draws anew at every replay. The way back
-does not draw again: a unit with y > 0 was neither closed by the ReLU nor dropped, and any other has
-no gradient. That holds for ReLU and dropout together, not for dropout of numbers that can be
-negative, so the two are one function. Behind pool5, where nothing is negative, it is plain dropout.
+Which units are dropped is `reference.dropout`'s mixture of the picture's key and the unit's number:
+the units that a CPU drops. The keys are on the device, so that a captured step drops others at
+every replay. The way back needs neither: a unit with y > 0 was neither closed by the ReLU nor
+dropped, and any other has no gradient. That holds for ReLU and dropout together, not for dropout of
+numbers that can be negative, so the two are one function. Behind pool5, where nothing is negative,
+it is plain dropout.
 
 Bytes per unit in bfloat16: forward reads 2 and writes 2, backward reads 4 and writes 2; fc6 and fc7
 have 8,192 units per image.
@@ -15,26 +16,37 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# A program's. Not tuned: whatever the tile, a unit costs 70 instructions, nearly all of them
-# Philox's, which makes 0.02 us per image on an H200 (a prediction).
+from alexnet.kernels.reference import drop_below
+
+# A program's. Not tuned: a unit costs some 25 instructions, and memory is what it waits for.
 UNITS = 1024
 
 
 @triton.jit
+def _mixed(bits):
+    """As `reference._mixed`, on int32."""
+    bits = (bits ^ (bits >> 16 & 0xFFFF)) * 0x21F0AAAD
+    bits = (bits ^ (bits >> 15 & 0x1FFFF)) * 0x735A2D97
+    return bits ^ (bits >> 15 & 0x1FFFF)
+
+
+@triton.jit
 def _forward(
-    x_ptr,  # (units,)
-    seed_ptr,  # (1,) int64
-    y_ptr,  # (units,)
+    x_ptr,  # (N, units)
+    keys_ptr,  # (N,) int32, `stride` apart
+    y_ptr,  # (N, units)
     units,
-    rate,
+    stride,
+    drop_below,
     scale,
     UNITS: tl.constexpr,
 ):
-    at = tl.program_id(0) * UNITS + tl.arange(0, UNITS)
-    x = tl.load(x_ptr + at, mask=at < units, other=0).to(tl.float32)
-    stays = tl.rand(tl.load(seed_ptr), at) >= rate
+    row, unit = tl.program_id(0), tl.program_id(1) * UNITS + tl.arange(0, UNITS)
+    at = row * units + unit
+    x = tl.load(x_ptr + at, mask=unit < units, other=0).to(tl.float32)
+    stays = _mixed(tl.load(keys_ptr + row * stride) ^ _mixed(unit)) >= drop_below
     y = tl.where(stays & ~(x <= 0), x * scale, 0.0)  # NaN passes
-    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=at < units)
+    tl.store(y_ptr + at, y.to(y_ptr.dtype.element_ty), mask=unit < units)
 
 
 @triton.jit
@@ -53,16 +65,17 @@ def _backward(
 
 
 @torch.library.custom_op("alexnet::relu_dropout", mutates_args=())
-def relu_dropout_forward(x: Tensor, seed: Tensor, rate: float, scale: float) -> Tensor:
+def relu_dropout_forward(x: Tensor, keys: Tensor, rate: float, scale: float) -> Tensor:
     """max(0, x) * scale, or 0 with probability `rate`; contiguous."""
     x = x.contiguous()
-    y = torch.empty_like(x)
-    _forward[triton.cdiv(x.numel(), UNITS),](x, seed, y, x.numel(), rate, scale, UNITS=UNITS, enable_fp_fusion=True)
+    y, units = torch.empty_like(x), x.shape[1:].numel()
+    grid, limit = (len(x), triton.cdiv(units, UNITS)), drop_below(rate)
+    _forward[grid](x, keys, y, units, keys.stride(0), limit, scale, UNITS=UNITS, enable_fp_fusion=True)
     return y
 
 
 @relu_dropout_forward.register_fake
-def _(x: Tensor, seed: Tensor, rate: float, scale: float) -> Tensor:
+def _(x: Tensor, keys: Tensor, rate: float, scale: float) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
@@ -92,6 +105,6 @@ def _gradient(ctx, g):
 relu_dropout_forward.register_autograd(_gradient, setup_context=_save)
 
 
-def relu_dropout(x: Tensor, rate: float, seed: Tensor, inverted: bool) -> Tensor:
-    """As `reference.relu_dropout`, with other random numbers; the output is contiguous."""
-    return relu_dropout_forward(x, seed, rate, 1 / (1 - rate) if inverted else 1.0)
+def relu_dropout(x: Tensor, rate: float, keys: Tensor, inverted: bool) -> Tensor:
+    """As `reference.relu_dropout`; the output is contiguous."""
+    return relu_dropout_forward(x, keys, rate, 1 / (1 - rate) if inverted else 1.0)

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.data.loader import AUGMENT, DROPOUT, stream
+from alexnet.data.chance import Chance
 from alexnet.data.store import Split, Store
 from alexnet.devices import pick_device
 from alexnet.model import AlexNet
@@ -139,7 +139,7 @@ def examine(recipe: Recipe, store: Store) -> Diagnosis:
     store = fitting(recipe, store)
     begun = Start.fresh(recipe, store, pick_device(recipe.device))
     variant = begun.variant
-    images, labels = batch(begun.in_batches_of(LOOK_PICTURES), 0)
+    images, labels, _ = batch(begun.in_batches_of(LOOK_PICTURES), 0)
     spread, dead = look(begun.model, images)
     pictures = InputStatistics(float(images.mean()), float(images.std()), _difference(store.train))
     first_loss = _first_loss(begun.model, images, labels)
@@ -157,14 +157,16 @@ def examine(recipe: Recipe, store: Store) -> Diagnosis:
 # --- measuring ------------------------------------------------------------------------------------
 
 
-def batch(start: Start, step: int) -> tuple[Tensor, Tensor]:
-    """Batch `step` of a run: (N, 3, K, K) augmented pictures and (N,) labels; N is
-    smaller where the store is.
+def batch(start: Start, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch `step` of a run: (N, 3, K, K) augmented pictures, (N,) labels and (N, dropouts) keys of
+    dropout; N is smaller where the store is.
     """
     epoch, place = divmod(step, start.loader.steps_per_epoch)
     records, labels = start.loader.batch(epoch, place)
-    images = start.augmentation(records.to(start.device), stream(start.recipe.seed, AUGMENT, epoch, place))
-    return images.contiguous(memory_format=torch.channels_last), labels.to(start.device)
+    pictures, chance = start.loader.indices(epoch, place), Chance(start.recipe.seed, epoch)
+    images = start.augmentation(records.to(start.device), pictures, chance)
+    keys = torch.from_numpy(chance.dropout_keys(pictures, start.model.dropouts))
+    return images.contiguous(memory_format=torch.channels_last), labels.to(start.device), keys.to(start.device)
 
 
 @torch.no_grad()
@@ -183,9 +185,8 @@ def _trial(start: Start) -> tuple[tuple[float, ...], dict[str, float], dict[str,
     gradient: dict[str, float] = {}
     update: dict[str, float] = {}
     for step in range(TRIAL_STEPS):
-        images, labels = batch(start, step)
-        torch.manual_seed(int(stream(recipe.seed, DROPOUT, 0, step).integers(2**62)))
-        loss = F.cross_entropy(model(images), labels, label_smoothing=recipe.label_smoothing)
+        images, labels, keys = batch(start, step)
+        loss = F.cross_entropy(model(images, keys), labels, label_smoothing=recipe.label_smoothing)
         losses.append(float(loss.detach()))
         if not isfinite(losses[-1]):
             break

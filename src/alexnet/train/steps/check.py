@@ -9,14 +9,13 @@ pictures alone give (pool5's maps, logits, gradients) is compared with two other
 1. plainly in float64, layer by layer on the CPU, from pictures made by the reference;
 2. plainly in the step's type, by PyTorch's own layers on the GPU.
 
-The same units are dropped in all three, and their share is looked at. A value may be `FACTOR`
-times as far from the first as the second is, and some room more (`FORWARD`, `BACKWARD`), as
-roundings differ by chance. This is done in float32, where gradients are within 2e-6 of float64's,
-some 1e-3 where a unit at a tie goes the other way, and mistakes show best; and in the type that
-the run computes in, by the very kernels that will train. In bfloat16 maps and logits are within
-1 %, but more units are near a tie, and eight pictures' gradients are 10 to 25 % from float64's in
-any program; what fails there must fail on two batches. At last one update of copies of all weights
-is held against float64's.
+The same units are dropped in all three. A value may be `FACTOR` times as far from the first as the
+second is, and some room more (`FORWARD`, `BACKWARD`), as roundings differ by chance. This is done
+in float32, where gradients are within 2e-6 of float64's, some 1e-3 where a unit at a tie goes the
+other way, and mistakes show best; and in the type that the run computes in, by the very kernels
+that will train. In bfloat16 maps and logits are within 1 %, but more units are near a tie, and
+eight pictures' gradients are 10 to 25 % from float64's in any program; what fails there must fail
+on two batches. At last one update of copies of all weights is held against float64's.
 """
 
 from collections.abc import Iterator, Mapping
@@ -43,7 +42,6 @@ FORWARD = {"float32": 1e-3, "tf32": 1e-2, "bfloat16": 1e-2}
 BACKWARD = {"float32": 1e-2, "tf32": 5e-2, "bfloat16": 1e-1}
 UPDATE = {torch.float32: 1e-5, torch.bfloat16: 4e-3}  # of an update's results, as of kernels in the tests
 UPDATED = ("weights", "velocities", "copies")
-UNITS, SIGMAS = 1_000_000, 6  # to count what is dropped among, and how far from the rate it may be
 
 Values = dict[str, Tensor]
 
@@ -74,11 +72,11 @@ def disagreement(step: FusedStep, epoch: int, number: int) -> str | None:
 
 
 def _problem(step: FusedStep, weights: Values, epoch: int, number: int) -> str | None:
-    """What is wrong with values, dropout or update, in float32 and then in the step's type."""
+    """What is wrong with values or update, in float32 and then in the step's type."""
     device = step.sums.device
     with _exact_products():
         problem = _wrong_value(step, weights, "float32", epoch, number)
-        problem = problem or _wrong_dropout(step, device) or _wrong_update(step)
+        problem = problem or _wrong_update(step)
     tf32 = device.type == "cuda" and torch.backends.cudnn.conv.fp32_precision != "ieee"  # type: ignore[attr-defined]
     if problem or (step.dtype == torch.float32 and not tf32):
         return problem
@@ -116,7 +114,7 @@ def _wrong_value(step: FusedStep, weights: Values, kind: str, epoch: int, number
 
     def plainly(kind: torch.dtype, device: torch.device) -> Values:
         there = {name: weight.to(device, kind) for name, weight in weights.items()}
-        return values(step.model, there, pictures, sample, step.batch_size, step.smoothing)
+        return values(step.model, there, pictures, sample, step.smoothing)
 
     expected, theirs = plainly(torch.float64, cpu), plainly(dtype, sample.labels.device)
     errors = {name: relative(sample.values[name], expected[name]) for name in expected}
@@ -127,19 +125,6 @@ def _wrong_value(step: FusedStep, weights: Values, kind: str, epoch: int, number
         return None
     what = worst if worst in ("pool5", "logits") else f"the gradient of {worst}"
     return f"{what} in {kind}: relative error against float64 is {errors[worst]:.1%} (limit {allowed[worst]:.1%})"
-
-
-def _wrong_dropout(step: FusedStep, device: torch.device) -> str | None:
-    """Two seeds must each drop the share that they should, and not the same units."""
-    ones = torch.ones(UNITS, device=device)
-    for op in step.model.ops:
-        if isinstance(op, Dropout) and op.rate:
-            seeds = (torch.tensor([seed], device=device) for seed in (1, 2))
-            first, second = (kernels.relu_dropout(ones, op.rate, seed, op.inverted) == 0 for seed in seeds)
-            for dropped, share in ((first, op.rate), (second, op.rate), (first & second, op.rate**2)):
-                if abs(float(dropped.float().mean()) - share) > SIGMAS * (share * (1 - share) / UNITS) ** 0.5:
-                    return f"dropout drops {float(dropped.float().mean()):.2%} of all units instead of {share:.2%}"
-    return None
 
 
 def _wrong_update(step: FusedStep) -> str | None:
@@ -187,30 +172,24 @@ def _trial(launch: Launch, generator: torch.Generator) -> tuple[Launch, Values]:
     return trial, {name: slope.contiguous() if name == "conv1.weight" else slope for name, slope in slopes.items()}
 
 
-def values(
-    model: AlexNet, weights: Mapping[str, Tensor], images: Tensor, sample: Sample, batch: int, smoothing: float = 0.0
-) -> Values:
+def values(model: AlexNet, weights: Mapping[str, Tensor], images: Tensor, sample: Sample, smoothing: float = 0.0) -> Values:
     """pool5's maps, logits, and gradients of the mean loss, by the plain walk; it drops the units
     that the fused step drops.
 
     Args:
         weights: the network's, in the type to compute in and where.
         images: (n, 3, K, K), those of the sample.
-        batch: pictures in the batch that the sample is of: which units are dropped
-            depends on the place in it.
 
     Returns:
         float64, where the weights are.
     """
     some = next(iter(weights.values()))
     leaves = {name: torch.nn.Parameter(weight.detach().clone()) for name, weight in weights.items()}
-    net, number = AlexNet.holding(model.variant, leaves), 0
+    net, of_layers = AlexNet.holding(model.variant, leaves), iter(sample.keys.to(some.device).unbind(1))
     x, results = images.to(some.device, some.dtype), {}
     for op in net.ops:
         if isinstance(op, Dropout):
-            ones = torch.ones((batch, *x.shape[1:]), device=sample.seeds.device)
-            stays = kernels.relu_dropout(ones, op.rate, sample.seeds[number : number + 1], False)[sample.rows] > 0
-            x, number = x * stays.to(some.device) * (1 / (1 - op.rate) if op.inverted else 1.0), number + 1
+            x = kernels.dropout(x, op.rate, next(of_layers), op.inverted)
         elif isinstance(op, Conv | Linear):
             x = net.compute(op, x)
         else:  # whose arithmetic is float32 at least

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from alexnet import kernels
-from alexnet.arithmetic import FLOAT_BYTES, Dropout, Layer
+from alexnet.arithmetic import FLOAT_BYTES, Layer
 from alexnet.console import say
 from alexnet.data.augment import Augmentation
 from alexnet.data.feed import (
@@ -109,17 +109,15 @@ class Sample(NamedTuple):
     """Some pictures of a batch, and what they alone give.
 
     Attributes:
-        rows: (n,) int64, which of the batch.
         drawn: records, top, left, mirror and colour, as `kernels.augment` takes them; on the CPU.
         labels: (n,) int64.
-        seeds: (dropout layers,) int64.
+        keys: (n, dropout layers) int32.
         values: pool5's maps, the logits, and each parameter's gradient of the mean loss, by name.
     """
 
-    rows: Tensor
     drawn: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
     labels: Tensor
-    seeds: Tensor
+    keys: Tensor
     values: dict[str, Tensor]
 
 
@@ -217,7 +215,7 @@ class FusedStep:
         x = self._blocks(row)
         features = self.net.convolutions(x, self.leaves)  # (N, 256, 6, 6)
         seam = features.detach().requires_grad_()
-        logits = self.net.classifier(seam, self.leaves, row.seeds)  # (N, classes)
+        logits = self.net.classifier(seam, self.leaves, row.keys)  # (N, classes)
         loss, hits = kernels.cross_entropy_topk(logits, row.labels, self.smoothing)
 
         late, (g,) = _gradients(loss, None, self._late, seam)
@@ -360,13 +358,13 @@ class FusedStep:
         rows = torch.arange(size, device=self.sums.device)
         rows = torch.cat([rows[: count // 2], rows[count // 2 :][-count // 2 :]])
         features = self.net.convolutions(self._blocks(row, leaves["conv1.weight"].dtype), leaves)
-        logits, labels = self.net.classifier(features, leaves, row.seeds)[rows], row.labels[rows]
+        logits, labels = self.net.classifier(features, leaves, row.keys)[rows], row.labels[rows]
         loss, _ = kernels.cross_entropy_topk(logits, labels, self.smoothing)
         gradients = torch.autograd.grad(loss, list(leaves.values()))
         drawn = (self.feed.records[row.which[rows]], *(part[rows] for part in (row.top, row.left, row.mirror, row.colour)))
         records, top, left, mirror, colour = (part.cpu() for part in drawn)
         values = {"pool5": features[rows].detach(), "logits": logits.detach(), **dict(zip(leaves, gradients, strict=True))}
-        return Sample(rows, (records, top, left, mirror, colour), labels, row.seeds, values)
+        return Sample((records, top, left, mirror, colour), labels, row.keys[rows], values)
 
     def leaves_of(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
         """As `self.leaves`, of other float32 weights: in `dtype` what has a copy in it."""
@@ -443,8 +441,7 @@ def build(
     smoothing: float = 0.0,
 ) -> FusedStep:
     """The step on a feed's pictures, with a table of choices of its own."""
-    dropouts = sum(isinstance(op, Dropout) for op in model.ops)
-    choices = ChoiceTable(feed, augmentation, dropouts, model.device)
+    choices = ChoiceTable(feed, augmentation, model.dropouts, model.device)
     try:
         return FusedStep(model, augmentation.preprocessing, optimiser, feed, choices, dtype, smoothing=smoothing)
     except BaseException:

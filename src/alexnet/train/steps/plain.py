@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +13,8 @@ from torch import Tensor
 from alexnet import arithmetic
 from alexnet.console import say
 from alexnet.data.augment import Augmentation
-from alexnet.data.loader import AUGMENT, DROPOUT, Batch, Loader, stream
+from alexnet.data.chance import Chance
+from alexnet.data.loader import Batch, Loader
 from alexnet.engines import Network, eager
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD
@@ -25,7 +25,7 @@ from alexnet.variants import Variant
 #: pays within some minutes.
 COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
 
-LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+LossFunction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class PlainStep:
@@ -33,7 +33,7 @@ class PlainStep:
 
     Args:
         model: on the device; its parameters are updated in place.
-        loss_function: the loss and logits of a batch.
+        loss_function: the loss and logits of a batch, from pictures, labels and dropout's keys.
 
     Attributes:
         at_once: True, as the loss is known when the step is.
@@ -55,12 +55,12 @@ class PlainStep:
     def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
         """As `Step.take`. A loss that is not finite is counted, and moves no weight."""
         records, labels = self._batch(epoch, step)
-        rng, seed = self.chance(epoch, step)
-        torch.manual_seed(seed)
+        pictures, chance = self.loader.indices(epoch, step), self.chance(epoch)
 
-        images = self.augmentation(records.to(self.device), rng)  # (N, 3, K, K)
+        images = self.augmentation(records.to(self.device), pictures, chance)  # (N, 3, K, K)
         images, labels = images.contiguous(memory_format=torch.channels_last), labels.to(self.device)
-        loss, logits = self.loss_function(images, labels)
+        keys = torch.from_numpy(chance.dropout_keys(pictures, self.model.dropouts)).to(self.device)
+        loss, logits = self.loss_function(images, labels, keys)
         if loss.isfinite():
             loss.backward()
             if look:
@@ -69,10 +69,9 @@ class PlainStep:
         self._images = images
         self._count(float(loss.detach()), int((logits.argmax(1) != labels).sum()))
 
-    def chance(self, epoch: int, step: int) -> tuple[np.random.Generator, int]:
-        """What a step's crops, mirrors and colours are drawn from, and the seed of its dropout."""
-        augment, dropout = (stream(self.loader.seed, purpose, epoch, step) for purpose in (AUGMENT, DROPOUT))
-        return augment, int(dropout.integers(2**62))
+    def chance(self, epoch: int) -> Chance:
+        """What the epoch's crops, mirrors, colours and dropout come from."""
+        return Chance(self.loader.seed, epoch)
 
     def _batch(self, epoch: int, step: int) -> Batch:
         if self._next != (epoch, step):
@@ -119,16 +118,16 @@ def compile_pays(recipe: Recipe, variant: Variant, pictures: int, device: torch.
 
 
 def loss_function(model: AlexNet, compiled: bool, label_smoothing: float = 0.0) -> LossFunction:
-    """The loss and logits of a batch; compiled into fused loops if asked,
-    and if the compiler works.
+    """The loss and logits of a batch, whose dropout is by keys where they are given; compiled into
+    fused loops if asked, and if the compiler works.
 
     Args:
         label_smoothing: s; the target is 1 - s for the right class, and s / K more
             for each of the K classes.
     """
 
-    def forward(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = model(images)
+    def forward(images: Tensor, labels: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits = model(images, keys)
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
 
     if not compiled:
@@ -136,17 +135,17 @@ def loss_function(model: AlexNet, compiled: bool, label_smoothing: float = 0.0) 
     fast = torch.compile(forward, dynamic=False)
     compiles = True
 
-    def first_try(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def first_try(images: Tensor, labels: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         nonlocal compiles
         if not compiles:
-            return forward(images, labels)
+            return forward(images, labels, keys)
         try:
-            return fast(images, labels)
+            return fast(images, labels, keys)
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
             say(f"The network could not be compiled ({type(error).__name__}) and runs uncompiled, up to two times slower.")
             compiles = False
-            return forward(images, labels)
+            return forward(images, labels, keys)
 
     return first_try
