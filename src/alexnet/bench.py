@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet import arithmetic, engines
-from alexnet.arithmetic import LRN, Op
+from alexnet.arithmetic import LRN, Linear, Op
 from alexnet.console import say
 from alexnet.data.augment import Augmentation
 from alexnet.data.chance import Chance
@@ -317,10 +317,12 @@ class Steps:
 
 
 class Naive(AlexNet):
-    """The network as one writes it first, with the framework's own normalisation."""
+    """The network as one writes it first, with the framework's own layers."""
 
     def compute(self, op: Op, x: Tensor) -> Tensor:
-        """As the network's own, but for normalisation."""
+        """As the network's own, but for normalisation and the fully connected layers."""
+        if isinstance(op, Linear):
+            return self.get_submodule(op.name)(x.flatten(1))
         if isinstance(op, LRN):
             towers = x.reshape(x.shape[0] * op.towers, -1, *x.shape[2:])
             return F.local_response_norm(towers, op.size, op.coefficient * op.size, op.beta, op.k).reshape(x.shape)

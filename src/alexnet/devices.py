@@ -1,7 +1,11 @@
-"""Where to compute and in which precision, and what to say when a GPU's memory is full."""
+"""Where to compute, on how many cores and in which precision, and what to say when a GPU's memory
+is full.
+"""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 
 import torch
@@ -9,6 +13,8 @@ import torch
 from alexnet.console import say
 from alexnet.errors import RecipeError, TrainingError
 
+#: Where a container finds its limits.
+CGROUP = Path("/sys/fs/cgroup")
 #: Where Linux shows that NVIDIA's driver is loaded.
 NVIDIA = Path("/proc/driver/nvidia/version")
 
@@ -75,6 +81,28 @@ def set_precision(precision: str, device: torch.device) -> None:
         torch.backends.cuda.matmul.fp32_precision = kind
         torch.backends.cudnn.conv.fp32_precision = kind  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = True
+
+
+def cores() -> int:
+    """Cores that this process may use: those it is bound to, or as many as its container may keep
+    busy; at least one.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(min(bound, _quota(CGROUP))))
+
+
+def _quota(cgroup: Path) -> float:
+    """How many cores a container may keep busy; infinite where nothing limits them."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return float(quota) / float(period) if quota != "max" else inf
+    except (OSError, ValueError):
+        pass
+    try:  # as older systems have it
+        quota, period = ((cgroup / "cpu" / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
+        return float(quota) / float(period) if float(quota) > 0 else inf
+    except (OSError, ValueError):
+        return inf
 
 
 @contextmanager

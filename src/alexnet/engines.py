@@ -11,7 +11,6 @@ A `Classifier` is an engine with the class names and the preprocessing that belo
 (.onnx, .xml), also in int8.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +25,7 @@ from alexnet import kernels
 from alexnet.arguments import as_path
 from alexnet.console import say
 from alexnet.data.preprocessing import Preprocessing
+from alexnet.devices import cores
 from alexnet.errors import CheckpointError
 from alexnet.fused import Fused, unknown
 from alexnet.memory import keep_freed
@@ -213,11 +213,6 @@ def _differs(fused: Network, x: Tensor, expected: Tensor) -> str | None:
     return None if distance <= SAME_LOGITS * size else f"their logits are {distance / max(size, 1e-30):.1%} from PyTorch's"
 
 
-def threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @cache
 def openvino_core() -> Any:
     """OpenVINO's one Core of this process.
@@ -246,7 +241,7 @@ def start_openvino(model: bytes | Path) -> Network:
     against 7.0 ms an image).
     """
     core = openvino_core()
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads(), "ENABLE_CPU_PINNING": False}
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": cores(), "ENABLE_CPU_PINNING": False}
     request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
     return lambda x: torch.from_numpy(request.infer([x.numpy()], share_inputs=True)[0].copy())
 
@@ -256,7 +251,7 @@ def start_onnxruntime(model: bytes | Path) -> Network:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads()
+    options.intra_op_num_threads = cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     content = model if isinstance(model, bytes) else str(model)
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

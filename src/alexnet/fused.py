@@ -94,9 +94,7 @@ class Fused:
         assert not unknown(model.variant), model.variant
         self.model = model
         self.ways = ways or {}
-        cut = groups(model.ops)
-        seam = next(number for number, group in enumerate(cut) if isinstance(group[0], Linear | Dropout))
-        self._convolutions, self._classifier = cut[:seam], cut[seam:]
+        self._convolutions, self._classifier = groups(model.ops[: model.seam]), groups(model.ops[model.seam :])
         self.padding = model.variant.conv1_padding
 
     def convolutions(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

@@ -95,6 +95,8 @@ class AlexNet(nn.Module):
     def _build(self, variant: Variant, ops: tuple[Op, ...] | None = None) -> None:
         self.variant = variant
         self.ops = variant.ops() if ops is None else ops
+        ahead = takewhile(lambda op: not isinstance(op, Linear | Dropout), self.ops)
+        self.seam = len([*ahead])  # of the operations before the fully connected layers and their dropout
         device = torch.get_default_device()  # skip_init itself would take memory on the CPU within "meta" too
         for layer in self.variant.layers()[: len(self.ops)]:
             match layer.op:
@@ -150,8 +152,18 @@ class AlexNet(nn.Module):
             (N, num_classes) logits.
         """
         self._check(x)
+        return self.classifier(self.convolutions(x), keys)
+
+    def convolutions(self, x: Tensor) -> Tensor:
+        """The first part of `forward`, up to pool5: pictures to (N, C, H, W)."""
+        for op in self.ops[: self.seam]:
+            x = self.compute(op, x)
+        return x
+
+    def classifier(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
+        """The rest of `forward`, from pool5 on: (N, C, H, W) to (N, num_classes)."""
         of_layers = iter(keys.unbind(1)) if keys is not None and self.training else None
-        for op in self.ops:
+        for op in self.ops[self.seam :]:
             if of_layers and isinstance(op, Dropout):
                 x = kernels.dropout(x, op.rate, next(of_layers), op.inverted)
             else:
@@ -187,7 +199,8 @@ class AlexNet(nn.Module):
                     x = F.pad(x, (before, after, before, after))
                 return self.get_submodule(name)(x)
             case Linear(name=name):
-                return self.get_submodule(name)(x.flatten(1))  # C, H, W order, whatever the memory format
+                weight, bias = self.get_parameter(f"{name}.weight"), self.get_parameter(f"{name}.bias")
+                return kernels.linear(x.flatten(1), weight, bias)  # C, H, W order, whatever the memory format
             case ReLU():
                 return F.relu(x)
             case Tanh():

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alexnet import engines
 from alexnet.arguments import check_count, check_views
 from alexnet.console import say
 from alexnet.data.image import MAX_PIXELS, Unreadable, encode
 from alexnet.data.preprocessing import Views
 from alexnet.data.sources import IMAGE_ENDINGS, LeftOut, class_name, read_picture, walk
 from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
+from alexnet.devices import cores
 from alexnet.engines import Classifier
 from alexnet.errors import SourceError
 from alexnet.evaluate import probabilities
@@ -235,7 +235,7 @@ def _predictions(
 ) -> Iterator[Prediction]:
     failed: list[Exception] = []
     files = _until_it_fails(files, failed)
-    with ThreadPoolExecutor(engines.threads()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         waiting: deque[list[Future[tuple[Prediction, float]]]] = deque()
         while True:
             batch = [pool.submit(_timed_read, classifier, path, max_pixels) for path in islice(files, BATCH_SIZE)]

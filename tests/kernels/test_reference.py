@@ -214,3 +214,63 @@ def test_float16_does_not_overflow() -> None:
         found = op(x.half())
         assert found.dtype == torch.float16
         torch.testing.assert_close(found.float(), op(x.half().float()), rtol=1e-3, atol=1e-3)
+
+
+# --- fully connected layers -----------------------------------------------------------------------
+
+
+def layer(rows: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    """Input, weight and bias, leaves."""
+    shapes = ((rows, 37), (23, 37), (23,))
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+def first_and_second(f: Callable[..., torch.Tensor], tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """A layer's result, gradients, and the gradients of these."""
+    y = f(*tensors)
+    once = torch.autograd.grad(y.square().sum(), tensors, create_graph=True)
+    twice = torch.autograd.grad(sum((g.square().sum() for g in once), torch.zeros(())), tensors)
+    return [y, *once, *twice]
+
+
+@pytest.mark.parametrize("rows", [1, 15, 16, 61])
+def test_linear(rows: int) -> None:
+    """Against float64, result, gradients and second derivatives."""
+    tensors = layer(rows)
+    expected = first_and_second(F.linear, [tensor.detach().double().requires_grad_() for tensor in tensors])
+    for actual, exact in zip(first_and_second(kernels.linear, tensors), expected, strict=True):
+        assert (actual.double() - exact).norm() <= 2e-6 * exact.norm()
+
+
+def test_linear_gradient_without_a_graph() -> None:
+    """As training takes it."""
+    tensors = layer(61)
+    kernels.linear(*tensors).square().sum().backward()
+    exact = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    F.linear(*exact).square().sum().backward()
+    for one, other in zip(tensors, exact, strict=True):
+        assert one.grad is not None and other.grad is not None
+        assert (one.grad.double() - other.grad).norm() <= 2e-6 * other.grad.norm()
+
+
+def test_linear_of_frozen_weights() -> None:
+    x, weight, bias = layer(20)
+    kernels.linear(x, weight.detach(), bias.detach()).sum().backward()
+    assert x.grad is not None
+    kernels.linear(x.detach(), weight, bias).sum().backward()
+    assert weight.grad is not None and bias.grad is not None
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_linear_under_transforms(which: int) -> None:
+    tensors = layer(20)
+    tangent = torch.randn_like(tensors[which])
+
+    def f(kind: Callable[..., torch.Tensor], one: torch.Tensor) -> torch.Tensor:
+        return kind(*[one if number == which else tensor for number, tensor in enumerate(tensors)])
+
+    for transform in (
+        lambda kind: torch.func.jvp(lambda one: f(kind, one), (tensors[which],), (tangent,))[1],
+        lambda kind: torch.func.grad(lambda one: f(kind, one).square().sum())(tensors[which]),
+    ):
+        torch.testing.assert_close(transform(kernels.linear), transform(F.linear), rtol=1e-5, atol=1e-5)

@@ -291,6 +291,7 @@ def test_another_number_of_threads_is_said_and_recorded(
         patch.setattr(announce, "environment", lambda: there)
         train(recipe(epochs=1), store, folder, resume=True)
     assert f"continues in another environment (threads {here['threads']}, now 64): its weights" in capfd.readouterr().err
+    here, there = here | {"lanes": 1}, there | {"lanes": 1}
     assert read_result(folder)["environments"] == [here, there]
     assert verify_run(folder) == []
     train(recipe(epochs=2), store, folder, resume=True)
@@ -298,7 +299,7 @@ def test_another_number_of_threads_is_said_and_recorded(
 
 
 def test_an_unbroken_run_has_one_environment(finished: Path) -> None:
-    assert read_result(finished)["environments"] == [run.environment()]
+    assert read_result(finished)["environments"] == [run.environment() | {"lanes": 1}]
 
 
 # --- the command line -----------------------------------------------------------------------------

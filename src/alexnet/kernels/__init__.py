@@ -17,13 +17,14 @@ from torch import Tensor
 from alexnet.errors import TrainingError
 from alexnet.kernels import reference
 from alexnet.kernels.blocks import picture_blocks, tap_mask, weight_blocks
-from alexnet.kernels.reference import dropout, lrn, max_pool, spatial_norm, yuv_to_rgb
+from alexnet.kernels.reference import dropout, linear, lrn, max_pool, spatial_norm, yuv_to_rgb
 
 __all__ = [
     "augment",
     "bias_relu",
     "cross_entropy_topk",
     "dropout",
+    "linear",
     "lrn",
     "max_pool",
     "picture_blocks",

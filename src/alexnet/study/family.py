@@ -61,7 +61,13 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def train_family(
-    recipe: Recipe, store: Store, folder: Path, seeds: Sequence[int], resume: bool = False, at_once: int = 1
+    recipe: Recipe,
+    store: Store,
+    folder: Path,
+    seeds: Sequence[int],
+    resume: bool = False,
+    at_once: int = 1,
+    lanes: int | None = None,
 ) -> dict[str, Any]:
     """Train one network for each seed, or go on training them.
 
@@ -72,6 +78,7 @@ def train_family(
         resume: finish what the folder holds unfinished. More seeds than before may
             be given, not fewer.
         at_once: how many share a GPU.
+        lanes: of each on a CPU, as in `loop.train`.
 
     Returns:
         What `family.json` holds: see `summary`.
@@ -86,7 +93,7 @@ def train_family(
     if at_once > 1:
         _train_together([(replace(recipe, seed=seed), store.folder, member(folder, seed)) for seed in unfinished], at_once)
     for number, seed in enumerate(seeds, 1):
-        train_member(replace(recipe, seed=seed), store, member(folder, seed), f"seed {seed} ({number} of {len(seeds)})")
+        train_member(replace(recipe, seed=seed), store, member(folder, seed), f"seed {seed} ({number} of {len(seeds)})", lanes)
         write_json(folder / FAMILY, summary(folder, seeds[:number], at_once))
     return summary(folder, seeds, at_once)
 
@@ -105,11 +112,11 @@ def checked(recipe: Recipe, store: Store, folder: Path, seeds: Sequence[int], re
     return fitting(recipe, store, member(folder, seeds[0]))
 
 
-def train_member(recipe: Recipe, store: Store, folder: Path, label: str) -> None:
+def train_member(recipe: Recipe, store: Store, folder: Path, label: str, lanes: int | None = None) -> None:
     """Train one run to its end, unless it has been."""
     if not is_finished(recipe, store, folder):
         say(f"{folder}: {label}")
-        train(recipe, store, folder, resume=is_run(folder))
+        train(recipe, store, folder, resume=is_run(folder), lanes=lanes)
 
 
 def is_finished(recipe: Recipe, store: Store, folder: Path) -> bool:

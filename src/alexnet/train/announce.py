@@ -3,7 +3,7 @@
 from alexnet.console import say
 from alexnet.data.store import Store
 from alexnet.phrases import counted
-from alexnet.run_folder import changes, environment, read_environment
+from alexnet.run_folder import Environment, changes, environment, read_environment
 from alexnet.train.optim import schedule, warmup
 from alexnet.train.place import Place
 from alexnet.train.recipes import Recipe
@@ -19,14 +19,15 @@ def note_step(place: Place, kind: str) -> None:
         place.trained_by.append(kind)
 
 
-def note_environment(place: Place, run: Run) -> None:
+def note_environment(place: Place, run: Run, lanes: int) -> None:
     """Keep where it computes, and say so if a resumed run computes elsewhere.
 
     The same sums in another order have other bits.
     """
     if not place.environments and run.resumed:  # by a version that kept the first one only
         place.environments.append(read_environment(run.folder))
-    here, earlier = environment(), place.environments[-1] if place.environments else {}
+    here: Environment = {**environment(), "lanes": lanes}
+    earlier: Environment = {"lanes": 1, **place.environments[-1]} if place.environments else {}  # once there were no lanes
     if here == earlier:
         return
     if earlier:

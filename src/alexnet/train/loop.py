@@ -9,8 +9,7 @@ busy.
 Which pictures a batch holds is a function of (seed, epoch, step), and what chance does to one
 (crop, mirror, colours, dropped units) is a function of (seed, epoch, picture). So a run that was
 killed at any moment and resumed from its last checkpoint ends with the same bits (same machine,
-CPU, number of threads), whatever the number of loader workers; and a batch may be computed in
-parts.
+CPU, number of threads and lanes), whatever the number of loader workers.
 
 On a GPU the weights at the start, the batches, crops, mirrors, colours and dropped units are those
 of a CPU. The order in which a kernel adds floats is not: two runs of one seed may drift apart by
@@ -26,7 +25,9 @@ from alexnet.train.session import Session, open_session
 from alexnet.trained import Trained
 
 
-def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False, overwrite: bool = False) -> Trained:
+def train(
+    recipe: Recipe, store: Store, folder: Path, resume: bool = False, overwrite: bool = False, lanes: int | None = None
+) -> Trained:
     """Train, or go on training, until the recipe's last epoch.
 
     Args:
@@ -37,6 +38,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False, over
         folder: the run's folder.
         resume: go on from the folder's last checkpoint.
         overwrite: delete the run that the folder holds, and begin anew.
+        lanes: over how many each batch is split on a CPU; None for those that are fastest here.
 
     Returns:
         The network after the last epoch, as in `latest.safetensors`.
@@ -49,7 +51,7 @@ def train(recipe: Recipe, store: Store, folder: Path, resume: bool = False, over
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """
-    with open_session(recipe, store, folder, resume, overwrite) as session:
+    with open_session(recipe, store, folder, resume, overwrite, lanes) as session:
         if not session.finished:
             with session.under_way():
                 learn(session)

@@ -106,8 +106,8 @@ class Recipe:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU if there is one."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile the network (needs a C++ compiler on a CPU); auto compiles if that saves time within
-    the run.
+    """Compile the network; auto does on a GPU. A CPU needs a C++ compiler for it, and is as fast
+    without.
     """
     fused: Literal["auto", "on", "off"] = "auto"
     """Train by the step made for NVIDIA's GPUs from compute capability 8.0 on. auto takes it there,

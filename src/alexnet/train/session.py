@@ -34,7 +34,6 @@ from alexnet.train.result import write_result
 from alexnet.train.run import Run, check_folder, open_run
 from alexnet.train.start import Start, fitting
 from alexnet.train.steps import choose
-from alexnet.train.steps.plain import compile_pays
 from alexnet.train.steps.step import Step
 from alexnet.trained import Trained
 from alexnet.weights import native
@@ -48,7 +47,7 @@ class Session:
     """A run under way.
 
     Attributes:
-        fused, precision: how it computes.
+        fused, precision, lanes: how it computes; without a number of lanes, one is chosen.
         watch: knows the failures; what it has seen and said is in `place`.
         step: takes the steps; opened by `under_way`, as is all that follows.
         kind: a few words on the step and the device.
@@ -63,6 +62,7 @@ class Session:
     start: Start
     fused: bool
     precision: str
+    lanes: int | None = None
     place: Place = field(init=False)
     watch: Watch = field(init=False)
     step: Step = field(init=False)
@@ -105,7 +105,12 @@ class Session:
             announce.extend(self.recipe, self.run, place, loader.steps_per_epoch)
         self.run.start_log(place.log_length, self.steps_done)
         self.step, kind = choose.open_step(
-            self.start, self.store.held_out, fused=self.fused, precision=self.precision, compiled=self.run.config.compiled
+            self.start,
+            self.store.held_out,
+            fused=self.fused,
+            precision=self.precision,
+            compiled=self.run.config.compiled,
+            lanes=self.lanes,
         )
         with ExitStack() as stack:
             stack.callback(self.step.close)
@@ -211,7 +216,7 @@ class Session:
     def begin_epoch(self) -> None:
         """Note what trains from here on, and where."""
         announce.note_step(self.place, self.kind)
-        announce.note_environment(self.place, self.run)
+        announce.note_environment(self.place, self.run, self.step.lanes)
         announce.note_draws(self.place)
         self.start.model.train()
 
@@ -268,7 +273,9 @@ class Session:
 
 
 @contextmanager
-def open_session(recipe: Recipe, store: Store, folder: Path, resume: bool, overwrite: bool) -> Iterator[Session]:
+def open_session(
+    recipe: Recipe, store: Store, folder: Path, resume: bool, overwrite: bool, lanes: int | None = None
+) -> Iterator[Session]:
     """Open a run's folder and begin the run; arguments and errors as those of `loop.train`."""
     folder = _checked_arguments(recipe, store, folder, resume, overwrite)
     check_folder(folder, recipe, resume, overwrite)
@@ -278,7 +285,8 @@ def open_session(recipe: Recipe, store: Store, folder: Path, resume: bool, overw
     precision = pick_precision(recipe.precision, device, fused)
     store = fitting(recipe, store, folder if resume else None)  # may write a copy: after all that can be refused
     set_precision(precision, device)
-    compiled = compile_pays(recipe, variant, len(store.train), device)
+    # Uncompiled, a CPU is as fast (docs/log.md).
+    compiled = device.type == "cuda" if recipe.compile == "auto" else recipe.compile == "on"
     with _in_words(folder, min(recipe.batch_size, len(store.train)), device), ExitStack() as stack:
         run = open_run(folder, recipe, store, resume, compiled, overwrite)
         stack.callback(run.close)
@@ -286,7 +294,7 @@ def open_session(recipe: Recipe, store: Store, folder: Path, resume: bool, overw
             start = Start.resumed(recipe, store, device, folder / LATEST, variant)
         else:
             start = Start.fresh(recipe, store, device, variant)
-        yield Session(store, run, start, fused, precision)
+        yield Session(store, run, start, fused, precision, lanes)
 
 
 def _checked_arguments(recipe: object, store: object, folder: object, resume: bool, overwrite: bool) -> Path:

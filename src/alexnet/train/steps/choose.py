@@ -15,25 +15,31 @@ from alexnet.data.store import Split
 from alexnet.devices import pick_precision, set_precision
 from alexnet.errors import RecipeError
 from alexnet.fused import unknown
+from alexnet.lanes import Lanes
 from alexnet.memory import keep_freed
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
 from alexnet.train.steps.check import disagreement
 from alexnet.train.steps.fused import FusedStep, open_fused_step
 from alexnet.train.steps.plain import PlainStep, loss_function
+from alexnet.train.steps.split import choose_lanes, threads_each
 from alexnet.train.steps.step import Step
 from alexnet.variants import Variant
 
 
-def open_step(start: Start, held_out: Split, *, fused: bool, precision: str, compiled: bool) -> tuple[Step, str]:
+def open_step(
+    start: Start, held_out: Split, *, fused: bool, precision: str, compiled: bool, lanes: int | None = None
+) -> tuple[Step, str]:
     """The step of a run, and a few words on it.
 
     Args:
         held_out: the pictures to test on.
         fused, precision: what `wants_fused` and `pick_precision` say.
         compiled: whether the plain step is.
+        lanes: over how many a batch is split on a CPU; None to choose.
 
     Raises:
+        UsageError: fewer lanes than one.
         RecipeError: the fused step was asked for, and its gradients are wrong here.
         TrainingError: the pictures do not fit where they were asked to be.
     """
@@ -51,15 +57,20 @@ def open_step(start: Start, held_out: Split, *, fused: bool, precision: str, com
         say(f"The fused step is not used, as it gives wrong results here: {problem}. Please report it.")
         precision = pick_precision(recipe.precision, device, False)
         set_precision(precision, device)
-    return open_plain_step(start, compiled), f"{precision}, compiled" if compiled else precision
+    return open_plain_step(start, compiled, lanes), f"{precision}, compiled" if compiled else precision
 
 
-def open_plain_step(start: Start, compiled: bool) -> PlainStep:
-    """The plain step of a run."""
+def open_plain_step(start: Start, compiled: bool, lanes: int | None = None) -> PlainStep:
+    """The plain step of a run; arguments as those of `open_step`."""
+    split = None
     if start.device.type == "cpu":
         keep_freed()
-    loss = loss_function(start.model, compiled, start.recipe.label_smoothing)
-    return PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation)
+        count = 1 if compiled else choose_lanes(start, lanes)
+        if compiled and lanes and lanes > 1:
+            say(f"lanes (={lanes}) is for training without the compiler: using 1 lane.")
+        split = Lanes(start.model, count, threads_each(count)) if count > 1 else None
+    loss = loss_function(split or start.model, compiled, start.recipe.label_smoothing)
+    return PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation, split)
 
 
 def _checked(step: FusedStep, device: torch.device, at: tuple[int, int]) -> str | None:
@@ -96,7 +107,7 @@ def pays(variant: Variant, device: torch.device) -> bool:
     """Whether the fused step is the fastest on a device; if a GPU cannot run it, the reason is
     printed.
     """
-    if device.type == "cpu":  # compiled, the plain step is faster there
+    if device.type == "cpu":  # where the plain step is faster
         return False
     reason = unknown(variant) or kernels.lacking(device)
     if reason:

@@ -136,10 +136,11 @@ class FusedStep:
     Attributes:
         held_out: the pictures to test on, where they lie on the device.
         at_once: False, as the host would wait for the device.
+        lanes: one.
         sums: (3,) float64: losses, pictures right at the first guess, among five, since `collect`.
     """
 
-    at_once = False
+    at_once, lanes = False, 1
 
     def __init__(
         self,

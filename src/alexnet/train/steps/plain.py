@@ -2,29 +2,22 @@
 defines the training; `fused.py` is the same step in an order that keeps a GPU busy.
 """
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet import arithmetic
 from alexnet.console import say
 from alexnet.data.augment import Augmentation
 from alexnet.data.chance import Chance
 from alexnet.data.loader import Batch, Loader
 from alexnet.engines import Network, eager
+from alexnet.lanes import Lanes
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD
-from alexnet.train.recipes import Recipe
-from alexnet.variants import Variant
 
-#: Compiling takes 10 to 30 s and makes full-size training on a CPU twice as fast, so it
-#: pays within some minutes.
-COMPILE_PAYS_SECONDS, EAGER_FLOPS = 90, 1e11
-
+Scores = Callable[[Tensor, Tensor | None], Tensor]
 LossFunction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
@@ -34,6 +27,7 @@ class PlainStep:
     Args:
         model: on the device; its parameters are updated in place.
         loss_function: the loss and logits of a batch, from pictures, labels and dropout's keys.
+        split: the lanes that `loss_function` runs in, if it does; closed with the step.
 
     Attributes:
         at_once: True, as the loss is known when the step is.
@@ -42,10 +36,17 @@ class PlainStep:
     at_once = True
 
     def __init__(
-        self, model: AlexNet, loss_function: LossFunction, optimiser: SGD, loader: Loader, augmentation: Augmentation
+        self,
+        model: AlexNet,
+        loss_function: LossFunction,
+        optimiser: SGD,
+        loader: Loader,
+        augmentation: Augmentation,
+        split: Lanes | None = None,
     ) -> None:
         self.model, self.loss_function, self.optimiser = model, loss_function, optimiser
-        self.loader, self.augmentation = loader, augmentation
+        self.loader, self.augmentation, self._split = loader, augmentation, split
+        self.lanes = split.count if split else 1
         self.device = model.device
         self._batches: Iterator[Batch] = iter(())
         self._next: tuple[int, int] | None = None
@@ -97,27 +98,13 @@ class PlainStep:
         return eager(self.model), None
 
     def close(self) -> None:
-        """Nothing is left open: the loader's threads end with its batches."""
+        """End the lanes' threads; the loader's end with its batches."""
         self._batches = iter(())
+        if self._split:
+            self._split.close()
 
 
-def compile_pays(recipe: Recipe, variant: Variant, pictures: int, device: torch.device) -> bool:
-    """Whether to compile the plain step: as the recipe says, or where it pays within the run.
-
-    Args:
-        pictures: to train on.
-    """
-    if recipe.compile != "auto":
-        return recipe.compile == "on"
-    if device.type != "cpu":
-        return device.type == "cuda"
-    images = recipe.epochs * (pictures - pictures % min(recipe.batch_size, pictures))  # in whole batches
-    seconds = images * arithmetic.training_flop(variant.layers()) / EAGER_FLOPS
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    return bool(compiler) and seconds > COMPILE_PAYS_SECONDS
-
-
-def loss_function(model: AlexNet, compiled: bool, label_smoothing: float = 0.0) -> LossFunction:
+def loss_function(network: Scores, compiled: bool, label_smoothing: float = 0.0) -> LossFunction:
     """The loss and logits of a batch, whose dropout is by keys where they are given; compiled into
     fused loops if asked, and if the compiler works.
 
@@ -127,7 +114,7 @@ def loss_function(model: AlexNet, compiled: bool, label_smoothing: float = 0.0) 
     """
 
     def forward(images: Tensor, labels: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
-        logits = model(images, keys)
+        logits = network(images, keys)
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
 
     if not compiled:
@@ -144,7 +131,7 @@ def loss_function(model: AlexNet, compiled: bool, label_smoothing: float = 0.0) 
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            say(f"The network could not be compiled ({type(error).__name__}) and runs uncompiled, up to two times slower.")
+            say(f"The network could not be compiled ({type(error).__name__}) and runs uncompiled.")
             compiles = False
             return forward(images, labels, keys)
 

@@ -14,7 +14,10 @@ class Step(Protocol):
 
     Attributes:
         at_once: whether `collect` costs nothing after each step.
+        lanes: that a batch is split over, on a CPU; 1 elsewhere.
     """
+
+    lanes: int
 
     @property
     def at_once(self) -> bool:

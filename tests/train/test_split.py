@@ -1,0 +1,136 @@
+"""How many lanes a run takes, and that a run in lanes is a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import log, recipe, same_weights
+
+from alexnet import devices
+from alexnet.data.store import Store
+from alexnet.errors import Interrupted, UsageError
+from alexnet.run_folder import environment
+from alexnet.train.loop import train
+from alexnet.train.optim import SGD
+from alexnet.train.result import read_result
+from alexnet.train.start import Start
+from alexnet.train.steps import split
+from alexnet.train.steps.split import choose_lanes
+from stopping import stop_after
+
+
+@pytest.fixture(autouse=True)
+def _four_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And an empty cache."""
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(split, "threads", lambda: 4)
+
+
+def begun(store: Store, **changes: Any) -> Start:
+    """A run on the drawn pictures as it begins."""
+    return Start.fresh(recipe(**changes), store, torch.device("cpu"))
+
+
+def test_lanes_by_hand(store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+    assert [choose_lanes(begun(store), wanted) for wanted in (1, 3, 4)] == [1, 3, 4]
+    assert not capfd.readouterr().err
+    assert choose_lanes(begun(store), 9) == 4
+    assert "lanes (=9) is more than the 4 cores of this process: using 4 lanes." in capfd.readouterr().err
+    assert choose_lanes(begun(store, batch_size=2), 4) == 2
+    assert "lanes (=4) is more than the 2 pictures of a batch: using 2 lanes." in capfd.readouterr().err
+    with pytest.raises(UsageError, match=r"lanes \(=0\) must be at least 1"):
+        choose_lanes(begun(store), 0)
+
+
+def test_little_memory(store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    start = begun(store)
+    each = sum(weight.nbytes for name, weight in start.model.named_parameters() if name.startswith("conv"))
+    monkeypatch.setattr(split, "host_memory", lambda: 3 * each)
+    assert choose_lanes(start, 4) == 3
+    assert "lanes (=4) is more than the free memory has room for: using 3 lanes." in capfd.readouterr().err
+
+
+def test_one_core(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "threads", lambda: 1)
+    monkeypatch.setattr(split, "measured", lambda *_: pytest.fail("there is nothing to measure"))
+    assert choose_lanes(begun(store, epochs=1000), None) == 1
+
+
+def test_the_fastest_is_measured_once(store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    asked = []
+
+    def measured(_: Start, candidates: list[int]) -> dict[int, float]:
+        asked.append(candidates)
+        return dict(zip(candidates, (10.0, 30.0, 20.0), strict=True))
+
+    monkeypatch.setattr(split, "measured", measured)
+    assert choose_lanes(begun(store, epochs=2), None) == 1  # too short a run
+    assert choose_lanes(begun(store, epochs=1000), None) == 2
+    assert (
+        "split over 2 lanes of 2 cores (images/s without the update: 1 lane 10, 2 lanes 30, 4 lanes 20;"
+        in capfd.readouterr().err
+    )
+    assert choose_lanes(begun(store, epochs=2), None) == 2
+    assert "split over 2 lanes of 2 cores, as measured here before (--lanes" in capfd.readouterr().err
+    assert asked == [[1, 2, 4]]
+    (split.cache_folder() / split.CHOSEN).write_text("{")
+    assert choose_lanes(begun(store, epochs=1000), None) == 2 and len(asked) == 2
+    choose_lanes(begun(store, epochs=1000, batch_size=20), None)
+    assert len(asked) == 3
+
+
+def test_measuring_leaves_no_trace(store: Store) -> None:
+    start, same = begun(store), begun(store)
+    rates = split.measured(start, [1, 2])
+    assert [*rates] == [1, 2] and min(rates.values()) > 0
+    assert all(weight.equal(same.model.get_parameter(name)) for name, weight in start.model.named_parameters())
+    assert all(weight.grad is None for weight in start.model.parameters())
+
+
+def test_a_container_with_a_part_of_a_core(tmp_path: Path) -> None:
+    assert devices._quota(tmp_path) == float("inf")
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert devices._quota(tmp_path) == 0.5
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert devices._quota(tmp_path) == float("inf")
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("250000\n")
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert devices._quota(tmp_path) == 2.5
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert devices._quota(tmp_path) == float("inf")
+
+
+def test_cores_of_a_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "CGROUP", tmp_path)
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
+    found = []
+    for quota in ("max", "50000", "200000", "800000"):
+        (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
+        found.append(devices.cores())
+    assert found == [3, 1, 2, 3]
+
+
+def test_a_run_in_lanes(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 10 pictures in 4 lanes; stopped and resumed, which finds the lanes again."""
+    lanes, again = tmp_path / "lanes", tmp_path / "again"
+    train(recipe(), store, lanes, lanes=4)
+    with monkeypatch.context() as patch:
+        stop_after(patch, SGD, "step", 8)
+        with pytest.raises(Interrupted):
+            train(recipe(), store, again, lanes=4)
+    train(recipe(), store, again, resume=True)
+    assert same_weights(lanes, again) and log(lanes) == log(again)
+    assert read_result(again)["environments"] == [environment() | {"lanes": 4}]
+
+
+def test_resuming_in_other_lanes(store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    train(recipe(epochs=1), store, folder)
+    train(recipe(epochs=2), store, folder, resume=True, lanes=2)
+    assert "continues in another environment (lanes 1, now 2): its weights" in capfd.readouterr().err
+    assert [place["lanes"] for place in read_result(folder)["environments"]] == [1, 2]
+    assert "lanes" not in json.loads((folder / "config.json").read_text())["recipe"]
