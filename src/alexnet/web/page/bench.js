@@ -35,7 +35,13 @@ export class Bench {
     this.verdict = html("p", { class: "verdict", role: "status" });
     /** @type {Record<string, HTMLInputElement>} */
     this.fields = {};
-    const names = /** @type {[keyof Numbers, string][]} */ ([["side", "W"], ["size", "F"], ["before", "P"], ["after", "P′"], ["stride", "S"]]);
+    const names = /** @type {[keyof Numbers, string][]} */ ([
+      ["side", "W"],
+      ["size", "F"],
+      ["before", "P"],
+      ["after", "P′"],
+      ["stride", "S"],
+    ]);
     const fields = names.map(([name, letter]) => this.field(name, letter));
     root.append(html("div", { class: "fields" }, fields), this.formula, this.drawing, this.verdict);
     this.show();
@@ -66,7 +72,10 @@ export class Bench {
     const { numbers, app } = this;
     const { side, size, before, after, stride } = numbers;
     const { count, rest } = fitting(numbers);
-    replace(this.formula, count ? formulaBox(app.t("layer.formula"), {}, sizeFormula({ side, size, stride, padding: [before, after] })) : null);
+    replace(
+      this.formula,
+      count ? formulaBox(app.t("layer.formula"), {}, sizeFormula({ side, size, stride, padding: [before, after] })) : null,
+    );
     const said = count === 0 ? "layer.bench_none" : rest ? "layer.bench_rest" : "layer.bench_fits";
     this.verdict.textContent = app.t(said, { count, rest, size, side: side + before + after });
     this.verdict.classList.toggle("bad", count === 0 || rest > 0);
@@ -84,7 +93,11 @@ export function strip(numbers) {
   const [tall, line] = [5 * unit, 1.7 * unit];
   const height = tall + (stairs + 1) * line;
   const drawing = svg("svg", { viewBox: `0 0 ${whole} ${height}`, "aria-hidden": "true", preserveAspectRatio: "none" });
-  drawing.append(rectangle("pad", 0, 0, before, tall), rectangle("pixels", before, 0, side, tall), rectangle("pad", before + side, 0, after, tall));
+  drawing.append(
+    rectangle("pad", 0, 0, before, tall),
+    rectangle("pixels", before, 0, side, tall),
+    rectangle("pad", before + side, 0, after, tall),
+  );
   if (whole <= 64) for (let at = 1; at < whole; at++) drawing.append(svg("path", { class: "tick", d: `M${at} 0V${tall}` }));
   for (let at = 0; at < Math.min(count, SEEN); at++) {
     const y = tall + line * (0.8 + (at % stairs));

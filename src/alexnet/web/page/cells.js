@@ -49,7 +49,15 @@ export class Cells {
   /** Frame some cells. @param {number[]} places @param {string} name */
   mark(places, name) {
     this.marks.replaceChildren(
-      ...places.map((at) => svg("rect", { class: name, x: (at % this.size) * SIDE, y: Math.floor(at / this.size) * SIDE, width: SIDE, height: SIDE })),
+      ...places.map((at) =>
+        svg("rect", {
+          class: name,
+          x: (at % this.size) * SIDE,
+          y: Math.floor(at / this.size) * SIDE,
+          width: SIDE,
+          height: SIDE,
+        }),
+      ),
     );
   }
 }
@@ -76,5 +84,8 @@ function brief(value, size) {
   if (Number.isInteger(value) && most < 1000) return String(value).replace("-", "−");
   if (size <= 5) return value.toFixed(most >= 100 ? 0 : most >= 10 ? 1 : most >= 1 ? 2 : 3).replace("-", "−");
   const digits = most >= 100 ? 0 : most >= 10 ? 1 : most >= 0.995 ? 2 : 3;
-  return value.toFixed(digits).replace("-", "−").replace(/^(−?)0\./, "$1.");
+  return value
+    .toFixed(digits)
+    .replace("-", "−")
+    .replace(/^(−?)0\./, "$1.");
 }

@@ -58,7 +58,10 @@ class Plane {
   at(event) {
     const bounds = this.box.getBoundingClientRect();
     const { left, top, width, height } = this.extent;
-    return [Math.floor(top + ((event.clientY - bounds.top) / bounds.height) * height), Math.floor(left + ((event.clientX - bounds.left) / bounds.width) * width)];
+    return [
+      Math.floor(top + ((event.clientY - bounds.top) / bounds.height) * height),
+      Math.floor(left + ((event.clientX - bounds.left) / bounds.width) * width),
+    ];
   }
 }
 
@@ -91,7 +94,11 @@ export class Explorer {
     this.input = new Plane("input");
     this.output = new Plane("output");
     this.source = html("div", { class: "source" });
-    this.player = html("button", { type: "button", class: "tool", onclick: () => (this.playing ? this.stop() : this.play()) }, `▶ ${app.t("layer.play")}`);
+    this.player = html(
+      "button",
+      { type: "button", class: "tool", onclick: () => (this.playing ? this.stop() : this.play()) },
+      `▶ ${app.t("layer.play")}`,
+    );
     this.playing = 0;
     this.readout = html("p", { class: "readout", "data-role": "readout" });
     this.spoken = html("p", { class: "spoken", "aria-live": "polite" });
@@ -101,10 +108,16 @@ export class Explorer {
     box.tabIndex = 0;
     box.setAttribute("role", "application");
     box.addEventListener("keydown", (event) => this.key(event));
-    box.addEventListener("pointermove", (event) => (hover && event.pointerType === "mouse" ? this.point(event) : event.buttons && this.point(event)));
+    box.addEventListener("pointermove", (event) =>
+      hover && event.pointerType === "mouse" ? this.point(event) : event.buttons && this.point(event),
+    );
     box.addEventListener("pointerdown", (event) => this.point(event));
     box.addEventListener("click", () => hover && this.pointer === "mouse" && app.goto({ view: "number" }));
-    root.append(html("div", { class: "planes" }, this.picture.root, this.input.root, this.output.root), this.readout, this.spoken);
+    root.append(
+      html("div", { class: "planes" }, this.picture.root, this.input.root, this.output.root),
+      this.readout,
+      this.spoken,
+    );
     /** @type {State | null} */
     this.shown = null;
     this.speaking = 0;
@@ -185,7 +198,10 @@ export class Explorer {
       const at = Math.min(height * width - 1, Math.floor(done * height * width));
       const [row, column] = [Math.floor(at / width), at % width];
       this.mark(layer, stage, { ...this.app.state, row, column });
-      this.output.marks.prepend(cover(0, row + 0.97, width, height - row - 0.97), cover(column + 1, row, width - column - 1, 1));
+      this.output.marks.prepend(
+        cover(0, row + 0.97, width, height - row - 0.97),
+        cover(column + 1, row, width - column - 1, 1),
+      );
       if (done < 1) this.playing = requestAnimationFrame(step);
       else this.stop();
     };
@@ -257,7 +273,10 @@ export class Explorer {
       const seen = scene.array("seen");
       if (seen) this.input.show(photo(/** @type {any} */ (seen)));
     } else if (layer.kind === "linear" || stage.flat) {
-      const made = mosaic(stage, Array.from({ length: channels }, (_, at) => at));
+      const made = mosaic(
+        stage,
+        Array.from({ length: channels }, (_, at) => at),
+      );
       this.input.show(made.canvas);
     } else {
       const map = stage.data.subarray(source * height * width, (source + 1) * height * width);
@@ -265,8 +284,19 @@ export class Explorer {
     }
     this.frameInput(layer, stage);
     const many = layer.kind === "linear" || stage.flat;
-    const colour = name === "input" && layer.kind === "conv" ? app.t("layer.reads_channel", { colour: app.t(`layer.colour_${(scene.preprocessing.order ?? "RGB")[source] ?? source}`) }) : null;
-    const said = coloured ? app.t("layer.reads_colour") : colour ? colour : many ? app.t("layer.reads_all", { name: this.named(name), count: app.words.count(stage.data.length) }) : app.t("layer.reads_map", { name: this.named(name), number: source, size: `${height} × ${width}` });
+    const colour =
+      name === "input" && layer.kind === "conv"
+        ? app.t("layer.reads_channel", {
+            colour: app.t(`layer.colour_${(scene.preprocessing.order ?? "RGB")[source] ?? source}`),
+          })
+        : null;
+    const said = coloured
+      ? app.t("layer.reads_colour")
+      : colour
+        ? colour
+        : many
+          ? app.t("layer.reads_all", { name: this.named(name), count: app.words.count(stage.data.length) })
+          : app.t("layer.reads_map", { name: this.named(name), number: source, size: `${height} × ${width}` });
     this.input.caption.textContent = said;
     this.sources(layer, state, source, coloured);
   }
@@ -286,7 +316,11 @@ export class Explorer {
       return channels;
     }
     const [before, after] = layer.padding ?? [0, 0];
-    this.input.frame({ left: -before, top: -before, width: width + before + after, height: height + before + after }, width, height);
+    this.input.frame(
+      { left: -before, top: -before, width: width + before + after, height: height + before + after },
+      width,
+      height,
+    );
     return channels;
   }
 
@@ -306,13 +340,23 @@ export class Explorer {
       this.offered = key;
       if (layer.input[0] <= 4) replace(this.source, this.colours(first, count));
       else {
-        const range = html("input", { type: "range", min: first, max: first + count - 1, "aria-label": app.t("layer.source"), oninput: () => app.goto({ source: Number(range.value) }) });
+        const range = html("input", {
+          type: "range",
+          min: first,
+          max: first + count - 1,
+          "aria-label": app.t("layer.source"),
+          oninput: () => app.goto({ source: Number(range.value) }),
+        });
         replace(this.source, range);
       }
     }
     const range = this.source.querySelector("input");
     if (range) range.value = String(source);
-    this.source.querySelectorAll("button").forEach((button, at) => button.setAttribute("aria-pressed", String(first + at - (this.hover ? 1 : 0) === (coloured ? first - 1 : source))));
+    this.source
+      .querySelectorAll("button")
+      .forEach((button, at) =>
+        button.setAttribute("aria-pressed", String(first + at - (this.hover ? 1 : 0) === (coloured ? first - 1 : source))),
+      );
   }
 
   /** @param {number} first @param {number} count */
@@ -320,7 +364,8 @@ export class Explorer {
     const { app, scene } = this;
     const order = scene.preprocessing.order ?? "RGB";
     const names = Array.from({ length: count }, (_, at) => app.t(`layer.colour_${order[at] ?? at}`));
-    const button = (/** @type {string} */ name, /** @type {number | null} */ source) => html("button", { type: "button", class: "tool", onclick: () => app.goto({ source }) }, name);
+    const button = (/** @type {string} */ name, /** @type {number | null} */ source) =>
+      html("button", { type: "button", class: "tool", onclick: () => app.goto({ source }) }, name);
     const each = names.map((name, at) => button(name, first + at));
     return this.hover ? [button(app.t("layer.colour_all"), null), ...each] : each;
   }
@@ -331,16 +376,31 @@ export class Explorer {
     const [channels, height, width] = stage.shape;
     const { app } = this;
     if (stage.flat) {
-      this.output.show(mosaic(stage, Array.from({ length: channels }, (_, at) => at)).canvas);
+      this.output.show(
+        mosaic(
+          stage,
+          Array.from({ length: channels }, (_, at) => at),
+        ).canvas,
+      );
       const { columns, rows } = flatGrid(stage);
       this.output.frame({ left: 0, top: 0, width: columns, height: rows }, columns, rows);
       this.output.caption.textContent = app.t("layer.gives_units", { name: layer.name, count: app.words.count(channels) });
     } else {
-      draw(this.output.canvas, stage.data.subarray(channel * height * width, (channel + 1) * height * width), width, height, hueOf(stage, channel), scaleIn(stage, channel));
+      draw(
+        this.output.canvas,
+        stage.data.subarray(channel * height * width, (channel + 1) * height * width),
+        width,
+        height,
+        hueOf(stage, channel),
+        scaleIn(stage, channel),
+      );
       this.output.frame({ left: 0, top: 0, width, height }, width, height);
       this.output.caption.textContent = app.t("layer.gives_map", { name: layer.name, number: channel, count: channels });
     }
-    this.output.box.setAttribute("aria-label", app.t(stage.flat ? "layer.keys_units" : "layer.keys", { name: layer.name, number: channel }));
+    this.output.box.setAttribute(
+      "aria-label",
+      app.t(stage.flat ? "layer.keys_units" : "layer.keys", { name: layer.name, number: channel }),
+    );
   }
 
   /** @param {Layer} layer @param {Stage} stage @param {State} state */
@@ -348,7 +408,11 @@ export class Explorer {
     const { channel = 0, row = 0, column = 0 } = state;
     const { scene } = this;
     const field = scene.field(layer.name, row, column);
-    replace(this.picture.marks, rect("halo", field.left, field.top, field.side), rect("frame", field.left, field.top, field.side));
+    replace(
+      this.picture.marks,
+      rect("halo", field.left, field.top, field.side),
+      rect("frame", field.left, field.top, field.side),
+    );
     const flat = stage.flat;
     const { columns } = flatGrid(stage);
     const [y, x] = flat ? [Math.floor(channel / columns), channel % columns] : [row, column];
@@ -370,7 +434,12 @@ export class Explorer {
     if (layer.kind === "maxpool" && (layer.stride ?? 1) < size) {
       const stride = layer.stride ?? 1;
       const [, height, width] = layer.output;
-      const neighbours = [[0, -1], [0, 1], [-1, 0], [1, 0]].filter(([dy, dx]) => row + dy >= 0 && row + dy < height && column + dx >= 0 && column + dx < width);
+      const neighbours = [
+        [0, -1],
+        [0, 1],
+        [-1, 0],
+        [1, 0],
+      ].filter(([dy, dx]) => row + dy >= 0 && row + dy < height && column + dx >= 0 && column + dx < width);
       marks.unshift(...neighbours.map(([dy, dx]) => rect("shared", left + dx * stride, top + dy * stride, size)));
     }
     return marks;
@@ -380,7 +449,9 @@ export class Explorer {
   tell(layer, flat, state, value) {
     const { app } = this;
     const { channel = 0, row = 0, column = 0 } = state;
-    const said = flat ? app.t("layer.unit_value", { name: layer.name, number: channel, value: value.toPrecision(5) }) : app.t("layer.cell_value", { name: layer.name, number: channel, row, column, value: value.toPrecision(5) });
+    const said = flat
+      ? app.t("layer.unit_value", { name: layer.name, number: channel, value: value.toPrecision(5) })
+      : app.t("layer.cell_value", { name: layer.name, number: channel, row, column, value: value.toPrecision(5) });
     if (!this.sentence) {
       this.sentence = html("span");
       this.more = html("a", { class: "more" }, app.t("layer.work_out"));
@@ -388,7 +459,10 @@ export class Explorer {
       replace(this.readout, this.sentence, this.hover ? [this.more, this.liked] : null);
     }
     this.sentence.textContent = said;
-    this.more?.setAttribute("href", app.link({ view: "number", layer: layer.name, channel, row, column, source: state.source }));
+    this.more?.setAttribute(
+      "href",
+      app.link({ view: "number", layer: layer.name, channel, row, column, source: state.source }),
+    );
     this.liked?.setAttribute("href", app.link({ view: "unit", layer: layer.name, channel }));
     if (this.playing) return;
     clearTimeout(this.speaking);

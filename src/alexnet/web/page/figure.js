@@ -39,7 +39,19 @@ export function columns(scene) {
   const { layers } = scene;
   const size = scene.network.input_size;
   /** @type {Column[]} */
-  const found = [{ name: "picture", layer: null, shape: [3, size, size], towers: 1, then: [], face: "input", wide: size, tall: size, across: 1 }];
+  const found = [
+    {
+      name: "picture",
+      layer: null,
+      shape: [3, size, size],
+      towers: 1,
+      then: [],
+      face: "input",
+      wide: size,
+      tall: size,
+      across: 1,
+    },
+  ];
   for (const layer of layers) {
     if (!DRAWN.includes(layer.kind)) {
       found[found.length - 1].then.push(layer);
@@ -125,9 +137,31 @@ export class NetworkView {
         "div",
         { class: "identity" },
         html("h1", {}, app.t("network.title", { name: `\u2068${app.pictureName()}\u2069` })),
-        html("p", { class: "which" }, html("strong", { title: network.name }, labelled(app, network)), " ", html("span", { class: "origin" }, app.t(`network.source_${isFile(network) ? "file" : network.source}`))),
-        network.note ? html("p", { class: "note", "data-role": "note" }, app.t(`network.${network.note}`, { missing: network.missing.join(", ") })) : null,
-        html("p", {}, learned[app.words.language], " · ", html("span", { class: "soft" }, app.t(`network.cut_${picture.how}`, { width: picture.width, height: picture.height, side: network.input_size }))),
+        html(
+          "p",
+          { class: "which" },
+          html("strong", { title: network.name }, labelled(app, network)),
+          " ",
+          html("span", { class: "origin" }, app.t(`network.source_${isFile(network) ? "file" : network.source}`)),
+        ),
+        network.note
+          ? html(
+              "p",
+              { class: "note", "data-role": "note" },
+              app.t(`network.${network.note}`, { missing: network.missing.join(", ") }),
+            )
+          : null,
+        html(
+          "p",
+          {},
+          learned[app.words.language],
+          " · ",
+          html(
+            "span",
+            { class: "soft" },
+            app.t(`network.cut_${picture.how}`, { width: picture.width, height: picture.height, side: network.input_size }),
+          ),
+        ),
         picture.frames > 1 ? html("p", { class: "soft" }, app.t("network.frames", { count: picture.frames })) : null,
         scene.towers > 1 ? this.legend() : null,
       ),
@@ -137,7 +171,9 @@ export class NetworkView {
 
   legend() {
     const { app, scene } = this;
-    const names = Array.from({ length: scene.towers }, (_, tower) => html("span", { class: `tower-${tower % 2}` }, app.t("tower", { number: tower + 1 })));
+    const names = Array.from({ length: scene.towers }, (_, tower) =>
+      html("span", { class: `tower-${tower % 2}` }, app.t("tower", { number: tower + 1 })),
+    );
     return html("p", { class: "legend" }, names, html("span", { class: "soft" }, app.t("network.legend")));
   }
 
@@ -148,10 +184,20 @@ export class NetworkView {
     return html(
       "div",
       { class: "photo" },
-      html("img", { src: `data:image/jpeg;base64,${picture.jpeg}`, alt: this.app.t("network.photo", { name: this.app.pictureName() }), width: picture.width, height: picture.height }),
+      html("img", {
+        src: `data:image/jpeg;base64,${picture.jpeg}`,
+        alt: this.app.t("network.photo", { name: this.app.pictureName() }),
+        width: picture.width,
+        height: picture.height,
+      }),
       html("div", {
         class: "cut",
-        style: { left: share(left, picture.width), top: share(top, picture.height), width: share(width, picture.width), height: share(height, picture.height) },
+        style: {
+          left: share(left, picture.width),
+          top: share(top, picture.height),
+          width: share(width, picture.width),
+          height: share(height, picture.height),
+        },
       }),
     );
   }
@@ -159,7 +205,13 @@ export class NetworkView {
   answers() {
     const { app, scene } = this;
     const { top } = scene.classes;
-    if (!top.length) return html("section", { class: "answers" }, html("h2", {}, app.t("network.answer")), html("p", { class: "soft" }, app.t("network.no_answer", { missing: scene.network.missing.join(", ") })));
+    if (!top.length)
+      return html(
+        "section",
+        { class: "answers" },
+        html("h2", {}, app.t("network.answer")),
+        html("p", { class: "soft" }, app.t("network.no_answer", { missing: scene.network.missing.join(", ") })),
+      );
     const best = top[0].probability || 1;
     const items = top.map((/** @type {any} */ one) =>
       html(
@@ -174,7 +226,12 @@ export class NetworkView {
         ),
       ),
     );
-    return html("section", { class: "answers" }, html("h2", {}, app.t("network.best", { count: top.length, classes: app.words.count(scene.classes.count) })), html("ol", {}, items));
+    return html(
+      "section",
+      { class: "answers" },
+      html("h2", {}, app.t("network.best", { count: top.length, classes: app.words.count(scene.classes.count) })),
+      html("ol", {}, items),
+    );
   }
 
   // --- the figure -----------------------------------------------------------------------------
@@ -184,27 +241,52 @@ export class NetworkView {
     if (!width || width === this.width) return;
     this.width = width;
     const em = parseFloat(getComputedStyle(this.figure).fontSize);
-    const plan = width < NARROW * (em / 16) ? downwards(this.columns, width, em) : rightwards(this.columns, width, em, innerHeight);
+    const plan =
+      width < NARROW * (em / 16) ? downwards(this.columns, width, em) : rightwards(this.columns, width, em, innerHeight);
     this.paint(plan, em);
   }
 
   /** @param {Plan} plan @param {number} em */
   paint(plan, em) {
     const { scene, app, columns } = this;
-    const back = svg("svg", { class: "lines", width: plan.width, height: plan.height, viewBox: `0 0 ${plan.width} ${plan.height}`, "aria-hidden": "true" });
-    const labels = svg("svg", { class: "labels", width: plan.width, height: plan.height, viewBox: `0 0 ${plan.width} ${plan.height}`, role: "group", "aria-label": app.t("network.figure") });
+    const back = svg("svg", {
+      class: "lines",
+      width: plan.width,
+      height: plan.height,
+      viewBox: `0 0 ${plan.width} ${plan.height}`,
+      "aria-hidden": "true",
+    });
+    const labels = svg("svg", {
+      class: "labels",
+      width: plan.width,
+      height: plan.height,
+      viewBox: `0 0 ${plan.width} ${plan.height}`,
+      role: "group",
+      "aria-label": app.t("network.figure"),
+    });
     const faces = columns.map((column, at) => plan.boxes[at].map((box, tower) => this.face(column, tower, box)));
     columns.forEach((column, at) => {
       if (column.layer) back.append(joints(column.layer, plan.boxes[at - 1], plan.boxes[at], plan.down));
     });
     columns.forEach((column, at) => plan.boxes[at].forEach((box) => back.append(edge(box))));
     columns.forEach((column, at) => column.layer && back.append(...this.windows(at, plan)));
-    columns.forEach((column, at) => labels.append(plan.down ? this.caption(column, plan.marks[at], em) : this.footing(column, plan.marks[at], em)));
+    columns.forEach((column, at) =>
+      labels.append(plan.down ? this.caption(column, plan.marks[at], em) : this.footing(column, plan.marks[at], em)),
+    );
     this.plan = plan;
     this.traced = svg("g", { class: "traced" });
     labels.append(this.traced);
     if (!plan.down) labels.append(this.headings(plan, em), this.solids(plan, em));
-    if (scene.towers > 1) plan.boxes[1]?.forEach((box, tower) => labels.append(svg("text", { x: box.left, y: box.top - 0.6 * em, class: `mark tower-${box.hue}` }, app.t("tower", { number: tower + 1 }))));
+    if (scene.towers > 1)
+      plan.boxes[1]?.forEach((box, tower) =>
+        labels.append(
+          svg(
+            "text",
+            { x: box.left, y: box.top - 0.6 * em, class: `mark tower-${box.hue}` },
+            app.t("tower", { number: tower + 1 }),
+          ),
+        ),
+      );
     replace(this.figure, back, faces.flat(), labels);
     this.figure.style.setProperty("height", `${plan.height}px`);
   }
@@ -224,14 +306,24 @@ export class NetworkView {
     const order = Array.from({ length: each }, (_, at) => tower * each + at);
     const made = mosaic(stage, order, column.across);
     const label = app.t("network.face", { name: column.name, maps: each, size: `${column.shape[1]} × ${column.shape[2]}` });
-    const canvas = dressed(copy(made.canvas), style, `face hue-${box.hue}${box.width > made.canvas.width * 1.4 ? " large" : ""}`, label);
+    const canvas = dressed(
+      copy(made.canvas),
+      style,
+      `face hue-${box.hue}${box.width > made.canvas.width * 1.4 ? " large" : ""}`,
+      label,
+    );
     const at = (/** @type {MouseEvent} */ event) => {
       const bounds = canvas.getBoundingClientRect();
       const x = ((event.clientX - bounds.left) / bounds.width) * canvas.width;
       const y = ((event.clientY - bounds.top) / bounds.height) * canvas.height;
       const place = Math.floor(y / made.pitchY) * made.columns + Math.floor(x / made.pitchX);
-      const cell = (/** @type {number} */ offset, /** @type {number} */ pitch, /** @type {number} */ count) => Math.max(0, Math.min(count - 1, Math.floor(offset % pitch)));
-      return { channel: order[Math.min(order.length - 1, Math.max(0, place))], row: cell(y, made.pitchY, stage.shape[1]), column: cell(x, made.pitchX, stage.shape[2]) };
+      const cell = (/** @type {number} */ offset, /** @type {number} */ pitch, /** @type {number} */ count) =>
+        Math.max(0, Math.min(count - 1, Math.floor(offset % pitch)));
+      return {
+        channel: order[Math.min(order.length - 1, Math.max(0, place))],
+        row: cell(y, made.pitchY, stage.shape[1]),
+        column: cell(x, made.pitchX, stage.shape[2]),
+      };
     };
     canvas.addEventListener("click", (event) => app.goto({ view: "layer", layer: column.name, ...at(event) }));
     canvas.addEventListener("pointermove", (event) => {
@@ -257,11 +349,20 @@ export class NetworkView {
     const { left, top, side } = this.scene.field(column.name, place.row, place.column);
     const dot = box.width / this.scene.network.input_size;
     const bound = (/** @type {number} */ value) => Math.max(0, Math.min(this.scene.network.input_size, value)) * dot;
-    const [x, y, right, bottom] = [box.left + bound(left), box.top + bound(top), box.left + bound(left + side), box.top + bound(top + side)];
+    const [x, y, right, bottom] = [
+      box.left + bound(left),
+      box.top + bound(top),
+      box.left + bound(left + side),
+      box.top + bound(top + side),
+    ];
     const bounds = this.figure.getBoundingClientRect();
     const [tipX, tipY] = [event.clientX - bounds.left, event.clientY - bounds.top];
     const near = this.plan?.down ? [`${x} ${bottom}`, `${right} ${bottom}`] : [`${right} ${y}`, `${right} ${bottom}`];
-    replace(this.traced, svg("path", { class: "sight", d: `M${near[0]}L${tipX} ${tipY}L${near[1]}Z` }), svg("rect", { class: "frame", x, y, width: right - x, height: bottom - y }));
+    replace(
+      this.traced,
+      svg("path", { class: "sight", d: `M${near[0]}L${tipX} ${tipY}L${near[1]}Z` }),
+      svg("rect", { class: "frame", x, y, width: right - x, height: bottom - y }),
+    );
   }
 
   /** A map under the pointer, large. @param {Column} column @param {Stage} stage @param {number} channel @param {PointerEvent} event */
@@ -276,9 +377,20 @@ export class NetworkView {
     canvas.hidden = flat;
     if (this.lensed !== `${stage.name} ${channel}`) {
       this.lensed = `${stage.name} ${channel}`;
-      draw(canvas, stage.data.subarray(channel * height * width, (channel + 1) * height * width), width, height, hueOf(stage, channel), scaleIn(stage, channel));
+      draw(
+        canvas,
+        stage.data.subarray(channel * height * width, (channel + 1) * height * width),
+        width,
+        height,
+        hueOf(stage, channel),
+        scaleIn(stage, channel),
+      );
       const key = flat ? "network.lens_unit" : "network.lens";
-      /** @type {Element} */ (this.lens.lastChild).textContent = this.app.t(key, { name: column.name, number: channel, value: this.scene.strength(stage.name)[channel].toPrecision(3) });
+      /** @type {Element} */ (this.lens.lastChild).textContent = this.app.t(key, {
+        name: column.name,
+        number: channel,
+        value: this.scene.strength(stage.name)[channel].toPrecision(3),
+      });
     }
     this.lens.removeAttribute("hidden");
     const side = this.lens.offsetWidth;
@@ -306,15 +418,26 @@ export class NetworkView {
       const tip = spot(target, order[0] - tower * each, row + 0.5, column_ + 0.5, end);
       const size = layer.size ?? 1;
       const [top, left] = [row, column_].map((cell) => cell * (layer.stride ?? 1) - (layer.padding?.[0] ?? 0));
-      const from = source.towers === 1 ? [0] : crosses(layer) ? Array.from({ length: source.towers }, (_, one) => one) : [tower];
+      const from =
+        source.towers === 1 ? [0] : crosses(layer) ? Array.from({ length: source.towers }, (_, one) => one) : [tower];
       for (const one of from) {
         const own = source.shape[0] / source.towers;
-        const tile = layer.kind === "maxpool" ? order[0] - tower * each : source.layer ? scene.ranked(source.face).find((channel) => Math.floor(channel / own) === one) ?? 0 : 0;
+        const tile =
+          layer.kind === "maxpool"
+            ? order[0] - tower * each
+            : source.layer
+              ? (scene.ranked(source.face).find((channel) => Math.floor(channel / own) === one) ?? 0)
+              : 0;
         const start = plan.boxes[at - 1][one];
         const [x, y] = spot(source, tile % own, top, left, start);
         const [right, bottom] = spot(source, tile % own, top + size, left + size, start);
         shares.push(
-          svg("path", { class: `ray tower-${end.hue}`, d: plan.down ? `M${x} ${bottom}L${tip[0]} ${tip[1]}L${right} ${bottom}` : `M${right} ${y}L${tip[0]} ${tip[1]}L${right} ${bottom}` }),
+          svg("path", {
+            class: `ray tower-${end.hue}`,
+            d: plan.down
+              ? `M${x} ${bottom}L${tip[0]} ${tip[1]}L${right} ${bottom}`
+              : `M${right} ${y}L${tip[0]} ${tip[1]}L${right} ${bottom}`,
+          }),
           svg("rect", { class: `window tower-${end.hue}`, x, y, width: right - x, height: bottom - y }),
         );
       }
@@ -356,14 +479,16 @@ export class NetworkView {
     group.append(this.named(column, mark.x, mark.y + em));
     let y = mark.y + em + line;
     for (const [key, value] of this.rows(column)) {
-      if (value) group.append(svg("text", { x: mark.x, y, class: key === "row_maps" && column.towers > 1 ? "both" : "" }, value));
+      if (value)
+        group.append(svg("text", { x: mark.x, y, class: key === "row_maps" && column.towers > 1 ? "both" : "" }, value));
       y += line;
     }
     for (const layer of column.then) {
       group.append(this.chip(layer, mark.x, y));
       y += line;
     }
-    if (column === this.columns[this.columns.length - 1] && this.scene.array("probabilities")) group.append(this.softmax(mark.x, y));
+    if (column === this.columns[this.columns.length - 1] && this.scene.array("probabilities"))
+      group.append(this.softmax(mark.x, y));
     return group;
   }
 
@@ -380,7 +505,10 @@ export class NetworkView {
     const { y } = plan.marks[0];
     [...this.rows(this.columns[0]).map(([key]) => key), "row_then"].forEach((key, at) => {
       const at_y = y + em + line * (at + 1);
-      group.append(svg("text", { x: 0, y: at_y }, this.app.t(key)), svg("path", { class: "rule", d: `M0 ${at_y - line * 0.72}H${plan.width}` }));
+      group.append(
+        svg("text", { x: 0, y: at_y }, this.app.t(key)),
+        svg("path", { class: "rule", d: `M0 ${at_y - line * 0.72}H${plan.width}` }),
+      );
     });
     return group;
   }
@@ -394,11 +522,17 @@ export class NetworkView {
     const { columns } = this;
     const maps = columns.filter((one) => one.layer?.kind !== "linear");
     const slot = (/** @type {Column} */ one) => plan.slots[columns.indexOf(one)];
-    const unit = Math.min((5.5 * em) / columns[0].shape[1], ...maps.map((one) => slot(one) / (one.shape[0] / one.towers + BACK[0] * one.shape[1])));
+    const unit = Math.min(
+      (5.5 * em) / columns[0].shape[1],
+      ...maps.map((one) => slot(one) / (one.shape[0] / one.towers + BACK[0] * one.shape[1])),
+    );
     const group = svg("g", { class: "solids" });
     const tall = columns[0].shape[1] * unit * (1 + BACK[1]);
     const top = plan.height - tall - 1.2 * em;
-    group.append(svg("text", { x: 0, y: top + tall / 2, class: "heading" }, this.app.t("network.solids")), svg("path", { class: "rule", d: `M0 ${top - 0.6 * em}H${plan.width}` }));
+    group.append(
+      svg("text", { x: 0, y: top + tall / 2, class: "heading" }, this.app.t("network.solids")),
+      svg("path", { class: "rule", d: `M0 ${top - 0.6 * em}H${plan.width}` }),
+    );
     columns.forEach((column, at) => {
       const flat = column.layer?.kind === "linear";
       const side = flat ? 0.4 * tall : column.shape[1] * unit;
@@ -407,7 +541,9 @@ export class NetworkView {
       for (let tower = 0; tower < column.towers; tower++) {
         const middle = top + tall * (column.towers === 1 ? 0.5 : tower ? 0.75 : 0.25);
         const high = side * (flat ? 1 : 1 + BACK[1]);
-        group.append(solid(plan.marks[at].x - (deep + back) / 2, middle + high / 2, deep, side, flat, hue(column, tower, columns)));
+        group.append(
+          solid(plan.marks[at].x - (deep + back) / 2, middle + high / 2, deep, side, flat, hue(column, tower, columns)),
+        );
       }
     });
     return group;
@@ -423,39 +559,71 @@ export class NetworkView {
     group.append(first);
     let y = mark.y + 3.8 * em;
     if (cells.row_window) {
-      group.append(svg("text", { x: mark.x, y, class: "soft" }, app.t("network.window", { size: cells.row_window, stride: cells.row_stride, padding: cells.row_padding })));
+      group.append(
+        svg(
+          "text",
+          { x: mark.x, y, class: "soft" },
+          app.t("network.window", { size: cells.row_window, stride: cells.row_stride, padding: cells.row_padding }),
+        ),
+      );
       y += 1.4 * em;
     }
-    column.then.forEach((layer, at) => group.append(this.chip(layer, mark.x + (at - (column.then.length - 1) / 2) * 6 * em, y)));
+    column.then.forEach((layer, at) =>
+      group.append(this.chip(layer, mark.x + (at - (column.then.length - 1) / 2) * 6 * em, y)),
+    );
     return group;
   }
 
   /** @param {Column} column @param {number} x @param {number} y */
   named(column, x, y) {
     if (!column.layer) return svg("text", { x, y, class: "name" }, this.app.t("picture"));
-    return svg("a", { href: this.app.link({ view: "layer", layer: column.name }) }, svg("text", { x, y, class: "name" }, column.name));
+    return svg(
+      "a",
+      { href: this.app.link({ view: "layer", layer: column.name }) },
+      svg("text", { x, y, class: "name" }, column.name),
+    );
   }
 
   /** @param {Layer} layer @param {number} x @param {number} y */
   chip(layer, x, y) {
     const name = this.app.t(`op_${layer.kind}`);
-    const link = svg("a", { href: this.app.link({ view: "layer", layer: layer.name }), "aria-label": `${layer.name}: ${name}` }, svg("text", { x, y, class: "chip" }, name));
+    const link = svg(
+      "a",
+      { href: this.app.link({ view: "layer", layer: layer.name }), "aria-label": `${layer.name}: ${name}` },
+      svg("text", { x, y, class: "chip" }, name),
+    );
     return link;
   }
 
   /** @param {number} x @param {number} y */
   softmax(x, y) {
     const index = this.scene.classes.top[0]?.index;
-    return svg("a", { href: this.app.link({ view: "number", layer: "softmax", channel: index }) }, svg("text", { x, y, class: "chip" }, this.app.t("softmax")));
+    return svg(
+      "a",
+      { href: this.app.link({ view: "number", layer: "softmax", channel: index }) },
+      svg("text", { x, y, class: "chip" }, this.app.t("softmax")),
+    );
   }
 
   // --- the numbers as in the notes --------------------------------------------------------------
 
   table() {
     const { app, scene } = this;
-    const heads = ["network.layer", "input_size", "kernels", "kernel_size", "stride", "padding", "output_size", "parameters", "multiply_adds", "receptive_field"];
+    const heads = [
+      "network.layer",
+      "input_size",
+      "kernels",
+      "kernel_size",
+      "stride",
+      "padding",
+      "output_size",
+      "parameters",
+      "multiply_adds",
+      "receptive_field",
+    ];
     const rows = this.columns.slice(1).map((column) => this.numbers(column));
-    const total = (/** @type {"parameters" | "multiply_adds"} */ key) => app.words.count(scene.layers.reduce((sum, layer) => sum + layer[key], 0));
+    const total = (/** @type {"parameters" | "multiply_adds"} */ key) =>
+      app.words.count(scene.layers.reduce((sum, layer) => sum + layer[key], 0));
     return html(
       "section",
       { class: "numbers" },
@@ -466,9 +634,28 @@ export class NetworkView {
         html(
           "table",
           {},
-          html("thead", {}, html("tr", {}, heads.map((key) => html("th", { scope: "col" }, app.t(key))))),
+          html(
+            "thead",
+            {},
+            html(
+              "tr",
+              {},
+              heads.map((key) => html("th", { scope: "col" }, app.t(key))),
+            ),
+          ),
           html("tbody", {}, rows),
-          html("tfoot", {}, html("tr", {}, html("th", { scope: "row", colspan: "7" }, app.t("network.total")), html("td", {}, total("parameters")), html("td", {}, total("multiply_adds")), html("td"))),
+          html(
+            "tfoot",
+            {},
+            html(
+              "tr",
+              {},
+              html("th", { scope: "row", colspan: "7" }, app.t("network.total")),
+              html("td", {}, total("parameters")),
+              html("td", {}, total("multiply_adds")),
+              html("td"),
+            ),
+          ),
         ),
       ),
     );
@@ -480,9 +667,35 @@ export class NetworkView {
     const layer = /** @type {Layer} */ (column.layer);
     const cells = this.cells(column);
     const sized = ([c, h, w] = layer.output) => `[${h}, ${w}, ${c}]`;
-    const counted = layer.kind === "maxpool" ? "" : column.towers > 1 ? `${column.shape[0] / column.towers}·${column.towers} = ${column.shape[0]}` : `${column.shape[0]}`;
-    const values = [sized(layer.input), counted, layer.kind === "linear" ? "" : `${layer.size}`, cells.row_stride, cells.row_padding, sized(), app.words.count(layer.parameters), app.words.count(layer.multiply_adds), `${layer.receptive_field}`];
-    return html("tr", {}, html("th", { scope: "row" }, html("a", { href: app.link({ view: "layer", layer: layer.name }) }, layer.name)), values.map((value) => html("td", {}, value === "0" && layer.kind === "maxpool" && !layer.parameters && value !== cells.row_padding ? "" : value)));
+    const counted =
+      layer.kind === "maxpool"
+        ? ""
+        : column.towers > 1
+          ? `${column.shape[0] / column.towers}·${column.towers} = ${column.shape[0]}`
+          : `${column.shape[0]}`;
+    const values = [
+      sized(layer.input),
+      counted,
+      layer.kind === "linear" ? "" : `${layer.size}`,
+      cells.row_stride,
+      cells.row_padding,
+      sized(),
+      app.words.count(layer.parameters),
+      app.words.count(layer.multiply_adds),
+      `${layer.receptive_field}`,
+    ];
+    return html(
+      "tr",
+      {},
+      html("th", { scope: "row" }, html("a", { href: app.link({ view: "layer", layer: layer.name }) }, layer.name)),
+      values.map((value) =>
+        html(
+          "td",
+          {},
+          value === "0" && layer.kind === "maxpool" && !layer.parameters && value !== cells.row_padding ? "" : value,
+        ),
+      ),
+    );
   }
 }
 
@@ -521,8 +734,10 @@ function rightwards(all, width, em, screen) {
   const gutter = 6.2 * em;
   const [least, gap, lane] = [3.9 * em, 1.1 * em, 2.2 * em];
   const towers = Math.max(...all.map((one) => one.towers));
-  const spread = (/** @type {number} */ dot) => all.reduce((sum, one) => sum + Math.max(least, extent(one, dot).width), gap * (all.length - 1));
-  const height = (/** @type {number} */ dot) => Math.max(...all.map((one) => extent(one, dot).height * one.towers + lane * (one.towers - 1)));
+  const spread = (/** @type {number} */ dot) =>
+    all.reduce((sum, one) => sum + Math.max(least, extent(one, dot).width), gap * (all.length - 1));
+  const height = (/** @type {number} */ dot) =>
+    Math.max(...all.map((one) => extent(one, dot).height * one.towers + lane * (one.towers - 1)));
   const dot = largest((one) => spread(one) <= width - gutter && height(one) <= Math.max(22 * em, 0.7 * screen));
   const [head, tallest] = [2 * em, height(dot)];
   const widened = gap + Math.max(0, width - gutter - spread(dot)) / (all.length - 1);
@@ -544,7 +759,8 @@ function rightwards(all, width, em, screen) {
     slots.push(slot);
     x += slot + widened;
   }
-  const lines = (towers > 1 ? 7.6 : 6.6) + Math.max(...all.map((one) => one.then.length + (one === all[all.length - 1] ? 1 : 0)));
+  const lines =
+    (towers > 1 ? 7.6 : 6.6) + Math.max(...all.map((one) => one.then.length + (one === all[all.length - 1] ? 1 : 0)));
   return { width, height: head + tallest + 1.4 * em + lines * 1.5 * em + 8 * em, boxes, marks, slots, down: false };
 }
 
@@ -552,8 +768,12 @@ function rightwards(all, width, em, screen) {
 function downwards(all, width, em) {
   const lane = 1.2 * em;
   const towers = Math.max(...all.map((one) => one.towers));
-  const spread = (/** @type {number} */ dot) => Math.max(...all.map((one) => extent(one, dot).width * one.towers + lane * (one.towers - 1)));
-  const dot = Math.min(largest((one) => spread(one) <= width), 260 / all[0].wide);
+  const spread = (/** @type {number} */ dot) =>
+    Math.max(...all.map((one) => extent(one, dot).width * one.towers + lane * (one.towers - 1)));
+  const dot = Math.min(
+    largest((one) => spread(one) <= width),
+    260 / all[0].wide,
+  );
   const each = (spread(dot) - lane * (towers - 1)) / towers;
   let y = 1.6 * em;
   /** @type {Box[][]} */ const boxes = [];
@@ -594,7 +814,8 @@ function joints(layer, from, to, down) {
   const group = svg("g", { class: `joint${crosses(layer) && from.length > 1 ? " crossing" : ""}` });
   to.forEach((end, tower) => {
     const starts = from.length === 1 ? from : crosses(layer) || to.length === 1 ? from : [from[tower]];
-    for (const start of starts) group.append(svg("path", { class: `band tower-${start.hue === 2 ? end.hue : start.hue}`, d: band(start, end, down) }));
+    for (const start of starts)
+      group.append(svg("path", { class: `band tower-${start.hue === 2 ? end.hue : start.hue}`, d: band(start, end, down) }));
   });
   return group;
 }
@@ -627,7 +848,10 @@ function solid(x, bottom, deep, side, cut, hue) {
 function edge({ left, top, width, height, hue }) {
   const depth = Math.min(7, 2 + width * 0.05);
   const [right, bottom] = [left + width, top + height];
-  return svg("path", { class: `edge tower-${hue}`, d: `M${left} ${top}L${left + depth} ${top - depth}H${right + depth}V${bottom - depth}L${right} ${bottom}V${top}ZM${right} ${top}L${right + depth} ${top - depth}` });
+  return svg("path", {
+    class: `edge tower-${hue}`,
+    d: `M${left} ${top}L${left + depth} ${top - depth}H${right + depth}V${bottom - depth}L${right} ${bottom}V${top}ZM${right} ${top}L${right + depth} ${top - depth}`,
+  });
 }
 
 /** @param {HTMLCanvasElement} canvas @param {Record<string, string>} style @param {string} name @param {string} label */

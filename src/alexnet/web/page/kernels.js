@@ -26,7 +26,8 @@ export function coloured(scene, layer, channel) {
   const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
   const image = context.createImageData(side, side);
   for (let at = 0; at < area; at++) {
-    for (let colour = 0; colour < 3; colour++) image.data[at * 4 + colour] = 128 + (127 * kernel[order[colour] * area + at]) / (most || 1);
+    for (let colour = 0; colour < 3; colour++)
+      image.data[at * 4 + colour] = 128 + (127 * kernel[order[colour] * area + at]) / (most || 1);
     image.data[at * 4 + 3] = 255;
   }
   context.putImageData(image, 0, 0);

@@ -30,7 +30,17 @@ export function stages(app, state) {
     ),
   );
   if (state.view === "number" && scene.array("probabilities")) {
-    links.push(html("a", { href: app.link({ view: "number", layer: "softmax" }), class: "stage", "aria-current": state.layer === "softmax" ? "true" : null }, app.t("softmax")));
+    links.push(
+      html(
+        "a",
+        {
+          href: app.link({ view: "number", layer: "softmax" }),
+          class: "stage",
+          "aria-current": state.layer === "softmax" ? "true" : null,
+        },
+        app.t("softmax"),
+      ),
+    );
   }
   return html("nav", { class: "stages", "aria-label": app.t("layer.stages") }, links);
 }
@@ -76,7 +86,10 @@ export class LayerView {
     replace(root, stages(app, state), this.heading(layer), explorer);
     root.querySelector(".stages [aria-current]")?.scrollIntoView?.({ block: "nearest", inline: "center" });
     if (!this.stage) {
-      replace(explorer, html("p", { class: "note" }, app.t("layer.absent", { name: layer.name, missing: scene.network.missing.join(", ") })));
+      replace(
+        explorer,
+        html("p", { class: "note" }, app.t("layer.absent", { name: layer.name, missing: scene.network.missing.join(", ") })),
+      );
       root.append(this.written(layer));
       return;
     }
@@ -106,7 +119,8 @@ export class LayerView {
       if (this.scene.towers === 1) return "layer.story_conv";
       return (layer.groups ?? 1) > 1 ? "layer.story_tower" : "layer.story_cross";
     }
-    if (layer.kind === "maxpool") return (layer.stride ?? 0) < (layer.size ?? 0) ? "layer.story_overlapping" : "layer.story_maxpool";
+    if (layer.kind === "maxpool")
+      return (layer.stride ?? 0) < (layer.size ?? 0) ? "layer.story_overlapping" : "layer.story_maxpool";
     return layer.kind === "dropout" && !layer.rate ? "number.dropout_none" : `layer.story_${layer.kind}`;
   }
 
@@ -115,10 +129,25 @@ export class LayerView {
   /** @param {Layer} layer @param {Stage} stage */
   maps(layer, stage) {
     const { app } = this;
-    const button = html("button", { type: "button", class: "tool", onclick: () => this.sort(layer, stage, button) }, app.t(this.sorted ? "layer.by_number" : "layer.by_strength"));
+    const button = html(
+      "button",
+      { type: "button", class: "tool", onclick: () => this.sort(layer, stage, button) },
+      app.t(this.sorted ? "layer.by_number" : "layer.by_strength"),
+    );
     this.sheets = html("div", { class: `sheets${stage.towers === 1 ? " one" : ""}` });
     this.fillSheets(layer, stage);
-    return html("section", { class: "maps" }, html("div", { class: "bar-heading" }, html("h2", {}, app.t(stage.flat ? "layer.all_units" : "layer.all_maps", { count: stage.shape[0] })), stage.flat ? null : button), html("p", { class: "soft" }, app.t(stage.flat ? "layer.units_hint" : "layer.maps_hint")), this.sheets);
+    return html(
+      "section",
+      { class: "maps" },
+      html(
+        "div",
+        { class: "bar-heading" },
+        html("h2", {}, app.t(stage.flat ? "layer.all_units" : "layer.all_maps", { count: stage.shape[0] })),
+        stage.flat ? null : button,
+      ),
+      html("p", { class: "soft" }, app.t(stage.flat ? "layer.units_hint" : "layer.maps_hint")),
+      this.sheets,
+    );
   }
 
   /** @param {Layer} layer @param {Stage} stage @param {HTMLElement} button */
@@ -155,9 +184,21 @@ export class LayerView {
     const { app } = this;
     const lines = layer.lines?.[app.words.language] ?? [];
     const items = lines.filter(([label]) => label).flatMap(([label, value]) => [html("dt", {}, label), html("dd", {}, value)]);
-    const rules = lines.filter(([label, value]) => !label && !value.startsWith("N =")).map(([, value]) => html("p", { class: "rule" }, value));
-    const sizes = layer.size && layer.stride ? sizeFormula({ side: layer.input[1], size: layer.size, padding: layer.padding ?? null, stride: layer.stride }) : null;
-    return html("section", { class: "written" }, html("h2", {}, app.t("layer.written")), sizes ? formulaBox(app.t("layer.formula"), { "data-role": "formula" }, sizes) : null, rules, items.length ? html("dl", {}, items) : null);
+    const rules = lines
+      .filter(([label, value]) => !label && !value.startsWith("N ="))
+      .map(([, value]) => html("p", { class: "rule" }, value));
+    const sizes =
+      layer.size && layer.stride
+        ? sizeFormula({ side: layer.input[1], size: layer.size, padding: layer.padding ?? null, stride: layer.stride })
+        : null;
+    return html(
+      "section",
+      { class: "written" },
+      html("h2", {}, app.t("layer.written")),
+      sizes ? formulaBox(app.t("layer.formula"), { "data-role": "formula" }, sizes) : null,
+      rules,
+      items.length ? html("dl", {}, items) : null,
+    );
   }
 
   /** @param {Layer} layer */
@@ -165,8 +206,20 @@ export class LayerView {
     const { app } = this;
     const root = html("div", {});
     const [before, after] = layer.padding ?? [0, 0];
-    this.workbench = new Bench(app, root, { side: layer.input[1], size: layer.size ?? 1, before, after, stride: layer.stride ?? 1 });
-    return html("section", { class: "bench" }, html("h2", {}, app.t("layer.bench")), html("p", { class: "soft" }, app.t("layer.bench_hint")), root);
+    this.workbench = new Bench(app, root, {
+      side: layer.input[1],
+      size: layer.size ?? 1,
+      before,
+      after,
+      stride: layer.stride ?? 1,
+    });
+    return html(
+      "section",
+      { class: "bench" },
+      html("h2", {}, app.t("layer.bench")),
+      html("p", { class: "soft" }, app.t("layer.bench_hint")),
+      root,
+    );
   }
 
   /** What the programs of the time padded with, side by side. @param {Layer} layer */
@@ -181,12 +234,26 @@ export class LayerView {
         { class: own ? "own" : "" },
         html("h3", {}, app.t(`layer.padding_${key}`, { padding: `[${before}, ${after}]`, side })),
         html("div", { class: "strip" }, strip(numbers)),
-        html("p", { class: "sum-line" }, `(${side} − 11 + (${before} + ${after})) / 4 + 1 = ${(side - 11 + before + after) / 4 + 1}`),
+        html(
+          "p",
+          { class: "sum-line" },
+          `(${side} − 11 + (${before} + ${after})) / 4 + 1 = ${(side - 11 + before + after) / 4 + 1}`,
+        ),
         html("p", {}, app.t(rest ? "layer.padding_rest" : "layer.padding_fits", { count, rest })),
-        html("button", { type: "button", class: "tool", onclick: () => this.workbench?.set(numbers) }, app.t("layer.padding_try")),
+        html(
+          "button",
+          { type: "button", class: "tool", onclick: () => this.workbench?.set(numbers) },
+          app.t("layer.padding_try"),
+        ),
       );
     });
-    return html("section", { class: "paddings" }, html("h2", {}, app.t("layer.paddings")), html("p", { class: "soft" }, app.t("layer.paddings_hint")), html("ul", {}, cards));
+    return html(
+      "section",
+      { class: "paddings" },
+      html("h2", {}, app.t("layer.paddings")),
+      html("p", { class: "soft" }, app.t("layer.paddings_hint")),
+      html("ul", {}, cards),
+    );
   }
 
   // --- kernels ----------------------------------------------------------------------------------
@@ -196,7 +263,20 @@ export class LayerView {
     const { app, scene } = this;
     this.kernel = html("figure", { class: "kernel" }, html("div"), html("figcaption"));
     const room = html("div", { class: "kernel-room" }, this.kernel);
-    const section = html("section", { class: "kernels" }, html("h2", {}, app.t("layer.kernels", { count: layer.output[0], size: `${layer.size} × ${layer.size} × ${layer.input[0] / (layer.groups ?? 1)}` })), html("p", { class: "soft" }, app.t(layer.input[0] === 3 ? "layer.kernels_first" : "layer.kernels_hint")), room);
+    const section = html(
+      "section",
+      { class: "kernels" },
+      html(
+        "h2",
+        {},
+        app.t("layer.kernels", {
+          count: layer.output[0],
+          size: `${layer.size} × ${layer.size} × ${layer.input[0] / (layer.groups ?? 1)}`,
+        }),
+      ),
+      html("p", { class: "soft" }, app.t(layer.input[0] === 3 ? "layer.kernels_first" : "layer.kernels_hint")),
+      room,
+    );
     if (layer.input[0] === 3) room.append(this.gallery(layer, scene.split(layer, layer.output[0])));
     return section;
   }
@@ -210,7 +290,11 @@ export class LayerView {
         "div",
         { class: "room" },
         towers > 1 ? html("h3", { class: `tower-${tower % 2}` }, app.t("tower", { number: tower + 1 })) : null,
-        html("div", { class: "tiles" }, Array.from({ length: each }, (_, at) => this.tile(layer, tower * each + at))),
+        html(
+          "div",
+          { class: "tiles" },
+          Array.from({ length: each }, (_, at) => this.tile(layer, tower * each + at)),
+        ),
       ),
     );
     return html("div", { class: "gallery" }, rooms);
@@ -219,19 +303,38 @@ export class LayerView {
   /** @param {Layer} layer @param {number} channel */
   tile(layer, channel) {
     const { app, scene } = this;
-    return html("a", { href: app.link({ view: "layer", layer: layer.name, channel }), class: "tile", "data-channel": channel, "aria-label": app.t("layer.kernel", { number: channel }) }, coloured(scene, layer, channel));
+    return html(
+      "a",
+      {
+        href: app.link({ view: "layer", layer: layer.name, channel }),
+        class: "tile",
+        "data-channel": channel,
+        "aria-label": app.t("layer.kernel", { number: channel }),
+      },
+      coloured(scene, layer, channel),
+    );
   }
 
   /** @param {Layer} layer @param {State} state */
   showKernel(layer, state) {
     if (layer.kind !== "conv" || !this.kernel || !this.stage) return;
     const { channel = 0 } = state;
-    const canvas = layer.input[0] === 3 ? coloured(this.scene, layer, channel) : slices(this.scene, layer, channel, hueOf(this.stage, channel));
+    const canvas =
+      layer.input[0] === 3
+        ? coloured(this.scene, layer, channel)
+        : slices(this.scene, layer, channel, hueOf(this.stage, channel));
     replace(/** @type {Element} */ (this.kernel.firstChild), canvas);
     const [first, count] = this.scene.reads(layer, channel);
     const key = layer.input[0] === 3 ? "layer.kernel" : "layer.kernel_slices";
-    /** @type {Element} */ (this.kernel.lastChild).textContent = this.app.t(key, { number: channel, count, first, last: first + count - 1 });
-    this.root.querySelectorAll(".tile").forEach((tile) => tile.classList.toggle("chosen", tile.getAttribute("data-channel") === String(channel)));
+    /** @type {Element} */ (this.kernel.lastChild).textContent = this.app.t(key, {
+      number: channel,
+      count,
+      first,
+      last: first + count - 1,
+    });
+    this.root
+      .querySelectorAll(".tile")
+      .forEach((tile) => tile.classList.toggle("chosen", tile.getAttribute("data-channel") === String(channel)));
   }
 }
 
@@ -247,8 +350,20 @@ class Sheet {
     /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d")).drawImage(made.canvas, 0, 0);
     this.frame = svg("rect", { class: "frame", width: stage.shape[2] / made.pitchX, height: stage.shape[1] / made.pitchY });
     const gap = made.pitchX - stage.shape[2];
-    const marks = svg("svg", { viewBox: `0 0 ${this.grid.columns - gap / made.pitchX} ${this.rows - gap / made.pitchY}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.frame);
-    const label = app.t(stage.flat ? "layer.sheet_units" : "layer.sheet", { name: stage.name, tower: name, count: order.length });
+    const marks = svg(
+      "svg",
+      {
+        viewBox: `0 0 ${this.grid.columns - gap / made.pitchX} ${this.rows - gap / made.pitchY}`,
+        preserveAspectRatio: "none",
+        "aria-hidden": "true",
+      },
+      this.frame,
+    );
+    const label = app.t(stage.flat ? "layer.sheet_units" : "layer.sheet", {
+      name: stage.name,
+      tower: name,
+      count: order.length,
+    });
     const box = html("div", { class: "sheet", tabindex: "0", role: "application", "aria-label": label }, canvas, marks);
     box.addEventListener("click", (event) => {
       const bounds = box.getBoundingClientRect();

@@ -104,7 +104,7 @@ export class App {
     const scene = this.scene;
     if (!scene || state.view === "network") return state;
     const softmax = state.layer === "softmax" && scene.array("probabilities") && state.view === "number";
-    const layer = softmax ? "softmax" : scene.layer(state.layer ?? "")?.name ?? scene.layers[0].name;
+    const layer = softmax ? "softmax" : (scene.layer(state.layer ?? "")?.name ?? scene.layers[0].name);
     const stage = scene.stage(softmax ? "probabilities" : layer);
     if (!stage) return { ...state, layer };
     const [channels, height, width] = stage.shape;
@@ -181,8 +181,19 @@ export class App {
     const frame = /** @type {HTMLElement} */ (document.getElementById("app"));
     replace(
       frame,
-      html("a", { class: "skip", href: "#main", onclick: (/** @type {Event} */ event) => (event.preventDefault(), main.focus()) }, this.t("page.skip")),
-      html("header", { class: "top" }, html("a", { class: "brand", href: this.link({ view: "network" }) }, "AlexNet"), this.nav, this.about, this.tools()),
+      html(
+        "a",
+        { class: "skip", href: "#main", onclick: (/** @type {Event} */ event) => (event.preventDefault(), main.focus()) },
+        this.t("page.skip"),
+      ),
+      html(
+        "header",
+        { class: "top" },
+        html("a", { class: "brand", href: this.link({ view: "network" }) }, "AlexNet"),
+        this.nav,
+        this.about,
+        this.tools(),
+      ),
       this.upload?.panel(),
       tour,
       main,
@@ -200,8 +211,20 @@ export class App {
     const { scene } = this;
     if (!scene) return [];
     const { note, missing } = scene.network;
-    const noted = note ? html("span", { class: "note", title: this.t(`network.${note}`, { missing: missing.join(", ") }) }, this.t(`page.${note}`)) : null;
-    return [html("bdi", {}, this.pictureName()), " · ", html("bdi", { title: scene.network.name }, labelled(this, scene.network)), " ", noted];
+    const noted = note
+      ? html(
+          "span",
+          { class: "note", title: this.t(`network.${note}`, { missing: missing.join(", ") }) },
+          this.t(`page.${note}`),
+        )
+      : null;
+    return [
+      html("bdi", {}, this.pictureName()),
+      " · ",
+      html("bdi", { title: scene.network.name }, labelled(this, scene.network)),
+      " ",
+      noted,
+    ];
   }
 
   tools() {
@@ -211,12 +234,23 @@ export class App {
       { class: "tools" },
       html(
         "button",
-        { type: "button", class: "tool", lang: language === "zh" ? "zh-Hans" : "en", onclick: () => this.speak(language), "data-role": "language" },
+        {
+          type: "button",
+          class: "tool",
+          lang: language === "zh" ? "zh-Hans" : "en",
+          onclick: () => this.speak(language),
+          "data-role": "language",
+        },
         language === "zh" ? "中文" : "English",
       ),
       html(
         "button",
-        { type: "button", class: "tool", onclick: () => this.dress(THEMES[(THEMES.indexOf(this.theme) + 1) % 3]), "data-role": "theme" },
+        {
+          type: "button",
+          class: "tool",
+          onclick: () => this.dress(THEMES[(THEMES.indexOf(this.theme) + 1) % 3]),
+          "data-role": "theme",
+        },
         this.t(`page.theme_${this.theme}`),
       ),
     );
@@ -281,14 +315,19 @@ export class App {
   tabs() {
     if (!this.nav || !this.scene) return;
     if (!this.links.length) {
-      this.links = [...Object.keys(this.views), "tour"].map((name) => html("a", { class: name === "tour" ? "touring" : null }, this.t(`page.view_${name}`)));
+      this.links = [...Object.keys(this.views), "tour"].map((name) =>
+        html("a", { class: name === "tour" ? "touring" : null }, this.t(`page.view_${name}`)),
+      );
       replace(this.nav, this.links);
     }
     const { layer, channel, row, column, view, step } = /** @type {any} */ (this.state);
     const kept = view === "network" ? {} : { layer: layer === "softmax" ? "fc8" : layer, channel, row, column };
     this.links.forEach((link, at) => {
       const name = Object.keys(this.views)[at] ?? "tour";
-      link.href = name === "tour" ? this.link({ view: "tour", step: 0 }) : this.link(name === "network" ? { view: name } : { view: name, ...kept });
+      link.href =
+        name === "tour"
+          ? this.link({ view: "tour", step: 0 })
+          : this.link(name === "network" ? { view: name } : { view: name, ...kept });
       const current = name === "tour" ? step !== undefined : name === view;
       if (current) link.setAttribute("aria-current", name === "tour" ? "true" : "page");
       else link.removeAttribute("aria-current");
@@ -325,7 +364,9 @@ function read(hash) {
 
 /** @param {Record<string, any>} state */
 function written(state) {
-  const pairs = ["view", "layer", "channel", "row", "column", "source", "step"].filter((name) => state[name] !== undefined && state[name] !== null);
+  const pairs = ["view", "layer", "channel", "row", "column", "source", "step"].filter(
+    (name) => state[name] !== undefined && state[name] !== null,
+  );
   return pairs.map((name) => `${name}=${encodeURIComponent(state[name])}`).join("&");
 }
 

@@ -15,12 +15,38 @@ const PALETTES = {
   // hues: tower 1, tower 2, no tower; each at half and at full strength
   light: {
     zero: [255, 255, 255],
-    hues: [[[86, 160, 220], [8, 48, 107]], [[246, 156, 76], [122, 42, 0]], [[72, 168, 150], [4, 74, 66]]],
+    hues: [
+      [
+        [86, 160, 220],
+        [8, 48, 107],
+      ],
+      [
+        [246, 156, 76],
+        [122, 42, 0],
+      ],
+      [
+        [72, 168, 150],
+        [4, 74, 66],
+      ],
+    ],
     grey: [96, 94, 104],
   },
   dark: {
     zero: [18, 20, 26],
-    hues: [[[40, 128, 210], [214, 238, 255]], [[214, 104, 22], [255, 236, 210]], [[30, 148, 128], [212, 255, 244]]],
+    hues: [
+      [
+        [40, 128, 210],
+        [214, 238, 255],
+      ],
+      [
+        [214, 104, 22],
+        [255, 236, 210],
+      ],
+      [
+        [30, 148, 128],
+        [212, 255, 244],
+      ],
+    ],
     grey: [150, 148, 158],
   },
 };
@@ -68,7 +94,11 @@ function along(stops, share) {
 
 /** The hue of a channel's tower. @param {Stage} stage @param {number} channel */
 export function hueOf(stage, channel) {
-  return stage.towers === 1 ? (stage.name === "fc8" || stage.name === "input" ? 2 : 0) : Math.min(1, Math.floor(channel / (stage.shape[0] / stage.towers)));
+  return stage.towers === 1
+    ? stage.name === "fc8" || stage.name === "input"
+      ? 2
+      : 0
+    : Math.min(1, Math.floor(channel / (stage.shape[0] / stage.towers)));
 }
 
 /** @type {WeakMap<Stage, number>} */

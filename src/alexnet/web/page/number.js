@@ -27,7 +27,11 @@ const LISTED = 8; // contributions of a unit, for and against
  * @param {number} [shown] what people read, if it is not the same
  */
 function figure(role, value, name = "", shown = value) {
-  return html("data", { "data-role": role, "data-value": String(value), value: String(value), class: `number ${name}` }, short(shown));
+  return html(
+    "data",
+    { "data-role": role, "data-value": String(value), value: String(value), class: `number ${name}` },
+    short(shown),
+  );
 }
 
 /** A bias after a sum, with its sign between them. @param {number} bias */
@@ -63,7 +67,13 @@ export class NumberView {
     const heading = html(
       "header",
       { class: "heading" },
-      html("h1", {}, state.layer === "softmax" ? app.t("softmax") : layer?.name, " ", html("span", { class: "soft" }, layer ? operation(app, layer) : "")),
+      html(
+        "h1",
+        {},
+        state.layer === "softmax" ? app.t("softmax") : layer?.name,
+        " ",
+        html("span", { class: "soft" }, layer ? operation(app, layer) : ""),
+      ),
       layer ? html("p", { class: "sizes" }, `${sized(layer.input)} → ${sized(layer.output)}`) : null,
       html("p", { class: "lead" }, app.t(`number.story_${this.story(layer)}`)),
     );
@@ -71,7 +81,9 @@ export class NumberView {
     replace(root, stages(app, state), opening);
     root.querySelector(".stages [aria-current]")?.scrollIntoView?.({ block: "nearest", inline: "center" });
     if (layer && !scene.has(layer.name)) {
-      root.append(html("p", { class: "note" }, app.t("layer.absent", { name: layer.name, missing: scene.network.missing.join(", ") })));
+      root.append(
+        html("p", { class: "note" }, app.t("layer.absent", { name: layer.name, missing: scene.network.missing.join(", ") })),
+      );
       return;
     }
     const explorer = html("section", { class: "explorer small", "aria-label": app.t("layer.explorer") });
@@ -94,7 +106,9 @@ export class NumberView {
   work(layer, stage, state) {
     const { channel = 0, row: y = 0, column = 0 } = state;
     const stored = valueAt(stage, channel, y, column);
-    const known = layer === this.scene.layers[this.scene.layers.length - 1] && this.scene.classes.top.find((/** @type {any} */ one) => one.index === channel);
+    const known =
+      layer === this.scene.layers[this.scene.layers.length - 1] &&
+      this.scene.classes.top.find((/** @type {any} */ one) => one.index === channel);
     const named = known ? ` (\u2068${className(this.app, known.name)}\u2069)` : "";
     const place = stage.flat ? `${layer.name}[${channel}]${named}` : `${layer.name}[${channel}, ${y}, ${column}]`;
     const hue = hueOf(stage, channel);
@@ -120,8 +134,24 @@ export class NumberView {
     const digits = agreement(value, stored);
     replace(
       /** @type {HTMLElement} */ (this.result),
-      html("p", { class: "equation" }, html("span", { class: "place" }, place), " = ", left, left.length ? " = " : "", figure("value", value, "strong")),
-      html("p", { class: "soft" }, app.t("number.stored"), " ", figure("stored", stored), " · ", html("span", { class: "agrees" }, app.t(digits >= 12 ? "number.same" : "number.agrees", { digits }))),
+      html(
+        "p",
+        { class: "equation" },
+        html("span", { class: "place" }, place),
+        " = ",
+        left,
+        left.length ? " = " : "",
+        figure("value", value, "strong"),
+      ),
+      html(
+        "p",
+        { class: "soft" },
+        app.t("number.stored"),
+        " ",
+        figure("stored", stored),
+        " · ",
+        html("span", { class: "agrees" }, app.t(digits >= 12 ? "number.same" : "number.agrees", { digits })),
+      ),
     );
   }
 
@@ -133,7 +163,12 @@ export class NumberView {
     const { channel = 0, row: y = 0, column = 0 } = state;
     const made = convolve(scene, layer, channel, y, column);
     if (!made) return;
-    this.answer(place, [figure("sum", made.sum), ...added(made.bias), html("span", { class: "soft" }, ` (${app.t("number.bias")})`)], made.value, stored);
+    this.answer(
+      place,
+      [figure("sum", made.sum), ...added(made.bias), html("span", { class: "soft" }, ` (${app.t("number.bias")})`)],
+      made.value,
+      stored,
+    );
     const kept = /** @type {any} */ (this.kept);
     const { size = 1 } = layer;
     if (!kept.window) {
@@ -145,7 +180,15 @@ export class NumberView {
       kept.caption = html("p", { class: "soft" });
       replace(
         /** @type {HTMLElement} */ (this.body),
-        html("div", { class: "trio" }, kept.window.root, html("span", { class: "sign" }, "×"), kept.kernel.root, html("span", { class: "sign" }, "="), kept.products.root),
+        html(
+          "div",
+          { class: "trio" },
+          kept.window.root,
+          html("span", { class: "sign" }, "×"),
+          kept.kernel.root,
+          html("span", { class: "sign" }, "="),
+          kept.products.root,
+        ),
         kept.partial,
         html("h2", {}, app.t(layer.input[0] === 3 ? "number.colours" : "number.maps", { count: made.partial.length })),
         kept.caption,
@@ -156,7 +199,10 @@ export class NumberView {
     const k = source - made.first;
     const area = size * size;
     const weight = /** @type {{data: Float32Array}} */ (scene.array(`${layer.name}.weight`));
-    const kernel = weight.data.subarray((channel * made.partial.length + k) * area, (channel * made.partial.length + k + 1) * area);
+    const kernel = weight.data.subarray(
+      (channel * made.partial.length + k) * area,
+      (channel * made.partial.length + k + 1) * area,
+    );
     const values = valuesIn(made.stage, source, made.window);
     const products = values.map((value, at) => (value === null ? null : value * kernel[at]));
     kept.window.show(values, hueOf(made.stage, source), layer.input[0] === 3 ? undefined : scaleIn(made.stage, source));
@@ -167,8 +213,17 @@ export class NumberView {
     kept.kernel.title.textContent = app.t("number.kernel", { number: channel, name: named });
     kept.products.title.textContent = app.t("number.products");
     const padded = values.filter((value) => value === null).length;
-    replace(kept.partial, app.t("number.partial", { count: area, name: named }), " ", figure("partial", made.partial[k]), padded ? html("span", { class: "soft" }, ` · ${app.t("number.padded", { count: padded })}`) : null);
-    kept.caption.textContent = app.t("number.maps_hint", { count: made.partial.length, products: app.words.count(made.partial.length * area) });
+    replace(
+      kept.partial,
+      app.t("number.partial", { count: area, name: named }),
+      " ",
+      figure("partial", made.partial[k]),
+      padded ? html("span", { class: "soft" }, ` · ${app.t("number.padded", { count: padded })}`) : null,
+    );
+    kept.caption.textContent = app.t("number.maps_hint", {
+      count: made.partial.length,
+      products: app.words.count(made.partial.length * area),
+    });
     replace(kept.chart, this.chart(layer, made, source));
   }
 
@@ -198,10 +253,31 @@ export class NumberView {
     made.partial.forEach((/** @type {number} */ value, /** @type {number} */ k) => {
       const tall = (Math.abs(value) / most) * 95;
       const name = `${value < 0 ? "against" : "for"}${made.first + k === source ? " chosen" : ""}`;
-      bars.append(svg("rect", { class: name, x: k * wide + wide * 0.08, y: value < 0 ? 100 : 100 - tall, width: wide * 0.84, height: Math.max(tall, 0.6) }));
+      bars.append(
+        svg("rect", {
+          class: name,
+          x: k * wide + wide * 0.08,
+          y: value < 0 ? 100 : 100 - tall,
+          width: wide * 0.84,
+          height: Math.max(tall, 0.6),
+        }),
+      );
     });
     bars.append(svg("path", { class: "zero", d: "M0 100H1000" }));
-    const box = html("div", { class: "bars", tabindex: "0", role: "slider", "aria-label": app.t("layer.source"), "aria-valuemin": made.first, "aria-valuemax": made.first + count - 1, "aria-valuenow": source, "aria-valuetext": `${this.sourceName(layer, source)}: ${short(made.partial[source - made.first])}` }, bars);
+    const box = html(
+      "div",
+      {
+        class: "bars",
+        tabindex: "0",
+        role: "slider",
+        "aria-label": app.t("layer.source"),
+        "aria-valuemin": made.first,
+        "aria-valuemax": made.first + count - 1,
+        "aria-valuenow": source,
+        "aria-valuetext": `${this.sourceName(layer, source)}: ${short(made.partial[source - made.first])}`,
+      },
+      bars,
+    );
     const choose = (/** @type {number} */ k) => k >= 0 && k < count && app.goto({ source: made.first + k });
     box.addEventListener("click", (event) => {
       const bounds = box.getBoundingClientRect();
@@ -229,7 +305,10 @@ export class NumberView {
     this.answer(place, [figure("before", made.before), " / ", figure("denominator", made.denominator)], made.value, stored);
     const name = scene.before(layer.name);
     const { k = 1, coefficient = 0, beta = 0.75, size = 5 } = layer;
-    const parts = [html("p", { class: "partial" }, app.t("number.squares"), " ", figure("sum", made.sum)), this.rule(layer, made)];
+    const parts = [
+      html("p", { class: "partial" }, app.t("number.squares"), " ", figure("sum", made.sum)),
+      this.rule(layer, made),
+    ];
     /** @type {HTMLElement} */ let summed;
     if (layer.kind === "spatialnorm") {
       const cells = new Cells(size, app.t("number.square_window", { name: `${name}[${channel}]`, size }));
@@ -238,16 +317,48 @@ export class NumberView {
       cells.mark([(size * size - 1) / 2], "winner");
       summed = html("div", { class: "trio" }, cells.root);
     } else summed = this.neighbours(layer, made, name, channel);
-    parts.push(this.beforeAfter(made.before, stored), html("p", {}, app.t("number.lrn_effect", { share: app.words.percent(1 / made.denominator), k: String(k), coefficient: String(coefficient), beta: String(beta) })));
-    replace(/** @type {HTMLElement} */ (this.body), html("div", { class: "halves" }, html("div", {}, summed), html("div", {}, parts)));
+    parts.push(
+      this.beforeAfter(made.before, stored),
+      html(
+        "p",
+        {},
+        app.t("number.lrn_effect", {
+          share: app.words.percent(1 / made.denominator),
+          k: String(k),
+          coefficient: String(coefficient),
+          beta: String(beta),
+        }),
+      ),
+    );
+    replace(
+      /** @type {HTMLElement} */ (this.body),
+      html("div", { class: "halves" }, html("div", {}, summed), html("div", {}, parts)),
+    );
   }
 
   /** @param {Layer} layer @param {any} made */
   rule({ k = 1, coefficient = 0, beta = 0.75 }, made) {
     const squares = row(sum("j"), power(index("a", "j"), 2));
     const named = fraction("a", power(row("(", "k", "+", "c", squares, ")"), "β"));
-    const numbers = fraction(short(made.before), power(row("(", String(k), "+", String(coefficient), "·", short(made.sum), ")"), String(beta)));
-    return formulaBox(this.app.t("layer.formula"), {}, formula("b", "=", named, "=", numbers, "=", fraction(short(made.before), short(made.denominator)), "=", short(made.value)));
+    const numbers = fraction(
+      short(made.before),
+      power(row("(", String(k), "+", String(coefficient), "·", short(made.sum), ")"), String(beta)),
+    );
+    return formulaBox(
+      this.app.t("layer.formula"),
+      {},
+      formula(
+        "b",
+        "=",
+        named,
+        "=",
+        numbers,
+        "=",
+        fraction(short(made.before), short(made.denominator)),
+        "=",
+        short(made.value),
+      ),
+    );
   }
 
   /** The neighbouring channels, and which of them count. @param {Layer} layer @param {any} made @param {string} name @param {number} channel */
@@ -256,7 +367,14 @@ export class NumberView {
     const rows = made.neighbours.map((/** @type {any} */ one) => {
       const absent = one.channel < 0 || one.channel >= made.stage.shape[0];
       const why = absent ? app.t("number.no_map") : one.other ? app.t("number.other_tower") : "";
-      const tower = scene.towers > 1 && !absent ? html("span", { class: `tower-${hueOf(made.stage, one.channel)}` }, app.t("tower", { number: scene.tower(layer.name, one.channel) + 1 })) : "";
+      const tower =
+        scene.towers > 1 && !absent
+          ? html(
+              "span",
+              { class: `tower-${hueOf(made.stage, one.channel)}` },
+              app.t("tower", { number: scene.tower(layer.name, one.channel) + 1 }),
+            )
+          : "";
       return html(
         "tr",
         { class: `${one.counts ? "" : "out"}${one.channel === channel ? " own" : ""}` },
@@ -271,7 +389,21 @@ export class NumberView {
       "div",
       { class: "scroll", tabindex: "0", role: "group", "aria-label": app.t("number.neighbours", { count: layer.size ?? 5 }) },
       html("div", { class: "thumbnails", "aria-hidden": "true" }, maps),
-      html("table", { class: "neighbours" }, html("caption", {}, app.t("number.neighbours", { count: layer.size ?? 5 })), html("thead", {}, html("tr", {}, [app.t("number.map"), app.t("number.tower"), "a", "a²"].map((one) => html("th", { scope: "col" }, one)))), html("tbody", {}, rows)),
+      html(
+        "table",
+        { class: "neighbours" },
+        html("caption", {}, app.t("number.neighbours", { count: layer.size ?? 5 })),
+        html(
+          "thead",
+          {},
+          html(
+            "tr",
+            {},
+            [app.t("number.map"), app.t("number.tower"), "a", "a²"].map((one) => html("th", { scope: "col" }, one)),
+          ),
+        ),
+        html("tbody", {}, rows),
+      ),
     );
   }
 
@@ -285,15 +417,38 @@ export class NumberView {
     if (channel < 0 || channel >= channels) return html("div", { class: `${name} none` });
     const { row: y = 0, column = 0 } = this.app.state;
     const canvas = html("canvas");
-    draw(canvas, stage.data.subarray(channel * height * width, (channel + 1) * height * width), width, height, hueOf(stage, channel), scaleIn(stage, own));
-    return html("div", { class: name }, canvas, svg("svg", { viewBox: `0 0 ${width} ${height}` }, svg("circle", { class: "spot", cx: column + 0.5, cy: y + 0.5, r: Math.max(0.7, width / 18) })));
+    draw(
+      canvas,
+      stage.data.subarray(channel * height * width, (channel + 1) * height * width),
+      width,
+      height,
+      hueOf(stage, channel),
+      scaleIn(stage, own),
+    );
+    return html(
+      "div",
+      { class: name },
+      canvas,
+      svg(
+        "svg",
+        { viewBox: `0 0 ${width} ${height}` },
+        svg("circle", { class: "spot", cx: column + 0.5, cy: y + 0.5, r: Math.max(0.7, width / 18) }),
+      ),
+    );
   }
 
   /** @param {number} before @param {number} after */
   beforeAfter(before, after) {
     const { app } = this;
     const most = Math.max(Math.abs(before), Math.abs(after), 1e-30);
-    const bar = (/** @type {string} */ label, /** @type {number} */ value) => html("div", { class: "bar-row" }, html("span", {}, label), html("span", { class: "bar", style: { "--share": Math.abs(value) / most } }), html("span", { class: "number" }, short(value)));
+    const bar = (/** @type {string} */ label, /** @type {number} */ value) =>
+      html(
+        "div",
+        { class: "bar-row" },
+        html("span", {}, label),
+        html("span", { class: "bar", style: { "--share": Math.abs(value) / most } }),
+        html("span", { class: "number" }, short(value)),
+      );
     return html("div", { class: "bar-rows" }, bar(app.t("number.before"), before), bar(app.t("number.after"), after));
   }
 
@@ -314,9 +469,16 @@ export class NumberView {
     cells.show(values, hue, scaleIn(stage, channel));
     cells.mark([winner], "winner");
     const [, height, width] = layer.output;
-    const places = values.map((_, at) => ({ at, windows: shares(y, height, stride, size, Math.floor(at / size)) * shares(column, width, stride, size, at % size) }));
+    const places = values.map((_, at) => ({
+      at,
+      windows: shares(y, height, stride, size, Math.floor(at / size)) * shares(column, width, stride, size, at % size),
+    }));
     const shared = new Cells(size, app.t("number.shared"));
-    shared.show(places.map((one) => one.windows), 2, 4);
+    shared.show(
+      places.map((one) => one.windows),
+      2,
+      4,
+    );
     const count = places.filter((one) => one.windows > 1).length;
     replace(
       /** @type {HTMLElement} */ (this.body),
@@ -339,13 +501,31 @@ export class NumberView {
     if (layer.kind === "dropout") {
       const value = inverted ? x : x * (1 - rate);
       this.answer(place, inverted ? [figure("before", x)] : [figure("before", x), ` × (1 − ${rate})`], value, stored);
-      replace(/** @type {HTMLElement} */ (this.body), this.thinned(rate), html("p", {}, app.t(rate === 0 ? "number.dropout_none" : inverted ? "number.dropout_inverted" : "number.dropout_why", { rate: app.words.percent(rate), kept: app.words.percent(1 - rate), factor: short(1 - rate), grown: short(1 / (1 - rate)) })));
+      replace(
+        /** @type {HTMLElement} */ (this.body),
+        this.thinned(rate),
+        html(
+          "p",
+          {},
+          app.t(rate === 0 ? "number.dropout_none" : inverted ? "number.dropout_inverted" : "number.dropout_why", {
+            rate: app.words.percent(rate),
+            kept: app.words.percent(1 - rate),
+            factor: short(1 - rate),
+            grown: short(1 / (1 - rate)),
+          }),
+        ),
+      );
       return;
     }
     const tanh = layer.kind === "tanh";
     const value = tanh ? Math.tanh(x) : Math.max(0, x);
     this.answer(place, tanh ? ["tanh(", figure("before", x), ")"] : ["max(0, ", figure("before", x), ")"], value, stored);
-    replace(/** @type {HTMLElement} */ (this.body), curve(x, tanh ? Math.tanh : (/** @type {number} */ at) => Math.max(0, at), tanh), html("p", {}, app.t(tanh ? "number.tanh_said" : x > 0 ? "number.relu_passes" : "number.relu_stops")), this.census(stage, tanh));
+    replace(
+      /** @type {HTMLElement} */ (this.body),
+      curve(x, tanh ? Math.tanh : (/** @type {number} */ at) => Math.max(0, at), tanh),
+      html("p", {}, app.t(tanh ? "number.tanh_said" : x > 0 ? "number.relu_passes" : "number.relu_stops")),
+      this.census(stage, tanh),
+    );
   }
 
   /** How many values pass a ReLU. @param {Stage} stage @param {boolean} tanh */
@@ -353,7 +533,15 @@ export class NumberView {
     const { app } = this;
     if (tanh) return null;
     const positive = stage.data.reduce((count, value) => count + (value > 0 ? 1 : 0), 0);
-    return html("p", { class: "soft" }, app.t("number.relu_census", { positive: app.words.count(positive), all: app.words.count(stage.data.length), share: app.words.percent(positive / stage.data.length) }));
+    return html(
+      "p",
+      { class: "soft" },
+      app.t("number.relu_census", {
+        positive: app.words.count(positive),
+        all: app.words.count(stage.data.length),
+        share: app.words.percent(positive / stage.data.length),
+      }),
+    );
   }
 
   /** Forty units of which a share is crossed out. @param {number} rate */
@@ -379,21 +567,37 @@ export class NumberView {
     const made = connect(scene, layer, channel);
     const body = /** @type {HTMLElement} */ (this.body);
     if (!made) {
-      replace(/** @type {HTMLElement} */ (this.result), html("p", { class: "equation" }, html("span", { class: "place" }, place), " = ", figure("stored", stored, "strong")));
+      replace(
+        /** @type {HTMLElement} */ (this.result),
+        html("p", { class: "equation" }, html("span", { class: "place" }, place), " = ", figure("stored", stored, "strong")),
+      );
       replace(body, html("p", {}, app.t("number.not_carried", { name: layer.name })), this.carried(layer, channel));
       return;
     }
-    this.answer(place, [figure("sum", made.sum), ...added(made.bias), html("span", { class: "soft" }, ` (${app.t("number.bias")})`)], made.value, stored);
+    this.answer(
+      place,
+      [figure("sum", made.sum), ...added(made.bias), html("span", { class: "soft" }, ` (${app.t("number.bias")})`)],
+      made.value,
+      stored,
+    );
     const order = Array.from(made.products.keys()).sort((a, b) => made.products[b] - made.products[a]);
     const supporting = order.slice(0, LISTED).filter((at) => made.products[at] > 0);
-    const opposing = order.slice(-LISTED).reverse().filter((at) => made.products[at] < 0);
+    const opposing = order
+      .slice(-LISTED)
+      .reverse()
+      .filter((at) => made.products[at] < 0);
     const most = Math.max(...[...supporting, ...opposing].map((at) => Math.abs(made.products[at])), 1e-30);
     const total = (/** @type {1 | -1} */ sign) => made.products.reduce((all, one) => (one * sign > 0 ? all + one : all), 0);
     replace(
       body,
       this.carried(layer, channel),
       html("p", {}, app.t("number.unit_sum", { count: app.words.count(made.products.length) })),
-      html("div", { class: "sides" }, this.side("for", supporting, made, total(1), most), this.side("against", opposing, made, total(-1), most)),
+      html(
+        "div",
+        { class: "sides" },
+        this.side("for", supporting, made, total(1), most),
+        this.side("against", opposing, made, total(-1), most),
+      ),
     );
   }
 
@@ -408,14 +612,38 @@ export class NumberView {
         html("td", {}, short(made.stage.data[at])),
         html("td", {}, short(made.weight[at])),
         html("td", {}, short(made.products[at])),
-        html("td", { class: "bar-cell" }, html("span", { class: `bar ${name}`, style: { "--share": Math.abs(made.products[at]) / most } })),
+        html(
+          "td",
+          { class: "bar-cell" },
+          html("span", { class: `bar ${name}`, style: { "--share": Math.abs(made.products[at]) / most } }),
+        ),
       ),
     );
     const heads = [app.t("number.input"), "x", "w", "w · x", ""];
     return html(
       "div",
       { class: "scroll", tabindex: "0", role: "group", "aria-label": app.t(`number.${name}`) },
-      html("table", {}, html("caption", {}, app.t(`number.${name}`), " ", html("span", { class: "soft" }, app.t("number.total", { value: short(total) }))), html("thead", {}, html("tr", {}, heads.map((one) => (one ? html("th", { scope: "col" }, one) : html("td", {}))))), html("tbody", {}, rows)),
+      html(
+        "table",
+        {},
+        html(
+          "caption",
+          {},
+          app.t(`number.${name}`),
+          " ",
+          html("span", { class: "soft" }, app.t("number.total", { value: short(total) })),
+        ),
+        html(
+          "thead",
+          {},
+          html(
+            "tr",
+            {},
+            heads.map((one) => (one ? html("th", { scope: "col" }, one) : html("td", {}))),
+          ),
+        ),
+        html("tbody", {}, rows),
+      ),
     );
   }
 
@@ -434,9 +662,23 @@ export class NumberView {
     const names = new Map(scene.classes.top.map((/** @type {any} */ one) => [one.index, className(app, one.name)]));
     const last = layer === scene.layers[scene.layers.length - 1];
     const links = Array.from(/** @type {Int32Array} */ (rows.data), (unit) =>
-      html("a", { href: app.link({ view: "number", layer: layer.name, channel: unit }), class: "tool", "aria-current": unit === channel ? "true" : null, dir: "auto" }, (last && names.get(unit)) || String(unit)),
+      html(
+        "a",
+        {
+          href: app.link({ view: "number", layer: layer.name, channel: unit }),
+          class: "tool",
+          "aria-current": unit === channel ? "true" : null,
+          dir: "auto",
+        },
+        (last && names.get(unit)) || String(unit),
+      ),
     );
-    return html("nav", { class: "carried", "aria-label": app.t("number.carried") }, html("span", { class: "soft" }, app.t(last ? "number.carried_classes" : "number.carried")), links);
+    return html(
+      "nav",
+      { class: "carried", "aria-label": app.t("number.carried") },
+      html("span", { class: "soft" }, app.t(last ? "number.carried_classes" : "number.carried")),
+      links,
+    );
   }
 
   // --- softmax ------------------------------------------------------------------------------------
@@ -454,14 +696,24 @@ export class NumberView {
     const value = powers[channel] / all;
     this.answer(`p[${channel}]`, [figure("power", powers[channel]), " / ", figure("sum", all)], value, shares_.data[channel]);
     const top = scene.classes.top;
-    const shown = top.some((/** @type {any} */ one) => one.index === channel) ? top : [...top, { index: channel, name: `${channel}` }];
+    const shown = top.some((/** @type {any} */ one) => one.index === channel)
+      ? top
+      : [...top, { index: channel, name: `${channel}` }];
     const best = Math.max(...shown.map((/** @type {any} */ one) => powers[one.index]));
     const rows = shown.map((/** @type {any} */ one) =>
       html(
         "tr",
         { class: one.index === channel ? "own" : "" },
-        html("th", { scope: "row", dir: "auto" }, html("a", { href: app.link({ view: "number", layer: "softmax", channel: one.index }) }, className(app, one.name))),
-        html("td", {}, html("a", { href: app.link({ view: "number", layer: "fc8", channel: one.index }) }, short(logits.data[one.index]))),
+        html(
+          "th",
+          { scope: "row", dir: "auto" },
+          html("a", { href: app.link({ view: "number", layer: "softmax", channel: one.index }) }, className(app, one.name)),
+        ),
+        html(
+          "td",
+          {},
+          html("a", { href: app.link({ view: "number", layer: "fc8", channel: one.index }) }, short(logits.data[one.index])),
+        ),
         html("td", {}, short(logits.data[one.index] - most)),
         html("td", {}, short(powers[one.index])),
         html("td", {}, app.words.percent(powers[one.index] / all)),
@@ -471,8 +723,41 @@ export class NumberView {
     const e = (/** @type {any} */ exponent) => power("e", exponent);
     replace(
       /** @type {HTMLElement} */ (this.body),
-      formulaBox(this.app.t("layer.formula"), {}, formula(index("p", "i"), "=", fraction(e(index("z", "i")), row(sum("j"), e(index("z", "j")))), "=", fraction(e(row(index("z", "i"), "−", "m")), row(sum("j"), e(row(index("z", "j"), "−", "m")))), ",", "m", "=", short(most))),
-      html("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": app.t("softmax") }, html("table", {}, html("thead", {}, html("tr", {}, [app.t("number.class"), "z", "z − m", "exp(z − m)", "p", ""].map((one) => (one ? html("th", { scope: "col" }, one) : html("td", {}))))), html("tbody", {}, rows))),
+      formulaBox(
+        this.app.t("layer.formula"),
+        {},
+        formula(
+          index("p", "i"),
+          "=",
+          fraction(e(index("z", "i")), row(sum("j"), e(index("z", "j")))),
+          "=",
+          fraction(e(row(index("z", "i"), "−", "m")), row(sum("j"), e(row(index("z", "j"), "−", "m")))),
+          ",",
+          "m",
+          "=",
+          short(most),
+        ),
+      ),
+      html(
+        "div",
+        { class: "scroll", tabindex: "0", role: "group", "aria-label": app.t("softmax") },
+        html(
+          "table",
+          {},
+          html(
+            "thead",
+            {},
+            html(
+              "tr",
+              {},
+              [app.t("number.class"), "z", "z − m", "exp(z − m)", "p", ""].map((one) =>
+                one ? html("th", { scope: "col" }, one) : html("td", {}),
+              ),
+            ),
+          ),
+          html("tbody", {}, rows),
+        ),
+      ),
       html("p", {}, app.t("number.softmax_sum", { count: app.words.count(logits.data.length), sum: short(all) })),
     );
   }

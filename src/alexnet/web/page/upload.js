@@ -54,7 +54,17 @@ export class Upload {
     this.message = html("p", { class: "message", role: "status" });
     const chosen = html("input", { type: "file", accept: "image/*", class: "spoken", onchange: () => this.take(chosen.files) });
     const networks = app.page.networks ?? [];
-    const select = html("select", { "aria-label": app.t("upload.network"), onchange: () => ((this.network = select.value), this.send(this.picture)) }, networks.map((/** @type {any} */ one) => html("option", { value: one.id, selected: one.id === this.network }, one.source === "fresh" ? app.t("upload.fresh", { name: one.label }) : shortPath(one.label))));
+    const select = html(
+      "select",
+      { "aria-label": app.t("upload.network"), onchange: () => ((this.network = select.value), this.send(this.picture)) },
+      networks.map((/** @type {any} */ one) =>
+        html(
+          "option",
+          { value: one.id, selected: one.id === this.network },
+          one.source === "fresh" ? app.t("upload.fresh", { name: one.label }) : shortPath(one.label),
+        ),
+      ),
+    );
     const panel = html(
       "section",
       { class: "upload", "aria-label": app.t("upload.title") },
@@ -71,8 +81,15 @@ export class Upload {
   /** A button for the camera: a live picture where the browser has one, else the system's camera. */
   camera() {
     const { app } = this;
-    if (navigator.mediaDevices) return html("button", { type: "button", class: "tool", onclick: () => this.film() }, app.t("upload.camera"));
-    const taken = html("input", { type: "file", accept: "image/*", capture: "environment", class: "spoken", onchange: () => this.take(taken.files) });
+    if (navigator.mediaDevices)
+      return html("button", { type: "button", class: "tool", onclick: () => this.film() }, app.t("upload.camera"));
+    const taken = html("input", {
+      type: "file",
+      accept: "image/*",
+      capture: "environment",
+      class: "spoken",
+      onchange: () => this.take(taken.files),
+    });
     return html("label", { class: "tool" }, taken, app.t("upload.camera"));
   }
 
@@ -86,7 +103,18 @@ export class Upload {
     }
     const video = html("video", { autoplay: true, playsinline: true, muted: true });
     video.srcObject = stream;
-    const dialog = html("dialog", { class: "camera", "aria-label": app.t("upload.camera") }, video, html("p", {}, html("button", { type: "button", class: "tool primary", onclick: () => shoot() }, app.t("upload.shoot")), " ", html("button", { type: "button", class: "tool", onclick: () => dialog.close() }, app.t("upload.cancel"))));
+    const dialog = html(
+      "dialog",
+      { class: "camera", "aria-label": app.t("upload.camera") },
+      video,
+      html(
+        "p",
+        {},
+        html("button", { type: "button", class: "tool primary", onclick: () => shoot() }, app.t("upload.shoot")),
+        " ",
+        html("button", { type: "button", class: "tool", onclick: () => dialog.close() }, app.t("upload.cancel")),
+      ),
+    );
     const shoot = () => {
       const canvas = html("canvas", { width: video.videoWidth, height: video.videoHeight });
       canvas.getContext("2d")?.drawImage(video, 0, 0);
@@ -129,7 +157,8 @@ export class Upload {
   /** @param {Blob | null} picture */
   async request(picture) {
     const most = this.app.page.limits?.bytes ?? Infinity;
-    if (picture && picture.size > most) throw new SceneError("error.server", this.app.t("error_bytes", { limit: Math.floor(most / 1e6) }));
+    if (picture && picture.size > most)
+      throw new SceneError("error.server", this.app.t("error_bytes", { limit: Math.floor(most / 1e6) }));
     const query = new URLSearchParams({ network: this.network, lang: this.app.words.language });
     if (!picture) query.set("sample", "1");
     else if (picture instanceof File && picture.name) query.set("name", picture.name);
@@ -154,6 +183,6 @@ export class Upload {
     const { app, message, problem, busy } = this;
     if (!message) return;
     message.classList.toggle("problem", Boolean(problem));
-    replace(message, problem ? problem.text ?? app.t(problem.key) : busy ? app.t("upload.busy") : null);
+    replace(message, problem ? (problem.text ?? app.t(problem.key)) : busy ? app.t("upload.busy") : null);
   }
 }
