@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 
 import numpy as np
 import torch
@@ -36,7 +37,6 @@ from torch import Tensor
 
 from alexnet import AlexNet, arithmetic
 from alexnet.bench import Naive
-from alexnet.data.chance import Chance
 from alexnet.run_folder import environment
 from alexnet.train.optim import SGD
 from alexnet.train.steps.plain import loss_function
@@ -71,11 +71,14 @@ def our_step(variant: Variant, images: Tensor, labels: Tensor, lanes: int) -> St
 
         network = Lanes(net, lanes, max(1, torch.get_num_threads() // lanes))
     forward = loss_function(network, False)
-    images = images.contiguous(memory_format=torch.channels_last)
-    keys = torch.from_numpy(Chance(0, 0).dropout_keys(np.arange(len(images)), net.dropouts))
+    batch = [images.contiguous(memory_format=torch.channels_last), labels]
+    if len(signature(forward).parameters) > 2:  # earlier versions have no keys
+        from alexnet.data.chance import Chance
+
+        batch.append(torch.from_numpy(Chance(0, 0).dropout_keys(np.arange(len(images)), net.dropouts)))
 
     def step() -> None:
-        forward(images, labels, keys)[0].backward()
+        forward(*batch)[0].backward()
         optimiser.step(1e-4)
 
     return step
@@ -90,7 +93,7 @@ def work(name: str, arguments: argparse.Namespace) -> None:
     if name not in ("naive", "before"):
         from alexnet.memory import keep_freed
 
-        keep_freed()
+        keep_freed(arguments.batch * max(layer.activation_bytes for layer in variant.layers()))
     lanes = int(name.split()[0]) if name[0].isdigit() else 1
     step = naive_step(variant, images, labels) if "naive" in name else our_step(variant, images, labels, lanes)
     for count in map(int, sys.stdin):

@@ -51,4 +51,4 @@ def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(memory.os, "confstr", unknown, raising=False)
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: pytest.fail("the library was touched"))
-    assert memory.keep_freed.__wrapped__() is False
+    assert memory._set.__wrapped__(**memory.KEEP) is False

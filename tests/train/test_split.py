@@ -17,6 +17,7 @@ from alexnet.train.optim import SGD
 from alexnet.train.result import read_result
 from alexnet.train.start import Start
 from alexnet.train.steps import split
+from alexnet.train.steps.choose import open_plain_step
 from alexnet.train.steps.split import choose_lanes
 from stopping import stop_after
 
@@ -87,6 +88,17 @@ def test_measuring_leaves_no_trace(store: Store) -> None:
     assert [*rates] == [1, 2] and min(rates.values()) > 0
     assert all(weight.equal(same.model.get_parameter(name)) for name, weight in start.model.named_parameters())
     assert all(weight.grad is None for weight in start.model.parameters())
+
+
+def test_pictures_made_in_lanes_are_the_same(store: Store) -> None:
+    """Of 10 pictures in 4 lanes, crops, mirrors and colours."""
+    made = []
+    for lanes in (1, 4):
+        step = open_plain_step(begun(store, crop=True, mirror=True, colour_noise=0.1), False, lanes)
+        step.take(0, 1, 0.01, 1.0)
+        made.append(step.pictures(10))
+        step.close()
+    assert made[0].equal(made[1])
 
 
 def test_a_container_with_a_part_of_a_core(tmp_path: Path) -> None:

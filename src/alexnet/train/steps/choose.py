@@ -64,7 +64,7 @@ def open_plain_step(start: Start, compiled: bool, lanes: int | None = None) -> P
     """The plain step of a run; arguments as those of `open_step`."""
     split = None
     if start.device.type == "cpu":
-        keep_freed()
+        keep_freed(start.loader.batch_size * max(layer.activation_bytes for layer in start.variant.layers()))
         count = 1 if compiled else choose_lanes(start, lanes)
         if compiled and lanes and lanes > 1:
             say(f"lanes (={lanes}) is for training without the compiler: using 1 lane.")

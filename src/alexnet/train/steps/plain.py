@@ -4,13 +4,14 @@ defines the training; `fused.py` is the same step in an order that keeps a GPU b
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.console import say
 from alexnet.data.augment import Augmentation
-from alexnet.data.chance import Chance
+from alexnet.data.chance import Chance, Pictures
 from alexnet.data.loader import Batch, Loader
 from alexnet.engines import Network, eager
 from alexnet.lanes import Lanes
@@ -58,8 +59,8 @@ class PlainStep:
         records, labels = self._batch(epoch, step)
         pictures, chance = self.loader.indices(epoch, step), self.chance(epoch)
 
-        images = self.augmentation(records.to(self.device), pictures, chance)  # (N, 3, K, K)
-        images, labels = images.contiguous(memory_format=torch.channels_last), labels.to(self.device)
+        images = self._augmented(records, pictures, chance)  # (N, 3, K, K)
+        labels = labels.to(self.device)
         keys = torch.from_numpy(chance.dropout_keys(pictures, self.model.dropouts)).to(self.device)
         loss, logits = self.loss_function(images, labels, keys)
         if loss.isfinite():
@@ -69,6 +70,16 @@ class PlainStep:
             self.optimiser.step(lr, scale)
         self._images = images
         self._count(float(loss.detach()), int((logits.argmax(1) != labels).sum()))
+
+    def _augmented(self, records: Tensor, pictures: Pictures, chance: Chance) -> Tensor:
+        def part(records: Tensor, pictures: Pictures) -> Tensor:
+            images = self.augmentation(records.to(self.device), pictures, chance)
+            return images.contiguous(memory_format=torch.channels_last)
+
+        if not self._split:
+            return part(records, pictures)
+        lanes = self._split.count
+        return torch.cat(self._split.run(part, records.tensor_split(lanes), np.array_split(pictures, lanes)))
 
     def chance(self, epoch: int) -> Chance:
         """What the epoch's crops, mirrors, colours and dropout come from."""
