@@ -7,6 +7,7 @@
 /** @typedef {"en" | "zh"} Language */
 
 const LANGUAGES = /** @type {Language[]} */ (["en", "zh"]);
+const LEAST = 1e-5;
 const KEPT = "alexnet.language";
 
 export class Words {
@@ -41,8 +42,9 @@ export class Words {
     return this.whole.format(value);
   }
 
-  /** A share as per cent. @param {number} value */
+  /** A share as per cent; one of less than a thousandth of it only as that. @param {number} value */
   percent(value) {
+    if (value > 0 && value < LEAST) return `< ${this.shares.format(LEAST)}`;
     return this.shares.format(value);
   }
 }
