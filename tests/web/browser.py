@@ -82,3 +82,9 @@ class Tab:
         origin = "/".join(own.split("/")[:3]) + "/" if own.startswith("http") else own
         inside = ("data:", "blob:")
         return [url for url in self.asked if not url.startswith(inside) and not url.split("#")[0].startswith(origin)]
+
+    def close(self) -> None:
+        """Close it; nothing was asked of another place, and nothing went wrong."""
+        foreign, faults = self.foreign(), self.faults
+        self.page.context.close()
+        assert foreign == [] and faults == []

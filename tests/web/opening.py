@@ -40,6 +40,25 @@ def tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
 
     yield new
     for one in opened:
-        foreign, faults = one.foreign(), one.faults
-        one.page.context.close()
-        assert foreign == [] and faults == []
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def kept(browser: Browser, made: Callable[[str], Made]) -> Iterator[Callable[..., Tab]]:
+    """`kept(name, language, width, height)` is a tab with the page of one of the networks, at its
+    first view. It is opened once for a file's tests, as a full page takes seconds.
+    """
+    opened: dict[str, Tab] = {}
+
+    def get(name: str, language: str = "en", width: int = 1280, height: int = 800) -> Tab:
+        if name not in opened:
+            opened[name] = Tab(browser.new_page(locale="en-GB")).open(made(name).path)
+        one = opened[name]
+        one.page.set_viewport_size({"width": width, "height": height})
+        one.page.evaluate("language => { document.activeElement.blur(); alexnet.speak(language) }", language)
+        one.goto(view="network", step=None)
+        return one
+
+    yield get
+    for one in opened.values():
+        one.close()

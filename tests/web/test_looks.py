@@ -16,7 +16,7 @@ Tabs = Callable[..., Tab]
 Pages = Callable[[str], Made]
 LOOKS = Path(__file__).with_name("looks.js").read_text(encoding="utf-8")
 #: Width, height and language: a telephone, a laptop, a screen, a projector's wall.
-SCREENS = ((390, 844, "zh-CN"), (1280, 800, "en-GB"), (1920, 1080, "zh-CN"), (3840, 2160, "en-GB"))
+SCREENS = ((390, 844, "zh"), (1280, 800, "en"), (1920, 1080, "zh"), (3840, 2160, "en"))
 
 
 def views(made: Made, all_layers: bool) -> Iterator[dict[str, Any]]:
@@ -46,23 +46,22 @@ def complaints(one: Tab, made: Made, language: str, states: Iterator[dict[str, A
     found = []
     for state in states:
         one.goto(**{"step": None, **state})
-        found += [f"{state}: {said}" for said in one.page.evaluate(LOOKS, [language[:2], data(made)])]
+        found += [f"{state}: {said}" for said in one.page.evaluate(LOOKS, [language, data(made)])]
     return found
 
 
 @pytest.mark.parametrize(("width", "height", "language"), SCREENS)
-def test_every_view(width: int, height: int, language: str, made: Pages, tab: Tabs) -> None:
-    page = made("full")
-    one = tab(width, height, language).open(page.path)
+def test_every_view(width: int, height: int, language: str, made: Pages, kept: Tabs) -> None:
+    page, one = made("full"), kept("full", language, width, height)
     assert complaints(one, page, language, views(page, all_layers=width == 1280)) == []
 
 
 @pytest.mark.parametrize("name", ["code-2012", "caffe", "caffenet", "owt", "torchvision", "changed", "one tower", "thousand"])
-def test_every_network(name: str, made: Pages, tab: Tabs) -> None:
+def test_every_network(name: str, made: Pages, kept: Tabs) -> None:
     """Names of classes in every script, wide or narrow, one tower or two, whatever was removed."""
     page = made(name)
     for width, height, language in SCREENS[:2]:
-        one = tab(width, height, language).open(page.path)
+        one = kept(name, language, width, height)
         assert complaints(one, page, language, views(page, all_layers=False)) == []
 
 

@@ -56,8 +56,8 @@ def cells(layer: Layer, towers: int, random: np.random.Generator) -> list[tuple[
 
 
 @pytest.mark.parametrize("name", ["full", "code-2012", "torchvision", "one tower"])
-def test_every_kind_of_number(name: str, made: Callable[[str], Made], tab: Callable[..., Tab]) -> None:
-    page, one = made(name), tab().open(made(name).path)
+def test_every_kind_of_number(name: str, made: Callable[[str], Made], kept: Callable[..., Tab]) -> None:
+    page, one = made(name), kept(name)
     variant, found, random = page.shown.variant, stages(page), np.random.default_rng(2012)
     names = ["input", *(layer.name for layer in variant.layers())]
     for before, layer in zip(names, variant.layers(), strict=False):
@@ -77,8 +77,8 @@ def test_every_kind_of_number(name: str, made: Callable[[str], Made], tab: Calla
 
 
 @pytest.mark.parametrize("name", ["full", "torchvision"])
-def test_every_unit_that_the_page_carries(name: str, made: Callable[[str], Made], tab: Callable[..., Tab]) -> None:
-    page, one = made(name), tab().open(made(name).path)
+def test_every_unit_that_the_page_carries(name: str, made: Callable[[str], Made], kept: Callable[..., Tab]) -> None:
+    page, one = made(name), kept(name)
     found = stages(page)
     names = ["input", *(layer.name for layer in page.shown.variant.layers())]
     counted = 0
@@ -92,10 +92,10 @@ def test_every_unit_that_the_page_carries(name: str, made: Callable[[str], Made]
     assert counted >= 5 + 32 + 16
 
 
-def test_what_follows_a_layer(made: Callable[[str], Made], tab: Callable[..., Tab]) -> None:
+def test_what_follows_a_layer(made: Callable[[str], Made], kept: Callable[..., Tab]) -> None:
     """ReLU, tanh, dropout and softmax."""
     for name in ("paper", "changed", "torchvision"):
-        page, one = made(name), tab().open(made(name).path)
+        page, one = made(name), kept(name)
         found, random = stages(page), np.random.default_rng(7)
         for layer in page.shown.variant.layers():
             if isinstance(layer.op, Conv | LRN | SpatialNorm | MaxPool | Linear):

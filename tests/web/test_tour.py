@@ -41,9 +41,10 @@ def told(one: Tab) -> tuple[str, str]:
     return tour.locator("h2").inner_text(), tour.inner_text().replace("\xa0", " ")
 
 
-def test_by_arrow_keys(made: Pages, tab: Tabs) -> None:
+def test_by_arrow_keys(kept: Tabs) -> None:
     """From the first chapter to the last and back, in the order of the notes."""
-    one = tab().open(made("full").path, "#view=tour&step=0")
+    one = kept("full")
+    one.goto(view="tour", step=0)
     for number, (title, words) in enumerate((NOTES | BEYOND).items()):
         assert told(one)[0] == title
         text = told(one)[1]
@@ -72,9 +73,10 @@ def test_links(made: Pages, tab: Tabs) -> None:
 
 
 @pytest.mark.parametrize("name", ["code-2012", "caffe", "owt", "torchvision", "changed", "one tower"])
-def test_other_networks(name: str, made: Pages, tab: Tabs) -> None:
+def test_other_networks(name: str, made: Pages, kept: Tabs) -> None:
     """Numbers follow the network; a chapter whose layer is not there is left out."""
-    one = tab().open(made(name).path, "#view=tour&step=0")
+    one = kept(name)
+    one.goto(view="tour", step=0)
     variant, seen = made(name).shown.variant, []
     while True:
         title, text = told(one)
@@ -89,9 +91,10 @@ def test_other_networks(name: str, made: Pages, tab: Tabs) -> None:
     assert ("Local response normalisation" in seen) == ("norm" in variant.block1)
 
 
-def test_questions(made: Pages, tab: Tabs) -> None:
+def test_questions(kept: Tabs) -> None:
     """Known mistakes are named, answers taken as people write them, solutions worked out."""
-    one = tab().open(made("full").path, "#view=tour&step=17")
+    one = kept("full")
+    one.goto(view="tour", step=17)
 
     def answer(question: str, words: str) -> str:
         item = one.page.locator(f"[data-question={question}]")
