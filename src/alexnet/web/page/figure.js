@@ -31,6 +31,7 @@ import { shortPath } from "words";
 const DRAWN = ["conv", "maxpool", "linear"];
 const NARROW = 720; // CSS pixels below which the network runs downwards
 const LEAST = 5; // CSS pixels of a face
+const SMALL = 160; // pixels of a picture that is enlarged
 const BACK = [0.42, 0.3]; // where a map's width goes in a box, in shares of its side
 const FEW = 128; // units that are drawn larger, so that each can be seen
 
@@ -183,7 +184,7 @@ export class NetworkView {
     const share = (/** @type {number} */ part, /** @type {number} */ whole) => `${(100 * part) / whole}%`;
     return html(
       "div",
-      { class: "photo" },
+      { class: Math.max(picture.width, picture.height) < SMALL ? "photo tiny" : "photo" },
       html("img", {
         src: `data:image/jpeg;base64,${picture.jpeg}`,
         alt: this.app.t("network.photo", { name: this.app.pictureName() }),
@@ -822,14 +823,15 @@ function joints(layer, from, to, down) {
 
 /** @param {Box} start @param {Box} end @param {boolean} down */
 function band(start, end, down) {
+  const [s, e] = [start, end];
   if (down) {
-    const [a, b] = [start.top + start.height, end.top];
-    const bend = (a + b) / 2;
-    return `M${start.left} ${a}C${start.left} ${bend} ${end.left} ${bend} ${end.left} ${b}H${end.left + end.width}C${end.left + end.width} ${bend} ${start.left + start.width} ${bend} ${start.left + start.width} ${a}Z`;
+    const [a, b] = [s.top + s.height, e.top];
+    const [bend, right, left] = [(a + b) / 2, e.left + e.width, s.left + s.width];
+    return `M${s.left} ${a}C${s.left} ${bend} ${e.left} ${bend} ${e.left} ${b}H${right}C${right} ${bend} ${left} ${bend} ${left} ${a}Z`;
   }
-  const [a, b] = [start.left + start.width, end.left];
-  const bend = (a + b) / 2;
-  return `M${a} ${start.top}C${bend} ${start.top} ${bend} ${end.top} ${b} ${end.top}V${end.top + end.height}C${bend} ${end.top + end.height} ${bend} ${start.top + start.height} ${a} ${start.top + start.height}Z`;
+  const [a, b] = [s.left + s.width, e.left];
+  const [bend, low, high] = [(a + b) / 2, e.top + e.height, s.top + s.height];
+  return `M${a} ${s.top}C${bend} ${s.top} ${bend} ${e.top} ${b} ${e.top}V${low}C${bend} ${low} ${bend} ${high} ${a} ${high}Z`;
 }
 
 /**
