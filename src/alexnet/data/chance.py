@@ -8,8 +8,8 @@ step) which pictures are in a batch.)
 Random numbers are counted, not drawn one after the other: number d of picture p is a mixture of
 (key, p, d), with a key for each seed, epoch and purpose. The mixture is SplitMix64's (Steele, Lea
 and Flood, 2014), applied to the picture and then to the number: 64 bits in which each bit of the
-input changes each bit of the output with probability 1/2. All pictures of a batch take one pass of
-NumPy; a NumPy generator for each picture would take 20 us.
+input changes each bit of the output with probability 1/2. NumPy computes all pictures of a batch
+together, in 0.6 us a picture of 128; a generator of NumPy's for each would take 11 us.
 """
 
 from dataclasses import dataclass
