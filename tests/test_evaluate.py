@@ -205,8 +205,10 @@ def test_wordnet_ids_mean_imagenets_classes(store: Store) -> None:
 
 def test_other_records_are_refused(store: Store) -> None:
     own = classifier(store)
-    other = replace(own, preprocessing=replace(own.preprocessing, stored_size=96))
-    with pytest.raises(CheckpointError, match=r"stored size 72, but the network was trained with 96.*--size 96"):
+    other = replace(own, preprocessing=replace(own.preprocessing, resize="squash"))
+    with pytest.raises(
+        CheckpointError, match=r"resize rule short-side, but the network was trained with squash.*--resize squash"
+    ):
         evaluate_classifier(other, store)
 
 

@@ -183,8 +183,8 @@ def evaluate(
 def evaluate_classifier(classifier: Classifier, store: Store, split: str | None = None, views: Views = 1) -> Evaluation:
     """Test a classifier on a store's held-out pictures, or on the split named.
 
-    A store of larger pictures than the network was trained on is resampled
-    first (`data/resample.py`).
+    A store of larger or smaller pictures than the network was trained on is resampled first
+    (`data/resample.py`).
 
     Raises:
         CheckpointError: the store has other classes, or records of another kind, than the network

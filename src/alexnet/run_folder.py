@@ -9,6 +9,7 @@ run/
 ├── latest.safetensors    weights, velocity and place in the schedule: what --resume starts from
 ├── best.safetensors      weights with the lowest held-out error so far
 ├── epoch-0005.safetensors ...  weights after the epochs that --keep names
+├── features/             of a run that began with weights: their results for training pictures
 ├── result.json           of a run that has ended: evaluation, hash of the weights, other proof
 └── fit.json, store/      of a run that `alexnet fit` began: what it was asked for, its photos
 
@@ -34,7 +35,7 @@ from alexnet.schema import Range
 CONFIG, ENVIRONMENT, LOG, RESULT = "config.json", "environment.json", "log.jsonl", "result.json"
 LATEST, BEST = "latest.safetensors", "best.safetensors"
 KEPT, KEPT_FILES = "epoch-{epoch:04}.safetensors", "epoch-*.safetensors"
-TENSORBOARD, REPORT = "tensorboard", "report.html"
+TENSORBOARD, REPORT, FEATURES = "tensorboard", "report.html", "features"
 FIT, STORE = "fit.json", "store"
 EVENTS = "events.out.tfevents.*"  # in TensorBoard's folder
 FAMILY = "family.json"

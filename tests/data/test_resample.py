@@ -14,7 +14,7 @@ import pytest
 
 from alexnet import files
 from alexnet.data import resample
-from alexnet.data.image import decode, encode
+from alexnet.data.image import decode, encode, planes
 from alexnet.data.prepare import prepare
 from alexnet.data.resample import origin, resampled, shrink
 from alexnet.data.store import Store
@@ -96,8 +96,12 @@ def test_a_constant_picture_stays_what_it_is() -> None:
 
 
 def test_no_larger_than_it_is(store: Store) -> None:
-    assert resampled(store, 256) is store and resampled(store, 300) is store
+    assert resampled(store, 256) is store
     assert resampled(store, 143) is store  # no store has an odd size
+    larger = resampled(store, 300)
+    assert larger.size == 300 and larger.verify() == []
+    back = planes(shrink(larger.train.records, 256))[0].astype(int)
+    assert np.abs(back - planes(store.train.records)[0]).mean() < 3  # enlarging loses no more than shrinking does
 
 
 def test_it_is_used_again_and_made_anew_when_the_store_changes(store: Store, capfd: pytest.CaptureFixture[str]) -> None:

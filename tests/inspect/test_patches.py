@@ -1,5 +1,6 @@
 """The best patches, compared with a search that keeps every answer."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,5 +88,7 @@ def test_few_pictures(trained: Trained, tmp_path: Path) -> None:
 def test_a_store_that_does_not_fit(trained: Trained, tmp_path: Path) -> None:
     write_photos(tmp_path / "photos", 3)
     tiny = prepare([tmp_path / "photos"], tmp_path / "tiny", size=48)
-    with pytest.raises(CheckpointError, match="stored size 48, but the network was trained with 72: prepare it with --size 72"):
-        fitting(tiny, trained.preprocessing)
+    assert fitting(tiny, trained.preprocessing).size == 72  # enlarged
+    squashed = replace(trained.preprocessing, resize="squash")
+    with pytest.raises(CheckpointError, match="resize rule short-side, but the network was trained with squash"):
+        fitting(tiny, squashed)

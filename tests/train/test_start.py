@@ -30,6 +30,7 @@ PARTS = {"AlexNet", "SGD", "Loader", "Augmentation", "Augmentation.of", "Preproc
 #: What another file may call, and why it begins no run by that.
 OTHERWISE = {
     ("train/steps/check.py", "AlexNet"): "weights to check the kernels with, whatever the run's are",
+    ("train/tune/begin.py", "AlexNet"): "draws the layers that a file of weights lacks",
     ("bench.py", "Augmentation"): "noise has no statistics to take the colours from",
 }
 

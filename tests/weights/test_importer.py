@@ -199,6 +199,16 @@ def test_half_floats_are_widened_and_said(tmp_path: Path) -> None:
     assert foreign.notes == ("its weights were converted from torch.float16 to torch.float32",)
 
 
+def test_safetensors_whose_length_begins_as_a_pickle(tmp_path: Path) -> None:
+    """The first byte of a header of 128 more than a multiple of 256 bytes is that of a pickle."""
+    path = tmp_path / "x.safetensors"
+    for more in range(300):
+        save_file(state(), path, {"more": "x" * more})
+        if path.read_bytes()[:1] == b"\x80":
+            break
+    assert import_weights(path, "caffe")[0].model.variant.num_classes == 5
+
+
 def test_class_names(tmp_path: Path) -> None:
     save_file(state(), tmp_path / "five.safetensors")
     names = tmp_path / "names.txt"

@@ -33,7 +33,7 @@ from alexnet.cli.prepare import prepare
 from alexnet.cli.report import report
 from alexnet.cli.serve import serve
 from alexnet.cli.summary import summary
-from alexnet.cli.train import Training, begun, train
+from alexnet.cli.train import Training, begun, joined, train
 from alexnet.cli.verify import verify
 from alexnet.cli.weights import WEIGHTS, weights
 from alexnet.cli.words import HELP, check_options
@@ -146,7 +146,7 @@ def _with_action(verb: str, words: list[str]) -> None:
 
 def _with_recipe(verb: str, words: list[str]) -> None:
     """`train` and `doctor`: a recipe, then options."""
-    called = RECIPE_VERBS[verb]
+    called, words = RECIPE_VERBS[verb], joined(words)
     if words[:1] and words[0] in HELP:
         _recipe_help(called, f"alexnet {verb} RECIPE", getdoc(called.run), _listed(RECIPES, "recipes"), words)
     earlier = begun(words) if verb == "train" else None

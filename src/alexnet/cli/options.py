@@ -3,12 +3,16 @@
 from inspect import getdoc
 from typing import Annotated, Any, Literal, Union
 
-from tyro.conf import subcommand
+from tyro.conf import arg, subcommand
 
-from alexnet.train.recipes import RECIPES
+from alexnet.train.recipes import OPTIONS, RECIPES, Recipe
 
 #: As in `alexnet.engines`.
 Engine = Literal["auto", "openvino", "onnxruntime", "torch"]
+
+
+for _field, _option in OPTIONS.items():  # `from` is a word of Python's own
+    Recipe.__annotations__[_field] = Annotated[Recipe.__annotations__[_field], arg(name=_option)]
 
 
 def for_each_recipe(command: Any, **values: Any) -> Any:

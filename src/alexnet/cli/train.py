@@ -126,6 +126,14 @@ def _value(words: list[str], option: str) -> str | None:
     return value
 
 
+def joined(words: list[str]) -> list[str]:
+    """The words of a command line, with `--tune from conv4` as one value."""
+    for place, pair in enumerate(pairwise(words)):
+        if pair == ("--tune", "from") and place + 2 < len(words):
+            return [*words[: place + 1], f"from {words[place + 2]}", *words[place + 3 :]]
+    return words
+
+
 def train(command: TrainingChoice) -> None:
     """Train a network with a recipe. Any field of the recipe can be changed, as in --epochs 100
     --lr 0.02.

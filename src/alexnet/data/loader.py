@@ -23,7 +23,7 @@ from torch import Tensor
 from alexnet.data.store import Split
 
 # Names of the independent streams of random numbers that grow from one seed; `chance.py` has 1, 2.
-SHUFFLE, INIT = 0, 3
+SHUFFLE, INIT, HOLD_OUT = 0, 3, 4
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:

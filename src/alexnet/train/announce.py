@@ -58,7 +58,7 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
             f"The store has only {counted(len(store.train), 'training picture')}: using batches of "
             f"{loader.batch_size} instead of {recipe.batch_size}."
         )
-    if store.manifest["resize"] != variant.resize:
+    if store.manifest["resize"] != variant.resize and not recipe.tune:  # said when the weights were read
         say(
             f"{variant.name} was trained on {variant.resize} pictures, this store holds "
             f"{store.manifest['resize']} ones (see `alexnet prepare --resize`)."
@@ -66,10 +66,16 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
     say(
         f"{variant.label}, {variant.input_size} pixels, "
         f"{variant.parameters:,} parameters; {counted(len(store.train), 'picture')} of {len(store.classes)} classes; "
-        f"{counted(recipe.epochs, 'epoch')} of {counted(loader.steps_per_epoch, 'step')} on {where}"
+        f"{_epochs(recipe)} of {counted(loader.steps_per_epoch, 'step')} on {where}"
         f"{f'; resumed at epoch {place.epoch}, step {place.step}' if resumed else ''}."
         f"{' The first step takes up to a minute.' if 'compiled' in where else ''}"
     )
+
+
+def _epochs(recipe: Recipe) -> str:
+    if recipe.tune is None:
+        return counted(recipe.epochs, "epoch")
+    return f"the new last layer is epoch 1; then {counted(recipe.epochs - 1, 'epoch')}"
 
 
 def extend(recipe: Recipe, run: Run, place: Place, steps_per_epoch: int) -> None:

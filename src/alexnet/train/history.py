@@ -27,6 +27,21 @@ class TrainedOn:
 
 
 @dataclass(frozen=True)
+class TunedFrom:
+    """The weights that a run was begun with.
+
+    Attributes:
+        file: that they were read from.
+        layers: that were there.
+        stored_size: of the pictures that they were trained on, in pixels.
+    """
+
+    file: str
+    layers: tuple[str, ...]
+    stored_size: Annotated[int, Range(2)]
+
+
+@dataclass(frozen=True)
 class Extension:
     """A run that was given more epochs: `epochs` were asked for until `at`, which is
     where it was then, in epochs.
@@ -44,12 +59,16 @@ class Config:
         compiled: whether the plain step is.
         extended: how many epochs were asked for before the recipe's, in order; empty for a run
             that has what it began with.
+        tuned: of a run that began with weights, which.
+        asked: of such a run, the recipe before what it left open was chosen.
     """
 
     recipe: Recipe
     store: TrainedOn
     compiled: bool
     extended: tuple[Extension, ...] = ()
+    tuned: TunedFrom | None = None
+    asked: Recipe | None = None
     format: Annotated[int, Range(1, FORMAT)] = FORMAT
 
 

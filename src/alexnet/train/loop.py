@@ -63,7 +63,7 @@ def learn(session: Session) -> None:
     recipe, place, steps = session.recipe, session.place, session.start.loader.steps_per_epoch
     while place.epoch < recipe.epochs:
         session.begin_epoch()
-        while place.step < steps:
+        while place.step < steps and not session.fitted_head:
             now = place.epoch + place.step / steps
             lr = recipe.lr * warmup(recipe, now + 1 / steps)
             lr_scale = schedule(recipe, now, place.errors)

@@ -11,6 +11,9 @@ Nesterov's momentum, which the paper does not use, looks one step ahead: the vel
 gradient like this one would give is what moves the weights.
 
     w <- w + momentum * v - weight_decay * lr * w - lr * gradient
+
+A layer's learning rate may have a factor of its own: 0 leaves the layer unchanged, without a
+gradient, and no gradient is computed below the lowest layer that changes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 
 from alexnet.errors import CheckpointError
 from alexnet.train.recipes import Recipe
-from alexnet.variants import Variant
+from alexnet.variants import LAYER_NAMES, PerLayer, Variant
 
 
 class SGD:
@@ -33,13 +36,24 @@ class SGD:
         momentum, weight_decay: as in the rule above.
         nesterov: whether to look ahead.
         variant: says how biases differ.
+        factors: on the learning rate, by layer; 1 if None. Parameters of a layer with 0 are taken
+            out of the graph (`requires_grad`).
     """
 
     def __init__(
-        self, model: nn.Module, momentum: float, weight_decay: float, variant: Variant, nesterov: bool = False
+        self,
+        model: nn.Module,
+        momentum: float,
+        weight_decay: float,
+        variant: Variant,
+        nesterov: bool = False,
+        factors: PerLayer | None = None,
     ) -> None:
         self.momentum, self.weight_decay, self.variant, self.nesterov = momentum, weight_decay, variant, nesterov
-        self.parameters = dict(model.named_parameters())
+        self.factors = dict(zip(LAYER_NAMES, factors, strict=True)) if factors else {}
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(self._factor(name) > 0)
+        self.parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
         self.velocity = {name: torch.zeros_like(parameter) for name, parameter in self.parameters.items()}
 
     @torch.no_grad()
@@ -52,8 +66,13 @@ class SGD:
                 lowered.
         """
         (weights, biases), (decay, bias_decay) = self.rates(lr, scale), self.decays
-        self._update("weight", weights, decay)
-        self._update("bias", biases, bias_decay)
+        for factor in dict.fromkeys(map(self._factor, self.parameters)):
+            self._update("weight", factor, factor * weights, decay)
+            self._update("bias", factor, factor * biases, bias_decay)
+
+    def _factor(self, name: str) -> float:
+        """On the learning rate of a parameter."""
+        return self.factors.get(name.partition(".")[0], 1.0)
 
     def rates(self, lr: float, scale: float) -> tuple[float, float]:
         """The learning rate of weights and that of biases, for the arguments of `step`."""
@@ -65,8 +84,8 @@ class SGD:
         """The weight decay of weights and that of biases."""
         return self.weight_decay, self.weight_decay * self.variant.bias_decay
 
-    def _update(self, kind: str, lr: float, decay: float) -> None:
-        names = [name for name in self.parameters if name.endswith(kind)]
+    def _update(self, kind: str, factor: float, lr: float, decay: float) -> None:
+        names = [name for name in self.parameters if name.endswith(kind) and self._factor(name) == factor]
         w: list[Tensor] = [self.parameters[name] for name in names]
         v = [self.velocity[name] for name in names]
         g = [parameter.grad for parameter in w if parameter.grad is not None]

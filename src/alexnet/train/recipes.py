@@ -4,6 +4,7 @@
 field can be changed so. `records/` shows the results of each recipe, with data and hardware.
 """
 
+import shlex
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, Literal
@@ -11,12 +12,16 @@ from typing import Any, Literal
 from alexnet import paper, variants
 from alexnet.errors import RecipeError, VariantError, nearest
 from alexnet.fields import check_types
-from alexnet.variants import Kernels, OpKind, PerLayer, Sees, Variant
+from alexnet.variants import LAYER_NAMES, Kernels, OpKind, PerLayer, Sees, Variant
 
 MOST_NUMBERS = 10_000
 #: Beyond these a value is a slip. AlexNet has been trained with batches of 64 Ki pictures,
 #: not with larger ones.
 MOST_EPOCHS, LARGEST_BATCH, MOST_WORKERS, HUGE = 100_000, 2**16, 256, 1e12
+#: The variant of a recipe that takes what its weights say.
+OF_WEIGHTS = "auto"
+#: Fields whose option has another name.
+OPTIONS = {"weights": "from"}
 WIDEST, LARGEST_INPUT, LARGEST_POOL, MOST_KERNELS = 16, 4096, 16, 2**16
 
 
@@ -24,8 +29,29 @@ WIDEST, LARGEST_INPUT, LARGEST_POOL, MOST_KERNELS = 16, 4096, 16, 2**16
 class Recipe:
     """All settings of a run."""
 
+    weights: str | None = None
+    """Trained weights to begin with: a file in any format that `alexnet weights import` reads, a
+    run's folder, or a name from `alexnet weights list`."""
+    tune: str | None = None
+    """What to train of a network that begins with weights. head: a new last layer. all, or from
+    LAYER such as from conv4: after the head, the layers too, loaded ones at a tenth of the learning
+    rate. auto: the head, then all if held-out training photos say that it helps.
+    """
+    features: Literal["pool5", "fc6", "fc7"] | None = None
+    """The stage that the new last layer reads; by default the one whose head has the lowest loss on
+    held-out training photos."""
+    head_decay: float | None = None
+    """Weight decay of the new last layer when it is fitted; by default the one with the lowest loss
+    on held-out training photos."""
+    head_views: Literal[1, 2, 10] | None = None
+    """Views of each training picture that the new last layer is fitted to: the centre, with its
+    mirror, or the ten of a test; by default ten, or two of many pictures."""
+    minutes: float | None = None
+    """Minutes that fine-tuning may take; by default what the epochs need."""
+
     variant: str = "paper"
-    """Which AlexNet: paper, code-2012, caffe, caffenet, owt or torchvision."""
+    """Which AlexNet: paper, code-2012, caffe, caffenet, owt or torchvision; auto for what the
+    weights say."""
     width: float = 1.0
     """Factor for the number of kernels and units in every layer but the last."""
     input_size: int | None = None
@@ -69,6 +95,10 @@ class Recipe:
     """Pictures per update."""
     lr: float = paper.LEARNING_RATE
     """Learning rate at the start (after warm-up)."""
+    lr_factors: PerLayer | None = None
+    """Factors on the learning rate of conv1 ... fc8; 0 keeps a layer unchanged. By default 1 for
+    every layer, and as tune says for a network that begins with weights.
+    """
     momentum: float = paper.MOMENTUM
     """Momentum: the share of the velocity that each step keeps."""
     nesterov: bool = False
@@ -151,6 +181,7 @@ class Recipe:
             "workers": 1 <= self.workers <= MOST_WORKERS,
             "checkpoint_minutes": 0 <= self.checkpoint_minutes < HUGE,
         }
+        rules |= self._rules_of_tuning()
         if self.init_std is not None:
             rules["init_std"] = all(0 < std < HUGE for std in self.init_std)
         for name, holds in rules.items():
@@ -167,18 +198,43 @@ class Recipe:
                 f"init_std (={self.init_std}) has no effect with init (={network.init}): drop it, or set init to gaussian."
             )
 
+    def _rules_of_tuning(self) -> dict[str, bool]:
+        return {
+            "variant": self.variant != OF_WEIGHTS or self.tune is not None,
+            "weights": self.weights is None or self.tune is not None,
+            "tune": self.tune is None or self.tune in ("head", "all", "auto") or self.lowest_layer in LAYER_NAMES,
+            "head_decay": self.head_decay is None or 0 <= self.head_decay < HUGE,
+            "minutes": self.minutes is None or 0 < self.minutes < HUGE,
+            "lr_factors": self.lr_factors is None
+            or (all(0 <= factor < HUGE for factor in self.lr_factors) and any(self.lr_factors)),
+        }
+
+    @property
+    def lowest_layer(self) -> str:
+        """The layer that `tune` names."""
+        return (self.tune or "").removeprefix("from ")
+
+    @property
+    def even_rates(self) -> bool:
+        """Whether every layer has the same learning rate."""
+        return self.lr_factors is None or set(self.lr_factors) == {1}
+
     def network(self, num_classes: int) -> Variant:
         """The variant to train."""
         changes: dict[str, Any] = {"width": self.width, "num_classes": num_classes}
         for name in NETWORK_FIELDS:
             if getattr(self, name) is not None:
                 changes[name] = getattr(self, name)
-        return variants.get_variant(self.variant, **changes)
+        return variants.get_variant(self._base, **changes)
+
+    @property
+    def _base(self) -> str:
+        return "paper" if self.variant == OF_WEIGHTS else self.variant
 
     @property
     def crop_size(self) -> int:
         """Side of the crop that the net sees, in pixels."""
-        return variants.named()[self.variant].input_size if self.input_size is None else self.input_size
+        return variants.named()[self._base].input_size if self.input_size is None else self.input_size
 
     @property
     def stored_size(self) -> int:
@@ -195,7 +251,7 @@ class Recipe:
         """Size and resize rule of the store that this recipe wants:
         `prepare(photos, store, **recipe.stored_as)`.
         """
-        return {"size": self.stored_size, "resize": variants.named()[self.variant].resize}
+        return {"size": self.stored_size, "resize": variants.named()[self._base].resize}
 
     @property
     def kept_epochs(self) -> tuple[int, ...]:
@@ -222,6 +278,12 @@ NETWORK_FIELDS = (
 
 
 RULES = {
+    "variant": "must be the name of one, as only finetune begins with weights that say which",
+    "weights": "is for finetune, which begins with weights: alexnet train finetune --from WEIGHTS",
+    "tune": "must be head, all, auto, or from LAYER such as from conv4",
+    "head_decay": f"must not be negative, and be below {HUGE:g}",
+    "minutes": f"must be above 0 and below {HUGE:g}",
+    "lr_factors": f"must not be negative, be below {HUGE:g}, and not all be 0",
     "width": f"must be above 0 and at most {WIDEST}",
     "input_size": f"must be from 1 to {LARGEST_INPUT:,} pixels",
     "pool_size": f"must be from 1 to {LARGEST_POOL}",
@@ -330,6 +392,24 @@ def modern() -> Recipe:
     )
 
 
+def finetune() -> Recipe:
+    """Your photos on top of trained weights: a new last layer in a minute, then the layers below it
+    where that helps. Name the weights with --from.
+
+    400 photos of ten classes on ImageNet's convolutions: see docs/recipes.md for errors and times.
+    """
+    return Recipe(
+        variant=OF_WEIGHTS,
+        tune="auto",
+        init="he",
+        epochs=13,
+        batch_size=32,
+        lr=0.001,
+        schedule="linear",
+        colour_noise=0.0,
+    )
+
+
 def numbers(name: str, text: str) -> tuple[int, ...]:
     """Rising whole numbers from "0..3,5,10".
 
@@ -373,10 +453,10 @@ def differences(first: Recipe, second: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def flag(field: str, value: Any) -> str:
     """A field as an option of the command line."""
-    name = field.replace("_", "-")
+    name = OPTIONS.get(field, field).replace("_", "-")
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"
-    return f"--{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+    return f"--{name} {' '.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(str(value))}"
 
 
 RECIPES = {
@@ -386,6 +466,7 @@ RECIPES = {
     "paper-2012": paper_2012,
     "caffe": caffe,
     "modern": modern,
+    "finetune": finetune,
 }
 
 

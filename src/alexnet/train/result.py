@@ -10,7 +10,6 @@ order, and a picture whose two best classes are nearly equal may change sides: t
 in a thousand may differ.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor
 
 from alexnet import engines, schema
 from alexnet.data.resample import origin, resampled
@@ -44,6 +42,7 @@ from alexnet.schema import Range
 from alexnet.train.history import TrainedOn
 from alexnet.trained import Trained
 from alexnet.weights import native
+from alexnet.weights.native import weights_hash as weights_hash
 
 SEALED = (CONFIG, ENVIRONMENT, LOG)
 ELSEWHERE = 1000  # one picture in so many may change sides in another environment
@@ -97,17 +96,6 @@ class Result:
     trained_by: tuple[str, ...] = ()
     environments: tuple[Environment, ...] = ()
     drawn_by: tuple[Literal["step", "picture"], ...] = ()
-
-
-def weights_hash(parameters: Mapping[str, Tensor]) -> str:
-    """SHA-256 over every parameter's name, type, shape and bytes (N, C, H, W order,
-    little-endian), sorted by name.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(parameters.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def write_result(folder: Path, trained: Trained, store: Store, evaluation: Evaluation | None = None) -> None:

@@ -20,12 +20,12 @@ from alexnet.data.resample import origin
 from alexnet.data.store import Store
 from alexnet.errors import TrainingError
 from alexnet.files import LOCK, is_temporary, lock, unlock, write_json
-from alexnet.run_folder import BEST, EVENTS, FIT, LATEST, STORE, TENSORBOARD, environment, is_run
+from alexnet.run_folder import BEST, EVENTS, FEATURES, FIT, LATEST, STORE, TENSORBOARD, environment, is_run
 from alexnet.run_folder import CONFIG as CONFIG
 from alexnet.run_folder import ENVIRONMENT as ENVIRONMENT
 from alexnet.run_folder import LOG as LOG
 from alexnet.run_folder import RESULT as RESULT
-from alexnet.train.history import Config, Extension, TrainedOn, read_config
+from alexnet.train.history import Config, Extension, TrainedOn, TunedFrom, read_config
 from alexnet.train.recipes import Recipe, differences, flag
 
 if TYPE_CHECKING:
@@ -88,6 +88,12 @@ class Run:
         self.config = replace(self.config, recipe=recipe, extended=(*self.config.extended, earlier))
         write_json(self.folder / CONFIG, _plain(self.config))
 
+    def settle(self, recipe: Recipe) -> None:
+        """Record the recipe with everything that was chosen for this run."""
+        asked = None if recipe == self.config.recipe else self.config.asked or self.config.recipe
+        self.config = replace(self.config, recipe=recipe, asked=asked)
+        write_json(self.folder / CONFIG, _plain(self.config))
+
     def close(self) -> None:
         """Let the folder go. Lines were flushed as they came: what a full disk would raise here,
         `log` has raised already.
@@ -116,13 +122,22 @@ def _without_board() -> None:
     say(f"No curves for TensorBoard, which is not installed (pip install 'alexnet[tensorboard]'); {LOG} has the same numbers.")
 
 
-def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled: bool, overwrite: bool = False) -> Run:
+def open_run(
+    folder: Path,
+    recipe: Recipe,
+    store: Store,
+    resume: bool,
+    compiled: bool,
+    overwrite: bool = False,
+    tuned: TunedFrom | None = None,
+) -> Run:
     """Make a run's folder, or find one to go on with, and lock it.
 
     Args:
         compiled: whether a new run shall compile the plain step; a resumed one does what
             it began with, to the bit.
         overwrite: delete the run that the folder holds, and nothing else that is in it.
+        tuned: the weights that a new run begins with.
 
     Raises:
         TrainingError: the folder is in the way, is a run of another recipe or store, or
@@ -139,7 +154,7 @@ def open_run(folder: Path, recipe: Recipe, store: Store, resume: bool, compiled:
     held = _locked(folder)
     try:
         _clear(folder)
-        config = Config(recipe, TrainedOn(str(origin(store).absolute()), store.fingerprint), compiled)
+        config = Config(recipe, TrainedOn(str(origin(store).absolute()), store.fingerprint), compiled, tuned=tuned)
         write_json(folder / ENVIRONMENT, environment())
         write_json(folder / CONFIG, _plain(config))
     except BaseException:
@@ -215,13 +230,19 @@ def own_files(folder: Path) -> Iterator[Path]:
     if board.is_dir() and not board.is_symlink():
         yield from board.glob(EVENTS)
         yield board
+    features = folder / FEATURES
+    if features.is_dir() and not features.is_symlink():
+        for kept in features.iterdir():
+            yield from kept.glob("*.safetensors")
+            yield kept
+        yield features
     yield from folder.glob(CONFIG)
 
 
 def _clear(folder: Path) -> None:
     """Delete what an earlier run left, but for the lock that is held."""
     for path in list(own_files(folder)):
-        if path.name == TENSORBOARD:
+        if path.is_dir():
             with suppress(OSError):  # there is something in it that is not the run's
                 path.rmdir()
         elif path.name != LOCK:
@@ -257,9 +278,19 @@ def check_same(folder: Path, recipe: Recipe, store: Store, more_epochs: bool = F
     return config
 
 
+def as_settled(folder: Path, recipe: Recipe) -> Recipe:
+    """A run's own recipe, with all that was chosen for it, if this is what was asked for."""
+    config = read_config(folder) if is_run(folder) else None
+    if config is None or config.asked is None or differences(config.asked, recipe).keys() - set(FREE_FIELDS):
+        return recipe
+    return replace(config.recipe, **{name: getattr(recipe, name) for name in FREE_FIELDS})
+
+
 def check_settings(folder: Path, recipe: Recipe, more_epochs: bool = False) -> None:
     """As `check_same`, without a look at the store."""
     config = read_config(folder)
+    if config.asked and not differences(config.asked, recipe).keys() - set(FREE_FIELDS):
+        return
     changed = {name: pair for name, pair in differences(config.recipe, recipe).items() if name not in FREE_FIELDS}
     more = recipe.epochs > config.recipe.epochs
     if more_epochs and more:
@@ -275,6 +306,6 @@ def check_settings(folder: Path, recipe: Recipe, more_epochs: bool = False) -> N
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    """For JSON; a run that was not extended has no word about it."""
+    """For JSON; what does not concern a run, such as more epochs, is left out."""
     content = asdict(config)
-    return content if config.extended else {name: value for name, value in content.items() if name != "extended"}
+    return {name: value for name, value in content.items() if value or name not in ("extended", "tuned", "asked")}

@@ -28,13 +28,15 @@ from alexnet.run_folder import BEST, KEPT, LATEST, RESULT
 from alexnet.train import announce
 from alexnet.train.health.causes import Cause, overflow
 from alexnet.train.health.watch import PLATEAU_LINES, Watch
+from alexnet.train.history import TunedFrom
 from alexnet.train.place import Place, Window
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import write_result
-from alexnet.train.run import Run, check_folder, open_run
+from alexnet.train.run import Run, as_settled, check_folder, open_run
 from alexnet.train.start import Start, fitting
 from alexnet.train.steps import choose
 from alexnet.train.steps.step import Step
+from alexnet.train.tune.base import open_base
 from alexnet.trained import Trained
 from alexnet.weights import native
 
@@ -91,9 +93,17 @@ class Session:
         return self.place.epoch >= self.recipe.epochs and (self.run.folder / RESULT).exists()
 
     @property
+    def fitted_head(self) -> bool:
+        """Whether this epoch is the one in which a last layer was fitted to weights: it has no
+        steps.
+        """
+        return self.recipe.tune is not None and self.place.epoch == 0
+
+    @property
     def steps_done(self) -> int:
         """Since the run's first."""
-        return self.place.epoch * self.start.loader.steps_per_epoch + self.place.step
+        epochs = self.place.epoch - (self.recipe.tune is not None and self.place.epoch > 0)
+        return epochs * self.start.loader.steps_per_epoch + self.place.step
 
     # --- begin and end --------------------------------------------------------------------------
 
@@ -118,7 +128,8 @@ class Session:
             self.kind = f"{kind} on {device.type}"
             self.saved = time.monotonic()
             self.clock = self.saved - place.seconds
-            images = self.recipe.epochs * loader.steps_per_epoch * loader.batch_size
+            epochs = self.recipe.epochs - (self.recipe.tune is not None)
+            images = epochs * loader.steps_per_epoch * loader.batch_size
             self.meter = stack.enter_context(Meter("training", images, "images"))
             stack.enter_context(_stop_on_signal(self.stopping))
             if self.steps_done == 0:
@@ -233,6 +244,8 @@ class Session:
             Interrupted: the user asked for it.
         """
         place, split = self.place, self.store.held_out.name
+        if place.window.steps:  # of a last layer that was fitted
+            self._log_line(0.0)
         place.epoch, place.step = place.epoch + 1, 0
         place.errors.append(result.top1_error)
         place.seconds = time.monotonic() - self.clock
@@ -279,19 +292,25 @@ def open_session(
     """Open a run's folder and begin the run; arguments and errors as those of `loop.train`."""
     folder = _checked_arguments(recipe, store, folder, resume, overwrite)
     check_folder(folder, recipe, resume, overwrite)
-    variant = recipe.network(len(store.classes))
+    recipe = as_settled(folder, recipe) if resume else recipe
+    base = open_base(recipe) if recipe.tune and not (resume and (folder / LATEST).exists()) else None
+    variant = base.variant if base else recipe.network(len(store.classes))
     device = pick_device(recipe.device)
     fused = choose.wants_fused(recipe, variant, device)
     precision = pick_precision(recipe.precision, device, fused)
-    store = fitting(recipe, store, folder if resume else None)  # may write a copy: after all that can be refused
+    store = fitting(recipe, store, folder if resume else None, base)  # may write a copy: after all that can be refused
     set_precision(precision, device)
     # Uncompiled, a CPU is as fast (docs/log.md).
     compiled = device.type == "cuda" if recipe.compile == "auto" else recipe.compile == "on"
+    tuned = TunedFrom(str(base.file), base.layers, base.preprocessing.stored_size) if base else None
     with _in_words(folder, min(recipe.batch_size, len(store.train)), device), ExitStack() as stack:
-        run = open_run(folder, recipe, store, resume, compiled, overwrite)
+        run = open_run(folder, recipe, store, resume, compiled, overwrite, tuned)
         stack.callback(run.close)
         if run.resumed:
-            start = Start.resumed(recipe, store, device, folder / LATEST, variant)
+            start = Start.resumed(recipe, store, device, folder / LATEST, None if recipe.tune else variant)
+        elif base:
+            start = Start.tuned(recipe, store, device, base, folder)
+            run.settle(start.recipe)
         else:
             start = Start.fresh(recipe, store, device, variant)
         yield Session(store, run, start, fused, precision, lanes)

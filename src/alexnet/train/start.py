@@ -19,8 +19,10 @@ from alexnet.model import AlexNet
 from alexnet.run_folder import is_run
 from alexnet.train.history import read_config
 from alexnet.train.optim import SGD
-from alexnet.train.place import REMEDY, Place
+from alexnet.train.place import REMEDY, Place, Window
 from alexnet.train.recipes import Recipe
+from alexnet.train.tune.base import Base, open_base, pictures_for
+from alexnet.train.tune.begin import begin, loaded
 from alexnet.train.whiten import whiten
 from alexnet.trained import Trained
 from alexnet.variants import Variant
@@ -89,6 +91,35 @@ class Start:
         return cls._around(trained, recipe, store, Place())
 
     @classmethod
+    def tuned(cls, recipe: Recipe, store: Store, device: torch.device, base: Base, folder: Path) -> "Start":
+        """With weights that somebody trained, and a last layer for this store's classes.
+
+        Args:
+            base: the weights; the store is in the size that they want.
+            folder: of the run, which keeps features.
+
+        Returns:
+            A start whose recipe says what was chosen, and whose place has the head's loss.
+
+        Raises:
+            RecipeError: recipe, weights and store do not fit.
+            TrainingError: the recipe's minutes are too few.
+        """
+        begun = begin(recipe, base, store, device, folder)
+        preprocessing = begun.trained.preprocessing.to(device)
+        trained = replace(begun.trained, model=_placed(begun.trained.model, device), preprocessing=preprocessing)
+        window = Window(begun.loss, round(begun.error * len(store.train)), len(store.train), 1)
+        return cls._around(trained, begun.recipe, store, Place(seconds=begun.seconds, window=window))
+
+    @classmethod
+    def before_head(cls, recipe: Recipe, store: Store, device: torch.device, base: Base) -> "Start":
+        """As `tuned`, with a last layer that is drawn: nothing is fitted, nothing chosen."""
+        recipe, trained = loaded(recipe, base, store)
+        preprocessing = trained.preprocessing.to(device)
+        trained = replace(trained, model=_placed(trained.model, device), preprocessing=preprocessing)
+        return cls._around(trained, recipe, store, Place())
+
+    @classmethod
     def resumed(cls, recipe: Recipe, store: Store, device: torch.device, file: Path, variant: Variant | None = None) -> "Start":
         """Where a run of this recipe on this store wrote its checkpoint.
 
@@ -97,7 +128,8 @@ class Start:
         """
         trained = native.load(file, device)
         start = cls._around(trained, recipe, store, Place.of(trained.state, file))
-        _check(start, variant or recipe.network(len(store.classes)), store, file)
+        own = replace(start.variant, num_classes=len(store.classes)) if recipe.tune else recipe.network(len(store.classes))
+        _check(start, variant or own, store, file)
         start.optimiser.load(trained.extra, file)
         return replace(start, trained=replace(trained, extra={}))
 
@@ -124,7 +156,7 @@ class Start:
     def _of(cls, trained: Trained, recipe: Recipe, split: Split, augmentation: Augmentation, place: Place) -> "Start":
         loader = Loader(split, recipe.batch_size, recipe.seed, recipe.workers)
         variant = trained.model.variant
-        optimiser = SGD(trained.model, recipe.momentum, recipe.weight_decay, variant, recipe.nesterov)
+        optimiser = SGD(trained.model, recipe.momentum, recipe.weight_decay, variant, recipe.nesterov, recipe.lr_factors)
         return cls(recipe, trained, augmentation, loader, optimiser, place)
 
     def in_batches_of(self, size: int) -> "Start":
@@ -132,7 +164,7 @@ class Start:
         return replace(self, loader=Loader(self.loader.split, size, self.recipe.seed, self.recipe.workers))
 
 
-def fitting(recipe: Recipe, store: Store, run: Path | None = None) -> Store:
+def fitting(recipe: Recipe, store: Store, run: Path | None = None, base: Base | None = None) -> Store:
     """The store in pictures of a size that fits the recipe.
 
     Where they are more than `MOST_ROOM` times the side of a crop, the net would see a small part of
@@ -142,19 +174,26 @@ def fitting(recipe: Recipe, store: Store, run: Path | None = None) -> Store:
     Args:
         run: of a run that is resumed, the folder; the store that it was
             begun with is taken as it is.
+        base: the weights that a run begins with, which then decide the size; read here if not
+            given.
 
     Raises:
         RecipeError: the pictures are smaller than the crop.
         StoreError: they cannot be resampled.
     """
+    config = read_config(run) if run and is_run(run) else None
+    if config and config.store.fingerprint == store.fingerprint:
+        return store
+    if recipe.tune:
+        if config and config.tuned:
+            return resampled(store, config.tuned.stored_size)
+        return pictures_for(base or open_base(recipe), store)
     size = recipe.crop_size
     if size > store.size:
         raise RecipeError(
             f"input_size (={size}) is larger than the pictures of {store.folder} (={store.size}): prepare a store with "
             f"--size {size + size % 2} or more, or pass --input-size {store.size}."
         )
-    if run and is_run(run) and read_config(run).store.fingerprint == store.fingerprint:
-        return store
     return resampled(store, recipe.stored_size) if store.size > MOST_ROOM * size else store
 
 

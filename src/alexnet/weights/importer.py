@@ -73,10 +73,15 @@ def _is_npz(path: Path) -> bool:
         return False
 
 
+def _is_safe(head: bytes) -> bool:
+    """Whether a file begins as safetensors do: eight bytes of length, any first one, then JSON."""
+    return head[4:9] == b"\0\0\0\0{"
+
+
 FORMATS = (
     Format("NumPy .npy", lambda _, head: head.startswith(b"\x93NUMPY"), npy.read, npy.beginning),
     Format("NumPy .npz", lambda path, head: head.startswith(b"PK") and _is_npz(path), npy.read_npz),
-    Format("PyTorch .pth", lambda _, head: head.startswith((b"PK", b"\x80")), torchvision.read),
+    Format("PyTorch .pth", lambda _, head: head.startswith((b"PK", b"\x80")) and not _is_safe(head), torchvision.read),
     Format(OURS, lambda path, head: head[8:9] == b"{" and native.is_ours(path), _native),
     Format("safetensors", lambda _, head: head[8:9] == b"{", torchvision.read_safetensors),
     Format("ONNX", lambda path, _: onnx_read.looks_like(path), onnx_read.read, onnx_read.beginning),

@@ -6,7 +6,9 @@ the preprocessing. The file alone is enough to predict; there is no second file 
 in it is executed. It is written under a temporary name and renamed, so it is never half written.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,6 +65,17 @@ def save(path: str | Path, trained: Trained) -> None:
         except SafetensorError as error:  # its way to report a full disk
             raise OSError(str(error)) from error
         temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets the owner alone read it
+
+
+def weights_hash(parameters: Mapping[str, Tensor]) -> str:
+    """SHA-256 over every parameter's name, type, shape and bytes (N, C, H, W order,
+    little-endian), sorted by name.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(parameters.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def is_ours(path: Path) -> bool:

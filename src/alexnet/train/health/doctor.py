@@ -34,6 +34,7 @@ from alexnet.train.health.probe import RELATED, Labels, ask
 from alexnet.train.health.signals import LOOK_PICTURES, frequencies_loss, gradient_norms, look, update_ratios
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start, fitting
+from alexnet.train.tune.base import open_base
 from alexnet.variants import Variant
 
 #: A step of 16 pictures takes 0.6 s at full size on a core.
@@ -136,9 +137,11 @@ def examine(recipe: Recipe, store: Store) -> Diagnosis:
         RecipeError: recipe and store do not fit, or the device is not there.
     """
     start = time.monotonic()
-    store = fitting(recipe, store)
-    begun = Start.fresh(recipe, store, pick_device(recipe.device))
-    variant = begun.variant
+    device = pick_device(recipe.device)
+    base = open_base(recipe) if recipe.tune else None
+    store = fitting(recipe, store, base=base)
+    begun = Start.before_head(recipe, store, device, base) if base else Start.fresh(recipe, store, device)
+    recipe, variant = begun.recipe, begun.variant
     images, labels, _ = batch(begun.in_batches_of(LOOK_PICTURES), 0)
     spread, dead = look(begun.model, images)
     pictures = InputStatistics(float(images.mean()), float(images.std()), _difference(store.train))

@@ -59,8 +59,8 @@ def _dead(value: Tensor) -> Tensor:
 @torch.no_grad()
 def gradient_norms(model: AlexNet) -> dict[str, float]:
     """Norm of the gradient of each layer's weights, between `backward` and the optimiser's step."""
-    weights = _weights(model)
-    return dict(zip(weights, _numbers([w.grad.norm() for w in weights.values() if w.grad is not None]), strict=True))
+    gradients = {name: weight.grad for name, weight in _weights(model).items() if weight.grad is not None}
+    return dict(zip(gradients, _numbers([gradient.norm() for gradient in gradients.values()]), strict=True))
 
 
 @torch.no_grad()
@@ -73,8 +73,9 @@ def update_ratios(model: AlexNet, optimiser: SGD) -> dict[str, float]:
 
 
 def _weights(model: AlexNet) -> dict[str, nn.Parameter]:
-    """By layer, of those that the variant has."""
-    return {name: model.get_parameter(f"{name}.weight") for name, _ in model.named_children()}
+    """By layer, of those that the variant has and that are trained."""
+    weights = {name: model.get_parameter(f"{name}.weight") for name, _ in model.named_children()}
+    return {name: weight for name, weight in weights.items() if weight.requires_grad}
 
 
 def _numbers(values: list[Tensor]) -> list[float]:

@@ -95,6 +95,12 @@ def wants_fused(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
     """
     if recipe.fused == "off":
         return False
+    if recipe.tune or not recipe.even_rates:
+        if recipe.fused == "on":
+            raise RecipeError("fused (=on) has one learning rate for all layers: use auto.")
+        if device.type != "cpu":
+            say("The fused step is not used, as it has one learning rate for all layers: the plain step runs.")
+        return False
     if recipe.fused == "on":
         reason = unknown(variant) or (kernels.lacking(device) if device.type != "cpu" else None)
         if reason:

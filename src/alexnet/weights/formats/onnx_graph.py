@@ -97,6 +97,25 @@ def to_onnx(trained: Trained, with_preprocessing: bool = False) -> "onnx.ModelPr
     return graph.model
 
 
+def up_to(trained: Trained, layer: str) -> "onnx.ModelProto":
+    """The network as far as what a fully connected layer reads, (N, D), as an ONNX model.
+
+    Raises:
+        CheckpointError: as `to_onnx`.
+    """
+    model = to_onnx(trained)
+    graph = model.graph
+    place = [node.name for node in graph.node].index(layer)
+    source = graph.node[place].input[0]
+    del graph.node[place:]
+    used = {name for node in graph.node for name in node.input}
+    for constant in [one for one in graph.initializer if one.name not in used]:
+        graph.initializer.remove(constant)
+    del graph.output[:]
+    graph.output.append(library().helper.make_tensor_value_info(source, library().TensorProto.FLOAT, ["N", "D"]))
+    return model
+
+
 def entry(model: "onnx.ModelProto") -> str | None:
     """The text that `header` wrote, if the model has it. The quantiser puts an
     entry of its own before it."""

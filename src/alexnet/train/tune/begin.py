@@ -1,0 +1,176 @@
+"""From weights and a store to the network that training begins with: `begin`.
+
+    features of every training picture    features.py
+    a new last layer on them              head.py
+    whether to train the layers below     here
+
+Everything that is chosen is put into the recipe, which then says what was done: repeating it
+chooses nothing and ends with the same bits.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from alexnet.console import say
+from alexnet.data.loader import INIT, stream
+from alexnet.data.store import Store
+from alexnet.errors import RecipeError
+from alexnet.intervals import percent
+from alexnet.model import AlexNet
+from alexnet.phrases import counted
+from alexnet.run_folder import member
+from alexnet.train.recipes import Recipe
+from alexnet.train.tune.base import Base, table
+from alexnet.train.tune.features import MANY, Extractor, Stages
+from alexnet.train.tune.head import Choice, Head, choose, fit
+from alexnet.trained import Trained
+from alexnet.variants import LAYER_NAMES, PerLayer, Variant
+
+#: Of the learning rate, for layers that were loaded.
+LOADED_RATE = 0.1
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A network with its new last layer.
+
+    Attributes:
+        recipe: what was asked for, with everything that was chosen.
+        trained: on the CPU.
+        loss, error: of the last layer on the training pictures' views.
+        seconds: that it took.
+    """
+
+    recipe: Recipe
+    trained: Trained
+    loss: float
+    error: float
+    seconds: float
+
+
+def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder: Path) -> Beginning:
+    """Fit a last layer for a store's classes onto weights, and settle what is trained after it.
+
+    Args:
+        base: the weights, as `base.open_base` gives them.
+        store: of pictures in the size that the weights want (`base.pictures_for`).
+        device: where features are computed.
+        folder: of the run, in which they are kept.
+
+    Raises:
+        RecipeError: the store has one class only, or the recipe names a layer that is not there.
+        TrainingError: `minutes` is too small.
+    """
+    began = time.monotonic()
+    check_store(store)
+    stages = (recipe.features,) if recipe.features else base.stands
+    variant = base.network(stages[-1], recipe, len(store.classes))
+    check_tune(recipe, variant)
+    model = with_layers(base, variant, recipe.seed)
+    preprocessing = replace(base.preprocessing, resize=store.manifest["resize"])
+    trained = Trained(model.to(device), store.classes, preprocessing.to(device), {}, {})
+    views = recipe.head_views or (10 if len(store.train) <= MANY else 2)
+    extractor = Extractor(trained, stages, views)
+    seconds = None if recipe.minutes is None else 60 * recipe.minutes
+    features = extractor.of(store.train, store.fingerprint, _cache(folder, recipe), seconds)
+    labels = torch.from_numpy(store.train.labels.astype("int64"))
+    choice = _chosen(recipe, features, labels, len(store.classes))
+    head = fit(features[choice.stage], labels, len(store.classes), choice.decay)
+    variant = base.network(choice.stage, recipe, len(store.classes))
+    model = _with_head(model.cpu(), variant, head)
+    for line in table(base, variant):
+        say(line)
+    recipe = base.settled(recipe, choice.stage, head_decay=choice.decay, head_views=views)
+    recipe = settle(recipe, base, variant)
+    trained = Trained(model, store.classes, preprocessing, {}, {})
+    return Beginning(recipe, trained, head.loss, head.error, time.monotonic() - began)
+
+
+def loaded(recipe: Recipe, base: Base, store: Store) -> tuple[Recipe, Trained]:
+    """A recipe that trains every layer, and the network with a last layer that is drawn."""
+    check_store(store)
+    stage = recipe.features or base.stands[-1]
+    variant = base.network(stage, recipe, len(store.classes))
+    check_tune(recipe, variant)
+    model = with_layers(base, variant, recipe.seed)
+    torch.nn.init.normal_(model.fc8.weight, 0, 0.01, torch.Generator().manual_seed(recipe.seed))
+    recipe = settle(replace(base.settled(recipe, stage), tune="all" if recipe.tune == "auto" else recipe.tune), base, variant)
+    preprocessing = replace(base.preprocessing, resize=store.manifest["resize"])
+    return recipe, Trained(model, store.classes, preprocessing, {}, {})
+
+
+def check_store(store: Store) -> None:
+    """Refuse a store that no last layer can be fitted to."""
+    there = sorted(set(store.train.labels.tolist()))
+    if len(there) < 2:
+        raise RecipeError(
+            f"{store.folder} has training pictures of {counted(len(there), 'class')} only: a network needs two classes or more "
+            "to tell apart. Add photos of another class and prepare the store again."
+        )
+
+
+def check_tune(recipe: Recipe, variant: Variant) -> None:
+    """Refuse a layer that the network does not have."""
+    layer = recipe.lowest_layer
+    if layer in LAYER_NAMES and layer in variant.removed:
+        there = [name for name in LAYER_NAMES if name not in variant.removed]
+        raise RecipeError(f"tune (=from {layer}): the network has no {layer}, only {', '.join(there)}. Choose one of them.")
+
+
+def with_layers(base: Base, variant: Variant, seed: int) -> AlexNet:
+    """The network with what the weights have; the rest is drawn."""
+    taken = base.taken(variant)
+    if set(taken) | {"fc8.weight", "fc8.bias"} >= set(variant.parameter_shapes()):
+        shapes = variant.parameter_shapes()
+        new = {name: torch.zeros(shapes[name]) for name in ("fc8.weight", "fc8.bias")}
+        return AlexNet.holding(variant, {**{name: value.clone() for name, value in taken.items()}, **new}).eval()
+    model = AlexNet(variant, torch.Generator().manual_seed(int(stream(seed, INIT).integers(2**62))))
+    model.load_state_dict(taken, strict=False)
+    return model.eval()
+
+
+def _with_head(model: AlexNet, variant: Variant, head: Head) -> AlexNet:
+    state = {name: model.state_dict()[name] for name in variant.parameter_shapes() if not name.startswith("fc8.")}
+    return AlexNet.holding(variant, {**state, "fc8.weight": head.weight, "fc8.bias": head.bias})
+
+
+def _cache(folder: Path, recipe: Recipe) -> Path:
+    """Where features are kept: the networks of a family share them."""
+    return folder.parent if member(folder.parent, recipe.seed) == folder else folder
+
+
+def _chosen(recipe: Recipe, features: Stages, labels: torch.Tensor, classes: int) -> Choice:
+    if recipe.head_decay is not None and len(features) == 1:
+        return Choice(next(iter(features)), recipe.head_decay, 0.0, 0.0, ())
+    choice = choose(features, labels, classes, recipe.seed, recipe.head_decay)
+    others = {stage: min(one[2] for one in choice.tried if one[0] == stage) for stage in features}
+    beside = "".join(f"; {stage}: loss {loss:.3f}" for stage, loss in others.items() if stage != choice.stage)
+    say(
+        f"A last layer on {choice.stage} with decay {choice.decay:g}: top-1 error {percent(choice.error)}, loss "
+        f"{choice.loss:.3f} on training pictures held out to choose it{beside}."
+    )
+    return choice
+
+
+def settle(recipe: Recipe, base: Base, variant: Variant) -> Recipe:
+    """A recipe whose learning rates and epochs say what `tune` means for this network."""
+    if recipe.tune in ("head", "auto"):
+        return replace(recipe, tune="head", epochs=1, lr_factors=rates(variant, base, "fc8", 0.0), minutes=None)
+    layers = [name for name in LAYER_NAMES if name not in variant.removed]
+    lowest = layers[0] if recipe.tune == "all" else recipe.lowest_layer
+    return replace(recipe, lr_factors=recipe.lr_factors or rates(variant, base, lowest, LOADED_RATE))
+
+
+def rates(variant: Variant, base: Base, lowest: str, loaded: float) -> PerLayer:
+    """Factors on the learning rate: 0 below a layer, `loaded` for what was loaded, else 1."""
+    place = LAYER_NAMES.index(lowest)
+
+    def factor(number: int, name: str) -> float:
+        if number < place or name in variant.removed:
+            return 0.0
+        return loaded if name in base.layers and name != "fc8" else 1.0
+
+    return tuple(factor(number, name) for number, name in enumerate(LAYER_NAMES))  # type: ignore[return-value]

@@ -1,0 +1,194 @@
+"""What a network gives below its last layer, for every view of every training picture: computed
+once, kept in the run's folder.
+
+RUN/features/KEY/ has a file for every `BLOCK` pictures, KEY being a hash of the weights, the
+preprocessing and the store: a run that was killed goes on behind the last whole file, and features
+of other weights are never taken for these. Each file holds a hash of its numbers. They are float16,
+which is 5e-4 of a value at most; a pool5 of 10 views takes 184 KB a picture.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from alexnet import engines
+from alexnet.arithmetic import Linear
+from alexnet.console import say
+from alexnet.data.preprocessing import Preprocessing
+from alexnet.data.store import Split
+from alexnet.errors import TrainingError
+from alexnet.files import writing
+from alexnet.meter import Meter
+from alexnet.phrases import counted
+from alexnet.run_folder import FEATURES
+from alexnet.trained import Trained
+from alexnet.weights.formats import onnx_graph
+from alexnet.weights.native import weights_hash
+
+BLOCK, BATCH = 256, 64
+LARGEST = 65504.0  # of a float16
+#: Up to so many pictures are fitted in ten views, above it in two.
+MANY = 2000
+#: Seconds after which the time of the whole can be told.
+LEAST_SECONDS = 1
+
+Stages = dict[str, Tensor]
+
+
+def views_of(preprocessing: Preprocessing, count: int) -> list[tuple[int, int, bool]]:
+    """(top, left, mirrored) of each view: the centre, with its mirror, or the ten of a test."""
+    if count == 2:
+        return [(top, left, mirrored) for top, left, _ in preprocessing.views(1) for mirrored in (False, True)]
+    return preprocessing.views(1 if count == 1 else 10)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A network up to what its fully connected layers read.
+
+    Attributes:
+        trained: with its last layer, which is not used.
+        stages: what to give, among pool5, fc6 and fc7: the input of the fully connected layer
+            behind them.
+        views: of each picture.
+    """
+
+    trained: Trained
+    stages: tuple[str, ...]
+    views: int
+
+    def key(self, split: Split, fingerprint: str) -> str:
+        """A hash of everything that the features depend on."""
+        model, pictures = self.trained.model, self.trained.preprocessing
+        below = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("fc8.")}
+        numbers = {"mean": pictures.mean, "scale": pictures.scale}
+        sizes = {name: getattr(pictures, name) for name in ("stored_size", "input_size", "resize", "bgr")}
+        words = [fingerprint, split.name, len(split), self.stages, self.views, sizes, repr(model.ops[:-1])]
+        text = f"{json.dumps(words)} {weights_hash(below)} {weights_hash(numbers)}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def network(self) -> Callable[[Tensor], Stages]:
+        """From (N, 3, K, K) pictures to (N, D) float32 of each stage."""
+        model = self.trained.model
+        places = [number for number, op in enumerate(model.ops) if isinstance(op, Linear)]
+        convolutions = _fastest(self.trained, places[0])
+
+        def compute(x: Tensor) -> Stages:
+            x = convolutions(x).flatten(1)
+            out = {"pool5": x}
+            for start, end in pairwise(places):
+                for op in model.ops[start:end]:
+                    x = model.compute(op, x)
+                out[model.ops[start].name] = x
+            return {stage: out[stage] for stage in self.stages}
+
+        return compute
+
+    def of(self, split: Split, fingerprint: str, folder: Path, most_seconds: float | None = None) -> Stages:
+        """(N, V, D) float16 of each stage, for the N pictures of a split in their order.
+
+        Args:
+            fingerprint: the store's.
+            folder: the run's.
+            most_seconds: that this may take.
+
+        Raises:
+            TrainingError: it would take longer; what is computed is kept.
+            StoreError: the store's files are gone or have shrunk.
+            OutputError: the files cannot be written.
+        """
+        key = self.key(split, fingerprint)
+        starts = range(0, len(split), BLOCK)
+        files = {start: folder / FEATURES / key / f"{start:08}.safetensors" for start in starts}
+        blocks = {start: _read(file, key) for start, file in files.items() if file.exists()}
+        ready = {start: block for start, block in blocks.items() if block is not None}
+        if ready:
+            there = sum(len(next(iter(block.values()))) for block in ready.values())
+            say(f"Using the features of {counted(there, 'picture')} in {folder / FEATURES}.")
+        left = [start for start in starts if start not in ready]
+        if left:
+            files[0].parent.mkdir(parents=True, exist_ok=True)
+            ready |= dict(self._compute(split, left, files, key, most_seconds))
+        return {stage: torch.cat([ready[start][stage] for start in starts]) for stage in self.stages}
+
+    @torch.inference_mode()
+    def _compute(
+        self, split: Split, starts: list[int], files: dict[int, Path], key: str, most_seconds: float | None
+    ) -> Iterator[tuple[int, Stages]]:
+        network, began = self.network(), time.monotonic()
+        count = sum(min(BLOCK, len(split) - start) for start in starts)
+        with Meter("computing features", count, "images") as meter:
+            for start in starts:
+                parts: list[Stages] = []
+                for first in range(start, min(start + BLOCK, len(split)), BATCH):
+                    records = torch.from_numpy(split.take(slice(first, min(first + BATCH, start + BLOCK))))
+                    parts.append(self._views(network, records))
+                    meter.add(len(records))
+                    _in_time(time.monotonic() - began, meter.done, count, most_seconds)
+                block = {stage: torch.cat([part[stage] for part in parts]) for stage in self.stages}
+                _write(files[start], block, key)
+                yield start, block
+
+    def _views(self, network: Callable[[Tensor], Stages], records: Tensor) -> Stages:
+        pictures = self.trained.preprocessing
+        records = records.to(pictures.mean.device)
+        seen = [network(pictures.view(records, *view)) for view in views_of(pictures, self.views)]
+        stacked = {stage: torch.stack([one[stage] for one in seen], 1) for stage in self.stages}  # (N, V, D)
+        return {stage: values.clamp(-LARGEST, LARGEST).half().cpu() for stage, values in stacked.items()}
+
+
+def _fastest(trained: Trained, first: int) -> engines.Network:
+    """The operations before `first`: OpenVINO on a CPU where it is installed, else PyTorch."""
+    model = trained.model
+    if model.device.type == "cpu" and find_spec("openvino") and find_spec("onnx"):
+        return engines.start_openvino(onnx_graph.up_to(trained, model.ops[first].name).SerializeToString())
+
+    def network(x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        for op in model.ops[:first]:
+            x = model.compute(op, x)
+        return x
+
+    return network
+
+
+def _in_time(seconds: float, done: int, count: int, most: float | None) -> None:
+    needed = seconds * count / max(done, 1)
+    if most is not None and needed > most and seconds > LEAST_SECONDS:
+        raise TrainingError(
+            f"minutes (={most / 60:g}) is too few for one pass over the pictures, which takes about {needed / 60:.1f} here. "
+            "What was computed is kept: run it again with more --minutes, or without."
+        )
+
+
+# --- the files ------------------------------------------------------------------------------------
+
+
+def _write(path: Path, block: Stages, key: str) -> None:
+    with writing(path) as temporary:
+        save_file(block, temporary, {"key": key, "sha256": weights_hash(block)})
+
+
+def _read(path: Path, key: str) -> Stages | None:
+    """A block, or None if it is damaged, which is said."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            block = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+        if header.get("key") == key and header.get("sha256") == weights_hash(block):
+            return block
+        problem = "its numbers have changed since they were written"
+    except (OSError, SafetensorError) as error:
+        problem = str(error)
+    say(f"{path} is damaged ({problem}): its features are computed again.")
+    return None

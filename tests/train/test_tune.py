@@ -1,0 +1,402 @@
+"""Fine-tuning: what is taken, chosen and trained, and that it can be killed anywhere."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from runs import log, same_weights
+from safetensors.torch import save_file
+from scipy.optimize import minimize
+
+import alexnet
+from alexnet import AlexNet, engines
+from alexnet.data.prepare import prepare
+from alexnet.data.store import Store
+from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
+from alexnet.evaluate import evaluate_classifier
+from alexnet.export import export
+from alexnet.run_folder import FEATURES, RESULT, read_log
+from alexnet.study.family import train_family
+from alexnet.train import recipes
+from alexnet.train.history import read_config
+from alexnet.train.loop import train
+from alexnet.train.optim import SGD
+from alexnet.train.result import read_result, verify_run
+from alexnet.train.start import Start, fitting
+from alexnet.train.tune import base as bases
+from alexnet.train.tune import begin, features, head
+from alexnet.train.tune.base import open_base, table
+from alexnet.trained import Trained
+from alexnet.variants import get_variant
+from alexnet.weights import importer, native
+from stopping import stop_after
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole small network of another number of classes, whose input of 64 fits the store's 72."""
+    variant = get_variant("caffe", width=1 / 16, input_size=67, num_classes=5, init="he")
+    net = AlexNet(variant, torch.Generator().manual_seed(5))
+    preprocessing = replace(importer.published_preprocessing(variant), stored_size=72)
+    path = tmp_path_factory.mktemp("weights") / "whole.safetensors"
+    native.save(path, Trained(net, ("a", "b", "c", "d", "e"), preprocessing, {}, {}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def convolutions(weights: Path) -> Path:
+    """The same without its fully connected layers, as tensors alone."""
+    state = native.load(weights).model.state_dict()
+    path = weights.with_name("convolutions.safetensors")
+    save_file({name: value.contiguous() for name, value in state.items() if name.startswith("conv")}, path)
+    return path
+
+
+def recipe(file: Path, **changes: Any) -> recipes.Recipe:
+    settings: dict[str, Any] = {"weights": str(file), "tune": "head", "batch_size": 10, "device": "cpu", "head_views": 2}
+    return recipes.get_recipe("finetune", **{**settings, **changes})
+
+
+# --- the weights ----------------------------------------------------------------------------------
+
+
+def test_a_table_says_which_layers_are_new(weights: Path, convolutions: Path, store: Store, tmp_path: Path) -> None:
+    whole = open_base(recipe(weights))
+    assert whole.stands == ("pool5", "fc6", "fc7") and len(whole.layers) == 8
+    lines = table(whole, whole.network("fc6", recipe(weights), 3))
+    assert [line.split()[-1] for line in lines[1:]] == ["loaded"] * 6 + ["used", "classes"]
+    part = native.load(weights)
+    save_file({n: v.contiguous() for n, v in part.model.state_dict().items() if n[:5] != "conv4"}, tmp_path / "x.safetensors")
+    gap = open_base(recipe(tmp_path / "x.safetensors", variant="caffe", input_size=67))
+    assert "drawn at random" in table(gap, gap.network("pool5", recipe(weights), 3))[4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"weights": None}, r"name them with --from"),
+        ({"weights": "nowhere.npz"}, r"weights \(=nowhere\.npz\) do not exist: name a file.*torchvision"),
+        ({"weights": "caffe"}, r"not on this machine yet: run `alexnet weights pull caffe`"),
+        ({"weights": "caffe-mean"}, r"is not a network"),
+        ({"towers": 1}, r"towers \(=1\) is decided by the weights, which have 2"),
+        ({"width": 0.5}, r"width \(=0\.5\) is decided by the weights"),
+        ({"input_size": 99}, r"decided by fc6 .* which reads pictures of 67"),
+        ({"variant": "torchvision"}, r"holds 'caffe', not 'torchvision'"),
+    ],
+)
+def test_weights_that_do_not_fit(
+    weights: Path, changes: dict[str, Any], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path))
+    with pytest.raises((RecipeError, CheckpointError), match=reason):
+        open_base(recipe(weights, **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tune": "head", "recipe": "laptop", "weights": None, "variant": "auto"}, None),
+        ({"tune": "from conv9"}, r"tune \(=from conv9\) must be head, all, auto, or from LAYER"),
+        ({"minutes": 0.0}, r"minutes \(=0\.0\) must be above 0"),
+        ({"lr_factors": (0.0,) * 8}, r"must not be negative.* not all be 0"),
+        ({"tune": None}, r"is for finetune|only finetune"),
+    ],
+)
+def test_fields_out_of_range(weights: Path, changes: dict[str, Any], reason: str | None) -> None:
+    if reason is None:
+        with pytest.raises(RecipeError, match="only finetune begins with weights"):
+            recipes.get_recipe("laptop", variant="auto")
+        return
+    with pytest.raises(RecipeError, match=reason):
+        recipe(weights, **changes)
+
+
+def test_a_layer_that_is_not_there(convolutions: Path, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"tune \(=from fc7\): the network has no fc7, only conv1, .*fc8"):
+        train(recipe(convolutions, variant="caffe", tune="from fc7"), small(store, convolutions), tmp_path / "run")
+
+
+def small(store: Store, _: Path) -> Store:
+    return store
+
+
+def test_untrained_weights_are_said(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    open_base(recipe(weights))
+    assert "do not look trained" in capsys.readouterr().err
+
+
+# --- the head -------------------------------------------------------------------------------------
+
+
+def problem(n: int = 30, views: int = 2, d: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % 3
+    means = 2 * torch.randn(3, d, generator=generator)
+    return 5 + 3 * (means[labels][:, None] + torch.randn(n, views, d, generator=generator)), labels
+
+
+@pytest.mark.parametrize("at_once", [16_384, 7])
+@pytest.mark.parametrize("decay", [1.0, 0.01])
+def test_the_optimum_is_that_of_another_solver(decay: float, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SciPy's, in float64, on the formula of the module; also where rows are taken in parts."""
+    monkeypatch.setattr(head, "ROWS_AT_ONCE", at_once)
+    features_, labels = problem()
+    fitted = head.fit(features_, labels, 3, decay)
+    rows = features_.flatten(0, 1).double().numpy()
+    z = (rows - rows.mean(0)) / np.sqrt(((rows - rows.mean(0)) ** 2).mean())
+    targets = torch.from_numpy(np.repeat(labels.numpy(), 2))
+
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        at = torch.from_numpy(x).requires_grad_()
+        weight, bias = at[:36].view(3, 12), at[36:]
+        value = F.cross_entropy(torch.from_numpy(z) @ weight.T + bias, targets) + decay / 2 * weight.square().sum()
+        value.backward()
+        return value.item(), at.grad.numpy()
+
+    best = minimize(loss, np.zeros(39), jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-9})
+    logits = z @ best.x[:36].reshape(3, 12).T + best.x[36:]
+    ours = features_.flatten(0, 1) @ fitted.weight.T + fitted.bias
+    difference = ours.double() - torch.from_numpy(logits)
+    assert float((difference - difference.mean(1, keepdim=True)).abs().max()) < 5e-3  # a shift of all classes is no change
+    assert fitted.loss == pytest.approx(F.cross_entropy(torch.from_numpy(logits), targets).item(), abs=1e-4)
+
+
+def test_choosing_solves_the_same_problem() -> None:
+    """In as many dimensions as there are rows, and in as many as there are features."""
+    features_, labels = problem(40, 2, 100)
+    inside, outside = torch.arange(40) < 30, torch.arange(40) >= 30
+    measured = head._held_out(features_[inside], labels[inside], features_[outside], labels[outside], 3, (1.0, 0.1))
+    for decay, (loss, error) in measured.items():
+        whole = head.fit(features_[inside], labels[inside], 3, decay)
+        assert (loss, error) == pytest.approx(whole.losses(features_[outside], labels[outside]), abs=2e-3)
+
+
+def test_the_better_stage_is_chosen() -> None:
+    good, labels = problem(60)
+    noise = torch.randn(60, 2, 12, generator=torch.Generator().manual_seed(1))
+    choice = head.choose({"pool5": noise, "fc6": good}, labels, 3, seed=0)
+    assert choice.stage == "fc6" and choice.error < 0.1 and len(choice.tried) == 2 * len(head.DECAYS)
+    assert choice == head.choose({"pool5": noise, "fc6": good}, labels, 3, seed=0)
+    assert head.choose({"fc6": good}, labels, 3, 0, decay=0.5).decay == 0.5
+    parts = head.folds(labels.numpy(), 0)
+    assert all(np.bincount(labels.numpy()[parts == fold]).tolist() == [4, 4, 4] for fold in range(head.FOLDS))
+
+
+# --- features -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def extractor(weights: Path, store: Store) -> features.Extractor:
+    trained = native.load(weights)
+    return features.Extractor(trained, ("pool5", "fc6", "fc7"), 2)
+
+
+def test_features_are_the_networks_stages(extractor: features.Extractor, store: Store, tmp_path: Path) -> None:
+    """By whichever engine, for the centre and its mirror."""
+    found = extractor.of(store.train, store.fingerprint, tmp_path)
+    pictures = extractor.trained.preprocessing
+    records = torch.from_numpy(store.train.take(slice(0, 4)))
+    top, left, _ = pictures.views(1)[0]
+    for view, mirrored in enumerate((False, True)):
+        with torch.inference_mode():
+            stages = extractor.trained.model.stages(pictures.view(records, top, left, mirrored))
+        for stage, name in (("pool5", "pool5"), ("fc6", "drop6"), ("fc7", "drop7")):
+            expected = stages[name].flatten(1)
+            assert found[stage].shape == (len(store.train), 2, expected.shape[1])
+            assert float((found[stage][:4, view].float() - expected).abs().max()) < 2e-3 * float(expected.abs().max())
+
+
+def test_features_are_kept(
+    extractor: features.Extractor, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Killed between two files, the second start computes the rest alone; a damaged file is
+    computed again, and one of other weights is not taken."""
+    monkeypatch.setattr(features, "BLOCK", 25)
+    first = extractor.of(store.train, store.fingerprint, tmp_path / "a")
+    files = sorted((tmp_path / "a" / FEATURES).glob("*/*"))
+    assert len(files) == 3
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    killed = sorted((tmp_path / "b" / FEATURES).glob("*/*"))
+    killed[2].unlink()
+    content = bytearray(killed[0].read_bytes())
+    content[-5] ^= 64
+    killed[0].write_bytes(content)
+    again = extractor.of(store.train, store.fingerprint, tmp_path / "b")
+    assert all(torch.equal(first[stage], again[stage]) for stage in first)
+    assert "is damaged (its numbers have changed" in capsys.readouterr().err
+    third = extractor.of(store.train, store.fingerprint, tmp_path / "b")
+    assert all(torch.equal(first[stage], third[stage]) for stage in first)
+    assert "is damaged" not in capsys.readouterr().err
+    other = replace(extractor, views=1)
+    assert other.key(store.train, store.fingerprint) != extractor.key(store.train, store.fingerprint)
+    assert extractor.key(store.train, "another") != extractor.key(store.train, store.fingerprint)
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def test_a_head_on_convolutions_alone(convolutions: Path, store: Store, tmp_path: Path) -> None:
+    """A network like any other: it is tested, exported, verified and begun with again."""
+    asked = recipe(convolutions, variant="caffe", tune="head", input_size=67)
+    run = tmp_path / "run"
+    trained = train(asked, fitting(asked, store), run)
+    variant = trained.model.variant
+    assert (variant.removed, variant.num_classes, trained.classes) == (("fc6", "fc7"), 3, store.classes)
+    taken = native.load(run).model.state_dict()
+    for name, value in importer.read(convolutions).tensors.items():
+        assert torch.equal(taken[name], value)
+    settled = read_config(run).recipe
+    assert (settled.features, settled.epochs, settled.lr_factors) == ("pool5", 1, (0.0,) * 7 + (1.0,))
+    assert read_result(run)["evaluation"]["top1_error"] < 0.3 and verify_run(run) == []
+    export(native.load(run), "onnx", tmp_path / "x.onnx")
+    for engine in ("torch", "onnxruntime"):
+        result = evaluate_classifier(
+            engines.load(tmp_path / "x.onnx" if engine != "torch" else run, engine), fitting(asked, store)
+        )
+        assert result.wrong == read_result(run)["evaluation"]["top1_wrong"]
+    again = replace(asked, weights=str(run), variant="auto", input_size=None)
+    assert open_base(again).stands == ("pool5",)
+
+
+def test_frozen_layers_have_no_gradient(weights: Path, store: Store, tmp_path: Path) -> None:
+    """Below the lowest layer that is trained nothing is computed backward, and nothing changes."""
+    run = tmp_path / "run"
+    asked = recipe(weights, tune="from conv4", epochs=2, lr=1e-5, features="fc6")
+    start = Start.tuned(asked, store, CPU, open_base(asked), tmp_path / "other")
+    assert start.recipe.lr_factors == (0, 0, 0, 0.1, 0.1, 0.1, 0, 1)
+    trained_layers = ("conv4", "conv5", "fc6", "fc8")
+    assert {name.partition(".")[0] for name in start.optimiser.velocity} == set(trained_layers)
+    before = {name: value.clone() for name, value in start.model.state_dict().items()}
+    train(asked, store, run)
+    after = native.load(run).model.state_dict()
+    for name, value in before.items():
+        assert torch.equal(after[name], value) == (not name.startswith(trained_layers)), name
+    signals = [line for line in read_log(run) if line["kind"] == "signals"]
+    assert all("gradient/conv1" not in line and "gradient/conv4" in line for line in signals)
+    lines = [line for line in read_log(run) if line["kind"] == "train"]
+    assert [line["step"] for line in lines] == [0, 6] and lines[0]["lr"] == 0
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_rates_of_layers(nesterov: bool) -> None:
+    """Each layer's velocity and weights by the formula in float64."""
+    variant = get_variant("caffe", width=1 / 16, input_size=67, num_classes=3, init="he")
+    net = AlexNet(variant, torch.Generator().manual_seed(0)).double()
+    factors = (0.0, 0.5, 0.1, 0.0, 1.0, 1.0, 0.0, 2.0)
+    optimiser = SGD(net, 0.9, 5e-4, variant, nesterov, factors)
+    values = {name: one.detach().clone() for name, one in net.named_parameters()}
+    speeds = {name: torch.zeros_like(value) for name, value in values.items()}
+    generator = torch.Generator().manual_seed(1)
+    for step in range(4):
+        scale = 0.1 ** (step >= 2)
+        gradients = {name: torch.randn(one.shape, generator=generator, dtype=one.dtype) for name, one in values.items()}
+        for name, one in net.named_parameters():
+            one.grad = gradients[name].clone() if one.requires_grad else None
+        optimiser.step(0.05, scale)
+        for name, w in values.items():
+            lr = 0.05 * scale * factors[int(name.split(".")[0][-1]) - 1] * (2 if name.endswith("bias") else 1)
+            decay = 0.0 if name.endswith("bias") else 5e-4
+            speeds[name] = 0.9 * speeds[name] - lr * (decay * w + gradients[name])
+            w += 0.9 * speeds[name] - lr * (decay * w + gradients[name]) if nesterov else speeds[name]
+    for name, one in net.named_parameters():
+        assert one.requires_grad == (factors[int(name.split(".")[0][-1]) - 1] > 0)
+        torch.testing.assert_close(one.detach(), values[name], rtol=1e-12, atol=1e-14)
+
+
+@pytest.fixture(scope="module")
+def whole(weights: Path, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped. Read only."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train(recipe(weights, tune="from conv5", epochs=2, lr=1e-5), store, run)
+    return run
+
+
+def test_what_was_chosen_is_recorded(whole: Path, store: Store, tmp_path: Path) -> None:
+    """Given, it is not chosen again, and the run ends with the same bits."""
+    config = read_config(whole)
+    assert config.asked and config.asked.features is config.asked.head_decay is None
+    assert config.recipe.features and config.recipe.head_decay and config.tuned and len(config.tuned.layers) == 8
+    train(config.recipe, store, tmp_path / "again")
+    assert same_weights(whole, tmp_path / "again")
+    assert read_config(tmp_path / "again").asked is None
+
+
+@pytest.mark.parametrize("where", ["features", "head", "sgd"])
+def test_killed_anywhere(
+    where: str, whole: Path, weights: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed while it computes features, fits or trains ends with the same bits."""
+    asked, run = read_config(whole).asked, tmp_path / "run"
+    assert asked
+    place = {"features": (features, "_write", 0), "head": (head, "_minimise", 4), "sgd": (SGD, "step", 3)}[where]
+    with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, Interrupted)):
+        stop_after(patch, *place) if where == "sgd" else fail_after(patch, *place)
+        train(asked, store, run)
+    train(asked, store, run, resume=True)
+    assert same_weights(whole, run) and log(whole) == log(run) and read_config(whole) == read_config(run)
+
+
+def fail_after(patch: pytest.MonkeyPatch, module: Any, name: str, calls: int) -> None:
+    """The call after so many fails as a full disk does."""
+    real, left = getattr(module, name), [calls]
+
+    def failing(*arguments: Any) -> Any:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    patch.setattr(module, name, failing)
+
+
+def test_a_family_shares_its_features(weights: Path, store: Store, tmp_path: Path) -> None:
+    summary = train_family(recipe(weights), store, tmp_path / "family", [0, 1])
+    assert summary["n"] == 2 and len(list((tmp_path / "family" / FEATURES).iterdir())) == 1
+    assert not (tmp_path / "family" / "seed1" / FEATURES).exists()
+    train_family(recipe(weights), store, tmp_path / "family", [0, 1], resume=True)
+
+
+def test_another_recipe_does_not_resume(weights: Path, store: Store, tmp_path: Path) -> None:
+    train(recipe(weights), store, tmp_path / "run")
+    assert (tmp_path / "run" / RESULT).exists()
+    with pytest.raises(TrainingError, match="begun with other settings"):
+        train(recipe(weights, tune="from conv5"), store, tmp_path / "run", resume=True)
+    train(recipe(weights), store, tmp_path / "run", overwrite=True)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["asked"]["tune"] == "head"
+
+
+def test_one_class() -> None:
+    train_split = SimpleNamespace(labels=np.zeros(4, np.int32))
+    with pytest.raises(RecipeError, match=r"store has training pictures of 1 class only: a network needs two classes or more"):
+        begin.check_store(SimpleNamespace(folder="store", train=train_split))  # type: ignore[arg-type]
+
+
+def test_smaller_pictures_are_enlarged(weights: Path, tmp_path: Path, photos: Any, capsys: pytest.CaptureFixture) -> None:
+    little = prepare([photos(6)], tmp_path / "little", size=48)
+    train(recipe(weights), little, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "have 48 pixels, the weights were trained on 72: they are enlarged" in said
+    assert "trained on squash pictures" in said and verify_run(tmp_path / "run") == []
+
+
+def test_too_few_minutes(weights: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "LEAST_SECONDS", 0)
+    with pytest.raises(TrainingError, match=r"minutes \(=1e-09\) is too few for one pass over the pictures"):
+        train(recipe(weights, minutes=1e-9), store, tmp_path / "run")
+    train(recipe(weights), store, tmp_path / "run", overwrite=True)
+
+
+def test_loaded(weights: Path, store: Store, tmp_path: Path) -> None:
+    """`alexnet.load` takes the run as any other."""
+    train(recipe(weights), store, tmp_path / "run")
+    assert alexnet.load(tmp_path / "run").classes == store.classes
+    assert bases.STANDS.keys() == {"pool5", "fc6", "fc7"}
