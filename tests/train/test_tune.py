@@ -170,23 +170,24 @@ def test_the_optimum_is_that_of_another_solver(decay: float, at_once: int, monke
     assert fitted.loss == pytest.approx(F.cross_entropy(torch.from_numpy(logits), targets).item(), abs=1e-4)
 
 
-def test_choosing_solves_the_same_problem() -> None:
+@pytest.mark.parametrize("blur", [0.0, 1.2])
+def test_choosing_solves_the_same_problem(blur: float) -> None:
     """In as many dimensions as there are rows, and in as many as there are features."""
-    features_, labels = problem(40, 2, 100)
+    features_, labels = problem(40, 2, 108)
     inside, outside = torch.arange(40) < 30, torch.arange(40) >= 30
-    measured = head._held_out(features_[inside], labels[inside], features_[outside], labels[outside], 3, (1.0, 0.1))
+    measured = head._held_out(features_[inside], labels[inside], features_[outside], labels[outside], (1.0, 0.1), (blur, 6))
     for decay, (loss, error) in measured.items():
-        whole = head.fit(features_[inside], labels[inside], 3, decay)
-        assert (loss, error) == pytest.approx(whole.losses(features_[outside], labels[outside]), abs=2e-3)
+        whole = head.fit(features_[inside], labels[inside], 3, decay, blur)
+        assert (loss, error) == pytest.approx(whole.on_views(features_[outside], labels[outside]), abs=2e-3)
 
 
 def test_the_better_stage_is_chosen() -> None:
     good, labels = problem(60)
     noise = torch.randn(60, 2, 12, generator=torch.Generator().manual_seed(1))
-    choice = head.choose({"pool5": noise, "fc6": good}, labels, 3, seed=0)
-    assert choice.stage == "fc6" and choice.error < 0.1 and len(choice.tried) == 2 * len(head.DECAYS)
-    assert choice == head.choose({"pool5": noise, "fc6": good}, labels, 3, seed=0)
-    assert head.choose({"fc6": good}, labels, 3, 0, decay=0.5).decay == 0.5
+    choice = head.choose({"pool5": noise, "fc6": good}, labels, seed=0)
+    assert choice.best.stage == "fc6" and choice.best.error < 0.1 and len(choice.tried) == 2 * len(head.DECAYS)
+    assert choice == head.choose({"pool5": noise, "fc6": good}, labels, seed=0)
+    assert head.choose({"fc6": good}, labels, 0, decay=0.5).best.decay == 0.5
     parts = head.folds(labels.numpy(), 0)
     assert all(np.bincount(labels.numpy()[parts == fold]).tolist() == [4, 4, 4] for fold in range(head.FOLDS))
 

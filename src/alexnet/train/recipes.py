@@ -43,6 +43,9 @@ class Recipe:
     head_decay: float | None = None
     """Weight decay of the new last layer when it is fitted; by default the one with the lowest loss
     on held-out training photos."""
+    head_blur: float | None = None
+    """Blur of pool5's maps in the fit of the new last layer, in sixths of a map; 0 for none. By
+    default the one with the lowest loss on held-out training photos."""
     head_views: Literal[1, 2, 10] | None = None
     """Views of each training picture that the new last layer is fitted to: the centre, with its
     mirror, or the ten of a test; by default ten, or two of many pictures."""
@@ -204,6 +207,7 @@ class Recipe:
             "weights": self.weights is None or self.tune is not None,
             "tune": self.tune is None or self.tune in ("head", "all", "auto") or self.lowest_layer in LAYER_NAMES,
             "head_decay": self.head_decay is None or 0 <= self.head_decay < HUGE,
+            "head_blur": self.head_blur is None or 0 <= self.head_blur < HUGE,
             "minutes": self.minutes is None or 0 < self.minutes < HUGE,
             "lr_factors": self.lr_factors is None
             or (all(0 <= factor < HUGE for factor in self.lr_factors) and any(self.lr_factors)),
@@ -282,6 +286,7 @@ RULES = {
     "weights": "is for finetune, which begins with weights: alexnet train finetune --from WEIGHTS",
     "tune": "must be head, all, auto, or from LAYER such as from conv4",
     "head_decay": f"must not be negative, and be below {HUGE:g}",
+    "head_blur": f"must not be negative, and be below {HUGE:g}",
     "minutes": f"must be above 0 and below {HUGE:g}",
     "lr_factors": f"must not be negative, be below {HUGE:g}, and not all be 0",
     "width": f"must be above 0 and at most {WIDEST}",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from alexnet.arithmetic import Linear
 from alexnet.console import say
 from alexnet.data.loader import INIT, stream
 from alexnet.data.store import Store
@@ -25,7 +26,7 @@ from alexnet.run_folder import member
 from alexnet.train.recipes import Recipe
 from alexnet.train.tune.base import Base, table
 from alexnet.train.tune.features import MANY, Extractor, Stages
-from alexnet.train.tune.head import Choice, Head, choose, fit
+from alexnet.train.tune.head import Head, Trial, choose, fit
 from alexnet.trained import Trained
 from alexnet.variants import LAYER_NAMES, PerLayer, Variant
 
@@ -77,13 +78,14 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
     seconds = None if recipe.minutes is None else 60 * recipe.minutes
     features = extractor.of(store.train, store.fingerprint, _cache(folder, recipe), seconds)
     labels = torch.from_numpy(store.train.labels.astype("int64"))
-    choice = _chosen(recipe, features, labels, len(store.classes))
-    head = fit(features[choice.stage], labels, len(store.classes), choice.decay)
+    side = next(layer.input[1:2] or (1,) for layer in variant.layers() if isinstance(layer.op, Linear))[0]
+    choice = _chosen(recipe, features, labels, side)
+    head = fit(features[choice.stage], labels, len(store.classes), choice.decay, choice.blur, side)
     variant = base.network(choice.stage, recipe, len(store.classes))
     model = _with_head(model.cpu(), variant, head)
     for line in table(base, variant):
         say(line)
-    recipe = base.settled(recipe, choice.stage, head_decay=choice.decay, head_views=views)
+    recipe = base.settled(recipe, choice.stage, head_decay=choice.decay, head_blur=choice.blur, head_views=views)
     recipe = settle(recipe, base, variant)
     trained = Trained(model, store.classes, preprocessing, {}, {})
     return Beginning(recipe, trained, head.loss, head.error, time.monotonic() - began)
@@ -142,17 +144,17 @@ def _cache(folder: Path, recipe: Recipe) -> Path:
     return folder.parent if member(folder.parent, recipe.seed) == folder else folder
 
 
-def _chosen(recipe: Recipe, features: Stages, labels: torch.Tensor, classes: int) -> Choice:
-    if recipe.head_decay is not None and len(features) == 1:
-        return Choice(next(iter(features)), recipe.head_decay, 0.0, 0.0, ())
-    choice = choose(features, labels, classes, recipe.seed, recipe.head_decay)
-    others = {stage: min(one[2] for one in choice.tried if one[0] == stage) for stage in features}
-    beside = "".join(f"; {stage}: loss {loss:.3f}" for stage, loss in others.items() if stage != choice.stage)
+def _chosen(recipe: Recipe, features: Stages, labels: torch.Tensor, side: int) -> Trial:
+    if None not in (recipe.head_decay, recipe.head_blur) and len(features) == 1:
+        return Trial(next(iter(features)), recipe.head_decay or 0.0, recipe.head_blur or 0.0, 0.0, 0.0)
+    best, tried = choose(features, labels, recipe.seed, recipe.head_decay, recipe.head_blur, side)
+    others = {stage: min(one.loss for one in tried if one.stage == stage) for stage in features}
+    beside = "".join(f"; on {stage} {loss:.3f}" for stage, loss in others.items() if stage != best.stage)
     say(
-        f"A last layer on {choice.stage} with decay {choice.decay:g}: top-1 error {percent(choice.error)}, loss "
-        f"{choice.loss:.3f} on training pictures held out to choose it{beside}."
+        f"A last layer on {best.stage} (decay {best.decay:g}{f', blur {best.blur:g}' if best.blur else ''}): top-1 error "
+        f"{percent(best.error)}, loss {best.loss:.3f} on training pictures held out to choose it{beside}."
     )
-    return choice
+    return best
 
 
 def settle(recipe: Recipe, base: Base, variant: Variant) -> Recipe:

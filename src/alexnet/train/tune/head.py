@@ -2,17 +2,19 @@
 
     minimise over W, b:  mean over rows of -log softmax(W z + b)[class] + decay / 2 * |W|^2
 
-z are the features that the network below gives, minus their mean and divided by one number, their
-deviation: `decay` then means the same for every network and stage. Both are folded into the layer's
-weight and bias, so the result is a layer like any other. The problem is convex: the start
-does not matter, and there is no learning rate to choose.
+z are the features that the network below gives, minus their mean, blurred over the places of a map
+if that helps, and divided by one number, their deviation: `decay` then means the same for every
+network and stage. All of it is folded into the layer's weight and bias, so the result is a layer
+like any other. The problem is convex: the start does not matter, and there is no learning rate to
+choose.
 
 `choose` takes the decay, and the stage that the layer reads, by the loss on a part of the
 training pictures that is held out for it. The test pictures are not looked at.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +29,8 @@ DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 #: Up to so many pictures every fold is held out once, above it one is.
 FOLDS, FEW = 5, 1000
 MOST, VIEWS = 2000, 2
+#: In places of a 6 x 6 map.
+BLURS = (0.0, 1.2)
 ITERATIONS, HISTORY = 200, 20
 TOLERANCE = 1e-5  # of the gradient's largest entry
 ROWS_AT_ONCE = 16_384  # 600 MB of pool5 in float32
@@ -48,36 +52,44 @@ class Head:
     loss: float
     error: float
 
-    def losses(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Mean loss and top-1 error on other pictures: (N, V, D) features, (N,) labels.
-
-        The probabilities of a picture's views are averaged, as in a test.
+    def on_views(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
+        """Mean loss and top-1 error on pictures, whose views' probabilities are averaged, as in a
+        test: (N, V, D) features, (N,) labels.
         """
-        logits = torch.cat([part.float() @ self.weight.T for part in features.split(ROWS_AT_ONCE)]) + self.bias  # (N, V, K)
-        shares = logits.softmax(2).mean(1)
+        shares = (features.float() @ self.weight.T + self.bias).softmax(2).mean(1)  # (N, K)
         right = shares[torch.arange(len(labels)), labels].clamp_min(1e-12)
         return float(-right.log().mean()), float((shares.argmax(1) != labels).float().mean())
 
+    def on_rows(self, rows: Tensor, labels: Tensor) -> tuple[float, float]:
+        """The same on (n, D) rows, each by itself."""
+        logits = torch.cat([torch.addmm(self.bias, part.float(), self.weight.T) for part in rows.split(ROWS_AT_ONCE)])
+        return float(F.cross_entropy(logits, labels)), float((logits.argmax(1) != labels).float().mean())
 
-@dataclass(frozen=True)
-class Choice:
-    """What held-out pictures say.
+
+class Trial(NamedTuple):
+    """What was tried for a last layer, and what held-out pictures say of it.
 
     Attributes:
         stage: that the layer reads.
-        decay: of its weight.
+        decay, blur: of its fit.
         loss, error: on the pictures held out.
-        tried: (stage, decay, loss, error) of everything that was tried.
     """
 
     stage: str
     decay: float
+    blur: float
     loss: float
     error: float
-    tried: tuple[tuple[str, float, float, float], ...]
 
 
-def fit(features: Tensor, labels: Tensor, classes: int, decay: float) -> Head:
+class Choice(NamedTuple):
+    """The best of all that was tried."""
+
+    best: Trial
+    tried: tuple[Trial, ...]
+
+
+def fit(features: Tensor, labels: Tensor, classes: int, decay: float, blur: float = 0.0, side: int = 6) -> Head:
     """The best last layer.
 
     Args:
@@ -85,36 +97,69 @@ def fit(features: Tensor, labels: Tensor, classes: int, decay: float) -> Head:
         labels: (N,) int64.
         classes: K.
         decay: as in the formula above.
+        blur: of pool5's maps, see `Scaling`; 0 for none.
+        side: of these maps, in places.
     """
     rows, targets = features.flatten(0, 1), labels.repeat_interleave(features.shape[1])
-    mean, deviation = moments(rows)
-    parts = rows.split(ROWS_AT_ONCE)
-    if len(parts) == 1:  # several would take too much memory in float32
-        parts = ((rows.float() - mean) / deviation,)
+    scaling = Scaling.of(rows, blur, side)
     weight, bias = torch.zeros(classes, rows.shape[1]), torch.zeros(classes)
-    _minimise(weight, bias, parts, targets, (mean, deviation), decay)
-    loss, error = _on_rows(parts, targets, weight, bias, (mean, deviation))
-    folded = weight / deviation
-    return Head(folded, bias - folded @ mean, loss, error)
+    parts = [rows] if len(rows) > ROWS_AT_ONCE else [scaling(rows)]  # all of them would take too much memory in float32
+    _minimise(weight, bias, parts[0], targets, scaling if len(rows) > ROWS_AT_ONCE else None, decay)
+    folded = scaling.folded(weight)
+    head = Head(folded, bias - folded @ scaling.mean, 0.0, 0.0)
+    loss, error = head.on_rows(rows, targets)
+    return replace(head, loss=loss, error=error)
 
 
-def moments(rows: Tensor) -> tuple[Tensor, float]:
-    """The mean of each feature, (D,) float32, and one deviation for all."""
-    parts = rows.split(ROWS_AT_ONCE)
-    mean = torch.stack([part.float().sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(rows)
-    square = sum(float((part.float() - mean.float()).square().sum(dtype=torch.float64)) for part in parts)
-    return mean.float(), max((square / rows.numel()) ** 0.5, 1e-12)
+@dataclass(frozen=True)
+class Scaling:
+    """From features to the z of the formula: a linear map, which is folded into the weights.
+
+    pool5 has maps of a few places, and an object may be at any of them. Blurring each map before
+    the fit makes weights of neighbouring places alike, as `decay` makes them small: a few hundred
+    photos do not have every object at every place.
+
+    Attributes:
+        mean: (D,) float32, of each feature.
+        deviation: one number for all.
+        blur: (P, P) what maps are multiplied by from both sides; None for none.
+    """
+
+    mean: Tensor
+    deviation: float
+    blur: Tensor | None
+
+    @classmethod
+    def of(cls, rows: Tensor, blur: float, side: int) -> "Scaling":
+        """For (n, D) features; `blur` is the deviation of a Gaussian, in places of a 6 x 6 map."""
+        parts = rows.split(ROWS_AT_ONCE)
+        mean = torch.stack([part.float().sum(0, dtype=torch.float64) for part in parts]).sum(0) / len(rows)
+        scaling = cls(mean.float(), 1.0, _gaussian(blur * side / 6, side) if blur else None)
+        square = sum(float(scaling(part).square().sum(dtype=torch.float64)) for part in parts)
+        return replace(scaling, deviation=max((square / rows.numel()) ** 0.5, 1e-12))
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(n, D) float32."""
+        return self._blurred(rows.float() - self.mean) / self.deviation
+
+    def folded(self, weight: Tensor) -> Tensor:
+        """The weights that give on features what (K, D) ones give on z."""
+        return self._blurred(weight) / self.deviation  # the map is its own transpose
+
+    def _blurred(self, rows: Tensor) -> Tensor:
+        if self.blur is None:
+            return rows
+        side = len(self.blur)
+        return (self.blur @ rows.view(len(rows), -1, side, side) @ self.blur).reshape(len(rows), -1)
 
 
-def _standard(part: Tensor, whole: bool, mean: Tensor, deviation: float) -> Tensor:
-    return part if whole else (part.float() - mean) / deviation
+def _gaussian(blur: float, side: int) -> Tensor:
+    places = torch.arange(float(side))
+    return torch.exp(-((places[:, None] - places) ** 2) / (2 * blur**2))
 
 
-def _minimise(
-    weight: Tensor, bias: Tensor, parts: tuple[Tensor, ...], targets: Tensor, scaling: tuple[Tensor, float], decay: float
-) -> None:
-    """L-BFGS on weight and bias, in place."""
-    total = len(targets)
+def _minimise(weight: Tensor, bias: Tensor, rows: Tensor, targets: Tensor, scaling: Scaling | None, decay: float) -> None:
+    """L-BFGS on weight and bias, in place; `scaling` gives z of the rows, which are z if None."""
     solver = torch.optim.LBFGS(
         [weight, bias],
         max_iter=ITERATIONS,
@@ -127,15 +172,14 @@ def _minimise(
     def closure() -> float:
         loss = 0.5 * decay * float(weight.square().sum())
         weight.grad, bias.grad = decay * weight, torch.zeros_like(bias)
-        for part, labels in zip(parts, targets.split(ROWS_AT_ONCE), strict=True):
-            z = _standard(part, len(parts) == 1, *scaling)
-            logits = torch.addmm(bias, z, weight.T)
-            shares = logits.log_softmax(1)
-            loss += float(F.nll_loss(shares, labels, reduction="sum")) / total
+        for part, labels in zip(rows.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True):
+            z = scaling(part) if scaling else part
+            shares = torch.addmm(bias, z, weight.T).log_softmax(1)
+            loss += float(F.nll_loss(shares, labels, reduction="sum")) / len(targets)
             gradient = shares.exp_()
             gradient[torch.arange(len(labels)), labels] -= 1
-            weight.grad.addmm_(gradient.T, z, alpha=1 / total)
-            bias.grad += gradient.sum(0) / total
+            weight.grad.addmm_(gradient.T, z, alpha=1 / len(targets))
+            bias.grad += gradient.sum(0) / len(targets)
         return loss
 
     with torch.no_grad():
@@ -143,61 +187,61 @@ def _minimise(
     weight.grad = bias.grad = None
 
 
-def _on_rows(
-    parts: tuple[Tensor, ...], targets: Tensor, weight: Tensor, bias: Tensor, scaling: tuple[Tensor, float]
-) -> tuple[float, float]:
-    logits = torch.cat([torch.addmm(bias, _standard(part, len(parts) == 1, *scaling), weight.T) for part in parts])
-    return float(F.cross_entropy(logits, targets)), float((logits.argmax(1) != targets).float().mean())
-
-
-def choose(stages: Mapping[str, Tensor], labels: Tensor, classes: int, seed: int, decay: float | None = None) -> Choice:
-    """The stage and the decay with the lowest loss on held-out pictures.
+def choose(
+    stages: Mapping[str, Tensor],
+    labels: Tensor,
+    seed: int,
+    decay: float | None = None,
+    blur: float | None = None,
+    side: int = 6,
+) -> Choice:
+    """The stage, the decay and the blur with the lowest loss on held-out pictures.
 
     Two views of each picture and `MOST` pictures are enough for that.
 
     Args:
         stages: features by stage, (N, V, D) each.
         seed: of which pictures are held out.
-        decay: the only one to try.
+        decay, blur: the only ones to try.
+        side: of pool5's maps, in places.
     """
-    groups = folds(labels.numpy(), seed)
     some = torch.from_numpy(np.flatnonzero(stream(seed, HOLD_OUT, 1).permutation(len(labels)) < MOST))
-    labels, parts = labels[some], torch.from_numpy(groups)[some]
+    parts, labels = torch.from_numpy(folds(labels.numpy(), seed))[some], labels[some]
     held = range(FOLDS) if len(labels) <= FEW else range(1)
     decays = DECAYS if decay is None else (decay,)
-    tried: list[tuple[str, float, float, float]] = []
+    tried: list[Trial] = []
     for stage, features in stages.items():
         seen = features[some][:, :: -(-features.shape[1] // VIEWS)]
-        sums = {one: torch.zeros(2) for one in decays}
-        for fold in held:
-            out = parts == fold
-            for one, measured in _held_out(seen[~out], labels[~out], seen[out], labels[out], classes, decays).items():
-                sums[one] += torch.tensor(measured) * int(out.sum())
-        count = sum(int((parts == fold).sum()) for fold in held)
-        tried += [(stage, one, *(total / count).tolist()) for one, total in sums.items()]
-    best = min(tried, key=lambda one: one[2])
-    return Choice(*best, tried=tuple(tried))
+        blurs = (BLURS if stage == "pool5" and side > 1 else (0.0,)) if blur is None else (blur,)
+        for one in blurs:
+            sums = dict.fromkeys(decays, torch.zeros(2))
+            for fold in held:
+                out = parts == fold
+                measured = _held_out(seen[~out], labels[~out], seen[out], labels[out], decays, (one, side))
+                sums = {each: sums[each] + torch.tensor(values) * int(out.sum()) for each, values in measured.items()}
+            count = sum(int((parts == fold).sum()) for fold in held)
+            tried += [Trial(stage, each, one, *(total / count).tolist()) for each, total in sums.items()]
+    return Choice(min(tried, key=lambda trial: trial.loss), tuple(tried))
 
 
 def _held_out(
-    features: Tensor, labels: Tensor, others: Tensor, theirs: Tensor, classes: int, decays: tuple[float, ...]
+    features: Tensor, labels: Tensor, others: Tensor, theirs: Tensor, decays: tuple[float, ...], blur: tuple[float, int]
 ) -> dict[float, tuple[float, float]]:
-    """Loss and error on other pictures, for each decay.
+    """Loss and error on other pictures, for each decay; `blur` has the side of the maps with it.
 
     The best weights are sums of the rows that they are fitted to, so the problem is solved in as
     many dimensions as there are rows, in which the rows are those of a triangle.
     """
     rows, views = features.flatten(0, 1), features.shape[1]
-    mean, deviation = moments(rows)
-    rows, other = ((part.float() - mean) / deviation for part in (rows, others.flatten(0, 1)))
+    scaling, classes = Scaling.of(rows, *blur), int(max(labels.max(), theirs.max())) + 1
+    rows, other = scaling(rows), scaling(others.flatten(0, 1))
     z, within = (rows, other) if len(rows) >= rows.shape[1] else _triangle(rows, other)
     targets = labels.repeat_interleave(views)
     weight, bias = torch.zeros(classes, z.shape[1]), torch.zeros(classes)
     measured = {}
     for decay in decays:
-        _minimise(weight, bias, (z,), targets, (torch.zeros(1), 1.0), decay)
-        head = Head(weight, bias, 0.0, 0.0)
-        measured[decay] = head.losses(within.view(len(others), views, -1), theirs)
+        _minimise(weight, bias, z, targets, None, decay)
+        measured[decay] = Head(weight, bias, 0.0, 0.0).on_views(within.view(len(others), views, -1), theirs)
     return measured
 
 
