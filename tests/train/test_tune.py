@@ -184,9 +184,9 @@ def test_choosing_solves_the_same_problem(blur: float) -> None:
 def test_the_better_stage_is_chosen() -> None:
     good, labels = problem(60)
     noise = torch.randn(60, 2, 12, generator=torch.Generator().manual_seed(1))
-    choice = head.choose({"pool5": noise, "fc6": good}, labels, seed=0)
+    choice = head.choose({"pool5": noise, "fc6": good}, labels, seed=0, side=1)
     assert choice.best.stage == "fc6" and choice.best.error < 0.1 and len(choice.tried) == 2 * len(head.DECAYS)
-    assert choice == head.choose({"pool5": noise, "fc6": good}, labels, seed=0)
+    assert choice == head.choose({"pool5": noise, "fc6": good}, labels, seed=0, side=1)
     assert head.choose({"fc6": good}, labels, 0, decay=0.5).best.decay == 0.5
     parts = head.folds(labels.numpy(), 0)
     assert all(np.bincount(labels.numpy()[parts == fold]).tolist() == [4, 4, 4] for fold in range(head.FOLDS))
