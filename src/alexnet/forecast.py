@@ -6,32 +6,48 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from alexnet.console import duration
 from alexnet.data import sources
 from alexnet.data.image import Unreadable, encode
 from alexnet.data.sources import Item
 from alexnet.data.workers import CORES, FEW
+from alexnet.engines import Network
+from alexnet.lanes import Lanes
 from alexnet.model import AlexNet
 from alexnet.phrases import counted
 from alexnet.train.recipes import Recipe
+from alexnet.train.steps import split
 
 STEPS, WARM_UP = 6, 2
 PHOTOS = 8
 
 
 def step_seconds(recipe: Recipe, classes: int) -> float:
-    """Of one plain step of training, not compiled: the median of a few, on random pictures."""
+    """Of one plain step of training, not compiled: the median of a few, on random pictures; on a
+    CPU of those in one lane or in as many as there are cores, whichever are faster.
+    """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     generator = torch.Generator().manual_seed(0)
     model = AlexNet(recipe.network(classes), generator).to(device)
     size = model.variant.input_size
     x = torch.rand(recipe.batch_size, 3, size, size, generator=generator).to(device)
+    seconds = _steps_seconds(model, model, x)
+    if device.type == "cpu" and split.threads() > 1:
+        lanes = Lanes(model, split.threads())
+        seconds = min(seconds, _steps_seconds(model, lanes, x))
+        lanes.close()
+    return seconds
+
+
+def _steps_seconds(model: AlexNet, network: Network, x: Tensor) -> float:
+    """The median of a few steps of a model, computed by `network`."""
     times = []
     for _ in range(STEPS):
         begun = time.monotonic()
         model.zero_grad()
-        model(x).logsumexp(1).sum().backward()
+        network(x).logsumexp(1).sum().backward()
         model.fc8.bias.detach().sum().item()  # waits for a GPU
         times.append(time.monotonic() - begun)
     return median(times[WARM_UP:])
