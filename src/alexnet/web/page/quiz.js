@@ -27,14 +27,16 @@ export function questions(app) {
   const layer = (/** @type {string} */ name) => scene.layer(name);
   const last = [...scene.layers].reverse().find((one) => one.kind === "maxpool");
   const grouped = scene.layers.find((one) => one.kind === "conv" && (one.groups ?? 1) > 1);
-  return /** @type {Question[]} */ ([
-    placesOf("places_first", app, layer("conv1")),
-    placesOf("places_pool", app, layer("pool1")),
-    weightsOf("weights_first", app, layer("conv1")),
-    weightsOf("weights_own", app, grouped),
-    meetingOf(app, scene),
-    slipOf(app, last),
-  ].filter(Boolean));
+  return /** @type {Question[]} */ (
+    [
+      placesOf("places_first", app, layer("conv1")),
+      placesOf("places_pool", app, layer("pool1")),
+      weightsOf("weights_first", app, layer("conv1")),
+      weightsOf("weights_own", app, grouped),
+      meetingOf(app, scene),
+      slipOf(app, last),
+    ].filter(Boolean)
+  );
 }
 
 /** How many windows fit. @param {string} id @param {App} app @param {Layer | undefined} layer @returns {Question | null} */
@@ -45,7 +47,15 @@ function placesOf(id, app, layer) {
   const [before, after] = layer.padding ?? [0, 0];
   const right = layer.output[1];
   const exact = (side - size + before + after) / stride + 1;
-  const values = { name: layer.name, side, size, stride, before, after, exact: exact === right ? `${right}` : `${Number(exact.toFixed(2))} → ${right}` };
+  const values = {
+    name: layer.name,
+    side,
+    size,
+    stride,
+    before,
+    after,
+    exact: exact === right ? `${right}` : `${Number(exact.toFixed(2))} → ${right}`,
+  };
   const unpadded = Math.floor((side - size) / stride) + 1;
   const mistakes = [
     { value: right - 1, key: before + after && unpadded === right - 1 ? "quiz.no_padding_or_one" : "quiz.no_one" },
@@ -75,7 +85,12 @@ function meetingOf(app, scene) {
   const layers = scene.layers.filter((one) => ["conv", "linear"].includes(one.kind)).slice(1);
   const right = layers.find((one) => (one.groups ?? 1) === 1)?.name;
   if (scene.towers === 1 || !right || right === layers[0].name) return null;
-  return { id: "meeting", values: { right }, right, choices: layers.slice(0, 5).map(({ name }) => ({ value: name, text: name })) };
+  return {
+    id: "meeting",
+    values: { right },
+    right,
+    choices: layers.slice(0, 5).map(({ name }) => ({ value: name, text: name })),
+  };
 }
 
 /** Which line is wrong. @param {App} app @param {Layer | undefined} layer @returns {Question | null} */
@@ -84,9 +99,26 @@ function slipOf(app, layer) {
   const { size = 1, stride = 1, input, output } = layer;
   if (input[1] === output[1]) return null;
   const shape = (/** @type {number[]} */ [c, h, w]) => `[${h},${w},${c}]`;
-  const lines = { kernel_size: size, padding: 0, stride, input_size: shape(input), output_size: shape([output[0], input[1], input[2]]) };
-  const choices = Object.entries(lines).map(([key, value]) => ({ value: key, text: `${app.t(key === "kernel_size" ? "window_size" : key)}${app.t("colon")}${value}` }));
-  const values = { name: layer.name, side: input[1], size, stride, count: output[1], right: sized(output), wrong: shape([output[0], input[1], input[2]]) };
+  const lines = {
+    kernel_size: size,
+    padding: 0,
+    stride,
+    input_size: shape(input),
+    output_size: shape([output[0], input[1], input[2]]),
+  };
+  const choices = Object.entries(lines).map(([key, value]) => ({
+    value: key,
+    text: `${app.t(key === "kernel_size" ? "window_size" : key)}${app.t("colon")}${value}`,
+  }));
+  const values = {
+    name: layer.name,
+    side: input[1],
+    size,
+    stride,
+    count: output[1],
+    right: sized(output),
+    wrong: shape([output[0], input[1], input[2]]),
+  };
   return { id: slipped(layer) ? "slip_notes" : "slip", values, right: "output_size", choices };
 }
 
@@ -103,7 +135,16 @@ export class Quiz {
     this.score = html("p", { class: "score", role: "status" });
     /** @type {Set<string>} */
     this.solved = new Set();
-    this.root = html("div", { class: "quiz" }, html("ol", {}, this.list.map((one) => this.item(one))), this.score);
+    this.root = html(
+      "div",
+      { class: "quiz" },
+      html(
+        "ol",
+        {},
+        this.list.map((one) => this.item(one)),
+      ),
+      this.score,
+    );
     this.count();
   }
 
@@ -123,7 +164,12 @@ export class Quiz {
       "form",
       { onsubmit: (/** @type {Event} */ event) => (event.preventDefault(), check()) },
       field,
-      html("div", { class: "turns" }, html("button", { type: "submit", class: "tool primary" }, app.t("quiz.check")), html("button", { type: "button", class: "tool", onclick: () => this.reveal(question, reply) }, app.t("quiz.show"))),
+      html(
+        "div",
+        { class: "turns" },
+        html("button", { type: "submit", class: "tool primary" }, app.t("quiz.check")),
+        html("button", { type: "button", class: "tool", onclick: () => this.reveal(question, reply) }, app.t("quiz.show")),
+      ),
       reply,
     );
     if (earlier) this.check(question, earlier, reply);
@@ -142,7 +188,12 @@ export class Quiz {
       const input = html("input", { type: "radio", name: question.id, value, checked: value === earlier });
       return { input, label: html("label", {}, input, " ", text) };
     });
-    const field = html("fieldset", {}, html("legend", {}, this.asked(question)), inputs.map(({ label }) => label));
+    const field = html(
+      "fieldset",
+      {},
+      html("legend", {}, this.asked(question)),
+      inputs.map(({ label }) => label),
+    );
     return { field, read: () => inputs.find(({ input }) => input.checked)?.input.value ?? "" };
   }
 

@@ -98,7 +98,9 @@ class Author {
       this.softmax(),
       { id: "quiz", state: { view: "network" }, said: [["tour.quiz_1"]], quiz: true },
     ];
-    return /** @type {Chapter[]} */ (list.filter((one) => one && (!one.state.layer || one.state.layer === "softmax" || scene.has(String(one.state.layer)))));
+    return /** @type {Chapter[]} */ (
+      list.filter((one) => one && (!one.state.layer || one.state.layer === "softmax" || scene.has(String(one.state.layer))))
+    );
   }
 
   /** @param {string} name @param {(layer: Layer) => Chapter | null} write */
@@ -147,7 +149,17 @@ class Author {
     const total = scene.layers.reduce((sum, layer) => sum + layer.parameters, 0);
     const { language } = app.words;
     /** @type {Said[]} */
-    const said = [["tour.network_1", { learned: scene.learned[language], input: together(sized(conv1.input)), classes: app.words.count(scene.classes.count), parameters: app.words.count(total) }]];
+    const said = [
+      [
+        "tour.network_1",
+        {
+          learned: scene.learned[language],
+          input: together(sized(conv1.input)),
+          classes: app.words.count(scene.classes.count),
+          parameters: app.words.count(total),
+        },
+      ],
+    ];
     if (scene.towers > 1) said.push(["tour.network_towers", { towers: scene.towers, kernels: kernels(scene, conv1) }]);
     return { id: "network", state: { view: "network" }, said };
   }
@@ -155,13 +167,30 @@ class Author {
   /** @param {Layer} layer @returns {Chapter} */
   formula(layer) {
     const numbers = this.numbers(layer);
-    return { id: "formula", state: { view: "layer", layer: layer.name }, said: [["tour.formula_1", numbers], ["tour.formula_2", numbers]], sized: layer, bench: true };
+    return {
+      id: "formula",
+      state: { view: "layer", layer: layer.name },
+      said: [
+        ["tour.formula_1", numbers],
+        ["tour.formula_2", numbers],
+      ],
+      sized: layer,
+      bench: true,
+    };
   }
 
   /** @param {Layer} layer @returns {Chapter} */
   first(layer) {
     const numbers = this.numbers(layer);
-    return { id: "conv1", state: { view: "number", layer: layer.name }, said: [["tour.conv_1", numbers], ["tour.conv1_2", numbers]], sized: layer };
+    return {
+      id: "conv1",
+      state: { view: "number", layer: layer.name },
+      said: [
+        ["tour.conv_1", numbers],
+        ["tour.conv1_2", numbers],
+      ],
+      sized: layer,
+    };
   }
 
   /** @param {string} id @param {Layer} layer @returns {Chapter} */
@@ -171,9 +200,13 @@ class Author {
     const crossing = (layer.groups ?? 1) === 1;
     const reads = scene.towers === 1 ? "tour.reads_all" : crossing ? "tour.reads_both" : "tour.reads_own";
     /** @type {Said[]} */
-    const said = [["tour.conv_1", numbers], [reads, numbers]];
+    const said = [
+      ["tour.conv_1", numbers],
+      [reads, numbers],
+    ];
     const third = scene.layer("conv3");
-    if (id === "conv4" && third && third.parameters > layer.parameters) said.push(["tour.conv4_fewer", { ...numbers, other: this.app.words.count(third.parameters) }]);
+    if (id === "conv4" && third && third.parameters > layer.parameters)
+      said.push(["tour.conv4_fewer", { ...numbers, other: this.app.words.count(third.parameters) }]);
     else if (id === "conv5") said.push(["tour.field", numbers]);
     else said.push(["tour.cost", numbers]);
     return { id, state: { view: "layer", layer: layer.name }, said, sized: layer };
@@ -185,7 +218,10 @@ class Author {
     const numbers = this.numbers(layer);
     const towers = scene.towers > 1 && (layer.groups ?? 1) === 1;
     /** @type {Said[]} */
-    const said = [["tour.products_1", numbers], [towers ? "tour.products_towers" : "tour.products_bars", numbers]];
+    const said = [
+      ["tour.products_1", numbers],
+      [towers ? "tour.products_towers" : "tour.products_bars", numbers],
+    ];
     if (id === "conv4_number") said.push(["tour.products_field", numbers]);
     return { id, state: { view: "number", layer: layer.name }, said };
   }
@@ -197,11 +233,19 @@ class Author {
     /** @type {Said[]} */
     const said = [["tour.pool_1", numbers]];
     if (id === "pool2") said.push(["tour.pool2_2", numbers]);
-    else if (id === "pool1") said.push([(layer.stride ?? 0) < (layer.size ?? 0) ? "tour.pool_overlap" : "tour.pool_apart", numbers]);
+    else if (id === "pool1")
+      said.push([(layer.stride ?? 0) < (layer.size ?? 0) ? "tour.pool_overlap" : "tour.pool_apart", numbers]);
     if (id === "pool5") {
       const values = app.words.count(layer.output.reduce((a, b) => a * b));
       said.push(["tour.pool5_values", { ...numbers, values }]);
-      if (slipped(layer)) said.push(["tour.pool5_slip", { wrong: together(`${layer.input[1]} × ${layer.input[2]} × ${layer.output[0]}`), right: together(sized(layer.output)) }]);
+      if (slipped(layer))
+        said.push([
+          "tour.pool5_slip",
+          {
+            wrong: together(`${layer.input[1]} × ${layer.input[2]} × ${layer.output[0]}`),
+            right: together(sized(layer.output)),
+          },
+        ]);
     }
     if (view === "number" && !scene.has(layer.name)) return { id, state: { view: "layer", layer: layer.name }, said };
     return { id, state: { view, layer: layer.name }, said, sized: layer };
@@ -215,7 +259,12 @@ class Author {
     const positive = stage.data.reduce((count, value) => count + (value > 0 ? 1 : 0), 0);
     const share = app.words.percent(positive / stage.data.length);
     const key = layer.kind === "tanh" ? "tour.tanh" : "tour.relu";
-    return { id: layer.kind === "tanh" ? "tanh" : "relu", state: { view: "number", layer: layer.name }, said: [[`${key}_1`], [`${key}_2`, { name: scene.before(layer.name), share }]], beyond: true };
+    return {
+      id: layer.kind === "tanh" ? "tanh" : "relu",
+      state: { view: "number", layer: layer.name },
+      said: [[`${key}_1`], [`${key}_2`, { name: scene.before(layer.name), share }]],
+      beyond: true,
+    };
   }
 
   /** @param {Layer} layer @returns {Chapter} */
@@ -244,7 +293,15 @@ class Author {
       parameters: app.words.count(layer.parameters),
       share: app.words.percent(layer.parameters / total),
     };
-    return { id: "connected", state: { view: "number", layer: layer.name }, said: [["tour.connected_1", values], ["tour.connected_2", values]], beyond: true };
+    return {
+      id: "connected",
+      state: { view: "number", layer: layer.name },
+      said: [
+        ["tour.connected_1", values],
+        ["tour.connected_2", values],
+      ],
+      beyond: true,
+    };
   }
 
   /** @param {Layer} layer @returns {Chapter} */
@@ -252,7 +309,15 @@ class Author {
     const { app } = this;
     const { rate = 0.5 } = layer;
     const values = { name: layer.name, rate: app.words.percent(rate), kept: String(1 - rate) };
-    return { id: "dropout", state: { view: "number", layer: layer.name }, said: [["tour.dropout_1", values], [layer.inverted ? "tour.dropout_inverted" : "tour.dropout_test", values]], beyond: true };
+    return {
+      id: "dropout",
+      state: { view: "number", layer: layer.name },
+      said: [
+        ["tour.dropout_1", values],
+        [layer.inverted ? "tour.dropout_inverted" : "tour.dropout_test", values],
+      ],
+      beyond: true,
+    };
   }
 
   /** @returns {Chapter | null} */
@@ -260,8 +325,20 @@ class Author {
     const { app, scene } = this;
     const [best] = scene.classes.top;
     if (!best || !scene.array("probabilities")) return null;
-    const values = { count: app.words.count(scene.classes.count), name: className(app, best.name), share: app.words.percent(best.probability) };
-    return { id: "softmax", state: { view: "number", layer: "softmax" }, said: [["tour.softmax_1", values], ["tour.softmax_2", values]], beyond: true };
+    const values = {
+      count: app.words.count(scene.classes.count),
+      name: className(app, best.name),
+      share: app.words.percent(best.probability),
+    };
+    return {
+      id: "softmax",
+      state: { view: "number", layer: "softmax" },
+      said: [
+        ["tour.softmax_1", values],
+        ["tour.softmax_2", values],
+      ],
+      beyond: true,
+    };
   }
 }
 
@@ -286,12 +363,28 @@ export class TourPanel {
     this.title = html("h2", { tabindex: "-1" });
     this.text = html("div", { class: "said" });
     this.extra = html("div", { class: "extra" });
-    this.back = html("button", { type: "button", class: "tool", "data-role": "back", onclick: () => this.turn(-1) }, `← ${app.t("tour.back")}`);
-    this.next = html("button", { type: "button", class: "tool primary", "data-role": "next", onclick: () => this.turn(1) }, `${app.t("tour.next")} →`);
+    this.back = html(
+      "button",
+      { type: "button", class: "tool", "data-role": "back", onclick: () => this.turn(-1) },
+      `← ${app.t("tour.back")}`,
+    );
+    this.next = html(
+      "button",
+      { type: "button", class: "tool primary", "data-role": "next", onclick: () => this.turn(1) },
+      `${app.t("tour.next")} →`,
+    );
     const options = list.map((chapter, at) => html("option", { value: at }, `${at + 1}. ${app.t(`tour.${chapter.id}_title`)}`));
-    this.choice = html("select", { "aria-label": app.t("tour.chapters"), onchange: () => this.open(Number(this.choice?.value)) }, options);
+    this.choice = html(
+      "select",
+      { "aria-label": app.t("tour.chapters"), onchange: () => this.open(Number(this.choice?.value)) },
+      options,
+    );
     this.projector = html("button", { type: "button", class: "tool", "data-role": "projector", onclick: () => this.project() });
-    const close = html("button", { type: "button", class: "tool", "data-role": "close", onclick: () => this.leave() }, app.t("tour.close"));
+    const close = html(
+      "button",
+      { type: "button", class: "tool", "data-role": "close", onclick: () => this.leave() },
+      app.t("tour.close"),
+    );
     this.shown();
     replace(
       this.root,
@@ -311,9 +404,15 @@ export class TourPanel {
     const at = Math.min(Math.max(0, Math.trunc(state.step) || 0), list.length - 1);
     const chapter = list[at];
     const parts = /** @type {Record<"place" | "title" | "text" | "extra", HTMLElement>} */ (/** @type {any} */ (this));
-    parts.place.textContent = app.t(chapter.quiz ? "tour.place_quiz" : chapter.beyond ? "tour.place_beyond" : "tour.place", { number: at + 1, count: list.length });
+    parts.place.textContent = app.t(chapter.quiz ? "tour.place_quiz" : chapter.beyond ? "tour.place_beyond" : "tour.place", {
+      number: at + 1,
+      count: list.length,
+    });
     parts.title.textContent = app.t(`tour.${chapter.id}_title`);
-    replace(parts.text, chapter.said.map(([key, values]) => html("p", {}, app.t(key, values))));
+    replace(
+      parts.text,
+      chapter.said.map(([key, values]) => html("p", {}, app.t(key, values))),
+    );
     replace(parts.extra, this.working(chapter));
     parts.extra.classList.toggle("wide", Boolean(chapter.bench || chapter.quiz));
     if (chapter.bench && chapter.sized) this.bench(parts.extra, chapter.sized);
@@ -360,7 +459,15 @@ export class TourPanel {
 
   /** @param {KeyboardEvent} event */
   key(event) {
-    if (this.app.state.step === undefined || event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (
+      this.app.state.step === undefined ||
+      event.defaultPrevented ||
+      event.altKey ||
+      event.ctrlKey ||
+      event.metaKey ||
+      event.shiftKey
+    )
+      return;
     const focused = event.target instanceof Element ? event.target.closest(OWN_KEYS) : null;
     const by = KEYS[/** @type {keyof typeof KEYS} */ (event.key)];
     if (by && !focused) {
