@@ -3,6 +3,7 @@ test, for every variant.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from alexnet import kernels
 from alexnet.data.chance import Chance
 from alexnet.fused import Fused, convolution_shapes, groups
 from alexnet.kernels import convolutions as towers
+from alexnet.kernels.convolutions import Passes
 from alexnet.model import AlexNet
 from alexnet.variants import get_variant
 
@@ -82,8 +84,10 @@ def test_the_walks_are_one(name: str, changes: dict[str, Any]) -> None:
         assert relative(fused(x), model.eval()(x)) < 1e-10
 
 
-@pytest.mark.parametrize("way", ["split", "dense"])  # our own has tests/kernels/test_convolve.py
-def test_convolutions_each_way(way: str) -> None:
+@pytest.mark.parametrize(  # our own has tests/kernels/test_convolve.py
+    "way", [Passes("split", "split", "split"), Passes("dense", "dense", "dense"), Passes("split", "grouped", "dense")], ids=str
+)
+def test_convolutions_each_way(way: Passes) -> None:
     """Output and gradients of conv2, conv4 and conv5 in towers are those of
     the grouped convolution.
     """
@@ -102,11 +106,11 @@ def test_convolutions_are_called_as_their_shapes_say(name: str, monkeypatch: pyt
     """What is timed for a layer is what the walk calls."""
     model, called = network(name), []
 
-    def record(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
+    def record(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
         called.append((*x.shape[:3], *weight.shape[:1], weight.shape[2], padding, groups, x.dtype, not x.requires_grad))
-        return F.conv2d(x, weight, bias, padding=padding, groups=groups)
+        return F.conv2d(x, weight, padding=padding, groups=groups)
 
-    monkeypatch.setitem(towers.WAYS, "grouped", record)
+    monkeypatch.setitem(towers.WAYS, "grouped", replace(towers.WAYS["grouped"], forward=record))
     Fused(model).convolutions(blocks(pictures(model), model), dict(model.named_parameters()))
     shapes = convolution_shapes(model.variant, 3, torch.float64, torch.device("cpu")).values()
     assert called == [(s.batch, s.channels, s.side, s.kernels, s.size, s.padding, s.groups, s.dtype, s.first) for s in shapes]

@@ -22,7 +22,7 @@ from torch import Tensor
 from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
 from alexnet.kernels import blocks
-from alexnet.kernels.convolutions import WAYS, Shape
+from alexnet.kernels.convolutions import LIBRARY, Passes, Shape, convolve
 from alexnet.model import AlexNet
 from alexnet.variants import Variant
 
@@ -86,11 +86,11 @@ class Fused:
 
     Args:
         model: its variant is walked; its parameters are the default weights.
-        ways: how to compute convolutions, by layer, as in `kernels/convolutions.py`;
-            grouped where not named.
+        ways: how to compute each pass of a convolution, by layer, as in `kernels/convolutions.py`;
+            by the library where not named.
     """
 
-    def __init__(self, model: AlexNet, ways: Mapping[str, str] | None = None) -> None:
+    def __init__(self, model: AlexNet, ways: Mapping[str, Passes] | None = None) -> None:
         assert not unknown(model.variant), model.variant
         self.model = model
         self.ways = ways or {}
@@ -152,12 +152,11 @@ class Fused:
         padding = conv.padding[0]
         if conv.name == "conv1":
             weight, padding = kernels.weight_blocks(weight).contiguous(memory_format=torch.channels_last), 0
-        convolve = WAYS[self.ways.get(conv.name, "grouped")]
+        x = convolve(x, weight, self.ways.get(conv.name, LIBRARY), padding, conv.groups)
+        if not after:
+            return (x + bias[:, None, None]).to(x.dtype)
         if not any(isinstance(op, LRN | MaxPool) for op in after):
-            if not after:
-                return convolve(x, weight, bias.to(x.dtype), padding, conv.groups)
-            return kernels.bias_relu(convolve(x, weight, None, padding, conv.groups), bias)
-        x = convolve(x, weight, None, padding, conv.groups)
+            return kernels.bias_relu(x, bias)
         norm = next((op for op in after if isinstance(op, LRN)), NEUTRAL)
         steps = tuple(STEPS[type(op)] for op in after)
         return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers)

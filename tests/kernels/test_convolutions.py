@@ -1,15 +1,20 @@
-"""How a way to convolve is chosen: the fastest of those that are right, and the
+"""How a way to convolve is chosen, for each pass: the fastest of those that are right, and the
 library's if all else fails.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from alexnet.kernels import convolutions as towers
-from alexnet.kernels.convolutions import Shape
+from alexnet.kernels.convolutions import LIBRARY, PASSES, Passes, Shape, Way
+
+GROUPED = towers.WAYS["grouped"]
 
 
 def shape(device: str = "cpu", **changes: object) -> Shape:
@@ -17,51 +22,68 @@ def shape(device: str = "cpu", **changes: object) -> Shape:
     return Shape(**{**fields, "device": torch.device(device), **changes})  # type: ignore[arg-type]
 
 
-def one_term_short(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
+def changed(by: Callable[[Tensor], Tensor]) -> Way:
+    """The library's, with every result changed."""
+
+    def wrapped(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *arguments: by(run(*arguments))
+
+    return Way(*(wrapped(getattr(GROUPED, which)) for which in PASSES))
+
+
+def one_term_short(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
     """The sums without the last of 216 products."""
     there = torch.ones_like(weight)
     there[:, -1, -1, -1] = 0
-    return towers.grouped(x, weight * there, bias, padding, groups)
+    return GROUPED.forward(x, weight * there, padding, groups)
 
 
-def one_number_off(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
-    """By 1, where the numbers are of size sqrt(216)."""
-    y = towers.grouped(x, weight, bias, padding, groups)
+def one_number_off(y: Tensor) -> Tensor:
+    """By 1, where the numbers are of size sqrt(162) or more."""
     off = torch.zeros_like(y)
     off[-1, -1, -1, -1] = 1
     return y + off
 
 
-def not_numbers(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
-    return towers.grouped(x, weight, bias, padding, groups) * math.nan
-
-
-def fails(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
+def fails(*_: Any) -> Tensor:
     raise RuntimeError("out of resources\nwith details")
 
 
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("name", ["split", "dense"])  # our own is the library's on a CPU; see test_convolve.py
 def test_all_ways_agree(name: str, first: bool) -> None:
-    assert towers._wrong(towers.WAYS[name], shape(first=first)) is None
-    assert towers._wrong(towers.WAYS[name], shape(first=first, dtype=torch.bfloat16)) is None
+    for dtype in (torch.float32, torch.bfloat16):
+        one = shape(first=first, dtype=dtype)
+        assert one.passes == (("forward", "weight") if first else PASSES)
+        assert not any(towers._wrong(which, towers.WAYS[name], one) for which in one.passes)
 
 
-def test_what_is_wrong_or_fails_is_out(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(towers, "_seconds", lambda way, shape: 1.0)
-    for way in (one_term_short, one_number_off, not_numbers, fails):
+@pytest.mark.parametrize("which", PASSES)
+def test_what_is_wrong_or_fails_is_out(
+    which: towers.Pass, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(towers, "call_seconds", lambda call, device: 1.0)
+    short = [replace(GROUPED, forward=one_term_short)] if which == "forward" else []
+    for way in (*short, changed(one_number_off), changed(lambda y: y * math.nan), Way(fails, fails, fails)):
         monkeypatch.setitem(towers.WAYS, "own", way)
-        assert towers._seconds_if_right("own", shape()) == math.inf
-        assert "own is left out" in capsys.readouterr().err
-    assert towers._seconds_if_right("split", shape()) == 1.0
+        assert towers._seconds_if_right(which, "own", shape()) == math.inf
+        assert f"{which}: own is left out" in capsys.readouterr().err
+    assert towers._seconds_if_right(which, "split", shape()) == 1.0
 
 
-def test_a_wrong_gradient_is_out() -> None:
-    def halved(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
-        return towers.grouped((x + x.detach()) / 2, weight, bias, padding, groups)
-
-    assert towers._wrong(halved, shape()) == "its input's gradient"
-    assert towers._wrong(halved, shape(first=True)) is None
+def test_each_pass_goes_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward doubled, x's gradient tripled, the weight's times five; and pictures need none."""
+    for name, factor in (("split", 2), ("dense", 3), ("own", 5)):
+        monkeypatch.setitem(towers.WAYS, name, changed(lambda y, factor=factor: y * factor))
+    x, weight, g = shape().draw()
+    results = []
+    for ways in (LIBRARY, Passes("split", "dense", "own")):
+        y = towers.convolve(x.requires_grad_(), weight.requires_grad_(), ways, 1, 2)
+        results.append([y, *torch.autograd.grad(y, [x, weight], g)])
+    for factor, right, found in zip((2, 3, 5), *results, strict=True):
+        torch.testing.assert_close(found, factor * right)
+    monkeypatch.setitem(towers.WAYS, "dense", Way(fails, fails, fails))
+    towers.convolve(x.detach(), weight, Passes("split", "dense", "own"), 1, 2).backward(g)
 
 
 @pytest.mark.parametrize(
@@ -73,6 +95,14 @@ def test_a_wrong_gradient_is_out() -> None:
     ],
 )
 def test_the_fastest_is_taken(groups: int, seconds: dict[str, float], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(towers, "_seconds_if_right", lambda name, shape: seconds[name])
-    assert towers.fastest.__wrapped__(shape("cuda", groups=groups)) == expected
-    assert towers.fastest(shape("cpu", groups=groups)) == "grouped"
+    """And another in another pass."""
+    monkeypatch.setattr(
+        towers, "_seconds_if_right", lambda which, name, _: 1.0 if (which, name) == ("data", "grouped") else seconds[name]
+    )
+    towers.timings.cache_clear()
+    assert towers.fastest(shape("cuda", groups=groups)) == (expected, "grouped", expected)
+    assert str(towers.fastest(shape("cuda", groups=groups, first=True))) == (
+        "grouped" if expected == "grouped" else f"{expected}/grouped/{expected}"
+    )
+    towers.timings.cache_clear()
+    assert towers.fastest(shape("cpu", groups=groups)) == LIBRARY

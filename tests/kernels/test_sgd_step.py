@@ -70,6 +70,14 @@ def test_kernel(nesterov: bool, with_copies: bool, dtype: torch.dtype, device: t
             check(ours, theirs)
 
 
+@pytest.mark.parametrize("programs", [1, 264], ids=["all pieces", "no piece for most"])
+def test_a_program_takes_many_pieces(programs: int, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alexnet.kernels.gpu import sgd_step
+
+    monkeypatch.setattr(sgd_step, "PROGRAMS", programs)
+    test_kernel(True, True, torch.bfloat16, device)
+
+
 def test_tensors_in_different_orders(device: torch.device) -> None:
     """A gradient that lies otherwise in memory than its weight is still the right one."""
     from alexnet.kernels.gpu.sgd_step import sgd_step

@@ -7,9 +7,13 @@
   arithmetic, no special kernel.
 * own: the kernels of `gpu/convolve.py`, where they run.
 
-On a CPU the library's is taken. On a GPU `fastest` times forward and backward of every way, once
-for each shape, and before that asks whether it gives what `grouped` gives; a way that does not, or
-fails, is out. Without towers the library's and our own are left.
+A convolution has three passes: forward, the gradient of its input (data), and of its weight. What
+is fastest in one may be slow in another, so each pass has a way of its own (`Passes`).
+
+On a CPU the library's is taken. On a GPU `timings` times every pass in every way, once for each
+shape, and before that asks whether it gives what `grouped` gives; a way that does not, or fails, is
+out. Without towers the library's and our own are left. Set the precision first
+(`devices.set_precision`): the library chooses its algorithms, and so do we, by what it allows.
 """
 
 import math
@@ -17,53 +21,168 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from statistics import median
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from alexnet import kernels
 from alexnet.console import say
 
-Way = Callable[[Tensor, Tensor, Tensor | None, int, int], Tensor]
-PASSES = 10  # in a graph
+Pass = Literal["forward", "data", "weight"]
+PASSES: tuple[Pass, ...] = ("forward", "data", "weight")
+CALLS = 10  # in a graph
 REPLAYS = 7  # of which the median counts
-RESULTS = "its output", "its weight's gradient", "its input's gradient"
 NOISE = 0.05  # of the root mean square: bfloat16's rounding moves a number six times that large by 0.016, two apart by 0.031
 
 
-def grouped(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
-    """Convolution of (N, C, H, W) with (K, C / groups, S, S), stride 1: (N, K, H', W')."""
-    return F.conv2d(x, weight, bias, padding=padding, groups=groups)
+@dataclass(frozen=True)
+class Way:
+    """The three passes of a convolution of x (N, C, H, W) with weight (K, C / groups, S, S), stride
+    1, of which y and its gradient g are (N, K, H', W').
+
+    Attributes:
+        forward: y from (x, weight, padding, groups).
+        data: x's gradient from (g, x, weight, padding, groups).
+        weight: the weight's gradient from the same.
+    """
+
+    forward: Callable[[Tensor, Tensor, int, int], Tensor]
+    data: Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
+    weight: Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
 
 
-def split(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
-    """As `grouped`."""
-    biases = [None] * groups if bias is None else bias.chunk(groups)
-    parts = zip(x.chunk(groups, 1), weight.chunk(groups), biases, strict=True)
-    return torch.cat([F.conv2d(*part, padding=padding) for part in parts], 1)
+class Passes(NamedTuple):
+    """The name in `WAYS` of each pass's way."""
+
+    forward: str = "grouped"
+    data: str = "grouped"
+    weight: str = "grouped"
+
+    def __str__(self) -> str:
+        return self.forward if len(set(self)) == 1 else "/".join(self)
 
 
-def dense(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
-    """As `grouped`."""
+LIBRARY = Passes()
+
+
+# --- the library's --------------------------------------------------------------------------------
+
+
+def _library(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    return F.conv2d(x, weight, padding=padding, groups=groups)
+
+
+def _library_gradient(of: int, g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """Of x (0) or of weight (1), and of nothing else."""
+    wanted = [of == 0, of == 1, False]
+    both = [padding, padding]
+    gradient = torch.ops.aten.convolution_backward(g, x, weight, None, [1, 1], both, [1, 1], False, [0, 0], groups, wanted)[of]
+    assert isinstance(gradient, Tensor)
+    return gradient
+
+
+_library_data, _library_weight = partial(_library_gradient, 0), partial(_library_gradient, 1)
+
+
+# --- a dense convolution for each tower -----------------------------------------------------------
+
+
+def _split(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    return torch.cat([_library(*tower, padding, 1) for tower in zip(x.chunk(groups, 1), weight.chunk(groups), strict=True)], 1)
+
+
+def _split_gradients(of: int, g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """Side by side: of x along the channels, of weight along the kernels."""
+    parts = zip(g.chunk(groups, 1), x.chunk(groups, 1), weight.chunk(groups), strict=True)
+    return torch.cat([_library_gradient(of, *tower, padding, 1) for tower in parts], 1 - of)
+
+
+# --- one convolution with zeros -------------------------------------------------------------------
+
+
+def _widened(weight: Tensor, groups: int) -> Tensor:
+    """(K, C, S, S), with zeros at the other towers' channels."""
     each = weight.shape[1]
-    rows = [
-        F.pad(part, (0, 0, 0, 0, tower * each, (groups - 1 - tower) * each)) for tower, part in enumerate(weight.chunk(groups))
-    ]
-    return F.conv2d(x, torch.cat(rows), bias, padding=padding)
+    rows = enumerate(weight.chunk(groups))
+    return torch.cat([F.pad(part, (0, 0, 0, 0, tower * each, (groups - 1 - tower) * each)) for tower, part in rows])
 
 
-def own(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
-    """As `grouped`, which it is where the kernels do not run."""
-    if not kernels.on_kernels(x):
-        return grouped(x, weight, bias, padding, groups)
-    from alexnet.kernels.gpu.convolve import convolve  # not before it is needed: Triton takes a second to import
-
-    with torch.cuda.device_of(x):
-        return convolve(x, weight, bias, padding, groups)
+def _dense(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    return _library(x, _widened(weight, groups), padding, 1)
 
 
-WAYS: dict[str, Way] = {"grouped": grouped, "split": split, "dense": dense, "own": own}
+def _dense_data(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    return _library_data(g, x, _widened(weight, groups), padding, 1)
+
+
+def _dense_weight(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """The blocks of each tower's own channels."""
+    each = weight.shape[1]
+    rows = _library_weight(g, x, _widened(weight, groups), padding, 1).chunk(groups)
+    return torch.cat([part[:, tower * each : (tower + 1) * each] for tower, part in enumerate(rows)])
+
+
+# --- our own --------------------------------------------------------------------------------------
+
+
+def _own(which: Pass) -> Callable[..., Tensor]:
+    """A pass of `gpu/convolve.py`, or the library's where that does not run or know the case."""
+
+    def run(*arguments: Any) -> Tensor:
+        first: Tensor = arguments[0]
+        chosen: Callable[..., Tensor] = getattr(WAYS["grouped"], which)
+        if not kernels.on_kernels(first):
+            return chosen(*arguments)
+        from alexnet.kernels.gpu import convolve  # not before it is needed: Triton takes a second to import
+
+        with torch.cuda.device_of(first):
+            if convolve.covers(first, *arguments[-3:]):
+                chosen = getattr(convolve, which)
+            return chosen(*arguments)
+
+    return run
+
+
+WAYS: dict[str, Way] = {
+    "grouped": Way(_library, _library_data, _library_weight),
+    "split": Way(_split, partial(_split_gradients, 0), partial(_split_gradients, 1)),
+    "dense": Way(_dense, _dense_data, _dense_weight),
+    "own": Way(_own("forward"), _own("data"), _own("weight")),
+}
+
+
+class _Convolution(torch.autograd.Function):
+    """Each pass by its own way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, ways: Passes, padding: int, groups: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.constants = ways, padding, groups
+        return WAYS[ways.forward].forward(x, weight, padding, groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        x, weight = ctx.saved_tensors
+        ways, *rest = ctx.constants
+        of_x, of_weight, *_ = ctx.needs_input_grad  # pictures need none
+        dx = WAYS[ways.data].data(g, x, weight, *rest) if of_x else None
+        dweight = WAYS[ways.weight].weight(g, x, weight, *rest) if of_weight else None
+        return dx, dweight, None, None, None
+
+
+def convolve(x: Tensor, weight: Tensor, ways: Passes, padding: int, groups: int) -> Tensor:
+    """Convolution of (N, C, H, W) with (K, C / groups, S, S), stride 1: (N, K, H', W')."""
+    if ways == LIBRARY:  # by PyTorch's own derivative, which can be derived again
+        return WAYS["grouped"].forward(x, weight, padding, groups)
+    y: Tensor = _Convolution.apply(x, weight, ways, padding, groups)
+    return y
+
+
+# --- which is fastest -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +201,18 @@ class Shape:
     device: torch.device
     first: bool = False
 
+    @property
+    def ways(self) -> list[str]:
+        """Those that can differ here."""
+        return [*WAYS] if self.groups > 1 else ["grouped", "own"]
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """Those that training takes."""
+        return tuple(one for one in PASSES if not (self.first and one == "data"))
+
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Input, weight and output's gradient, standard normal, channels-last;
-        the first two are leaves."""
+        """Input, weight and output's gradient, standard normal, channels-last."""
         out = self.side + 2 * self.padding - self.size + 1
         shapes = [
             (self.batch, self.channels, self.side, self.side),
@@ -94,65 +222,63 @@ class Shape:
         generator = torch.Generator(self.device).manual_seed(0)
         empty = partial(torch.empty, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
         x, weight, g = (empty(shape).normal_(generator=generator) for shape in shapes)
-        return x.requires_grad_(not self.first), weight.requires_grad_(), g
+        return x, weight, g
+
+    def call(self, which: Pass, way: Way) -> Callable[[], Tensor]:
+        """A pass on drawn numbers, to be called again and again."""
+        x, weight, g = self.draw()
+        arguments = (x, weight) if which == "forward" else (g, x, weight)
+        return partial(getattr(way, which), *arguments, self.padding, self.groups)
 
 
 @cache
-def fastest(shape: Shape) -> str:
-    """The name in `WAYS` of the way that is fastest there, forward and backward."""
+def timings(shape: Shape) -> dict[Pass, dict[str, float]]:
+    """Seconds of each pass in each way, on a GPU; infinite for what fails or errs."""
+    return {which: {name: _seconds_if_right(which, name, shape) for name in shape.ways} for which in shape.passes}
+
+
+def fastest(shape: Shape) -> Passes:
+    """The way that is fastest there, for each pass. Of equals the first, the library's."""
     if shape.device.type != "cuda":
-        return "grouped"
-    names = [*WAYS] if shape.groups > 1 else ["grouped", "own"]
-    return min(names, key=lambda name: _seconds_if_right(name, shape))
+        return LIBRARY
+    return Passes(**{which: min(found, key=lambda name: found[name]) for which, found in timings(shape).items()})
 
 
-def _seconds_if_right(name: str, shape: Shape) -> float:
-    """Infinite for a way that fails or errs, with a message. Of equals `fastest` takes the first,
-    the library's.
-    """
+def _seconds_if_right(which: Pass, name: str, shape: Shape) -> float:
+    """Infinite for a way that fails or errs, with a message."""
     try:
-        if wrong := _wrong(WAYS[name], shape):
-            raise ArithmeticError(f"{wrong} is not the library's")
-        return _seconds(WAYS[name], shape)
+        if _wrong(which, WAYS[name], shape):
+            raise ArithmeticError("it is not the library's")
+        return call_seconds(shape.call(which, WAYS[name]), shape.device)
     except Exception as error:  # of a compiler, of a library, for lack of memory: training goes on without
         kernels.check_alive(shape.device, error, "train with --fused off")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        say(f"Convolutions: {name} is left out ({reason}), for {shape}.")
+        say(f"Convolutions, {which}: {name} is left out ({reason}), for {shape}.")
         return math.inf
 
 
-def _wrong(way: Way, shape: Shape) -> str | None:
-    """Which of a way's results differs anywhere from what `grouped` gives by more than
-    rounding; None if none does."""
-    drawn = shape.draw()
-    for what, actual, right in zip(RESULTS, _once(way, shape, *drawn), _once(grouped, shape, *drawn), strict=False):
-        mean_square = torch.linalg.vector_norm(right, dtype=torch.float32).square() / right.numel()
-        if not (actual - right).abs().max() < NOISE * mean_square.sqrt():  # NaN is wrong, too
-            return what
-    return None
+def _wrong(which: Pass, way: Way, shape: Shape) -> bool:
+    """Whether a pass differs anywhere from what `grouped` gives by more than rounding."""
+    actual, right = shape.call(which, way)(), shape.call(which, WAYS["grouped"])()
+    mean_square = torch.linalg.vector_norm(right, dtype=torch.float32).square() / right.numel()
+    return not (actual - right).abs().max() < NOISE * mean_square.sqrt()  # NaN is wrong, too
 
 
-def _once(way: Way, shape: Shape, x: Tensor, weight: Tensor, g: Tensor) -> list[Tensor]:
-    """Output and gradients, in the order of `RESULTS`."""
-    y = way(x, weight, None, shape.padding, shape.groups)
-    return [y.detach(), *torch.autograd.grad(y, [weight] if shape.first else [weight, x], g)]
-
-
-def _seconds(way: Way, shape: Shape) -> float:
-    """Of forward and backward, in a graph, as training launches them: launched one by one, small
-    ones wait for the host."""
-    stream = torch.cuda.Stream(shape.device)  # graphs are recorded on no default stream
+def call_seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Of one call, in a graph, as training launches it: launched one by one, small ones wait for
+    the host."""
+    stream = torch.cuda.Stream(device)  # graphs are recorded on no default stream
+    stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
-        drawn = shape.draw()
         for _ in range(3):  # the library chooses its algorithms
-            _once(way, shape, *drawn)
+            call()
         graph = torch.cuda.CUDAGraph()
         # Threads that read ahead allocate page-locked memory meanwhile, which
         # the default mode forbids.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            for _ in range(PASSES):
-                _once(way, shape, *drawn)
-        return median(_replay_seconds(graph) for _ in range(REPLAYS)) / PASSES
+            for _ in range(CALLS):
+                call()
+        return median(_replay_seconds(graph) for _ in range(REPLAYS)) / CALLS
 
 
 def _replay_seconds(graph: "torch.cuda.CUDAGraph") -> float:

@@ -4,8 +4,9 @@ competes with the library's.
 
 Every file has the same anatomy: the kernel, with shapes on its pointers; where there is a gradient,
 the operator that launches it, which PyTorch knows by name, with a shape rule and its backward; and
-the public function, whose signature and meaning are those of `kernels/reference.py`. Where a kernel
-does not cover a case, its public function hands it to the reference.
+the public function, whose signature and meaning are those of `kernels/reference.py`. (The
+convolution's passes are plain functions, each chosen by itself in `kernels/convolutions.py`.) Where
+a kernel does not cover a case, its public function hands it to the reference.
 
 All arithmetic is float32, whatever the tensors hold, with products and sums fused
 (`enable_fp_fusion`). Maps lie channels-last, (N, H, W, C) in memory, because cuDNN's convolutions

@@ -16,9 +16,9 @@ are long, 93,312 terms for conv2 and a batch of 128: each program takes a stretc
 and the partial sums are added up afterwards in a fixed order, without atomics.
 
 Why write it: a library's kernels for towers can be slow, and elsewhere it may well be the better
-one; so `kernels/convolutions.py` times this against the library for every shape, and takes what
-wins. Floors per image of the forward pass, at 790 TFLOP/s and 4.3 TB/s (bfloat16; each gradient
-has as much arithmetic):
+one; so `kernels/convolutions.py`, which knows the derivative, times each pass against the library
+for every shape, and takes what wins. Floors per image of the forward pass, at 790 TFLOP/s and 4.3
+TB/s (bfloat16; each gradient has as much arithmetic):
 
     conv1 in blocks  0.251 GFLOP 0.32 us   893 kB 0.21 us
     conv2            0.448 GFLOP 0.57 us   513 kB 0.12 us
@@ -36,7 +36,6 @@ bytes at some shapes), and how fast it is nobody knows.
 """
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -44,7 +43,7 @@ from torch import Tensor
 from alexnet.kernels.gpu.tiles import tuned
 
 SHAPE = ["positions", "H", "W", "EACH", "KERNELS", "GROUPS", "SIZE", "PAD"]
-PROGRAMS = 264  # that the weights' gradient is spread over, in tiles of 128 x 128: two for each multiprocessor of an H200
+PROGRAMS = 264  # of the weights' gradient at most, in tiles of 128 x 128: two for each multiprocessor of an H200
 STRETCH = 128  # positions: a multiple of every tile's
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
@@ -185,76 +184,38 @@ def _weight_gradient(
     tl.store(sums_ptr + at, sums, mask=(k < KERNELS)[:, None] & (t < TERMS)[None, :])
 
 
-# --- the operators --------------------------------------------------------------------------------
+# --- the passes -----------------------------------------------------------------------------------
 
 
-def _channels_last(*tensors: Tensor) -> list[Tensor]:
-    return [t.contiguous(memory_format=torch.channels_last) for t in tensors]
+def covers(maps: Tensor, weight: Tensor, padding: int, groups: int) -> bool:
+    """Whether the kernels know the case; `maps` are x or y.
+
+    float32 is left to the library unless tf32 is allowed: no tensor core has it.
+    """
+    tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    known = maps.dtype == torch.bfloat16 or (maps.dtype == torch.float32 and tf32)
+    size, (n, _, h, w) = weight.shape[-1], maps.shape
+    largest = n * max(weight.shape[0], weight.shape[1] * groups) * (h + size) * (w + size)
+    return known and weight.dtype == maps.dtype and padding < size and largest < 2**31
 
 
-def _output(x: Tensor, channels: int, size: int, padding: int) -> Tensor:
-    n, _, h, w = x.shape
-    shape = (n, channels, h + 2 * padding - size + 1, w + 2 * padding - size + 1)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-
-
-def _launch(x: Tensor, weight: Tensor, y: Tensor, padding: int, groups: int, backward: bool) -> Tensor:
-    """y, filled."""
-    positions, kernels = y.numel() // y.shape[1], y.shape[1] // groups
-    _convolve[lambda tile: (triton.cdiv(positions, tile["P"]) * triton.cdiv(kernels, tile["K"]), groups)](
-        x,
-        weight,
-        y,
-        positions,
-        H=x.shape[2],
-        W=x.shape[3],
-        EACH=x.shape[1] // groups,
-        KERNELS=kernels,
-        GROUPS=groups,
-        SIZE=weight.shape[-1],
-        PAD=padding,
-        BACKWARD=backward,
-        enable_fp_fusion=True,
-    )
-    return y
-
-
-@torch.library.custom_op("alexnet::convolve", mutates_args=())
-def convolve_forward(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+def forward(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
     """(N, K, H', W') channels-last from x (N, C, H, W) and weight (K, C / groups, S, S)."""
-    x, weight = _channels_last(x, weight)
-    return _launch(x, weight, _output(x, weight.shape[0], weight.shape[-1], padding), padding, groups, backward=False)
+    return _launch(x, weight, weight.shape[0], padding, groups, backward=False)
 
 
-@convolve_forward.register_fake
-def _(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
-    return _output(x, weight.shape[0], weight.shape[-1], padding)
-
-
-@torch.library.custom_op("alexnet::convolve_input_gradient", mutates_args=())
-def convolve_input_gradient(g: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+def data(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
     """Gradient of x from the gradient g of y: g, widened by what the padding left of a kernel's
     reach, convolved backwards."""
-    g, weight = _channels_last(g, weight)
-    size = weight.shape[-1]
-    rest = size - 1 - padding
-    return _launch(g, weight, _output(g, weight.shape[1] * groups, size, rest), rest, groups, backward=True)
+    return _launch(g, weight, x.shape[1], weight.shape[-1] - 1 - padding, groups, backward=True)
 
 
-@convolve_input_gradient.register_fake
-def _(g: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
-    size = weight.shape[-1]
-    return _output(g, weight.shape[1] * groups, size, size - 1 - padding)
-
-
-@torch.library.custom_op("alexnet::convolve_weight_gradient", mutates_args=())
-def convolve_weight_gradient(g: Tensor, x: Tensor, size: int, padding: int, groups: int) -> Tensor:
-    """Gradient of weight, (K, C / groups, size, size) channels-last, from the gradient g of y."""
+def weight(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """Gradient of weight, (K, C / groups, S, S) channels-last, from the gradient g of y."""
     g, x = _channels_last(g, x)
-    each, kernels = x.shape[1] // groups, g.shape[1] // groups
+    each, kernels, size = x.shape[1] // groups, g.shape[1] // groups, weight.shape[-1]
     positions, terms = g.numel() // g.shape[1], size * size * each
-    stretches = triton.cdiv(PROGRAMS, triton.cdiv(kernels, 128) * triton.cdiv(terms, 128) * groups)
-    length = triton.cdiv(triton.cdiv(positions, stretches), STRETCH) * STRETCH
+    length = stretch(positions, kernels, terms, groups)
     stretches = triton.cdiv(positions, length)
     sums = torch.empty((stretches, g.shape[1], size, size, each), dtype=torch.float32, device=x.device)
     _weight_gradient[lambda tile: (triton.cdiv(kernels, tile["K"]) * triton.cdiv(terms, tile["T"]), groups, stretches)](
@@ -275,37 +236,37 @@ def convolve_weight_gradient(g: Tensor, x: Tensor, size: int, padding: int, grou
     return sums.sum(0).to(x.dtype).permute(0, 3, 1, 2)
 
 
-@convolve_weight_gradient.register_fake
-def _(g: Tensor, x: Tensor, size: int, padding: int, groups: int) -> Tensor:
-    shape = (g.shape[1], x.shape[1] // groups, size, size)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+def stretch(positions: int, kernels: int, terms: int, groups: int) -> int:
+    """Positions that a program of the weights' gradient adds up, so that one wave of programs takes
+    all: a second wave of a few would take as long as the first."""
+    tiles = triton.cdiv(kernels, 128) * triton.cdiv(terms, 128) * groups
+    return triton.cdiv(triton.cdiv(positions, max(1, PROGRAMS // tiles)), STRETCH) * STRETCH
 
 
-def _save(ctx, inputs, output):
-    x, weight, *ctx.constants = inputs
-    ctx.save_for_backward(x, weight)
+def _channels_last(*tensors: Tensor) -> list[Tensor]:
+    return [t.contiguous(memory_format=torch.channels_last) for t in tensors]
 
 
-def _gradient(ctx, g):
-    x, weight = ctx.saved_tensors
-    of_x, of_weight, *_ = ctx.needs_input_grad  # pictures need none
-    dx = convolve_input_gradient(g, weight, *ctx.constants) if of_x else None
-    dweight = convolve_weight_gradient(g, x, weight.shape[-1], *ctx.constants) if of_weight else None
-    return dx, dweight, None, None
-
-
-convolve_forward.register_autograd(_gradient, setup_context=_save)
-
-
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
-    """As `convolutions.grouped`; the output is channels-last.
-
-    float32 is left to the library unless tf32 is allowed: no tensor core has it.
-    """
-    tf32 = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
-    known = x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and tf32)
-    out = x.shape[0] * weight.shape[0] * (x.shape[2] + 2 * padding) * (x.shape[3] + 2 * padding)
-    if not known or weight.dtype != x.dtype or padding >= weight.shape[-1] or max(x.numel(), out) >= 2**31:
-        return F.conv2d(x, weight, bias, padding=padding, groups=groups)
-    y = convolve_forward(x, weight, padding, groups)
-    return y if bias is None else y + bias[:, None, None]
+def _launch(x: Tensor, weight: Tensor, channels: int, padding: int, groups: int, backward: bool) -> Tensor:
+    """x convolved with the weight, which the way back reads in reverse; of `channels`."""
+    x, weight = _channels_last(x, weight)
+    (n, _, h, w), size = x.shape, weight.shape[-1]
+    shape = (n, channels, h + 2 * padding - size + 1, w + 2 * padding - size + 1)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    positions, kernels = y.numel() // channels, channels // groups
+    _convolve[lambda tile: (triton.cdiv(positions, tile["P"]) * triton.cdiv(kernels, tile["K"]), groups)](
+        x,
+        weight,
+        y,
+        positions,
+        H=h,
+        W=w,
+        EACH=x.shape[1] // groups,
+        KERNELS=kernels,
+        GROUPS=groups,
+        SIZE=size,
+        PAD=padding,
+        BACKWARD=backward,
+        enable_fp_fusion=True,
+    )
+    return y

@@ -75,9 +75,12 @@ def _(logits: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]
 def _save(ctx, inputs, output):
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(output[1])
+    ctx.set_materialize_grads(False)  # of the gradient it would be a tensor of zeros
 
 
 def _gradient(ctx, g, _):
+    if g is None:
+        return None, None, None
     (gradient,) = ctx.saved_tensors
     return (gradient * g[:, :1]).to(gradient.dtype), None, None  # g's first column is 1 where the mean loss is what we minimise
 

@@ -8,6 +8,8 @@ graph follows the schedule.
 
 Two launches, fully connected layers first, hide most of it: their gradients come first, hold 96 %
 of the parameters, and can be applied on another stream while the convolutions still run backward.
+For these to find room, the programs are few and each takes many pieces: a program for every piece
+would fill every multiprocessor until the last is done.
 
 The tile size is measured on scratch, once in a process: measuring repeats the update, which real
 weights would suffer from.
@@ -28,6 +30,7 @@ from alexnet.kernels.gpu.tiles import tuned
 CONFIGS = [
     triton.Config({"NUMBERS": numbers}, num_warps=warps) for numbers, warps in ((1024, 4), (512, 4), (2048, 4), (4096, 8))
 ]
+PROGRAMS = 264  # at most, two for each of an H200's multiprocessors: what runs beside them finds room there
 SCRATCH = 2**24  # numbers: 370 MB to move, seven times an H200's cache
 
 
@@ -73,15 +76,12 @@ def _step(
     NESTEROV: tl.constexpr,
     NUMBERS: tl.constexpr,
 ):
-    """A program finds the tensor that its number falls into, and updates its piece."""
-    piece = tl.program_id(0)
+    """A program updates every so many pieces of each tensor."""
     for t in tl.static_range(T):
-        pieces = tl.cdiv(sizes[t], NUMBERS)
-        if (piece >= 0) & (piece < pieces):
-            at = piece * NUMBERS + tl.arange(0, NUMBERS)
-            lr = tl.load(lr_ptr + t)
+        lr = tl.load(lr_ptr + t)
+        for start in range(tl.program_id(0) * NUMBERS, sizes[t], tl.num_programs(0) * NUMBERS):
+            at = start + tl.arange(0, NUMBERS)
             _update(weights[t], velocities[t], gradients[t], copies[t], at, sizes[t], lr, decays[t], momentum, COPY, NESTEROV)
-        piece -= pieces
 
 
 def sgd_step(
@@ -102,8 +102,7 @@ def sgd_step(
     config = _step.configs[0]
     if len(_step.configs) > 1:
         config = _measured(weights[0].device, bool(copies))
-    pieces = sum(triton.cdiv(size, config.kwargs["NUMBERS"]) for size in sizes)
-    _step.fn[pieces,](
+    _step.fn[min(PROGRAMS, triton.cdiv(max(sizes), config.kwargs["NUMBERS"])),](
         tuple(weights),
         tuple(velocities),
         tuple(gradients),
@@ -127,7 +126,7 @@ def _measured(device: torch.device, with_copies: bool) -> triton.Config:
     it."""
     kinds = torch.float32, torch.float32, *[torch.bfloat16 if with_copies else torch.float32] * 2
     *tensors, copies = [(torch.zeros(SCRATCH, dtype=kind, device=device),) for kind in kinds]
-    _step[lambda meta: (triton.cdiv(SCRATCH, meta["NUMBERS"]),)](
+    _step[PROGRAMS,](
         *tensors,
         copies,
         (SCRATCH,),

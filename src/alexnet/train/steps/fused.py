@@ -45,7 +45,7 @@ from alexnet.data.store import Split
 from alexnet.devices import room_for
 from alexnet.engines import Network, eager, trusted
 from alexnet.fused import Fused, convolution_shapes
-from alexnet.kernels.convolutions import fastest
+from alexnet.kernels.convolutions import Passes, fastest
 from alexnet.model import AlexNet
 from alexnet.train.health.signals import LOOK_PICTURES
 from alexnet.train.optim import SGD
@@ -132,6 +132,8 @@ class FusedStep:
         dtype: to compute in.
         record: whether to record the step as a CUDA graph; on a GPU only.
         smoothing: of the labels.
+        ways: how to compute each pass of each convolution; measured if None.
+        beside: whether the fully connected layers are updated on a second stream.
 
     Attributes:
         held_out: the pictures to test on, where they lie on the device.
@@ -152,6 +154,8 @@ class FusedStep:
         dtype: torch.dtype,
         record: bool = True,
         smoothing: float = 0.0,
+        ways: Mapping[str, Passes] | None = None,
+        beside: bool = True,
     ) -> None:
         self.model, self.preprocessing, self.optimiser, self.feed, self.choices = model, preprocessing, optimiser, feed, choices
         self.dtype, self.smoothing = dtype, smoothing
@@ -160,12 +164,13 @@ class FusedStep:
             " or --feed pinned" if isinstance(feed, Resident) else ""
         )
         device = model.device
-        self.net = Fused(model, choose_ways(model.variant, self.batch_size, dtype, device))
+        self.ways = choose_ways(model.variant, self.batch_size, dtype, device) if ways is None else ways
+        self.net = Fused(model, self.ways)
         self._tested = trusted(Fused(model), eager(model))  # the ways above were chosen for another type and batch
         self._cuda = device.type == "cuda"
         self._before = torch.cuda.current_stream(device) if self._cuda else None
         self._stream = _own_stream(device) if self._cuda else None
-        self._second = torch.cuda.Stream(device) if self._cuda else None
+        self._second = torch.cuda.Stream(device) if self._cuda and beside else None
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
         self._counted = self._queued = self._last = 0
         self.held_out: list[Batch] | None = None
@@ -440,11 +445,13 @@ def build(
     optimiser: SGD,
     dtype: torch.dtype,
     smoothing: float = 0.0,
+    ways: Mapping[str, Passes] | None = None,
+    beside: bool = True,
 ) -> FusedStep:
     """The step on a feed's pictures, with a table of choices of its own."""
     choices = ChoiceTable(feed, augmentation, model.dropouts, model.device)
     try:
-        return FusedStep(model, augmentation.preprocessing, optimiser, feed, choices, dtype, smoothing=smoothing)
+        return FusedStep(model, augmentation.preprocessing, optimiser, feed, choices, dtype, True, smoothing, ways, beside)
     except BaseException:
         choices.close()
         raise
@@ -471,14 +478,14 @@ def _own_stream(device: torch.device) -> "torch.cuda.Stream":
     """A stream of this thread's own, as graphs are recorded on no other; all that follows in the
     thread is queued on it.
     """
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device, priority=-1)  # before what runs beside it
     stream.wait_stream(torch.cuda.current_stream(device))
     torch.cuda.set_stream(stream)
     return stream
 
 
-def choose_ways(variant: Variant, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, str]:
-    """How to compute each convolution: measured on a GPU."""
+def choose_ways(variant: Variant, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, Passes]:
+    """How to compute each pass of each convolution: measured on a GPU."""
     if device.type == "cuda":
         say("Choosing the fastest way to compute each convolution. The first time on a GPU, this takes a while.")
     shapes = convolution_shapes(variant, batch, dtype, device)
