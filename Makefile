@@ -2,15 +2,16 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+GPU_PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,$(PYTHON))
 
 # Threads that wait for each other sleep instead of spinning: on a shared machine the tests take a third of the time.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu check fix bench bench-gpu clean
+.PHONY: help demo test test-gpu check fix bench gpu-check gpu-1 gpu-2 gpu-3 clean
 
 help: ## list these verbs
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: .venv/users ## get Fashion-MNIST, train on it, test it, write demo/report.html; it says first how long it takes
 	@$(BIN)/alexnet demo --out demo
@@ -32,8 +33,11 @@ fix: .venv/developers ## rewrite what ruff can
 bench: .venv/developers ## time training, inference and preparing against their peers
 	@$(BIN)/python benchmarks/train_cpu.py && $(BIN)/python benchmarks/infer_cpu.py && $(BIN)/python benchmarks/prepare.py
 
-bench-gpu: .venv/developers ## check, time and compare training on a GPU; DATA=store learns from its photos too, FULL=1 takes an epoch of 117 GiB
-	@$(BIN)/python benchmarks/train_gpu.py $(if $(DATA),--data "$(DATA)") $(if $(FULL),--full)
+gpu-check: ## whether the kernels are right on this GPU, in three minutes; needs PyTorch and Triton alone
+	@PYTHONPATH=src $(GPU_PYTHON) -W default benchmarks/check_gpu.py
+
+gpu-1 gpu-2 gpu-3: ## measure training on a GPU, ten minutes each: 1 ways and peers, 2 part by part, 3 a minute kept up; DATA=store photos
+	@PYTHONPATH=src $(GPU_PYTHON) benchmarks/train_gpu.py $(subst gpu-,,$@) --out $@ --cache gpu-kernels.tar.gz $(if $(DATA),--part photos --data "$(DATA)" --seeds 5)
 
 clean: ## remove what `make` made
 	rm -rf .venv demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis

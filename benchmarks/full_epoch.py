@@ -1,6 +1,6 @@
 """One epoch over as many resident records as ImageNet has, in random order, end to end.
 
-1,281,167 records of 256 x 256 pixels are 117.3 GiB. `train_gpu.py --full` fills them with a store's
+1,281,167 records of 256 x 256 pixels are 117.3 GiB. `train_gpu.py 3` fills them with a store's
 photos over and over, or with noise, by copies within the GPU's memory: the photos cross the bus
 once, and the host never holds the whole. Each record has its own address, so the permutation reads
 all of them, as it would with ImageNet's.
@@ -87,13 +87,13 @@ def check_store(variant: Variant, store: Store) -> None:
     """
     if store.size < variant.input_size:
         raise RecipeError(
-            f"--full trains on {variant.input_size} pixels, and the photos of {store.folder} have {store.size}: prepare a "
+            f"The epoch trains on {variant.input_size} pixels, and the photos of {store.folder} have {store.size}: prepare a "
             f"store with --size {STORED}."
         )
     if len(store.classes) > variant.num_classes:
         raise RecipeError(
-            f"{store.folder} has {len(store.classes)} classes, and the network of --full has {variant.num_classes}: leave out "
-            "--full."
+            f"{store.folder} has {len(store.classes)} classes, and the epoch's network has {variant.num_classes}: leave out "
+            "--data."
         )
 
 

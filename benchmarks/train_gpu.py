@@ -1,33 +1,29 @@
-"""Training on a GPU, in one command: check every kernel, time every part, run against the peers,
-keep it up for a minute.
+"""Training on a GPU, in three stages of at most ten minutes, each of which keeps what it measured.
 
-    python benchmarks/train_gpu.py                      # about ten minutes
-    python benchmarks/train_gpu.py --batch 128 --no-check --sustained 0
-    python benchmarks/train_gpu.py --batch 1024 --full  # and an epoch of ImageNet's size
-    python benchmarks/train_gpu.py --full --data STORE  # and all of it on photos
+    python benchmarks/train_gpu.py 1           # right? which convolution is fastest? batch 128
+    python benchmarks/train_gpu.py 2           # 1024 and 256, part by part, beside predictions
+    python benchmarks/train_gpu.py 3           # a minute of training, an epoch of ImageNet's size
+    python benchmarks/train_gpu.py 3 --out photos --part photos --data STORE
 
-1. The ceilings: a bfloat16 product of 8192 x 8192 matrices, a copy of 1 GiB
-   within the GPU's memory.
-2. The checks: `pytest -m gpu`, float64 comparisons of kernels and of
-   whole-net gradients among them.
-3. Every part of the step by itself, forward and backward, as replays of CUDA graphs over
-   rotating inputs (ReLU's outputs where the step has such), with its share of its own roofline:
-   the larger of bytes over the copy's speed and operations over the product's. The sum of these
-   times is what the step cannot beat part by part. What bounds a part follows from numbers alone:
-   `launch` if it takes less than 5 us, as a launch in a graph and its first loads take some;
-   else `bytes` or `operations`, whichever sets its floor. How far the part is above that floor
-   is then the kernel's own doing.
-4. The step against its peers, in turns, by the GPU's events: our network naive, under AMP and
-   compiled, torchvision's under AMP and compiled. The peers get one ready batch; ours makes its
-   batches from resident records. Ratios are block by block.
-5. The step kept up for `--sustained` seconds, its loss read every 20 steps as in
-   training; the data path alone.
-6. With `--full`, an epoch over 1,281,167 resident records (`full_epoch.py`).
-7. With `--data`, the fused step against the plain one on photos: loss curves, then accuracy at
-   the end (`real_data.py`).
+1. The machine; all kernels compiled, in many processes (`compile_step.py`); the quick check
+   (`check_gpu.py`); the ceilings: a bfloat16 product of 8192 x 8192 matrices, a copy of 1 GiB
+   within the GPU's memory; every pass of every convolution in every way; 20 seconds of training;
+   the step with and without a second stream for its update; the step against its peers.
+2. The same bake-off, every part of the step by itself (`gpu_parts.py`) beside its floor and its
+   prediction, the contest, and 20 seconds, for each size of batch.
+3. A minute of training; an epoch over 1,281,167 resident records (`full_epoch.py`), which needs 117
+   GiB; with `--data`, the fused step against the plain one on photos (`real_data.py`).
 
-It needs nothing but the package; without `--data` pictures are noise. It exits with 1 if a check
-fails or if 7 shows that the two steps differ. The last line is one JSON object.
+A contest goes in turns, by the GPU's events: our network naive, under AMP and compiled,
+torchvision's under AMP and compiled, the compiled ones recorded as CUDA graphs too. The peers get
+one ready batch; ours makes its batches from resident records. Ratios are block by block. The loss
+is read every 20 steps, as in training.
+
+A part that fails is printed and passed over; one that would begin after `--seconds` is left out.
+After each part the folder is written anew: `result.json` with raw times, chosen ways and tiles,
+versions, driver and clocks; `log.txt`; and a `README.md` that makes it a record. Named again, the
+folder keeps the parts that were measured before. It exits with 1 if a check failed, or photos show
+that the two steps differ.
 """
 
 import argparse
@@ -37,25 +33,21 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.util import find_spec
-from math import prod
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_parts
 import real_data
 import torch
-import torch.nn.functional as F
 from full_epoch import IMAGENET, FullEpochs, check_store
 from torch import Tensor
 
 from alexnet import arithmetic, kernels
-from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool
-from alexnet.bench import Scene, Steps, Timing, contest, noise, preprocessing_of, product_flops, seconds
+from alexnet.bench import Scene, Steps, Timing, contest, product_flops, seconds
+from alexnet.devices import set_precision
 from alexnet.errors import AlexNetError, TrainingError
-from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups
-from alexnet.kernels import convolutions as towers
 from alexnet.run_folder import environment
 from alexnet.train.health.signals import gradient_norms, update_ratios
 from alexnet.train.health.signals import look as look_at
@@ -63,270 +55,20 @@ from alexnet.train.health.watch import LOOK_STEPS
 from alexnet.train.steps.fused import FusedStep, choose_ways
 from alexnet.variants import Variant, get_variant
 
-ROOT = Path(__file__).resolve().parents[1]
-GPU = torch.device("cuda")
-INPUTS, REPLAYS, BLOCKS = 8, 10, 5
-PREDICTED = {128: 64_000, 1024: 80_000}  # images a second of an H200 with the library's convolutions
+HERE = Path(__file__).parent
+GPU = torch.device("cuda:0")  # as tensors there name it
+BLOCKS = 5
+PREDICTED = {128: 49_000, 1024: 63_000}  # images a second of an H200, from the parts' predictions
 WANTED = {128: 64_000, 1024: 90_000}  # images a second of an H200, kept up
 LOOK_SHARE = 0.01  # of the steps' time, for looking at the network
 WANTED_DATA = 1_000_000  # images a second of the data path alone
 WANTED_TIMES = {"torchvision's, AMP": 3.0, "torchvision's, AMP, compiled": 1.5}
-BF16 = 2  # bytes
 OURS = "fused, from resident records"
-LAUNCH = 5e-6  # seconds; what takes less is bounded by launching it
+BATCHES = {1: [128], 2: [1024, 256], 3: [128, 1024]}
+KEPT_UP = {1: 20.0, 2: 20.0, 3: 60.0}  # seconds
 
 
-# --- parts of the step ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StepPart:
-    """One launch or a few, the least that they must move and compute, and how to call them.
-
-    Attributes:
-        make: gives a function on inputs of its own, to be called again and again.
-    """
-
-    name: str
-    bytes: float
-    flop: float
-    make: Callable[[], Callable[[], object]]
-
-
-def maps(*shape: int, relu: bool = True) -> Tensor:
-    """What a layer hands on: bfloat16, channels-last, half of it zero behind a ReLU."""
-    x = torch.randn(shape, device=GPU) * 50
-    x = (F.relu(x) if relu else x).to(torch.bfloat16)
-    return x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
-
-
-def forward_backward(
-    name: str,
-    function: Callable[..., Tensor],
-    make_inputs: Callable[[], list[Tensor]],
-    moved: tuple[float, float],
-    flop: tuple[float, float],
-) -> list[StepPart]:
-    """A part forward, and the same part backward; `moved` and `flop` are for each."""
-
-    def forward() -> Callable[[], object]:
-        inputs = [x.requires_grad_(x.is_floating_point()) for x in make_inputs()]
-        return lambda: function(*inputs)
-
-    def backward() -> Callable[[], object]:
-        inputs = [x.requires_grad_(x.is_floating_point()) for x in make_inputs()]
-        wanted = [x for x in inputs if x.requires_grad]
-        y = function(*inputs)
-        g = torch.randn_like(y)
-        return lambda: torch.autograd.grad(y, wanted, g, retain_graph=True, allow_unused=True)
-
-    return [StepPart(f"{name} forward", moved[0], flop[0], forward), StepPart(f"{name} backward", moved[1], flop[1], backward)]
-
-
-def parts(variant: Variant, batch: int, ways: dict[str, str]) -> Iterator[StepPart]:
-    """The step's, in its order."""
-    layers = {layer.name: layer for layer in variant.layers()}
-    shapes = convolution_shapes(variant, batch, torch.bfloat16, GPU)
-    yield augmentation(variant, batch, shapes["conv1"])
-    for group in groups(variant.ops()):
-        first = layers[group[0].name]
-        if isinstance(first.op, Conv):
-            yield from convolution(first, shapes[first.name], ways[first.name])
-            if any(isinstance(op, LRN | MaxPool) for op in group):
-                yield from after_convolution(group, first, layers[group[-1].name], batch)
-            elif len(group) > 1:
-                yield from bias_and_relu(first, batch)
-        elif isinstance(first.op, Linear):
-            yield from fully_connected(first, batch)
-        elif isinstance(group[-1], Dropout):
-            yield from dropout(first, batch)
-    yield loss(batch, variant.num_classes)
-    yield update(variant)
-
-
-def augmentation(variant: Variant, batch: int, shape: towers.Shape) -> StepPart:
-    """From resident records to blocks; the mean image stays in the cache."""
-    preprocessing = preprocessing_of(variant).to(GPU)
-    pixels = batch * variant.input_size**2
-
-    def make() -> Callable[[], object]:
-        records = torch.from_numpy(noise(preprocessing.stored_size, batch, variant.num_classes).records).to(GPU)
-        zeros, colour = torch.zeros(batch, dtype=torch.int64, device=GPU), torch.zeros(batch, 3, device=GPU)
-        drawn = records, zeros, zeros, zeros > 0, colour, zeros + torch.arange(batch, device=GPU)
-        return lambda: preprocessing.apply(*drawn, variant.conv1_padding, torch.bfloat16)
-
-    return StepPart("augmentation", 1.5 * pixels + BF16 * batch * shape.channels * shape.side**2, 0.0, make)
-
-
-def convolution(layer: Layer, shape: towers.Shape, way: str) -> Iterator[StepPart]:
-    """Without bias; conv1 in blocks, and without a gradient for its input."""
-    weights = shape.kernels * shape.channels // shape.groups * shape.size**2
-    x_bytes, w_bytes = BF16 * shape.batch * shape.channels * shape.side**2, BF16 * weights
-    y_bytes = BF16 * shape.batch * prod(layer.output)
-    flop = 2.0 * shape.batch * layer.multiply_adds
-
-    def inputs() -> list[Tensor]:
-        weight = maps(shape.kernels, shape.channels // shape.groups, shape.size, shape.size, relu=False) / 1000
-        return [weight, maps(shape.batch, shape.channels, shape.side, shape.side, relu=not shape.first)]
-
-    def convolve(weight: Tensor, x: Tensor) -> Tensor:
-        return towers.WAYS[way](x.detach() if shape.first else x, weight, None, shape.padding, shape.groups)
-
-    backward_bytes = y_bytes + x_bytes + w_bytes * 2 + (0 if shape.first else x_bytes)
-    moved = (x_bytes + w_bytes + y_bytes, backward_bytes)
-    flops = (flop, flop if shape.first else 2 * flop)
-    yield from forward_backward(f"{layer.name} ({way})", convolve, inputs, moved, flops)
-
-
-def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: int) -> Iterator[StepPart]:
-    """Bias, ReLU, normalisation, pooling."""
-    norm = next((op for op in group if isinstance(op, LRN)), NEUTRAL)
-    steps = tuple(STEPS[type(op)] for op in group[1:])
-    channels = conv.output[0]
-    x_bytes, y_bytes = BF16 * batch * prod(conv.output), BF16 * batch * prod(last.output)
-    winners = batch * prod(last.output)
-
-    def run(x: Tensor, bias: Tensor) -> Tensor:
-        return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers)
-
-    def inputs() -> list[Tensor]:
-        return [maps(batch, *conv.output, relu=False), torch.randn(channels, device=GPU)]
-
-    moved = (x_bytes + y_bytes + winners, 2 * x_bytes + y_bytes + winners)
-    yield from forward_backward("+".join(op.name for op in group[1:]), run, inputs, moved, (0.0, 0.0))
-
-
-def bias_and_relu(conv: Layer, batch: int) -> Iterator[StepPart]:
-    """What follows conv3 and conv4."""
-    each = BF16 * batch * prod(conv.output)
-
-    def inputs() -> list[Tensor]:
-        return [maps(batch, *conv.output, relu=False), torch.randn(conv.output[0], device=GPU)]
-
-    yield from forward_backward(f"{conv.name}'s bias+ReLU", kernels.bias_relu, inputs, (2 * each, 3 * each), (0.0, 0.0))
-
-
-def fully_connected(layer: Layer, batch: int) -> Iterator[StepPart]:
-    """With bias; fc8 in float32."""
-    fan_in, units = prod(layer.input), layer.output[0]
-    dtype = torch.float32 if layer.name == "fc8" else torch.bfloat16
-    each = dtype.itemsize
-    x_bytes, y_bytes, w_bytes = each * batch * fan_in, each * batch * units, each * units * fan_in
-
-    def inputs() -> list[Tensor]:
-        return [x.to(dtype) for x in (maps(batch, fan_in), maps(units, fan_in, relu=False) / 1000, maps(units, relu=False))]
-
-    flop = 2.0 * batch * units * fan_in
-    moved = (x_bytes + y_bytes + w_bytes, 2 * x_bytes + y_bytes + 2 * w_bytes)
-    yield from forward_backward(layer.name, F.linear, inputs, moved, (flop, 2 * flop))
-
-
-def dropout(layer: Layer, batch: int) -> Iterator[StepPart]:
-    """Dropout before fc6 and fc7."""
-    units = prod(layer.input)
-    keys = torch.arange(batch, dtype=torch.int32, device=GPU)
-    moved = (2.0 * BF16 * batch * units, 3.0 * BF16 * batch * units)
-    yield from forward_backward(
-        f"{layer.name}+dropout",
-        lambda x: kernels.relu_dropout(x, 0.5, keys, False),
-        lambda: [maps(batch, units, relu=False)],
-        moved,
-        (0.0, 0.0),
-    )
-
-
-def loss(batch: int, classes: int) -> StepPart:
-    """Softmax cross-entropy, with its gradient and the counts of right guesses."""
-
-    def make() -> Callable[[], object]:
-        logits, labels = torch.randn(batch, classes, device=GPU), torch.randint(classes, (batch,), device=GPU)
-        return lambda: kernels.cross_entropy_topk(logits, labels)
-
-    return StepPart("loss and its gradient", 8.0 * batch * classes, 0.0, make)
-
-
-def update(variant: Variant) -> StepPart:
-    """Of all parameters, in one launch."""
-
-    def make() -> Callable[[], object]:
-        layers = [layer for layer in variant.layers() if layer.parameters]
-        sizes = [count for layer in layers for count in (layer.parameters - layer.output[0], layer.output[0])]
-        weights = [torch.randn(count, device=GPU) for count in sizes]
-        velocities, gradients = [torch.zeros_like(w) for w in weights], [torch.randn_like(w).bfloat16() for w in weights]
-        copies = [w.bfloat16() for w in weights]
-        lr, decays = torch.full((len(weights),), 1e-6, device=GPU), [5e-4] * len(weights)
-        return lambda: kernels.sgd_step(weights, velocities, gradients, copies, lr, decays, 0.9)
-
-    return StepPart("update", 20.0 * variant.parameters, 0.0, make)
-
-
-@dataclass(frozen=True)
-class Timed:
-    """A part's time beside what its bytes and its operations would take at the ceilings;
-    seconds.
-    """
-
-    name: str
-    seconds: float
-    bytes_seconds: float
-    flop_seconds: float
-
-    @property
-    def floor(self) -> float:
-        """Seconds that bytes or operations take at the ceilings, whichever is more."""
-        return max(self.bytes_seconds, self.flop_seconds)
-
-    @property
-    def bound(self) -> str:
-        """launch, bytes or operations, by the rule at the top of the file."""
-        if self.seconds < LAUNCH:
-            return "launch"
-        return "operations" if self.flop_seconds > self.bytes_seconds else "bytes"
-
-    def line(self) -> str:
-        """A row of the table."""
-        share = self.floor / self.seconds
-        return f"{self.name:43}{1e6 * self.seconds:10.1f}{1e6 * self.floor:12.1f}{share:8.0%}  {self.bound}"
-
-    def reason(self) -> str:
-        """Why it is not faster, as far as numbers tell."""
-        above, by_bytes, by_flop = (1e6 * t for t in (self.seconds - self.floor, self.bytes_seconds, self.flop_seconds))
-        alone = f"bytes alone take {by_bytes:.1f} us, operations {by_flop:.1f}"
-        if self.bound == "launch":
-            return f"{above:.1f} us above its floor, less than {1e6 * LAUNCH:.0f} in all: bounded by its launch ({alone})"
-        ceiling = "the product's" if self.bound == "operations" else "the copy's"
-        share = self.floor / self.seconds
-        return f"{above:.1f} us above its floor: bounded by {self.bound}, at {share:.0%} of {ceiling} speed ({alone})"
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain data: microseconds, share of the roofline, and what bounds the part."""
-        share = round(self.floor / self.seconds, 3)
-        return {"us": round(1e6 * self.seconds, 2), "share": share, "bound": self.bound}
-
-
-def part_seconds(part: StepPart) -> float:
-    """Median over blocks of one call, within a graph of `INPUTS` calls on inputs of their own;
-    fewer where memory is short.
-    """
-    count = INPUTS if part.bytes < 1e9 else 2
-    calls = [part.make() for _ in range(count)]
-
-    def all_calls() -> None:
-        for call in calls:
-            call()
-
-    for _ in range(3):
-        all_calls()
-    graph = torch.cuda.CUDAGraph()
-    # Threads of an earlier scene may still allocate page-locked memory, which
-    # the default mode forbids.
-    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-        all_calls()
-    seconds(graph.replay, GPU, 2)
-    return statistics.median(seconds(graph.replay, GPU, REPLAYS) for _ in range(BLOCKS)) / count
-
-
-# --- the whole ------------------------------------------------------------------------------------
+# --- the whole step -------------------------------------------------------------------------------
 
 
 def copy_speed() -> float:
@@ -335,28 +77,6 @@ def copy_speed() -> float:
     target = torch.empty_like(source)
     seconds(lambda: target.copy_(source), GPU, 3)
     return 2.0 * 2**30 / min(seconds(lambda: target.copy_(source), GPU, 10) for _ in range(3))
-
-
-def print_parts(variant: Variant, batch: int, flops: float, speed: float) -> dict[str, Any]:
-    """Time and print every part; the parts as plain data."""
-    ways = choose_ways(variant, batch, torch.bfloat16, GPU)
-    print(f"\nbatch {batch}: parts{'':30}{'us':>10}{'floor, us':>12}{'share':>8}  bound by")
-    found: list[Timed] = []
-    for part in parts(variant, batch, ways):
-        found.append(Timed(part.name, part_seconds(part), part.bytes / speed, part.flop / flops))
-        print(found[-1].line(), flush=True)
-    total, floor = 1e6 * sum(one.seconds for one in found), 1e6 * sum(one.floor for one in found)
-    print(f"{'sum':43}{total:10.1f}{floor:12.1f}{floor / total:8.0%}   {batch / total:.3f}, {batch / floor:.3f} M images/s")
-    worst = sorted(found, key=lambda one: one.seconds - one.floor, reverse=True)[:3]
-    print("furthest from their floor, in time:")
-    for one in worst:
-        print(f"  {one.name}: {one.reason()}")
-    return {
-        "parts": {one.name: one.as_json() for one in found},
-        "worst": {one.name: one.reason() for one in worst},
-        "sum_us": round(total, 1),
-        "floor_us": round(floor, 1),
-    }
 
 
 def print_contest(rows: list[Timing], batch: int) -> None:
@@ -380,6 +100,32 @@ def met(found: float, wanted: float | None, unit: str, most: bool = False) -> st
     return f"  ({'met' if reached else 'missed'}: at {'most' if most else 'least'} {wanted:,.10g}{unit} wanted of an H200)"
 
 
+def against_peers(variant: Variant, batch: int, flops: float, compiled: bool = True) -> dict[str, Any]:
+    """The step in turns with its peers; its data path; what looking at the network costs."""
+    floor = flops / arithmetic.training_flop(variant.layers())
+    scene = Scene(variant, GPU, batch, compile=compiled)
+    try:
+        rows = contest({OURS: scene.training()} | scene.peers(), GPU, batch, floor, BLOCKS, 0)
+        if not rows or rows[0].name != OURS:
+            raise TrainingError("the fused step does not run here, as said above")
+        print_contest(rows, batch)
+        (data,) = contest({"data": scene.data()}, GPU, batch, None, BLOCKS, 0)
+        print(f"data path alone: {data.rate:,.0f} images/s{met(data.rate, WANTED_DATA, '')}")
+        fused = scene._fused
+        assert fused is not None
+        share = look_share(fused, batch / rows[0].rate)
+        wanted = met(share, LOOK_SHARE, "", most=True)
+        print(f"looking at the network once in {LOOK_STEPS} steps takes {share:.2%} of their time{wanted}")
+        return {
+            "rows": {row.name: row.as_json() | {"rates": [round(rate, 1) for rate in row.rates]} for row in rows},
+            "data_images_per_second": round(data.rate),
+            "look_share": round(share, 5),
+            "ways": {name: str(ways) for name, ways in fused.ways.items()},
+        }
+    finally:
+        scene.close()
+
+
 def look_share(fused: FusedStep, step: float) -> float:
     """Time that a watched step takes longer than another, relative to the steps
     from one look to the next.
@@ -395,113 +141,305 @@ def look_share(fused: FusedStep, step: float) -> float:
     return (seconds(run, GPU, 10) - step) / (LOOK_STEPS * step)
 
 
-def sustained(fused: FusedStep, duration: float, number: int) -> float:
+def sustained(variant: Variant, batch: int, duration: float, flops: float) -> dict[str, Any]:
     """Images a second over `duration` seconds of the host's clock, from an idle GPU to an idle
     GPU.
     """
-    run = Steps(fused.feed.loader, lambda epoch, step: fused.take(epoch, step, 1e-4, 1.0))
-    run.number = number
-    torch.cuda.synchronize()
-    start, taken = time.monotonic(), 0
-    while time.monotonic() - start < duration:
-        for _ in range(20):  # as often as training reads the loss
-            run()
-        taken += 20
-        fused.collect()
-    torch.cuda.synchronize()
-    return taken * fused.batch_size / (time.monotonic() - start)
-
-
-def measure(variant: Variant, batch: int, duration: float, flops: float, speed: float) -> dict[str, Any]:
-    """Everything for one size of batch."""
-    result = print_parts(variant, batch, flops, speed)
-    floor = flops / arithmetic.training_flop(variant.layers())
-    scene = Scene(variant, GPU, batch, compile=True)
+    scene = Scene(variant, GPU, batch, compile=False)
     try:
-        return result | whole(scene, floor, duration)
+        fused = scene.fused()
+        run = Steps(fused.feed.loader, lambda epoch, step: fused.take(epoch, step, 1e-4, 1.0))
+        seconds(run, GPU, 10)  # recorded by then
+        wait()
+        start, taken = time.monotonic(), 0
+        while not taken or time.monotonic() - start < duration:
+            for _ in range(20):  # as often as training reads the loss
+                run()
+            taken += 20
+            fused.collect()
+        wait()
+        rate = taken * batch / (time.monotonic() - start)
     finally:
         scene.close()
-
-
-def whole(scene: Scene, floor: float, duration: float) -> dict[str, Any]:
-    """The step against its peers, kept up, and its data path."""
-    batch, ours = scene.batch, scene.training()
-    rows = contest({OURS: ours} | scene.peers(), GPU, batch, floor, BLOCKS, 0)
-    if not rows or rows[0].name != OURS:
-        raise TrainingError("the fused step does not run here, as said above")
-    print_contest(rows, batch)
-    result: dict[str, Any] = {
-        "rows": {row.name: row.as_json() | {"steps_per_second": round(row.rate / batch, 2)} for row in rows}
+    share = rate * arithmetic.training_flop(variant.layers()) / flops
+    print(f"over {duration:.0f} s: {rate:,.0f} images/s, {rate / batch:,.1f} steps/s, {share:.1%} of the floor; {clocks()}")
+    minutes = 90 * IMAGENET / rate / 60
+    print(f"90 epochs of ImageNet at that rate: {minutes:.1f} minutes{met(rate, WANTED.get(batch), ' images/s')}")
+    return {
+        "seconds": duration,
+        "steps": taken,
+        "images_per_second": round(rate, 1),
+        "share": round(share, 4),
+        "clocks": clocks(),
     }
-    fused = scene._fused
-    assert fused is not None and isinstance(ours, Steps)
-    if duration:
-        rate = sustained(fused, duration, ours.number)
-        epochs = 90 * IMAGENET / rate / 60
-        print(f"over {duration:.0f} s: {rate:,.0f} images/s, {rate / batch:,.1f} steps/s, {rate / floor:.1%} of the floor")
-        print(f"90 epochs of ImageNet at that rate: {epochs:.1f} minutes{met(rate, WANTED.get(batch), ' images/s')}")
-        result["sustained"] = {"seconds": duration, "images_per_second": round(rate, 1), "share": round(rate / floor, 4)}
-    (data,) = contest({"data": scene.data()}, GPU, batch, None, BLOCKS, 0)
-    print(f"data path alone: {data.rate:,.0f} images/s{met(data.rate, WANTED_DATA, '')}")
-    share = look_share(fused, seconds(ours, GPU, 200))
-    print(
-        f"looking at the network once in {LOOK_STEPS} steps takes {share:.2%} of their time"
-        f"{met(share, LOOK_SHARE, '', most=True)}"
-    )
-    print(f"GPU memory at most: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB; clocks {clocks()}")
-    return result | {"data_images_per_second": round(data.rate), "look_share": round(share, 5)}
 
 
-def clocks() -> str:
-    """The card's clocks now; printed, never set."""
-    query = ["nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,power.draw,temperature.gpu", "--format=csv,noheader"]
+def streams(variant: Variant, batch: int) -> dict[str, Any]:
+    """The step with its update beside the convolutions and after them, in turns."""
+    scenes = {name: Scene(variant, GPU, batch, compile=False) for name in ("update beside", "update after")}
+    try:
+        steps = {name: scene.fused(beside=name == "update beside") for name, scene in scenes.items()}
+        runs = {name: Steps(one.feed.loader, partial(taken, one)) for name, one in steps.items()}
+        rows = contest(runs, GPU, batch, None, BLOCKS, 0)
+    finally:
+        for scene in reversed(scenes.values()):  # each gives back the stream that it found
+            scene.close()
+    for row in rows:
+        print(f"{row.name}: {row.rate:,.0f} images/s, {1e6 * batch / row.rate:,.0f} us a step")
+    return {row.name: row.as_json() | {"rates": row.rates} for row in rows}
+
+
+def taken(fused: FusedStep, epoch: int, step: int) -> None:
+    """One step at a rate that noise does not mind."""
+    fused.take(epoch, step, 1e-4, 1.0)
+
+
+def wait() -> None:
+    """Until the GPU has done all."""
+    if GPU.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def parts_of(variant: Variant, batch: int, flops: float, speed: float) -> dict[str, Any]:
+    """Each by itself."""
+    return gpu_parts.print_parts(variant, batch, choose_ways(variant, batch, torch.bfloat16, GPU), flops, speed)
+
+
+def epochs(variant: Variant, store: Any, batches: list[int]) -> dict[str, Any]:
+    """One over as many records as ImageNet has, for each size of batch."""
+    records = FullEpochs(variant, store, GPU)
+    return {str(batch): records.run(batch) for batch in batches}
+
+
+# --- the machine ----------------------------------------------------------------------------------
+
+
+def asked_of_gpu(fields: str) -> str:
+    """What the driver says; printed, never set."""
+    query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, timeout=20).stdout.strip().replace("\n", "; ")
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
 
 
-def checked() -> str:
-    """Run the tests that need a GPU; their last line.
+def clocks() -> str:
+    """The card's clocks, power and temperature now."""
+    return asked_of_gpu("clocks.sm,clocks.mem,power.draw,temperature.gpu")
+
+
+def commit() -> str:
+    """Of the working tree, where it is one."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(HERE), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def machine() -> dict[str, Any]:
+    """Hardware, driver and versions, printed."""
+    found = environment() | {
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": asked_of_gpu("driver_version,memory.total,power.limit"),
+        "clocks": clocks(),
+        "commit": commit(),
+    }
+    print("; ".join(f"{name} {value}" for name, value in found.items()))
+    return found
+
+
+def tiles() -> dict[str, dict[str, str]]:
+    """The tile that each kernel runs with, by its key."""
+    from alexnet.kernels.gpu import augment, bias_relu, convolve, relu_lrn_pool, sgd_step
+
+    named = {
+        f"{module.__name__.rpartition('.')[2]}.{name}": kernel
+        for module in (augment, bias_relu, convolve, relu_lrn_pool, sgd_step)
+        for name, kernel in vars(module).items()
+        if hasattr(kernel, "configs")
+    }
+    return {name: {str(key): str(config) for key, config in kernel.cache.items()} for name, kernel in named.items()}
+
+
+# --- a stage --------------------------------------------------------------------------------------
+
+
+class Stage:
+    """A folder, and the parts that are measured into it.
+
+    Attributes:
+        right: whether every check was passed.
+    """
+
+    def __init__(self, number: int, folder: Path, time_allowed: float, chosen: list[str]) -> None:
+        self.number, self.folder, self.chosen = number, folder, chosen
+        self.end, self.right = time.monotonic() + time_allowed, True
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = folder / "result.json"
+        self.found: dict[str, Any] = json.loads(self.file.read_text()) if self.file.exists() else {"parts": {}}
+
+    def part(self, name: str, measure: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any] | None:
+        """What it gave; None, with a line that says why, if it failed or was left out. By its name,
+        or the name's first word, a part is chosen.
+        """
+        if self.chosen and name not in self.chosen and name.split()[0] not in self.chosen:
+            return None
+        if time.monotonic() > self.end:
+            print(f"{name}: left out, as the time is used up.", flush=True)
+            return None
+        print(f"\n# {name}", flush=True)
+        start, result = time.monotonic(), None
+        gc.collect()
+        if GPU.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            result = measure(*arguments)
+            kept: dict[str, Any] = {"result": result}
+        except Exception as error:  # the rest is worth having
+            kept = {"error": f"{type(error).__name__}: {(str(error) or 'no message').splitlines()[0]}"}
+            print(f"{name} FAILED: {kept['error']}", flush=True)
+        self.found["parts"][name] = kept | {"seconds": round(time.monotonic() - start, 1)}
+        self.save()
+        return result
+
+    def save(self) -> None:
+        """The folder, as it can be published now."""
+        self.found |= {"benchmark": f"train_gpu {self.number}", "tiles": tiles(), "environment": environment()}
+        self.file.write_text(json.dumps(self.found, indent=1) + "\n")
+        log = self.folder / "log.txt"
+        text = log.read_text() if log.exists() else ""
+        (self.folder / "README.md").write_text(
+            f"# Training on a GPU, stage {self.number}\n\n`python benchmarks/train_gpu.py {' '.join(sys.argv[1:])}`\n\n"
+            f"`result.json` has the machine, the raw times, and the ways and tiles that were chosen.\n\n```text\n{text}```\n"
+        )
+
+
+class Both:
+    """What is printed, and a file of it."""
+
+    def __init__(self, file: Path) -> None:
+        self.screen, self.file = sys.stdout, file.open("a")
+
+    def write(self, text: str) -> int:
+        """To both."""
+        self.file.write(text)
+        self.file.flush()
+        return self.screen.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.screen, name)
+
+
+def script(name: str, *arguments: str) -> str:
+    """The output of a benchmark of this folder, printed as it comes.
 
     Raises:
-        SystemExit: one of them failed: wrong kernels are not timed.
+        TrainingError: it failed.
     """
-    if not find_spec("pytest"):
-        return "not checked: pytest is not installed (pip install -e '.[dev]')"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", str(ROOT / "tests")], cwd=ROOT, text=True, capture_output=True
-    )
-    if done.returncode:
-        raise SystemExit(f"{done.stdout[-6000:]}\n{done.stderr[-2000:]}\nThe checks failed: nothing was timed.")
-    return done.stdout.strip().splitlines()[-1]
+    command = [sys.executable, "-W", "default", str(HERE / name), *arguments]
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        assert running.stdout
+        for line in running.stdout:
+            print(line, end="", flush=True)
+            lines.append(line)
+    if running.returncode:
+        raise TrainingError(f"{name} found something wrong, as said above")
+    return "".join(lines)
+
+
+def compiled(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All kernels, before anything is timed."""
+    cache = ["--unpack", str(arguments.cache)] if arguments.cache and arguments.cache.exists() else []
+    return {"printed": script("compile_step.py", "--variant", arguments.variant, *cache).splitlines()}
+
+
+def packed(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was compiled, and the tiles that were chosen."""
+    return {"printed": script("compile_step.py", "--no-compiling", "--pack", str(arguments.cache)).splitlines()}
+
+
+def checked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The quick check, in a process of its own: a kernel may break more than its result."""
+    found: dict[str, Any] = json.loads(script("check_gpu.py", "--variant", arguments.variant).splitlines()[-1])
+    return found
+
+
+def ceilings() -> dict[str, Any]:
+    """Of products and of copies."""
+    flops, speed = product_flops(GPU, "bf16"), copy_speed()
+    print(f"{flops / 1e12:.0f} TFLOP/s (bfloat16 product), {speed / 1e12:.2f} TB/s (copy); {clocks()}", flush=True)
+    return {"product_flops": flops, "copy_bytes_per_second": speed}
+
+
+def run(stage: Stage, variant: Variant, arguments: argparse.Namespace, photos: real_data.Photos | None) -> None:
+    """The parts of a stage."""
+    stage.part("machine", machine)
+    stage.part("compiling", compiled, arguments)
+    if stage.number == 1:
+        stage.right &= stage.part("check", checked, arguments) is not None or not chosen(stage, "check")
+    ceiling = stage.part("ceilings", ceilings) or stage.found["parts"].get("ceilings", {}).get("result") or H200
+    flops, speed = ceiling["product_flops"], ceiling["copy_bytes_per_second"]
+    if stage.number < 3:
+        for batch in arguments.batch or BATCHES[stage.number]:
+            stage.part(f"bake-off {batch}", gpu_parts.bake_off, variant, batch, flops, speed)
+            if stage.number == 2:
+                stage.part(f"parts {batch}", parts_of, variant, batch, flops, speed)
+            stage.part(f"kept-up {batch}", sustained, variant, batch, KEPT_UP[stage.number], flops)
+            stage.part(f"streams {batch}", streams, variant, batch)
+            stage.part(f"contest {batch}", against_peers, variant, batch, flops)
+    else:
+        batches = arguments.batch or BATCHES[3]
+        for batch in batches:
+            stage.part(f"kept-up {batch}", sustained, variant, batch, KEPT_UP[3], flops)
+        stage.part("epochs", epochs, variant, photos.store if photos else None, batches)
+        if photos:
+            learned = stage.part("photos", real_data.compare, photos, arguments)
+            stage.right &= learned is None or bool(learned["agree"])
+    if arguments.cache:
+        stage.part("packing", packed, arguments)
+
+
+H200 = {"product_flops": 790e12, "copy_bytes_per_second": 4.3e12}  # where the ceilings were not measured
+
+
+def chosen(stage: Stage, name: str) -> bool:
+    """Whether a part was to be measured."""
+    return not stage.chosen or name in stage.chosen
 
 
 def asked() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stage", type=int, choices=sorted(BATCHES))
     parser.add_argument("--variant", default="paper")
-    parser.add_argument("--batch", type=int, nargs="+", default=[128, 256, 1024])
-    parser.add_argument("--sustained", type=float, default=60, help="seconds; 0 for none")
-    parser.add_argument("--full", action="store_true", help="an epoch over 1,281,167 resident records too (117 GiB)")
-    parser.add_argument("--no-check", action="store_true", help="time without checking first")
+    parser.add_argument("--batch", type=int, nargs="+", help="sizes; the stage's own if not named")
+    parser.add_argument("--part", nargs="+", default=[], metavar="NAME", help="these parts only, such as check, contest")
+    parser.add_argument("--seconds", type=float, default=480, help="after so many no part begins")
+    parser.add_argument("--cache", type=Path, metavar="FILE", help="compiled kernels: unpacked first, packed last")
     photos = parser.add_argument_group("on photos")
-    photos.add_argument("--data", metavar="STORE", help="compare the fused step with the plain one on it, fill --full with it")
+    photos.add_argument("--data", metavar="STORE", help="compare the fused step with the plain one on it")
     real_data.add_arguments(photos)
     arguments = parser.parse_args()
+    arguments.folder = arguments.out or Path(f"gpu-{arguments.stage}")
+    arguments.out = Path(f"{arguments.folder}-networks")  # beside the record, which holds no weights
     real_data.check(parser, arguments)
     return arguments
 
 
 def demand_gpu() -> None:
     """Stop where nothing can be measured; begin a stream of our own, as graphs are
-    recorded on none but such.
+    recorded on none but such. Precision is set before anything is chosen by its time.
     """
     if not torch.cuda.is_available():
         raise SystemExit("No CUDA device is here, and this measures one. `alexnet bench` measures any machine.")
     if reason := kernels.lacking(GPU):
         raise SystemExit(f"The kernels cannot run on {torch.cuda.get_device_name()}: {reason}.")
-    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, CUDA {torch.version.cuda}; {clocks()}", flush=True)
+    set_precision("bf16", GPU)
     torch.manual_seed(0)
     torch.cuda.set_stream(torch.cuda.Stream())
 
@@ -512,61 +450,28 @@ def opened(arguments: argparse.Namespace, variant: Variant) -> real_data.Photos 
         return None
     try:
         photos = real_data.opened(arguments, GPU)
-        if arguments.full:
-            check_store(variant, photos.store)
+        check_store(variant, photos.store)
     except AlexNetError as error:
         raise SystemExit(str(error)) from None
     return photos
 
 
-def in_memory(what: str, measured: Callable[..., Any], *arguments: Any) -> Any:
-    """What was measured; None, with a line that says why, where it needs more memory than
-    this GPU has or cannot run.
-    """
-    gc.collect()
-    torch.cuda.empty_cache()
-    try:
-        return measured(*arguments)
-    except (torch.cuda.OutOfMemoryError, TrainingError) as error:
-        print(f"{what} could not be measured: {str(error).splitlines()[0]}")
-        return None
-
-
 def main() -> None:
-    """Check, time and compare; print the tables and the line."""
+    """One stage."""
     arguments = asked()
     variant = get_variant(arguments.variant)
     demand_gpu()
     photos = opened(arguments, variant)
-    store = photos.store if photos else None
-    check = "not checked" if arguments.no_check else checked()
-    print(f"checks: {check}", flush=True)
-    flops, speed = product_flops(GPU, "bf16"), copy_speed()
-    print(f"ceilings: {flops / 1e12:.0f} TFLOP/s (bfloat16 product), {speed / 1e12:.2f} TB/s (copy)", flush=True)
-    sizes = {
-        batch: in_memory(f"batch {batch}", measure, variant, batch, arguments.sustained, flops, speed)
-        for batch in arguments.batch
-    }
-    records = in_memory("ImageNet", FullEpochs, variant, store, GPU) if arguments.full else None
-    full = {batch: in_memory(f"batch {batch}", records.run, batch) for batch in arguments.batch} if records else None
-    del records  # 117 GiB
-    gc.collect()
-    torch.cuda.empty_cache()
-    learned = real_data.compare(photos, arguments) if photos else None
-    result = {
-        "benchmark": "train_gpu",
-        "variant": variant.name,
-        "checks": check,
-        "product_tflops": round(flops / 1e12, 1),
-        "copy_tb_per_second": round(speed / 1e12, 3),
-        "batches": sizes,
-        "full_epoch": full,
-        "photos": learned,
-        "clocks": clocks(),
-        "environment": environment(),
-    }
-    print(json.dumps(result))
-    if learned and not learned["agree"]:
+    stage = Stage(arguments.stage, arguments.folder, arguments.seconds, arguments.part)
+    screen, sys.stdout = sys.stdout, Both(arguments.folder / "log.txt")  # type: ignore[assignment]
+    try:
+        run(stage, variant, arguments, photos)
+        stage.save()
+    finally:
+        sys.stdout.file.close()  # type: ignore[attr-defined]
+        sys.stdout = screen
+    print(f"Written to {arguments.folder}.")
+    if not stage.right:
         raise SystemExit(1)
 
 

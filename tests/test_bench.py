@@ -92,6 +92,6 @@ def test_the_verb_checks_its_batch(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_gpus_benchmark_says_that_it_needs_one() -> None:
     script = Path(__file__).parents[1] / "benchmarks/train_gpu.py"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, script, "1"], env=environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("No CUDA device is here") and "Traceback" not in done.stderr

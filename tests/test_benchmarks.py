@@ -4,7 +4,11 @@ and its verdict can fail.
 
 import importlib
 import json
+import os
+import shutil
+import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,11 @@ import numpy as np
 import pytest
 import torch
 
+from alexnet import kernels
+from alexnet.bench import contest
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError, TrainingError
+from alexnet.kernels.convolutions import LIBRARY
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
 from alexnet.train.steps.fused import FusedStep
@@ -292,7 +299,7 @@ def test_photos_that_do_not_fit(full_epoch: Any, store: Store) -> None:
 def test_what_bounds_a_part(
     monkeypatch: pytest.MonkeyPatch, seconds: float, by_bytes: float, by_flop: float, bound: str, reason: str
 ) -> None:
-    part = script("train_gpu", monkeypatch).Timed("some", seconds, by_bytes, by_flop)
+    part = script("gpu_parts", monkeypatch).Timed("some", seconds, by_bytes, by_flop)
     assert part.bound == part.as_json()["bound"] == bound and part.reason().startswith(reason)
     assert part.line().endswith(f"{part.floor / seconds:.0%}  {bound}")
 
@@ -301,55 +308,230 @@ def test_the_three_worst_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     """By time above the floor, not by share: with every part 7 us above its own,
     but three at 1, 2 and 3 ms.
     """
-    train_gpu = script("train_gpu", monkeypatch)
-    slow = {"conv2 (grouped) backward": 2e-3, "update": 3e-3, "fc6 forward": 1e-3}
+    gpu_parts = script("gpu_parts", monkeypatch)
+    slow = {"conv2 weight (grouped)": 2e-3, "update": 3e-3, "fc6 forward": 1e-3}
     floor = lambda part: max(part.bytes / 4e12, part.flop / 8e14)  # noqa: E731
-    monkeypatch.setattr(train_gpu, "GPU", CPU)
-    monkeypatch.setattr(train_gpu, "choose_ways", lambda *_: {f"conv{number}": "grouped" for number in range(1, 6)})
-    monkeypatch.setattr(train_gpu, "part_seconds", lambda part: floor(part) + slow.get(part.name, 7e-6))
-    found = train_gpu.print_parts(get_variant("paper"), 128, 8e14, 4e12)
-    assert list(found["worst"]) == ["update", "conv2 (grouped) backward", "fc6 forward"]
+    monkeypatch.setattr(gpu_parts, "GPU", CPU)
+    monkeypatch.setattr(gpu_parts, "part_seconds", lambda part: floor(part) + slow.get(part.name, 7e-6))
+    ways = {f"conv{number}": LIBRARY for number in range(1, 6)}
+    found = gpu_parts.print_parts(get_variant("paper"), 128, ways, 8e14, 4e12)
+    assert list(found["worst"]) == ["update", "conv2 weight (grouped)", "fc6 forward"]
     assert "3000.0 us above its floor: bounded by bytes" in found["worst"]["update"]
-    assert "bounded by operations" in found["worst"]["conv2 (grouped) backward"]
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-4:-2] == ["furthest from their floor, in time:", f"  update: {found['worst']['update']}"]
-    assert len(found["parts"]) == len(lines) - 7  # an empty line, the head, the sum, four of the worst
+    assert "bounded by operations" in found["worst"]["conv2 weight (grouped)"]
+    out = capsys.readouterr().out
+    assert f"furthest from their floor, in time:\n  update: {found['worst']['update']}\n" in out
+    predicted = found["predicted"]
+    assert list(predicted) == [" and ".join(prefixes) for prefixes in gpu_parts.PREDICTED]
+    assert all(measured > 0 for _, measured in predicted.values()), "a prediction of no part"
+    assert 128 * sum(measured for _, measured in predicted.values()) == pytest.approx(found["sum_us"], rel=0.02)
 
 
-def test_the_gpus_command_on_photos(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """All but what needs a GPU: the store is looked at first, fills the epoch, and a
-    difference is the exit code.
+# --- the stages -----------------------------------------------------------------------------------
+
+NETWORK = {"width": 1 / 8, "input_size": 67, "num_classes": 3}
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The GPU's command with a small network on a CPU: one call is timed where a GPU replays many,
+    peers are not compiled, and processes that need a GPU say only how they were called.
     """
     train_gpu = script("train_gpu", monkeypatch)
 
-    def measure(variant: Any, batch: int, *_: object) -> dict[str, Any]:
-        if batch == 20:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory\nand more")
-        return {}
+    def once(call: Any, *_: object) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
 
+    for module in (train_gpu, train_gpu.gpu_parts):
+        monkeypatch.setattr(module, "GPU", CPU)
     stubs = {
         "demand_gpu": lambda: None,
-        "product_flops": lambda *_: 1e12,
-        "copy_speed": lambda: 1e12,
-        "GPU": CPU,
-        "measure": measure,
+        "ceilings": lambda: {"product_flops": 1e12, "copy_bytes_per_second": 1e10},
+        "contest": lambda runs, device, batch, floor, *_: contest(runs, device, batch, floor, 1, 1),
+        "script": lambda *command: '{"right": true}\n' + " ".join(command),
+        "checked": lambda _: {"right": True},
         "FullEpochs": partial(train_gpu.FullEpochs, count=150),
-        "get_variant": lambda name: get_variant(name, width=1 / 8, input_size=67, num_classes=3),
+        "get_variant": lambda name: get_variant(name, **NETWORK),
+        "against_peers": partial(train_gpu.against_peers, compiled=False),
+        "KEPT_UP": dict.fromkeys((1, 2, 3), 0.0),
     }
     for name, stub in stubs.items():
         monkeypatch.setattr(train_gpu, name, stub)
-    monkeypatch.setattr(train_gpu.real_data, "compare", lambda photos, _: {"agree": list(photos.named) == ["paper-2012"]})
-    line = ["train_gpu.py", "--no-check", "--batch", "10", "20", "--data", str(store.folder), "--recipe"]
-    monkeypatch.setattr(sys, "argv", [*line, "laptop", "--full"])
-    with pytest.raises(SystemExit) as end:
+    monkeypatch.setattr(train_gpu.gpu_parts.towers, "call_seconds", once)
+    monkeypatch.setattr(train_gpu.gpu_parts, "part_seconds", lambda part: once(part.make()))
+    monkeypatch.setattr("alexnet.bench.pays", lambda *_: True)
+    monkeypatch.setattr("alexnet.bench.STORED", 72)
+    monkeypatch.setattr(sys.modules["full_epoch"], "STORED", 72)
+    train_gpu.gpu_parts.towers.timings.cache_clear()
+    return train_gpu
+
+
+def stage(train_gpu: Any, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The code that a stage exits with."""
+    monkeypatch.setattr(sys, "argv", ["train_gpu.py", *map(str, arguments)])
+    try:
         train_gpu.main()
-    out = capsys.readouterr().out
-    result = json.loads(out.splitlines()[-1])
-    assert end.value.code == 1 and "batch 20 could not be measured: CUDA out of memory\n" in out
-    assert result["batches"] == {"10": {}, "20": None} and result["photos"] == {"agree": False}
-    assert result["full_epoch"]["10"]["steps"] == 15
-    monkeypatch.setattr(sys, "argv", [*line, "paper-2012"])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+PARTS = {
+    1: ["machine", "compiling", "check", "ceilings", "bake-off 4", "kept-up 4", "streams 4", "contest 4", "packing"],
+    2: ["machine", "compiling", "ceilings", "bake-off 4", "parts 4", "kept-up 4", "streams 4", "contest 4", "packing"],
+    3: ["machine", "compiling", "ceilings", "kept-up 4", "epochs", "packing"],
+}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_stage_is_a_record(stages: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int) -> None:
+    """Every part measures something, in its order; the folder has all of it."""
+    out, cache = tmp_path / "gpu", tmp_path / "kernels.tar.gz"
+    cache.touch()
+    assert stage(stages, monkeypatch, number, "--out", out, "--batch", 4, "--cache", cache) == 0
+    found = json.loads((out / "result.json").read_text())
+    assert list(found["parts"]) == PARTS[number]
+    assert not {name: part for name, part in found["parts"].items() if "result" not in part}
+    assert {"cudnn", "driver", "commit", "clocks", "torch"} <= set(found["parts"]["machine"]["result"])
+    assert found["parts"]["compiling"]["result"]["printed"][-1].endswith(f"--unpack {cache}")
+    readme = (out / "README.md").read_text()
+    assert readme.startswith(f"# Training on a GPU, stage {number}\n\n`python benchmarks/train_gpu.py {number} ")
+    assert all(f"\n# {name}\n" in readme for name in PARTS[number][:-1])
+    if number < 3:
+        ways = found["parts"]["bake-off 4"]["result"]["conv2 data"]["ways"]
+        assert list(ways) == ["grouped", "split", "dense", "own", "packed"] and all(way["us"] > 0 for way in ways.values())
+        rows = found["parts"]["contest 4"]["result"]["rows"]
+        assert next(iter(rows)) == stages.OURS and len(rows) > 1 and len(rows[stages.OURS]["rates"]) == 1
+
+
+def test_a_part_that_fails_is_passed_over(
+    stages: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a check that does is the exit code. What was measured before stays, and nothing begins
+    when the time is used up."""
+
+    def fails(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory\nand more")
+
+    monkeypatch.setattr(stages, "checked", fails)
+    assert stage(stages, monkeypatch, 1, "--out", tmp_path, "--batch", 4, "--part", "machine", "check", "streams") == 1
+    assert "check FAILED: OutOfMemoryError: CUDA out of memory\n" in capsys.readouterr().out
+    assert stage(stages, monkeypatch, 1, "--out", tmp_path, "--part", "ceilings") == 0
+    assert stage(stages, monkeypatch, 1, "--out", tmp_path, "--part", "compiling", "--seconds", -1) == 0
+    assert "compiling: left out, as the time is used up." in capsys.readouterr().out
+    parts = json.loads((tmp_path / "result.json").read_text())["parts"]
+    assert list(parts) == ["machine", "check", "streams 4", "ceilings"]
+    assert parts["check"]["error"] == "OutOfMemoryError: CUDA out of memory" and "result" in parts["streams 4"]
+
+
+def test_photos_decide_the_exit_code(
+    stages: Any, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The store is looked at first."""
+    monkeypatch.setattr(stages.real_data, "compare", lambda photos, _: {"agree": list(photos.named) == ["paper-2012"]})
+    line = [3, "--out", tmp_path / "out", "--part", "photos", "--data", store.folder, "--recipe"]
+    assert stage(stages, monkeypatch, *line, "laptop") == 1
+    monkeypatch.setattr(sys, "argv", ["train_gpu.py", *map(str, line), "paper-2012"])
     with pytest.raises(SystemExit, match=r"input_size \(=224\) is larger than the pictures"):
-        train_gpu.main()
+        stages.main()
+
+
+# --- the quick check ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def check_gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    found = script("check_gpu", monkeypatch)
+    monkeypatch.setattr("alexnet.bench.STORED", 72)
+    monkeypatch.setattr(found, "first_tiles_only", lambda: None)  # would last
+    return found
+
+
+def test_the_quick_check(check_gpu: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the reference, which is right: every part runs, and says so."""
+    limits = {torch.float32: 1e-5, torch.bfloat16: 4e-3}
+    found = check_gpu.check(get_variant("paper", **NETWORK), 2, CPU, limits)
+    assert found["right"], capsys.readouterr().out
+    assert len(found["parts"]) == 1 + 5 * 2 + 2 + 3
+
+
+def test_the_quick_check_finds_what_is_wrong(check_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kernels.bias_relu
+    monkeypatch.setattr(kernels, "bias_relu", lambda x, bias: right(x, bias) * (1.02 if x.dtype != torch.float64 else 1))
+    monkeypatch.setattr(check_gpu, "WAYS_TRIED", check_gpu.WAYS_TRIED[:1])
+    found = check_gpu.check(get_variant("paper", **NETWORK), 2, CPU)
+    wrong = [name for name, part in found["parts"].items() if not part["right"]]
+    assert wrong == ["relu3", "relu4", "step, our own convolutions"] and not found["right"]
+
+
+def test_the_quick_check_by_the_kernels(check_gpu: Any, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each but the step, which has tests of its own; the interpreter cuts bfloat16 off."""
+    if device.type == "cpu":
+        monkeypatch.setattr(kernels, "on_kernels", lambda x: x.dtype != torch.float64)
+    limits = {torch.float32: 1e-5, torch.bfloat16: 8e-3 if device.type == "cpu" else 4e-3}
+    variant = get_variant("paper", **{**NETWORK, "width": 1 / 16})
+    found = check_gpu.run(list(check_gpu.kernel_parts(variant, 1, device, limits)))
+    assert found["right"], found
+
+
+# --- compiling ------------------------------------------------------------------------------------
+
+WALK = """
+import sys
+from compile_step import compile_share
+from alexnet.variants import get_variant
+for batch in map(int, sys.argv[2:]):
+    print(*compile_share(get_variant("paper", width=1 / 2), 90, int(sys.argv[1]), 400, batch), sep="\\n")
+    print("---")
+"""
+
+
+def python(*arguments: str, cache: Path) -> str:
+    """The output of a process that does not interpret kernels."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(cache), "PYTHONPATH": f"{environment.get('PYTHONPATH', '')}:{BENCHMARKS}"}
+    done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_steps_kernels_are_compiled_before_it_runs(tmp_path: Path) -> None:
+    """Those that it launches, each once, whatever the batch. One is compiled here, packed, and
+    found again elsewhere, where the paths are others.
+    """
+    pytest.importorskip("triton")
+    first, second, *_ = python("-c", WALK, "399", "16", "48", cache=tmp_path / "none").split("---\n")
+    named = [line.split()[0] for line in first.splitlines()]
+    assert first == second and len(set(first.splitlines())) == len(named) < 400
+    counts = {"_augment": 4 + 4, "_convolve": 9 * 6, "_weight_gradient": 5 * 5, "_cross_entropy": 1}
+    assert {name: named.count(name) for name in counts} == counts
+    assert not (tmp_path / "none").exists()
+    compiled = str(named.index("_cross_entropy"))
+    python("-c", WALK, compiled, "16", cache=tmp_path / "one")
+    kernels = [path.parent.name for path in (tmp_path / "one").glob("*/*.cubin")]
+    assert len(kernels) == 1
+    file = str(tmp_path / "kernels.tar.gz")
+    tool = str(BENCHMARKS / "compile_step.py")
+    python(tool, "--no-compiling", "--pack", file, cache=tmp_path / "one")
+    shutil.rmtree(tmp_path / "one")
+    assert "unpacked" in python(tool, "--no-compiling", "--unpack", file, cache=tmp_path / "two")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").glob("*/*")}
+    python("-c", WALK, compiled, "16", cache=tmp_path / "two")
+    assert before and {path: path.stat().st_mtime_ns for path in (tmp_path / "two").glob("*/*")} == before
+
+
+def test_another_tritons_kernels_stay_packed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    compile_step = script("compile_step", monkeypatch)
+    monkeypatch.setattr(compile_step, "folder", lambda: tmp_path / "cache")
+    (tmp_path / "cache" / "key").mkdir(parents=True)
+    for name in ("kernel.cubin", "kernel.json", "launcher.so"):
+        (tmp_path / "cache" / "key" / name).write_text("1")
+    compile_step.pack(tmp_path / "file")
+    monkeypatch.setattr(compile_step, "folder", lambda: tmp_path / "other")
+    with monkeypatch.context() as patch:
+        patch.setattr(compile_step, "triton_key", lambda: "another")
+        assert compile_step.unpack(tmp_path / "file") == 0 and not (tmp_path / "other").exists()
+    assert compile_step.unpack(tmp_path / "file") == 2  # nothing that the host executes
+    assert compile_step.unpack(tmp_path / "file") == 0  # what is there stays

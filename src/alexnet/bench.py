@@ -231,11 +231,11 @@ class Scene:
         """A run as it begins."""
         return Start.on_records(Recipe(), self.variant, self.split, self.augmentation).in_batches_of(self.batch)
 
-    def fused(self) -> FusedStep:
-        """The fused step with everything resident."""
+    def fused(self, beside: bool = True) -> FusedStep:
+        """The fused step with everything resident; `beside` as `FusedStep` takes it."""
         start = self.begun()
         feed = open_feed("resident", start.loader, self.device)
-        self._fused = build(feed, start.model, start.augmentation, start.optimiser, TYPES[self.precision])
+        self._fused = build(feed, start.model, start.augmentation, start.optimiser, TYPES[self.precision], beside=beside)
         return self._fused
 
     def training(self) -> Contestant:
@@ -287,7 +287,8 @@ class Scene:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         cuda = self.device.type == "cuda"
         optimiser = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9, weight_decay=5e-4, fused=cuda)
-        forward = torch.compile(model, dynamic=False) if compiled else model
+        # On a GPU recorded as CUDA graphs too, as the fused step is.
+        forward = torch.compile(model, dynamic=False, mode="reduce-overhead" if cuda else None) if compiled else model
 
         def step() -> None:
             optimiser.zero_grad()
