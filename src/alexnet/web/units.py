@@ -98,10 +98,10 @@ def jpeg(pixels: NDArray[np.uint8], longest: int | None = None, quality: int = Q
     Args:
         pixels: (H, W, 3) uint8, RGB.
         longest: shrink it to so many pixels on its longer side.
-        quality: 0 to 100.
+        quality: 0 to 100; above `QUALITY`, colours are at full resolution too.
     """
     image, file = Image.fromarray(np.ascontiguousarray(pixels)), io.BytesIO()
     if longest:
         image.thumbnail((longest, longest))
-    image.save(file, "JPEG", quality=quality, subsampling="4:4:4", optimize=True)
+    image.save(file, "JPEG", quality=quality, subsampling="4:4:4" if quality > QUALITY else "4:2:0", optimize=True)
     return b64encode(file.getvalue()).decode()
