@@ -126,6 +126,10 @@ class Recipe:
     """Label smoothing: the share of the target that is spread evenly over all classes, in [0, 1); 0
     for none.
     """
+    class_weights: Literal["balanced"] | None = None
+    """balanced: pictures of rare classes weigh more in the loss, so that all classes count alike;
+    by default all pictures do.
+    """
 
     crop: bool = True
     """Take random crops in training, instead of the centre."""

@@ -7,7 +7,7 @@ bits of an unwatched one.
 """
 
 from collections.abc import Callable, Sequence
-from math import isfinite
+from math import isfinite, log
 
 from torch import Tensor
 
@@ -46,6 +46,8 @@ class Watch:
     def __init__(self, recipe: Recipe, variant: Variant, split: Split, steps: int) -> None:
         self.recipe, self.variant = recipe, variant
         self.blind = frequencies_loss(split, variant.num_classes, recipe.label_smoothing)
+        if recipe.class_weights:  # a net that learns nothing gives all classes the same probability
+            self.blind = log(variant.num_classes)
         self.plateau_from = min(max(steps // 10, PLATEAU_FROM[0]), PLATEAU_FROM[1])
 
     def due(self, step: int) -> bool:

@@ -17,6 +17,7 @@ from alexnet.errors import RecipeError
 from alexnet.fused import unknown
 from alexnet.lanes import Lanes
 from alexnet.memory import keep_freed
+from alexnet.train.balance import class_weights
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
 from alexnet.train.steps.check import disagreement
@@ -69,7 +70,9 @@ def open_plain_step(start: Start, compiled: bool, lanes: int | None = None) -> P
         if compiled and lanes and lanes > 1:
             say(f"lanes (={lanes}) is for training without the compiler: using 1 lane.")
         split = Lanes(start.model, count, threads_each(count)) if count > 1 else None
-    loss = loss_function(split or start.model, compiled, start.recipe.label_smoothing)
+    weights = class_weights(start.recipe, start.loader.split, start.variant.num_classes)
+    weights = None if weights is None else weights.to(start.device)
+    loss = loss_function(split or start.model, compiled, start.recipe.label_smoothing, weights)
     return PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation, split)
 
 
@@ -101,12 +104,13 @@ def wants_fused(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
         if device.type != "cpu":
             say("The fused step is not used, as it has one learning rate for all layers: the plain step runs.")
         return False
+    weighted = "its loss knows no class-weights" if recipe.class_weights else None
     if recipe.fused == "on":
-        reason = unknown(variant) or (kernels.lacking(device) if device.type != "cpu" else None)
+        reason = weighted or unknown(variant) or (kernels.lacking(device) if device.type != "cpu" else None)
         if reason:
             raise RecipeError(f"fused (=on) cannot train this here ({reason}): use auto.")
         return True
-    return pays(variant, device)
+    return weighted is None and pays(variant, device)
 
 
 def pays(variant: Variant, device: torch.device) -> bool:

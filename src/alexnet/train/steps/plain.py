@@ -115,18 +115,22 @@ class PlainStep:
             self._split.close()
 
 
-def loss_function(network: Scores, compiled: bool, label_smoothing: float = 0.0) -> LossFunction:
+def loss_function(network: Scores, compiled: bool, label_smoothing: float = 0.0, weights: Tensor | None = None) -> LossFunction:
     """The loss and logits of a batch, whose dropout is by keys where they are given; compiled into
     fused loops if asked, and if the compiler works.
 
     Args:
         label_smoothing: s; the target is 1 - s for the right class, and s / K more
             for each of the K classes.
+        weights: (K,) of each class; a picture's loss is multiplied by that of its class.
     """
 
     def forward(images: Tensor, labels: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         logits = network(images, keys)
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
+        if weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
+        losses = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+        return (weights[labels] * losses).mean(), logits
 
     if not compiled:
         return forward
