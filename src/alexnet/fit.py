@@ -13,11 +13,13 @@ it was stopped, and ends at once where all is done.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 
 from alexnet import engines, forecast, intervals, report, schema
 from alexnet.arguments import as_path
@@ -32,18 +34,16 @@ from alexnet.errors import Interrupted, RecipeError, SourceError, TrainingError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.files import write_json
 from alexnet.phrases import counted, quoted
+from alexnet.plan import ClassWeights, Plan, Work, weights_here
 from alexnet.published import data as published
 from alexnet.run_folder import FIT, REPORT, RESULT, STORE, is_run
 from alexnet.schema import Range
 from alexnet.train import recipes
 from alexnet.train.history import read_config
 from alexnet.train.loop import train
-from alexnet.train.recipes import Recipe
 from alexnet.train.result import read_result
 
-FROM_SCRATCH = "small-photos"
 FEW, UNBALANCED = 10, 3.0  # photos of a class; times as many in the largest as in the smallest
-OTHER_SECONDS = 10.0  # starting, testing, the page
 REMEDY = "Name another --out."
 
 
@@ -57,6 +57,9 @@ class Asked:
         made: whether the store is made by this command, and is its to change.
         labels: table with the class of each photo.
         hold_out: share of each class that is kept for testing, if the source has no test part.
+        weights: that training begins with, a file or a published name; None for none.
+        variant: of such weights, if they do not say which.
+        class_weights: as the recipe's field.
         minutes: that all of it may take; None for as many as the recipe takes.
     """
 
@@ -65,6 +68,9 @@ class Asked:
     made: bool
     labels: str | None = None
     hold_out: float = HOLD_OUT
+    weights: str | None = None
+    variant: str | None = None
+    class_weights: ClassWeights = None
     minutes: Annotated[float, Range(0)] | None = None
 
 
@@ -108,7 +114,10 @@ def fit(
     out: str | Path,
     *,
     labels: str | Path | None = None,
+    weights: str | Path | None = None,
+    variant: str | None = None,
     hold_out: float = HOLD_OUT,
+    class_weights: ClassWeights = None,
     minutes: float | None = None,
     data: str | Path | None = None,
 ) -> Fitted:
@@ -119,7 +128,11 @@ def fit(
             the name of a published data set.
         out: the run's folder; the store is made inside it.
         labels: a table with the class of each photo, for a folder that is not sorted by class.
+        weights: to begin with: a file in any format, a run's folder, or the name of published
+            weights; by default published ones that are on this machine, else none.
+        variant: which AlexNet the weights are of, if their file does not say so.
         hold_out: share of each class that is kept for testing, if the source has no test part.
+        class_weights: "balanced" lets classes of unequal size count alike.
         minutes: that all of it may take; None for as many as the recipe takes.
         data: folder of the store, in place of `out`/store; one that is there is used.
 
@@ -133,21 +146,33 @@ def fit(
     folder = out / STORE if data is None else as_path(data, "data")
     table = None if labels is None else str(as_path(labels, "labels").absolute())
     made = not (folder / MANIFEST).exists()
-    asked = _begin(Asked(str(photos.absolute()), str(folder.absolute()), made, table, hold_out, minutes), out)
+    start = None if weights is None else str(Path(weights).absolute() if Path(weights).exists() else weights)
+    now = Asked(str(photos.absolute()), str(folder.absolute()), made, table, hold_out, start, variant, class_weights, minutes)
+    asked = _begin(now, out)
     if earlier := _finished(asked, out):
         return earlier
     source = _find(photos, asked)
-    recipe = _planned(source, asked, out)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / FIT, asdict(asked))  # now that nothing is left to refuse
-    try:
-        store = _prepared(source, recipe, asked, out)
+    with _saying_how_to_go_on():
+        if not is_run(out):
+            asked = replace(asked, weights=weights_here(asked.weights))
+            plan = Plan.of(asked.weights, asked.variant, asked.class_weights)
+            plan = plan.within(asked.minutes, _work(source, plan, asked))
+            out.mkdir(parents=True, exist_ok=True)
+            write_json(out / FIT, asdict(asked))  # now that nothing is left to refuse
+            _prepare(source, plan, asked)
+        store, recipe = Store(asked.data), read_config(out).recipe if is_run(out) else plan.recipe
         trained = train(recipe, store, out, resume=is_run(out))
-    except Interrupted as stop:
-        raise Interrupted("stopped and saved: run the same command to continue.") from stop
-    result = evaluate_classifier(engines.of(trained), store)
-    page = report.write(out / REPORT, f"AlexNet on {photos.absolute().name}", trained, store, result, out)
+        result = evaluate_classifier(engines.of(trained), store)
+        page = report.write(out / REPORT, f"AlexNet on {photos.absolute().name}", trained, store, result, out)
     return Fitted(out, result.images, result.wrong, result.chance, result.views, trained.state["seconds"], page)
+
+
+@contextmanager
+def _saying_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as stop:
+        raise Interrupted("stopped and saved: run the same command to continue.") from stop
 
 
 # --- begin, or go on ------------------------------------------------------------------------------
@@ -173,6 +198,12 @@ def _same(earlier: Asked, now: Asked, out: Path) -> Asked:
         then, given = getattr(earlier, name) or "none", getattr(now, name) or "none"
         if then != given:
             raise TrainingError(f"{out} was begun with {name} (={then}), not {given}: name the same, or another --out.")
+    for name in ("weights", "variant", "class_weights"):
+        then, given = getattr(earlier, name), getattr(now, name)
+        if given not in (None, then):
+            raise TrainingError(
+                f"{out} was begun with {name} (={then or 'none'}), not {given}: name the same, or another --out."
+            )
     if now.minutes not in (None, earlier.minutes):
         say(f"minutes (={now.minutes:g}) counts at the first start only: {out} goes on as it was planned.")
     return earlier
@@ -199,7 +230,7 @@ def _chance(store: Store) -> float:
 def _find(photos: Path, asked: Asked) -> Source | None:
     """The photos; None where they are gone and the store is there."""
     finished = (Path(asked.data) / MANIFEST).exists()
-    if finished and not photos.exists():
+    if finished and not photos.exists() and str(photos) not in published.names():
         say(f"{photos} is no longer there: going on with the store {asked.data}.")
         return None
     check_apart(Path(asked.data), [photos])
@@ -232,80 +263,49 @@ def _say_what_changed(photos: Path, source: Source, store: Store) -> None:
         )
 
 
-# --- the plan -------------------------------------------------------------------------------------
-
-
-def _planned(source: Source | None, asked: Asked, out: Path) -> Recipe:
-    """The recipe, with as many epochs as the minutes allow, and a line on what comes."""
-    if is_run(out):
-        return read_config(out).recipe
-    recipe = recipes.get_recipe(FROM_SCRATCH)
-    preparing, photos, classes = _work(source, recipe, asked)
-    steps = max(1, photos // recipe.batch_size)
-    epoch = steps * forecast.step_seconds(recipe, classes)
-    other = preparing + OTHER_SECONDS
-    if asked.minutes is not None:
-        epochs = int((60 * asked.minutes - other) / epoch)
-        if epochs < 1:
-            least = max(1, round((other + 2 * epoch) / 60 + 0.5))
-            raise RecipeError(
-                f"minutes (={asked.minutes:g}) is too little for one pass over {counted(photos, 'photo')}, which takes "
-                f"{forecast.about(other + epoch)} here: allow {least} or more."
-            )
-        recipe = replace(recipe, epochs=min(epochs, recipe.epochs))
-    say(
-        f"{counted(photos, 'photo')} of {classes} classes: preparing, training from scratch "
-        f"({counted(recipe.epochs, 'epoch')} of {FROM_SCRATCH}) and testing take "
-        f"{forecast.about(other + recipe.epochs * epoch)} on this machine as it is now. "
-        "Ctrl-C stops it, and the same command continues."
-    )
-    return recipe
-
-
-def _work(source: Source | None, recipe: Recipe, asked: Asked) -> tuple[float, int, int]:
-    """Seconds of preparing, number of photos, number of classes."""
-    if (Path(asked.data) / MANIFEST).exists():
-        store = Store(asked.data)
-        return 0.0, sum(map(len, store.splits.values())), len(store.classes)
-    assert source
-    items = [item for one in source.splits.values() for item in one]
-    return forecast.preparing_seconds(items, recipe.stored_as), len(items), len(source.classes)
-
-
 # --- the store ------------------------------------------------------------------------------------
 
 
-def _prepared(source: Source | None, recipe: Recipe, asked: Asked, out: Path) -> Store:
-    """The store, made now if it is not there, with near-duplicates on one side of its split."""
-    folder = Path(asked.data)
+def _work(source: Source | None, plan: Plan, asked: Asked) -> Work:
+    if (Path(asked.data) / MANIFEST).exists():
+        store = Store(asked.data)
+        return Work(sum(map(len, store.splits.values())), len(store.classes))
+    assert source
+    items = [item for one in source.splits.values() for item in one]
+    return Work(len(items), len(source.classes), forecast.preparing_seconds(items, *plan.stored_as))
+
+
+def _prepare(source: Source | None, plan: Plan, asked: Asked) -> None:
+    """Make the store if it is not there, with near-duplicates on one side of its split."""
+    folder, (size, resize) = Path(asked.data), plan.stored_as
     if not (folder / MANIFEST).exists():
         assert source
-        prepare(source, folder, **recipe.stored_as, hold_out=asked.hold_out)
+        prepare(source, folder, size=size, resize=resize, hold_out=asked.hold_out)
     store = Store(folder)
-    if is_run(out):
-        return store
     if asked.made and source and len(source.splits) == 1:
-        store = _with_groups(store)
-    for line in _notes(store):
+        store = _with_groups(store, plan)
+    for line in _notes(store, asked.class_weights is not None):
         say(line)
-    return store
 
 
-def _with_groups(store: Store) -> Store:
+def _with_groups(store: Store, plan: Plan) -> Store:
     """The store with near-duplicates on one side of its split."""
-    records = [split.records for split in (store.train, store.held_out)]
-    count = sum(map(len, records))
+    splits = store.train, store.held_out
+    count = sum(map(len, splits))
     if count > alike.MOST:
         say(f"Near-duplicates were not looked for: {count:,} photos are more than {alike.MOST:,}.")
         return store
-    group = alike.groups([alike.thumbnails(np.concatenate(records))])
+    kinds = [alike.thumbnails(np.concatenate([split.records for split in splits]))]
+    if plan.base:
+        kinds.append(alike.scenes(torch.cat([plan.pool5(split) for split in splits])))
+    group = alike.groups(kinds)
     if group is None:
-        say("Near-duplicates were not moved: most of the photos are alike.")
+        say("Near-duplicates were not looked for: most of the photos are alike.")
         return store
     return regrouped(store, group)
 
 
-def _notes(store: Store) -> Iterator[str]:
+def _notes(store: Store, balanced: bool) -> Iterator[str]:
     """A line each on classes with few photos, and on classes of unequal size."""
     counts = np.bincount(np.concatenate([split.labels for split in store.splits.values()]), minlength=len(store.classes))
     few = [name for name, count in zip(store.classes, counts, strict=True) if count < FEW]
@@ -313,8 +313,8 @@ def _notes(store: Store) -> Iterator[str]:
         are = "has" if len(few) == 1 else "have"
         yield f"{counted(len(few), 'class')} {are} fewer than {FEW} photos ({quoted(few)}): so few hardly teach or test."
     least, most = int(np.argmin(counts)), int(np.argmax(counts))
-    if counts[most] > UNBALANCED * counts[least]:
+    if counts[most] > UNBALANCED * counts[least] and not balanced:
         yield (
             f"The classes are of unequal size, from {counts[least]:,} ({store.classes[least]!r}) to {counts[most]:,} photos "
-            f"({store.classes[most]!r}): the network will favour the large ones."
+            f"({store.classes[most]!r}): the network favours the large ones, unless --class-weights balanced is given."
         )

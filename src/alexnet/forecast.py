@@ -3,14 +3,14 @@
 import time
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from alexnet import engines
 from alexnet.console import duration
 from alexnet.data import sources
-from alexnet.data.image import Unreadable, encode
+from alexnet.data.image import Resize, Unreadable, encode
 from alexnet.data.sources import Item
 from alexnet.data.workers import CORES, FEW
 from alexnet.engines import Network
@@ -19,6 +19,7 @@ from alexnet.model import AlexNet
 from alexnet.phrases import counted
 from alexnet.train.recipes import Recipe
 from alexnet.train.steps import split
+from alexnet.variants import Variant
 
 STEPS, WARM_UP = 6, 2
 PHOTOS = 8
@@ -53,13 +54,27 @@ def _steps_seconds(model: AlexNet, network: Network, x: Tensor) -> float:
     return median(times[WARM_UP:])
 
 
-def preparing_seconds(items: Sequence[Item], stored_as: dict[str, Any]) -> float:
+def picture_seconds(variant: Variant) -> float:
+    """Of one picture through a network, forward only."""
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    model = AlexNet(variant, torch.Generator().manual_seed(0)).to(device).eval()
+    x = torch.rand(PHOTOS, 3, variant.input_size, variant.input_size, device=device)
+    network, times = engines.eager(model), []
+    with torch.inference_mode():
+        for _ in range(WARM_UP + 1):
+            begun = time.monotonic()
+            network(x).sum().item()
+            times.append(time.monotonic() - begun)
+    return times[-1] / len(x)
+
+
+def preparing_seconds(items: Sequence[Item], size: int, resize: Resize) -> float:
     """Of decoding and shrinking photos on all cores, by a few from all over the list."""
     chosen = items[:: max(1, len(items) // PHOTOS)][:PHOTOS]
     begun = time.monotonic()
     for item in chosen:
         try:
-            encode(sources.read(item), **stored_as)
+            encode(sources.read(item), size, resize)
         except (OSError, Unreadable):  # those are skipped, and take no time
             continue
     cores = CORES if len(items) >= FEW else 1

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -14,8 +14,11 @@ from alexnet.console import say
 def fit(
     photos: Positional[Annotated[Path, arg(metavar="PHOTOS")]],
     out: Path = Path("run"),
+    weights: Annotated[str | None, arg(name="from", metavar="WEIGHTS")] = None,
+    variant: str | None = None,
     labels: Path | None = None,
     hold_out: float = 0.1,
+    class_weights: Literal["balanced"] | None = None,
     minutes: float | None = None,
     data: Path | None = None,
 ) -> None:
@@ -28,16 +31,32 @@ def fit(
     Args:
         photos: the photos.
         out: folder for the run; the photos' store is made inside it.
+        weights: trained weights to begin with: a file in any format that `alexnet weights import`
+            reads, a run's folder, or a name from `alexnet weights list`; by default published ones
+            that are on this machine.
+        variant: which AlexNet the weights are of (caffe, torchvision ...), if their file does not
+            say so.
         labels: a table of file and class, if the photos are in one folder: see `alexnet help
             prepare`.
         hold_out: share of each class that is kept for testing, if the photos have no test part.
+        class_weights: balanced lets classes of unequal size count alike.
         minutes: how long all of it may take; by default as long as the recipe takes, which is said
             first.
         data: folder for the store, in place of OUT/store; a finished store that is there is used.
     """
     from alexnet.fit import fit as run
 
-    result = run(photos, out, labels=labels, hold_out=hold_out, minutes=minutes, data=data)
+    result = run(
+        photos,
+        out,
+        weights=weights,
+        variant=variant,
+        labels=labels,
+        hold_out=hold_out,
+        class_weights=class_weights,
+        minutes=minutes,
+        data=data,
+    )
     print(json.dumps(result.as_json()))
     stated = intervals.stated(result.wrong, result.images, result.chance)
     few = intervals.warning(result.images)

@@ -1,0 +1,148 @@
+"""What `alexnet fit` trains, and how long that takes here: on trained weights where there are any,
+else from scratch.
+
+Weights are taken as they are named, or else from what `alexnet weights pull` has brought here.
+They decide the network, the size of the pictures and the resize rule; from scratch the recipe does.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from alexnet import forecast
+from alexnet.console import say
+from alexnet.data.image import Resize
+from alexnet.data.loader import in_order
+from alexnet.data.store import Split
+from alexnet.errors import RecipeError
+from alexnet.meter import Meter
+from alexnet.phrases import counted
+from alexnet.published import registry
+from alexnet.train import recipes
+from alexnet.train.recipes import Recipe
+from alexnet.train.tune.base import Base, open_base
+from alexnet.train.tune.begin import with_layers
+from alexnet.train.tune.features import MANY, Extractor
+from alexnet.trained import Trained
+
+FROM_SCRATCH, ON_WEIGHTS = "small-photos", "finetune"
+SUGGESTED = "torchvision"  # one file, the smallest
+BATCH_SIZE = 64
+ClassWeights = Literal["balanced"] | None
+OTHER_SECONDS = 10.0  # starting, testing, the page
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done: photos in all, classes, and whether they are to be prepared first."""
+
+    photos: int
+    classes: int
+    preparing: float = 0.0  # seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe, and the weights that it begins with, if any."""
+
+    recipe: Recipe
+    base: Base | None = None
+
+    @property
+    def stored_as(self) -> tuple[int, Resize]:
+        """Size and resize rule of the store that the network wants."""
+        if self.base:
+            return self.base.preprocessing.stored_size, self.base.preprocessing.resize
+        return self.recipe.stored_size, self.recipe.stored_as["resize"]
+
+    @torch.inference_mode()
+    def pool5(self, split: Split) -> Tensor:
+        """What the weights' convolutions give for each picture, (N, C, H, W)."""
+        assert self.base
+        model = with_layers(self.base, self.base.network("pool5", self.recipe, 2), self.recipe.seed)
+        view = self.base.preprocessing.views(1)[0]
+        network = Extractor(Trained(model, ("", ""), self.base.preprocessing, {}, {}), ("pool5",), 1).network()
+        with Meter("looking for near-duplicates", len(split), "images") as meter:
+            features = []
+            for records, _ in in_order(split, BATCH_SIZE):
+                features.append(network(self.base.preprocessing.view(records, *view))["pool5"])
+                meter.add(len(records))
+        channels = len(self.base.parameters["conv5.weight"])
+        flat = torch.cat(features)
+        side = round((flat.shape[1] / channels) ** 0.5)
+        return flat.view(len(flat), channels, side, side)
+
+    @classmethod
+    def of(cls, weights: str | None, variant: str | None = None, class_weights: ClassWeights = None) -> "Plan":
+        """The plan for weights, or from scratch without.
+
+        Args:
+            variant: of weights that do not say which they are.
+            class_weights: as the recipe's field.
+        """
+        if weights is None:
+            return cls(recipes.get_recipe(FROM_SCRATCH, class_weights=class_weights))
+        known = {} if variant is None else {"variant": variant}
+        recipe = recipes.get_recipe(ON_WEIGHTS, weights=weights, class_weights=class_weights, **known)
+        return cls(recipe, open_base(recipe))
+
+    def within(self, minutes: float | None, work: Work) -> "Plan":
+        """The plan that the minutes allow, with a line on what comes and how long it takes.
+
+        Raises:
+            RecipeError: they do not allow one pass over the photos.
+        """
+        once, whole = self._seconds(work)
+        other = work.preparing + OTHER_SECONDS
+        if minutes is not None and 60 * minutes < other + once:
+            least = int((other + once) / 60 + 1.5)
+            raise RecipeError(
+                f"minutes (={minutes:g}) is too little for one pass over {counted(work.photos, 'photo')}, which takes "
+                f"{forecast.about(other + once)} here: allow {least} or more."
+            )
+        recipe = self.recipe
+        if minutes is not None and self.base:
+            recipe = replace(recipe, minutes=(60 * minutes - other) / 60)
+        elif minutes is not None:
+            recipe = replace(recipe, epochs=min(int((60 * minutes - other) / once), recipe.epochs))
+            whole = recipe.epochs * once
+        how = (
+            f"on the weights {recipe.weights}"
+            if self.base
+            else f"from scratch ({counted(recipe.epochs, 'epoch')} of {FROM_SCRATCH})"
+        )
+        say(
+            f"{counted(work.photos, 'photo')} of {counted(work.classes, 'class')}: preparing, training {how} and testing take "
+            f"{forecast.about(other + whole)} on this machine as it is now. Ctrl-C stops it, and the same command continues."
+        )
+        return replace(self, recipe=recipe)
+
+    def _seconds(self, work: Work) -> tuple[float, float]:
+        """Of one pass over the photos, and of all that the recipe does."""
+        if self.base is None:
+            step = forecast.step_seconds(self.recipe, work.classes)
+            once = step * max(1, work.photos // self.recipe.batch_size)
+            return once, self.recipe.epochs * once
+        views = 10 if work.photos <= MANY else 2
+        once = work.photos * forecast.picture_seconds(self.base.network("pool5", self.recipe, 2))
+        return once, (views + 1) * once
+
+
+def weights_here(named: str | None) -> str | None:
+    """The weights to begin with: those named, else published ones that are on this machine, which
+    is said; None where there are none.
+    """
+    if named is not None:
+        return named
+    for entry in registry.REGISTRY:
+        if entry.variant and registry.cached(entry):
+            say(f"Training begins with the published weights {entry.name}, which are on this machine.")
+            return entry.name
+    say(
+        "Training is from scratch, as no trained weights are on this machine. With some, few photos give a much lower error: "
+        f"`alexnet weights pull {SUGGESTED}` downloads them ({registry.get_published(SUGGESTED).bytes / 1e6:,.0f} MB), or name "
+        "a file with --from."
+    )
+    return None
