@@ -221,8 +221,16 @@ def _settings(record: History, store: Store) -> Iterator[str]:
 
 def _training(record: History, dropout: bool) -> Iterator[str]:
     yield "<h2>Training</h2>"
-    if not any(line["kind"] == "train" for line in record.log):
+    lines = [line for line in record.log if line["kind"] == "train"]
+    if not lines:
         yield "<p>The run's log has no training lines yet.</p>"
+        return
+    if not lines[-1]["step"]:  # as of `train finetune --tune head`
+        yield (
+            "<p>A new last layer was fitted at once to what trained weights make of the training pictures, so there are no "
+            f"curves. On these pictures its loss is {lines[-1]['loss']:.3f} and its top-1 error "
+            f"{percent(lines[-1]['top1_error'])}.</p>"
+        )
         return
     names = ("loss over training", "top-1 error over training", "learning rate over training")
     drawn = "".join(_drawn(figure, name) for figure, name in zip(figures.curves(record.log), names, strict=True))

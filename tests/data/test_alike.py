@@ -93,7 +93,10 @@ def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pictures_that_are_all_alike_say_nothing() -> None:
-    assert alike.groups([alike.Vectors(torch.ones(100, 3), 0.9)]) is None
+    blind = alike.Vectors(torch.ones(100, 3), 0.9)
+    assert alike.groups([blind]) is None
+    group = alike.groups([blind, alike.Vectors(torch.eye(50)[torch.arange(100) % 50], 0.9)])
+    assert group is not None and group.tolist() == [*range(50), *range(50)]
 
 
 def test_a_blank_picture_is_no_scene() -> None:

@@ -77,17 +77,17 @@ def groups(kinds: Sequence[Vectors]) -> NDArray[np.int64] | None:
         kinds: vectors of the same N photos.
 
     Returns:
-        (N,) number of each photo's group, which is that of its first photo; None if so many pairs
-        are alike that they say nothing.
+        (N,) number of each photo's group, which is that of its first photo. Vectors by which most
+        photos are alike, as those of weights that are not trained, say nothing and are not used;
+        None if no others are given.
     """
     count = len(kinds[0].values)
     group = np.arange(count)
-    for kind in kinds:
-        pairs = _pairs(kind, MOST_PAIRS * count)
-        if pairs is None:
-            return None
-        for first, second in pairs:
-            join(group, first, second)
+    found = [pairs for kind in kinds if (pairs := _pairs(kind, MOST_PAIRS * count)) is not None]
+    if not found:
+        return None
+    for first, second in (pair for pairs in found for pair in pairs):
+        join(group, first, second)
     return np.array([root(group, number) for number in range(count)])
 
 
