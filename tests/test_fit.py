@@ -191,7 +191,7 @@ def test_a_class_that_was_renamed(photos: Photos, tmp_path: Path, monkeypatch: p
     ):
         fit(folder, out)
     (folder / "crimson").rename(folder / "red")
-    assert fit(folder, out).images
+    assert fit(folder, out).tested.images
 
 
 def test_what_is_in_the_way(photos: Photos, tmp_path: Path, store: Store) -> None:
@@ -274,7 +274,7 @@ def test_on_weights(photos: Photos, tmp_path: Path, weights: Path, capsys: pytes
     recipe = read_config(out).recipe
     assert recipe.weights == str(weights) and recipe.tune == "head"
     first = fit(folder, out)
-    assert "is finished" in said(capsys) and first.images == len(store.held_out)
+    assert "is finished" in said(capsys) and first.tested.images == len(store.held_out)
     with pytest.raises(TrainingError, match=r"was begun with weights \(=.*\), not torchvision: name the same"):
         fit(folder, out, weights="torchvision")
 

@@ -27,6 +27,7 @@ from alexnet.console import say
 from alexnet.data import alike, sources
 from alexnet.data.hold_out import check_share
 from alexnet.data.prepare import HOLD_OUT, check_apart, prepare
+from alexnet.data.preprocessing import Views
 from alexnet.data.regroup import regrouped
 from alexnet.data.sources import Source
 from alexnet.data.store import MANIFEST, Store
@@ -36,15 +37,34 @@ from alexnet.files import write_json
 from alexnet.phrases import counted, quoted
 from alexnet.plan import ClassWeights, Plan, Work, weights_here
 from alexnet.published import data as published
-from alexnet.run_folder import FIT, REPORT, RESULT, STORE, is_run
+from alexnet.run_folder import FIT, REPORT, RESULT, STORE, Count, Seconds, Share, is_run
 from alexnet.schema import Range
 from alexnet.train import recipes
 from alexnet.train.history import read_config
 from alexnet.train.loop import train
-from alexnet.train.result import read_result
+from alexnet.train.recipes import Recipe
 
+MOST_IN_TEN_VIEWS = 4000
 FEW, UNBALANCED = 10, 3.0  # photos of a class; times as many in the largest as in the smallest
 REMEDY = "Name another --out."
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the test gave.
+
+    Attributes:
+        images, wrong: held-out photos tested, and how many of them were classified wrongly.
+        chance: the error of always naming the most frequent class, a share in [0, 1].
+        views: of each photo.
+        seconds: that training took.
+    """
+
+    images: Annotated[int, Range(1)]
+    wrong: Count
+    chance: Share
+    views: Annotated[int, Range(1, 10)]
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ class Asked:
         variant: of such weights, if they do not say which.
         class_weights: as the recipe's field.
         minutes: that all of it may take; None for as many as the recipe takes.
+        tested: of a run that has ended.
     """
 
     photos: str
@@ -72,6 +93,7 @@ class Asked:
     variant: str | None = None
     class_weights: ClassWeights = None
     minutes: Annotated[float, Range(0)] | None = None
+    tested: Tested | None = None
 
 
 @dataclass(frozen=True)
@@ -80,31 +102,25 @@ class Fitted:
 
     Attributes:
         run: the run's folder.
-        images, wrong: held-out photos tested, and how many of them were classified wrongly.
-        chance: the error of always naming the most frequent class, a share in [0, 1].
-        views: of each photo at test.
-        seconds: of training.
+        tested: the error.
         report: the page.
     """
 
     run: Path
-    images: int
-    wrong: int
-    chance: float
-    views: int
-    seconds: float
+    tested: Tested
     report: Path
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; errors and the 95 % interval are shares in [0, 1]."""
+        tested = self.tested
         return {
             "run": str(self.run),
-            "images": self.images,
-            "top1_error": round(self.wrong / self.images, 6),
-            "top1_interval": [round(end, 6) for end in intervals.wilson(self.wrong, self.images)],
-            "chance": round(self.chance, 6),
-            "views": self.views,
-            "seconds": round(self.seconds, 1),
+            "images": tested.images,
+            "top1_error": round(tested.wrong / tested.images, 6),
+            "top1_interval": [round(end, 6) for end in intervals.wilson(tested.wrong, tested.images)],
+            "chance": round(tested.chance, 6),
+            "views": tested.views,
+            "seconds": round(tested.seconds, 1),
             "report": str(self.report),
         }
 
@@ -162,9 +178,11 @@ def fit(
             _prepare(source, plan, asked)
         store, recipe = Store(asked.data), read_config(out).recipe if is_run(out) else plan.recipe
         trained = train(recipe, store, out, resume=is_run(out))
-        result = evaluate_classifier(engines.of(trained), store)
+        result = evaluate_classifier(engines.of(trained), store, views=_views(recipe, store))
         page = report.write(out / REPORT, f"AlexNet on {photos.absolute().name}", trained, store, result, out)
-    return Fitted(out, result.images, result.wrong, result.chance, result.views, trained.state["seconds"], page)
+    tested = Tested(result.images, result.wrong, result.chance, result.views, trained.state["seconds"])
+    write_json(out / FIT, asdict(replace(asked, tested=tested)))
+    return Fitted(out, tested, page)
 
 
 @contextmanager
@@ -211,20 +229,22 @@ def _same(earlier: Asked, now: Asked, out: Path) -> Asked:
 
 def _finished(asked: Asked, out: Path) -> Fitted | None:
     """What a finished run has reached, with a line on what to do for more."""
-    page = out / REPORT
-    if not (out / RESULT).exists() or not page.exists():
-        return None
-    store, done, photos = Store(asked.data), read_result(out), Path(asked.photos)
+    result, page = out / RESULT, out / REPORT
+    if not asked.tested or not page.exists() or not result.exists() or result.stat().st_mtime > page.stat().st_mtime:
+        return None  # trained for longer since, perhaps
+    store, photos = Store(asked.data), Path(asked.photos)
     longer = f"alexnet train --resume --out {out} --epochs {2 * read_config(out).recipe.epochs}"
     say(f"{out} is finished. To train it for longer: `{longer}`. For other photos, name another --out.")
     if photos.exists():
         _say_what_changed(photos, _listed(photos, asked), store)
-    tested = done["evaluation"]
-    return Fitted(out, tested["images"], tested["top1_wrong"], _chance(store), tested["views"], done["seconds"], page)
+    return Fitted(out, asked.tested, page)
 
 
-def _chance(store: Store) -> float:
-    return intervals.chance(np.bincount(store.held_out.labels).tolist())
+def _views(recipe: Recipe, store: Store) -> Views:
+    """Ten views of each photo on weights, as the last layer is fitted to ten; one of many photos,
+    as ten would take longer than all else.
+    """
+    return 10 if recipe.weights and len(store.held_out) <= MOST_IN_TEN_VIEWS else 1
 
 
 def _find(photos: Path, asked: Asked) -> Source | None:

@@ -118,7 +118,7 @@ def write(
         *_settings(record, store),
         *_training(record, trained.model.variant.dropout > 0),
         *_first_layer(trained, store),
-        *_pictures(tested, classifier.classes, len(store.held_out)),
+        *_pictures(tested, classifier.classes, len(store.held_out), result.views),
         *_confusion(result),
         *_classes(result),
     )
@@ -191,7 +191,7 @@ def _result(result: Evaluation, trained: Trained, recipe: Recipe) -> Iterator[st
     stopped = f", stopped in epoch {done + 1} of {recipe.epochs}" if done < recipe.epochs else f", {counted(done, 'epoch')}"
     yield (
         f"<p>{result.wrong:,} of {counted(result.images, 'test picture')} {'was' if result.wrong == 1 else 'were'} "
-        f"classified wrongly.{top5} "
+        f"classified wrongly{f', each seen in {result.views} views' * (result.views > 1)}.{top5} "
         f"Trained for {duration(trained.state['seconds'])}{stopped}.</p>"
         "<p class=note>Other test pictures of the same kind would give a somewhat different error. An interval like this one "
         "contains the error on all such pictures 19 times in 20. Chance is the error of always naming the most frequent "
@@ -270,8 +270,9 @@ def _first_layer(trained: Trained, store: Store) -> Iterator[str]:
     )
 
 
-def _pictures(tested: Sequence[Example], classes: Sequence[str], total: int) -> Iterator[str]:
-    legend = "Below each picture: the five most likely classes, the true one in pink."
+def _pictures(tested: Sequence[Example], classes: Sequence[str], total: int, views: int) -> Iterator[str]:
+    seen = " Here each is seen in one view only, its centre." if views > 1 else ""
+    legend = f"Below each picture: the five most likely classes, the true one in pink.{seen}"
     among = f"all {total:,}" if len(tested) == total else f"{len(tested):,} randomly drawn"
     mistakes = Mistakes.of(tested)
     certain = f"The network is at least {CERTAIN:.0%} certain of another class: look whether the photo is in the right folder."

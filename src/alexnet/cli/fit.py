@@ -58,8 +58,10 @@ def fit(
         data=data,
     )
     print(json.dumps(result.as_json()))
-    stated = intervals.stated(result.wrong, result.images, result.chance)
-    few = intervals.warning(result.images)
-    say(f"Error on held-out photos: {stated}.{f' Warning: {few}' if few else ''}")
+    tested = result.tested
+    stated = intervals.stated(tested.wrong, tested.images, tested.chance)
+    few = intervals.warning(tested.images)
+    views = f", seen in {tested.views} views" if tested.views > 1 else ""
+    say(f"Error on held-out photos{views}: {stated}.{f' Warning: {few}' if few else ''}")
     say(f"The page about it: {result.report}")
     next_step("predict", out, PHOTO)
