@@ -8,8 +8,8 @@ For each draw, photos of the source are written into a folder (`train/CLASS/`, `
 user has them; then one process runs `alexnet fit` on it, and its seconds are those from the command
 to the page, the start of Python and the test included. `--train` and `--test` are photos of each
 class. Photos to train on come from the source's training split, those to test on from its other
-one, or from what is left of the first if it has no other, or with `--pool`. Without `--test`, `fit` holds out a tenth
-itself. `--train all` takes all, in the source's own split.
+one, or from what is left of the first if it has no other, or with `--pool`. Without `--test`, `fit`
+holds out a tenth itself. `--train all` takes all, in the source's own split.
 
 The last line is one JSON object: the errors and seconds of each draw, their mean and deviation.
 """

@@ -16,6 +16,7 @@ from alexnet.train.loop import train
 from alexnet.train.start import Start
 from alexnet.train.steps import choose
 from alexnet.train.steps.plain import loss_function
+from alexnet.train.tune import head
 
 CPU = torch.device("cpu")
 
@@ -69,3 +70,21 @@ def test_what_a_blind_network_reaches(store: Store) -> None:
     """With weights it says the same of each class: ln 3."""
     weighted = recipe(class_weights="balanced")
     assert Watch(weighted, weighted.network(3), store.train, 100).blind == pytest.approx(np.log(3))
+
+
+def test_a_last_layer() -> None:
+    """A class that weighs twice as much is one whose pictures are there twice."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    z = torch.randn(60, 8, generator=generator) + labels[:, None]
+    twice = labels == 1
+    more, share = torch.cat([z, z[twice]]), 60 / (60 + int(twice.sum()))
+
+    def solved(rows: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+        weight, bias = torch.zeros(3, 8), torch.zeros(3)
+        head._minimise(weight, bias, rows, targets, None, 0.1, weights)
+        return weight
+
+    weighted = solved(z, labels, share * torch.tensor([1.0, 2.0, 1.0]))
+    assert torch.allclose(weighted, solved(more, torch.cat([labels, labels[twice]]), None), atol=1e-3)
+    assert not torch.allclose(weighted, solved(z, labels, None), atol=1e-2)

@@ -23,6 +23,7 @@ from alexnet.intervals import percent
 from alexnet.model import AlexNet
 from alexnet.phrases import counted
 from alexnet.run_folder import member
+from alexnet.train.balance import class_weights
 from alexnet.train.recipes import Recipe
 from alexnet.train.tune.base import Base, table
 from alexnet.train.tune.features import MANY, Extractor, Stages
@@ -79,8 +80,9 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
     features = extractor.of(store.train, store.fingerprint, _cache(folder, recipe), seconds)
     labels = torch.from_numpy(store.train.labels.astype("int64"))
     side = next(layer.input[1:2] or (1,) for layer in variant.layers() if isinstance(layer.op, Linear))[0]
-    choice = _chosen(recipe, features, labels, side)
-    head = fit(features[choice.stage], labels, len(store.classes), choice.decay, choice.blur, side)
+    weights = class_weights(recipe, store.train, len(store.classes))
+    choice = _chosen(recipe, features, labels, side, weights)
+    head = fit(features[choice.stage], labels, len(store.classes), choice.decay, choice.blur, side, weights)
     variant = base.network(choice.stage, recipe, len(store.classes))
     model = _with_head(model.cpu(), variant, head)
     for line in table(base, variant):
@@ -144,10 +146,10 @@ def _cache(folder: Path, recipe: Recipe) -> Path:
     return folder.parent if member(folder.parent, recipe.seed) == folder else folder
 
 
-def _chosen(recipe: Recipe, features: Stages, labels: torch.Tensor, side: int) -> Trial:
+def _chosen(recipe: Recipe, features: Stages, labels: torch.Tensor, side: int, weights: torch.Tensor | None) -> Trial:
     if None not in (recipe.head_decay, recipe.head_blur) and len(features) == 1:
         return Trial(next(iter(features)), recipe.head_decay or 0.0, recipe.head_blur or 0.0, 0.0, 0.0)
-    best, tried = choose(features, labels, recipe.seed, recipe.head_decay, recipe.head_blur, side)
+    best, tried = choose(features, labels, recipe.seed, recipe.head_decay, recipe.head_blur, side, weights)
     others = {stage: min(one.loss for one in tried if one.stage == stage) for stage in features}
     beside = "".join(f"; on {stage} {loss:.3f}" for stage, loss in others.items() if stage != best.stage)
     say(

@@ -52,13 +52,14 @@ class Head:
     loss: float
     error: float
 
-    def on_views(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
+    def on_views(self, features: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[float, float]:
         """Mean loss and top-1 error on pictures, whose views' probabilities are averaged, as in a
         test: (N, V, D) features, (N,) labels.
         """
         shares = (features.float() @ self.weight.T + self.bias).softmax(2).mean(1)  # (N, K)
         right = shares[torch.arange(len(labels)), labels].clamp_min(1e-12)
-        return float(-right.log().mean()), float((shares.argmax(1) != labels).float().mean())
+        each = torch.ones(len(labels)) if weights is None else weights[labels]
+        return float(-(each * right.log()).mean()), float((shares.argmax(1) != labels).float().mean())
 
     def on_rows(self, rows: Tensor, labels: Tensor) -> tuple[float, float]:
         """The same on (n, D) rows, each by itself."""
@@ -89,7 +90,15 @@ class Choice(NamedTuple):
     tried: tuple[Trial, ...]
 
 
-def fit(features: Tensor, labels: Tensor, classes: int, decay: float, blur: float = 0.0, side: int = 6) -> Head:
+def fit(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    decay: float,
+    blur: float = 0.0,
+    side: int = 6,
+    weights: Tensor | None = None,
+) -> Head:
     """The best last layer.
 
     Args:
@@ -99,12 +108,13 @@ def fit(features: Tensor, labels: Tensor, classes: int, decay: float, blur: floa
         decay: as in the formula above.
         blur: of pool5's maps, see `Scaling`; 0 for none.
         side: of these maps, in places.
+        weights: (K,) what the pictures of each class weigh in the mean; all weigh 1 if None.
     """
     rows, targets = features.flatten(0, 1), labels.repeat_interleave(features.shape[1])
     scaling = Scaling.of(rows, blur, side)
     weight, bias = torch.zeros(classes, rows.shape[1]), torch.zeros(classes)
     parts = [rows] if len(rows) > ROWS_AT_ONCE else [scaling(rows)]  # all of them would take too much memory in float32
-    _minimise(weight, bias, parts[0], targets, scaling if len(rows) > ROWS_AT_ONCE else None, decay)
+    _minimise(weight, bias, parts[0], targets, scaling if len(rows) > ROWS_AT_ONCE else None, decay, weights)
     folded = scaling.folded(weight)
     head = Head(folded, bias - folded @ scaling.mean, 0.0, 0.0)
     loss, error = head.on_rows(rows, targets)
@@ -158,7 +168,15 @@ def _gaussian(blur: float, side: int) -> Tensor:
     return torch.exp(-((places[:, None] - places) ** 2) / (2 * blur**2))
 
 
-def _minimise(weight: Tensor, bias: Tensor, rows: Tensor, targets: Tensor, scaling: Scaling | None, decay: float) -> None:
+def _minimise(
+    weight: Tensor,
+    bias: Tensor,
+    rows: Tensor,
+    targets: Tensor,
+    scaling: Scaling | None,
+    decay: float,
+    weights: Tensor | None = None,
+) -> None:
     """L-BFGS on weight and bias, in place; `scaling` gives z of the rows, which are z if None."""
     solver = torch.optim.LBFGS(
         [weight, bias],
@@ -175,9 +193,11 @@ def _minimise(weight: Tensor, bias: Tensor, rows: Tensor, targets: Tensor, scali
         for part, labels in zip(rows.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True):
             z = scaling(part) if scaling else part
             shares = torch.addmm(bias, z, weight.T).log_softmax(1)
-            loss += float(F.nll_loss(shares, labels, reduction="sum")) / len(targets)
+            loss += float(F.nll_loss(shares, labels, weights, reduction="sum")) / len(targets)
             gradient = shares.exp_()
             gradient[torch.arange(len(labels)), labels] -= 1
+            if weights is not None:
+                gradient *= weights[labels, None]
             weight.grad.addmm_(gradient.T, z, alpha=1 / len(targets))
             bias.grad += gradient.sum(0) / len(targets)
         return loss
@@ -194,6 +214,7 @@ def choose(
     decay: float | None = None,
     blur: float | None = None,
     side: int = 6,
+    weights: Tensor | None = None,
 ) -> Choice:
     """The stage, the decay and the blur with the lowest loss on held-out pictures.
 
@@ -204,6 +225,7 @@ def choose(
         seed: of which pictures are held out.
         decay, blur: the only ones to try.
         side: of pool5's maps, in places.
+        weights: (K,) of each class, as in `fit`.
     """
     some = torch.from_numpy(np.flatnonzero(stream(seed, HOLD_OUT, 1).permutation(len(labels)) < MOST))
     parts, labels = torch.from_numpy(folds(labels.numpy(), seed))[some], labels[some]
@@ -217,7 +239,8 @@ def choose(
             sums = dict.fromkeys(decays, torch.zeros(2))
             for fold in held:
                 out = parts == fold
-                measured = _held_out(seen[~out], labels[~out], seen[out], labels[out], decays, (one, side))
+                parted = seen[~out], labels[~out], seen[out], labels[out]
+                measured = _held_out(*parted, decays, (one, side), weights)
                 sums = {each: sums[each] + torch.tensor(values) * int(out.sum()) for each, values in measured.items()}
             count = sum(int((parts == fold).sum()) for fold in held)
             tried += [Trial(stage, each, one, *(total / count).tolist()) for each, total in sums.items()]
@@ -225,7 +248,13 @@ def choose(
 
 
 def _held_out(
-    features: Tensor, labels: Tensor, others: Tensor, theirs: Tensor, decays: tuple[float, ...], blur: tuple[float, int]
+    features: Tensor,
+    labels: Tensor,
+    others: Tensor,
+    theirs: Tensor,
+    decays: tuple[float, ...],
+    blur: tuple[float, int],
+    weights: Tensor | None = None,
 ) -> dict[float, tuple[float, float]]:
     """Loss and error on other pictures, for each decay; `blur` has the side of the maps with it.
 
@@ -234,14 +263,15 @@ def _held_out(
     """
     rows, views = features.flatten(0, 1), features.shape[1]
     scaling, classes = Scaling.of(rows, *blur), int(max(labels.max(), theirs.max())) + 1
+    weights = None if weights is None else weights[:classes]
     rows, other = scaling(rows), scaling(others.flatten(0, 1))
     z, within = (rows, other) if len(rows) >= rows.shape[1] else _triangle(rows, other)
     targets = labels.repeat_interleave(views)
     weight, bias = torch.zeros(classes, z.shape[1]), torch.zeros(classes)
     measured = {}
     for decay in decays:
-        _minimise(weight, bias, z, targets, None, decay)
-        measured[decay] = Head(weight, bias, 0.0, 0.0).on_views(within.view(len(others), views, -1), theirs)
+        _minimise(weight, bias, z, targets, None, decay, weights)
+        measured[decay] = Head(weight, bias, 0.0, 0.0).on_views(within.view(len(others), views, -1), theirs, weights)
     return measured
 
 
