@@ -32,12 +32,17 @@ READY = """async () => {
 }"""
 
 
-def launch(playwright: Playwright) -> Browser:
-    """The browser; the test is skipped where it is missing, unless CI says that it is there."""
+def installed() -> str:
+    """Where the browser is; without one the test is skipped, unless CI says that it is there."""
     if CHROMIUM is None:
         assert not os.environ.get("ALEXNET_REQUIRE_BROWSER"), ABSENT
         pytest.skip(ABSENT)
-    return playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, chromium_sandbox=False)
+    return CHROMIUM
+
+
+def launch(playwright: Playwright) -> Browser:
+    """The browser, without a window."""
+    return playwright.chromium.launch(executable_path=installed(), args=FLAGS, chromium_sandbox=False)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from browser import Tab, launch
+from browser import Tab, installed, launch
 from pages import Made, make
 from playwright.sync_api import Browser, sync_playwright
 
@@ -20,6 +20,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Made]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium. It ends with a file's tests: its event loop would be in the way of others."""
+    installed()
     with sync_playwright() as playwright:
         started = launch(playwright)
         yield started
