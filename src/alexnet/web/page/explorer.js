@@ -283,22 +283,25 @@ export class Explorer {
       draw(this.input.canvas, map, width, height, hueOf(stage, source), scaleIn(stage, source));
     }
     this.frameInput(layer, stage);
-    const many = layer.kind === "linear" || stage.flat;
-    const colour =
-      name === "input" && layer.kind === "conv"
-        ? app.t("layer.reads_channel", {
-            colour: app.t(`layer.colour_${(scene.preprocessing.order ?? "RGB")[source] ?? source}`),
-          })
-        : null;
-    const said = coloured
-      ? app.t("layer.reads_colour")
-      : colour
-        ? colour
-        : many
-          ? app.t("layer.reads_all", { name: this.named(name), count: app.words.count(stage.data.length) })
-          : app.t("layer.reads_map", { name: this.named(name), number: source, size: `${height} × ${width}` });
-    this.input.caption.textContent = said;
+    this.input.caption.textContent = this.readCaption(layer, stage, source, coloured);
     this.sources(layer, state, source, coloured);
+  }
+
+  /**
+   * What is drawn of the input, in words.
+   * @param {Layer} layer @param {Stage} stage @param {number} source @param {boolean} coloured
+   */
+  readCaption(layer, stage, source, coloured) {
+    const { app, scene } = this;
+    if (coloured) return app.t("layer.reads_colour");
+    const name = this.named(stage.name);
+    if (layer.kind === "linear") return app.t("layer.reads_all", { name, count: app.words.count(stage.data.length) });
+    if (stage.flat) return app.t("layer.reads_units", { name });
+    if (stage.name === "input" && layer.kind === "conv") {
+      const colour = (scene.preprocessing.order ?? "RGB")[source] ?? source;
+      return app.t("layer.reads_channel", { colour: app.t(`layer.colour_${colour}`) });
+    }
+    return app.t("layer.reads_map", { name, number: source, size: `${stage.shape[1]} × ${stage.shape[2]}` });
   }
 
   /** @param {string} stage */

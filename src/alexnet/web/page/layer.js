@@ -48,7 +48,8 @@ export function stages(app, state) {
 /** What a layer does, in words. @param {App} app @param {Layer} layer */
 export function operation(app, layer) {
   const overlaps = layer.kind === "maxpool" && (layer.stride ?? 0) < (layer.size ?? 0);
-  return app.t(overlaps ? "op_overlapping" : `op_${layer.kind}`);
+  const full = `${layer.kind}_in_full`;
+  return app.t(overlaps ? "op_overlapping" : app.words.has(full) ? full : `op_${layer.kind}`);
 }
 
 /** @param {[number, number, number]} shape */

@@ -510,8 +510,8 @@ export class NumberView {
           app.t(rate === 0 ? "number.dropout_none" : inverted ? "number.dropout_inverted" : "number.dropout_why", {
             rate: app.words.percent(rate),
             kept: app.words.percent(1 - rate),
-            factor: short(1 - rate),
-            grown: short(1 / (1 - rate)),
+            factor: round(1 - rate),
+            grown: round(1 / (1 - rate)),
           }),
         ),
       );
@@ -761,6 +761,11 @@ export class NumberView {
       html("p", {}, app.t("number.softmax_sum", { count: app.words.count(logits.data.length), sum: short(all) })),
     );
   }
+}
+
+/** A number without the digits that binary fractions add. @param {number} value */
+function round(value) {
+  return String(Number(value.toPrecision(6)));
 }
 
 /** In how many of two neighbouring windows a row or column of a window is. @param {number} place @param {number} count @param {number} stride @param {number} size @param {number} at */
