@@ -21,6 +21,12 @@ CPU = torch.device("cpu")
 SMALL = get_variant("paper", width=1 / 8, input_size=67, num_classes=5)
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is chosen here is not kept for the user."""
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+
+
 def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     rows, result = bench(SMALL, CPU, 4, peers=True, compile=False, blocks=2, steps=1)
     header, *cells = table(rows)

@@ -36,13 +36,15 @@ from alexnet.data.image import record_bytes
 from alexnet.data.loader import Loader
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
-from alexnet.devices import pick_precision, room_for, set_precision
+from alexnet.devices import cores, pick_precision, room_for, set_precision
 from alexnet.model import AlexNet
+from alexnet.phrases import counted
 from alexnet.run_folder import environment
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
 from alexnet.train.steps.choose import open_plain_step, pays
 from alexnet.train.steps.fused import TYPES, FusedStep, build
+from alexnet.train.steps.plain import PlainStep
 from alexnet.variants import Variant
 
 Contestant = Callable[[], object]
@@ -224,8 +226,11 @@ class Scene:
         self.augmentation = Augmentation(preprocessing, True, True, np.eye(3))
         self.pictures = preprocessing.view(torch.from_numpy(self.split.records[:batch]).to(device), 0, 0, False)
         self.labels = torch.from_numpy(self.split.labels[:batch].astype(np.int64)).to(device)
-        self.hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else environment()["processor"]
+        here = environment()
+        cpu = f"{here['processor']} ({here['cpu_capability']}, {counted(cores(), 'core')})"
+        self.hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu
         self._fused: FusedStep | None = None
+        self._plain: PlainStep | None = None
 
     def begun(self) -> Start:
         """A run as it begins."""
@@ -239,12 +244,12 @@ class Scene:
         return self._fused
 
     def training(self) -> Contestant:
-        """One step after the other as `alexnet train` takes them here."""
+        """One step after the other as `alexnet train` takes them here, in as many lanes."""
         if self.takes_fused:
             fused = self.fused()
             return Steps(fused.feed.loader, lambda epoch, step: fused.take(epoch, step, LR, 1.0))
         start = self.begun()
-        plain = open_plain_step(start, self.compile)
+        plain = self._plain = open_plain_step(start, self.device.type == "cuda" and self.compile)
         return Steps(start.loader, lambda epoch, step: plain.take(epoch, step, LR, 1.0))
 
     def data(self) -> Contestant:
@@ -301,8 +306,9 @@ class Scene:
 
     def close(self) -> None:
         """Let the step's threads and stream go."""
-        if self._fused:
-            self._fused.close()
+        for step in (self._fused, self._plain):
+            if step:
+                step.close()
 
 
 class Steps:
