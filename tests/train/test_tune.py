@@ -17,6 +17,7 @@ from scipy.optimize import minimize
 
 import alexnet
 from alexnet import AlexNet, engines
+from alexnet.cli import main
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
@@ -25,6 +26,7 @@ from alexnet.export import export
 from alexnet.run_folder import FEATURES, RESULT, read_log
 from alexnet.study.family import train_family
 from alexnet.train import recipes
+from alexnet.train.health.doctor import examine
 from alexnet.train.history import read_config
 from alexnet.train.loop import train
 from alexnet.train.optim import SGD
@@ -256,7 +258,7 @@ def test_a_head_on_convolutions_alone(convolutions: Path, store: Store, tmp_path
     for name, value in importer.read(convolutions).tensors.items():
         assert torch.equal(taken[name], value)
     settled = read_config(run).recipe
-    assert (settled.features, settled.epochs, settled.lr_factors) == ("pool5", 1, (0.0,) * 7 + (1.0,))
+    assert (settled.features, settled.epochs, settled.lr_factors[:7]) == ("pool5", 1, (0.0,) * 7)
     assert read_result(run)["evaluation"]["top1_error"] < 0.3 and verify_run(run) == []
     export(native.load(run), "onnx", tmp_path / "x.onnx")
     for engine in ("torch", "onnxruntime"):
@@ -271,9 +273,9 @@ def test_a_head_on_convolutions_alone(convolutions: Path, store: Store, tmp_path
 def test_frozen_layers_have_no_gradient(weights: Path, store: Store, tmp_path: Path) -> None:
     """Below the lowest layer that is trained nothing is computed backward, and nothing changes."""
     run = tmp_path / "run"
-    asked = recipe(weights, tune="from conv4", epochs=2, lr=1e-5, features="fc6")
+    asked = recipe(weights, tune="from conv4", epochs=2, lr=1e-3, features="fc6")
     start = Start.tuned(asked, store, CPU, open_base(asked), tmp_path / "other")
-    assert start.recipe.lr_factors == (0, 0, 0, 0.1, 0.1, 0.1, 0, 1)
+    assert start.recipe.lr_factors[:7] == (0, 0, 0, 0.1, 0.1, 0.1, 0) and 0 < start.recipe.lr_factors[7] <= 1
     trained_layers = ("conv4", "conv5", "fc6", "fc8")
     assert {name.partition(".")[0] for name in start.optimiser.velocity} == set(trained_layers)
     before = {name: value.clone() for name, value in start.model.state_dict().items()}
@@ -396,8 +398,48 @@ def test_too_few_minutes(weights: Path, store: Store, tmp_path: Path, monkeypatc
     train(recipe(weights), store, tmp_path / "run", overwrite=True)
 
 
+def test_minutes_are_kept(weights: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """As many epochs as fit, and the last layer alone where none does."""
+    asked = recipe(weights, tune="all", epochs=6, minutes=1.0)
+    extractor = SimpleNamespace(seconds_a_pass=lambda split: 5.0)
+    assert begin.in_minutes(asked, extractor, store, spent=10.0).epochs == 1 + 3  # type: ignore[arg-type]
+    assert "leave time for 3 epochs of 5" in capsys.readouterr().err
+    assert begin.in_minutes(asked, extractor, store, spent=50.0).tune == "head"  # type: ignore[arg-type]
+    assert "the last layer alone is new. Pass more --minutes" in capsys.readouterr().err
+
+
 def test_loaded(weights: Path, store: Store, tmp_path: Path) -> None:
     """`alexnet.load` takes the run as any other."""
     train(recipe(weights), store, tmp_path / "run")
     assert alexnet.load(tmp_path / "run").classes == store.classes
     assert bases.STANDS.keys() == {"pool5", "fc6", "fc7"}
+
+
+def test_trained_layers_alone(whole: Path, weights: Path, store: Store, tmp_path: Path, capsys: Any) -> None:
+    """They go back onto their base to the bit, and onto no other."""
+    small, back = tmp_path / "head.safetensors", tmp_path / "back.safetensors"
+    main(["export", str(whole), "--to", "safetensors", "--head-only", "-o", str(small)])
+    main(["weights", "import", str(small), "--base", str(weights), "-o", str(back)])
+    run, again = native.load(whole), native.load(back)
+    state = run.model.state_dict()
+    assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in state.items())
+    assert (again.classes, again.model.variant) == (run.classes, run.model.variant)
+    assert small.stat().st_size < back.stat().st_size
+    other = native.load(weights)
+    with torch.no_grad():
+        other.model.conv1.weight[0, 0, 0, 0] += 1
+    native.save(tmp_path / "other.safetensors", other)
+    with pytest.raises(CheckpointError, match=r"was trained on another base than .*other\.safetensors: on layers with SHA-256"):
+        importer.join(small, tmp_path / "other.safetensors")
+    for refused in (native.load, lambda path: importer.import_weights(path, partial=True)):
+        with pytest.raises(CheckpointError, match=r"holds only the layers that were trained.*--base WEIGHTS"):
+            refused(small)
+    with pytest.raises(CheckpointError, match="is not a file of trained layers"):
+        importer.join(weights, weights)
+
+
+def test_doctor(weights: Path, store: Store) -> None:
+    """It examines the network as it begins, with a last layer that is drawn."""
+    diagnosis = examine(recipe(weights, tune="all"), store)
+    assert all(np.isfinite(diagnosis.trial)) and diagnosis.trial[-1] < diagnosis.trial[0] and diagnosis.causes == ()
+    assert {layer.name for layer in diagnosis.layers} >= {"conv1", "fc8"}

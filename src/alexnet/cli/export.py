@@ -17,6 +17,7 @@ def export(
     with_preprocessing: bool = False,
     data: Path | None = None,
     allow_loss: bool = False,
+    head_only: bool = False,
 ) -> None:
     """Write a network in another program's format.
 
@@ -29,11 +30,17 @@ def export(
             out.
         data: the store that int8 is calibrated and tested on.
         allow_loss: write int8 even if it loses more than one point of top-1.
+        head_only: of a fine-tuned run, write only the layers that were trained (safetensors);
+            `alexnet weights import FILE --base WEIGHTS` puts them back onto what they were trained
+            on.
     """
     from alexnet import export as exporting
     from alexnet.data.store import Store
     from alexnet.weights import native
 
+    if head_only:
+        _export_head(checkpoint, to, out)
+        return
     int8 = precision == "int8"
     path = out or exporting.destination(checkpoint, to, int8, with_preprocessing)
     exporting.check_destination(checkpoint, path)
@@ -48,3 +55,24 @@ def export(
     print_line(f"{path}: {trained.model.variant.name}, {written / 1e6:,.1f} MB")
     predicts = to in ("safetensors", "onnx", "openvino") and not with_preprocessing
     next_step(*(["predict", path, PHOTO] if predicts else ["weights", "verify", path]))
+
+
+def _export_head(run: Path, to: str, out: Path | None) -> None:
+    from alexnet import export as exporting
+    from alexnet.errors import UsageError
+    from alexnet.run_folder import is_run
+    from alexnet.train.history import read_config
+    from alexnet.variants import LAYER_NAMES
+    from alexnet.weights import native, trained_part
+
+    if to != "safetensors":
+        raise UsageError(f"--head-only works with --to safetensors only, not {to}.")
+    config = read_config(run) if is_run(run) else None
+    if config is None or config.tuned is None or config.recipe.lr_factors is None:
+        raise UsageError(f"--head-only is for runs of `alexnet train finetune`, and {run} is not one: drop it.")
+    layers = tuple(name for name, factor in zip(LAYER_NAMES, config.recipe.lr_factors, strict=True) if factor)
+    path = out or run / "head.safetensors"
+    exporting.check_destination(run, path)
+    count = trained_part.save(path, native.load(run), layers)
+    print_line(f"{path}: {', '.join(layers)}, {count:,} parameters, {path.stat().st_size / 1e6:,.1f} MB")
+    next_step("weights", "import", path, "--base", config.tuned.file, "-o", "whole.safetensors")

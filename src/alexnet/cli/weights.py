@@ -18,6 +18,7 @@ def import_weights(
     input_size: int | None = None,
     mean: Path | None = None,
     classes: Path | None = None,
+    base: Path | None = None,
 ) -> None:
     """Import weights from Caffe, torchvision, NumPy, ONNX or safetensors, with preprocessing and
     classes.
@@ -35,6 +36,7 @@ def import_weights(
             default.
         mean: Caffe's mean.binaryproto.
         classes: text file with one class name per line, in the order of the outputs.
+        base: the weights that a file from `alexnet export --head-only` was trained on.
     """
     from alexnet.export import check_destination
     from alexnet.weights import check, importer, native
@@ -44,6 +46,9 @@ def import_weights(
             f"out (={out}) must end in .safetensors, the only format that holds weights, preprocessing and class names."
         )
     check_destination(file, out)
+    if base:
+        _join(file, base, out, variant)
+        return
     trained, foreign = importer.import_weights(file, variant, input_size, mean, classes, partial=True)
     result = check.part(trained)
     native.save(out, trained)
@@ -57,6 +62,18 @@ def import_weights(
         next_step("train", "finetune", "--from", out, "--data", "store", "--out", "run")
         return
     next_step(*(["predict", out, PHOTO] if result.looks_trained else ["weights", "list"]))
+
+
+def _join(file: Path, base: Path, out: Path, variant: str | None) -> None:
+    """Trained layers on their base, as one file."""
+    from alexnet.export import check_destination
+    from alexnet.weights import importer, native
+
+    check_destination(base, out)
+    trained = importer.join(file, base, variant)
+    native.save(out, trained)
+    print_line(f"{out}: {file} on {base}, {len(trained.classes)} classes, {out.stat().st_size / 1e6:,.1f} MB")
+    next_step("predict", out, PHOTO)
 
 
 def list_weights() -> None:

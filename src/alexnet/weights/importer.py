@@ -25,7 +25,7 @@ from alexnet.published import imagenet
 from alexnet.text import read_names
 from alexnet.trained import Trained
 from alexnet.variants import Variant, named
-from alexnet.weights import check, native
+from alexnet.weights import check, native, trained_part
 from alexnet.weights.formats import caffe_read, npy, onnx_read, torchvision
 from alexnet.weights.match import PARAMETERS, Foreign, check_finite, fit, missing, whole_layers
 
@@ -202,6 +202,8 @@ def import_weights(
     expect_kind(variant, "variant", str, Variant, NoneType)
     expect_kind(input_size, "input_size", int, NoneType)
     mean, classes = (None if file is None else as_path(file, name) for file, name in ((mean, "mean"), (classes, "classes")))
+    if trained_part.is_one(as_path(path, "path")):
+        native.load(path)  # which says what it is and what to do
     foreign = whole_layers(read_beginning(path)) if partial else read(path)
     if variant is None and foreign.variant is None and foreign.ops is None:
         variant = otherwise
@@ -218,6 +220,24 @@ def import_weights(
         preprocessing = _with_mean_image(preprocessing, mean)
     names = _class_names(classes, fitted.num_classes) or foreign.classes or default_classes(fitted)
     return Trained(model.requires_grad_(False).eval(), names, preprocessing, behind, {}, lacking), foreign
+
+
+def join(path: str | Path, base: str | Path, variant: str | None = None) -> Trained:
+    """Trained layers on the weights that they were trained on.
+
+    Args:
+        path: what `alexnet export --head-only` wrote.
+        base: the weights, in any format.
+        variant: which AlexNet they are, where their file does not say.
+
+    Raises:
+        CheckpointError: one of them cannot be read, or these are other weights.
+    """
+    path, base = as_path(path, "path"), as_path(base, "base")
+    if not trained_part.is_one(path):
+        raise CheckpointError(f"{path} is not a file of trained layers, as `alexnet export --head-only` writes: drop --base.")
+    below, _ = import_weights(base, variant, partial=True)
+    return trained_part.join(path, {**below.model.state_dict(), **layers_behind(below)}, base)
 
 
 def layers_behind(trained: Trained) -> dict[str, Tensor]:

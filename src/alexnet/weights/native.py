@@ -118,10 +118,15 @@ def load(path: str | Path, device: torch.device | str = "cpu", partial: bool = F
             f"{path} is damaged or not a safetensors file ({error}). Convert other formats with `alexnet weights import`."
         ) from error
     kind, _, version = header.get("format", "").partition(" ")
-    if kind == FORMAT.partition(" ")[0] and header["format"] != FORMAT:
+    if kind == FORMAT.partition(" ")[0] and header["format"] != FORMAT and version.isdecimal():
         raise CheckpointError(
             f"{path} is of format {version}, but this version of alexnet reads format {FORMAT.partition(' ')[2]}: "
             "use the version that wrote it."
+        )
+    if header.get("format", "").startswith("alexnet trained"):
+        raise CheckpointError(
+            f"{path} holds only the layers that were trained: put them back onto their base with "
+            f"`alexnet weights import {path} --base WEIGHTS`."
         )
     if header.get("format") != FORMAT:
         raise CheckpointError(

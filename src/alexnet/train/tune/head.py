@@ -45,12 +45,14 @@ class Head:
         bias: (K,) float32.
         loss: on the rows that it was fitted to, without the decay.
         error: top-1, on the same, in [0, 1].
+        size: mean squared norm of these rows, less their mean and blurred as in the fit.
     """
 
     weight: Tensor
     bias: Tensor
-    loss: float
-    error: float
+    loss: float = 0.0
+    error: float = 0.0
+    size: float = 1.0
 
     def on_views(self, features: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[float, float]:
         """Mean loss and top-1 error on pictures, whose views' probabilities are averaged, as in a
@@ -116,9 +118,9 @@ def fit(
     parts = [rows] if len(rows) > ROWS_AT_ONCE else [scaling(rows)]  # all of them would take too much memory in float32
     _minimise(weight, bias, parts[0], targets, scaling if len(rows) > ROWS_AT_ONCE else None, decay, weights)
     folded = scaling.folded(weight)
-    head = Head(folded, bias - folded @ scaling.mean, 0.0, 0.0)
+    head = Head(folded, bias - folded @ scaling.mean)
     loss, error = head.on_rows(rows, targets)
-    return replace(head, loss=loss, error=error)
+    return replace(head, loss=loss, error=error, size=scaling.deviation**2 * rows.shape[1])
 
 
 @dataclass(frozen=True)
@@ -271,7 +273,7 @@ def _held_out(
     measured = {}
     for decay in decays:
         _minimise(weight, bias, z, targets, None, decay, weights)
-        measured[decay] = Head(weight, bias, 0.0, 0.0).on_views(within.view(len(others), views, -1), theirs, weights)
+        measured[decay] = Head(weight, bias).on_views(within.view(len(others), views, -1), theirs, weights)
     return measured
 
 
