@@ -98,6 +98,19 @@ def test_stopped_and_resumed(finished: Path, store: Store, tmp_path: Path, monke
     assert log(finished) == log(run)
 
 
+def test_chance_is_the_same_after_a_stop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of an epoch, with all that chance decides: crops, colours and dropout too."""
+    by_chance = recipe(epochs=1, dropout=0.5, crop=True, mirror=True, colour_noise=0.1)
+    train(by_chance, store, tmp_path / "quiet")
+    with monkeypatch.context() as patch:
+        stop_after(patch, SGD, "step", 2)
+        with pytest.raises(Interrupted, match="--resume"):
+            train(by_chance, store, tmp_path / "run")
+    train(by_chance, store, tmp_path / "run", resume=True)
+    assert same_weights(tmp_path / "quiet", tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["drawn_by"] == ["picture"]
+
+
 KILLED = """
 import sys
 from pathlib import Path
