@@ -21,6 +21,7 @@ from alexnet.fit import fit
 from alexnet.plan import weights_here
 from alexnet.train import recipes
 from alexnet.train.history import read_config
+from alexnet.train.loop import train
 from alexnet.train.result import read_result
 from alexnet.train.steps.plain import PlainStep
 from alexnet.trained import Trained
@@ -133,7 +134,7 @@ def test_finished_it_says_so_at_once(photos: Photos, tmp_path: Path, monkeypatch
     folder, out = photos(12), tmp_path / "run"
     first = fit(folder, out)
     capsys.readouterr()
-    for name in ("train", "prepare", "evaluate_classifier"):
+    for name in ("train_and_test", "prepare", "evaluate_classifier"):
         monkeypatch.setattr(module, name, None)  # none of these is called
     assert fit(folder, out) == first
     assert f"{out} is finished. To train it for longer: `alexnet train --resume --out {out} --epochs 4`" in said(capsys)
@@ -209,7 +210,7 @@ def test_what_is_in_the_way(photos: Photos, tmp_path: Path, store: Store) -> Non
         with pytest.raises(error, match=message):
             fit(source, out)
     assert [entry.name for entry in other.iterdir()] == ["thesis.txt"] and not (tmp_path / "run").exists()
-    module.train(runs.recipe(epochs=1), store, tmp_path / "trained")
+    train(runs.recipe(epochs=1), store, tmp_path / "trained")
     with pytest.raises(TrainingError, match="is a run of `alexnet train`: continue it with"):
         fit(folder, tmp_path / "trained")
 

@@ -41,7 +41,7 @@ from alexnet.run_folder import FIT, REPORT, RESULT, STORE, Count, Seconds, Share
 from alexnet.schema import Range
 from alexnet.train import recipes
 from alexnet.train.history import read_config
-from alexnet.train.loop import train
+from alexnet.train.loop import train_and_test
 from alexnet.train.recipes import Recipe
 
 MOST_IN_TEN_VIEWS = 4000
@@ -177,8 +177,10 @@ def fit(
             write_json(out / FIT, asdict(asked))  # now that nothing is left to refuse
             _prepare(source, plan, asked)
         store, recipe = Store(asked.data), read_config(out).recipe if is_run(out) else plan.recipe
-        trained = train(recipe, store, out, resume=is_run(out))
-        result = evaluate_classifier(engines.of(trained), store, views=_views(recipe, store))
+        trained, result = train_and_test(recipe, store, out, resume=is_run(out))
+        views = _views(recipe, store)
+        if result is None or result.views != views:
+            result = evaluate_classifier(engines.of(trained), store, views=views)
         page = report.write(out / REPORT, f"AlexNet on {photos.absolute().name}", trained, store, result, out)
     tested = Tested(result.images, result.wrong, result.chance, result.views, trained.state["seconds"])
     write_json(out / FIT, asdict(replace(asked, tested=tested)))

@@ -19,6 +19,7 @@ rounding.
 from pathlib import Path
 
 from alexnet.data.store import Store
+from alexnet.evaluate import Evaluation
 from alexnet.train.optim import schedule, warmup
 from alexnet.train.recipes import Recipe
 from alexnet.train.session import Session, open_session
@@ -51,11 +52,20 @@ def train(
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """
+    return train_and_test(recipe, store, folder, resume, overwrite, lanes)[0]
+
+
+def train_and_test(
+    recipe: Recipe, store: Store, folder: Path, resume: bool = False, overwrite: bool = False, lanes: int | None = None
+) -> tuple[Trained, Evaluation | None]:
+    """As `train`, with the last test on the held-out pictures, one view; None if the run had ended
+    before.
+    """
     with open_session(recipe, store, folder, resume, overwrite, lanes) as session:
         if not session.finished:
             with session.under_way():
                 learn(session)
-        return session.end()
+        return session.end(), session.result
 
 
 def learn(session: Session) -> None:
