@@ -26,6 +26,7 @@ from alexnet.data.image import encode
 from alexnet.data.store import Split
 from alexnet.plan import Plan
 
+SMOOTH = Image.Resampling.BILINEAR
 Copy = Callable[[Image.Image], Image.Image]
 
 
@@ -33,7 +34,7 @@ def cut(picture: Image.Image, share: float, left: float = 0.5, top: float = 0.5)
     """A part of the picture, as large as the whole."""
     width, height = picture.size
     x, y = (1 - share) * width * left, (1 - share) * height * top
-    return picture.crop((int(x), int(y), int(x + share * width), int(y + share * height))).resize(picture.size)
+    return picture.crop((int(x), int(y), int(x + share * width), int(y + share * height))).resize(picture.size, SMOOTH)
 
 
 def bright(picture: Image.Image, factor: float) -> Image.Image:
@@ -49,14 +50,18 @@ def again(picture: Image.Image, quality: int) -> Image.Image:
 
 
 COPIES: dict[str, Copy] = {
-    "burst: turned 2 degrees, cut to 92 %, moved, 10 % brighter": lambda one: bright(cut(one.rotate(2), 0.92, 0.2, 0.8), 1.1),
-    "burst: turned 4 degrees, cut to 86 %, moved, 10 % darker": lambda one: bright(cut(one.rotate(-4), 0.86, 0.9, 0.3), 0.9),
+    "burst: turned 2 degrees, cut to 92 %, moved, 10 % brighter": lambda one: again(
+        bright(cut(one.rotate(2, SMOOTH), 0.92, 0.2, 0.8), 1.1), 80
+    ),
+    "burst: turned 4 degrees, cut to 86 %, moved, 10 % darker": lambda one: again(
+        bright(cut(one.rotate(-4, SMOOTH), 0.86, 0.9, 0.3), 0.9), 80
+    ),
     "cut to 80 %": lambda one: cut(one, 0.8),
     "cut to 95 %": lambda one: cut(one, 0.95),
     "JPEG of quality 20": lambda one: again(one, 20),
-    "30 % brighter": lambda one: bright(one, 1.3),
-    "30 % darker": lambda one: bright(one, 0.7),
-    "half the pixels": lambda one: one.resize((one.width // 2, one.height // 2)).resize(one.size),
+    "30 % brighter": lambda one: again(bright(one, 1.3), 85),
+    "30 % darker": lambda one: again(bright(one, 0.7), 85),
+    "half the pixels": lambda one: again(one.resize((one.width // 2, one.height // 2), SMOOTH).resize(one.size, SMOOTH), 85),
     "without colour": lambda one: one.convert("L").convert("RGB"),
     "mirrored": lambda one: one.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
 }
