@@ -49,8 +49,8 @@ class Training:
     seed1 ... inside --out.
     """
     lanes: int | None = None
-    """Number of parts that a CPU splits each batch into, each with cores of its own. The fastest is
-    found by itself; it changes results by rounding only.
+    """Number of parts that a CPU splits each batch into, each with cores of its own; by default the
+    fastest, which is measured. It changes results by rounding only.
     """
     at_once: int = 1
     """Number of a family's networks to train at once on a GPU; on a CPU they are trained one after

@@ -66,16 +66,18 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
     say(
         f"{variant.label}, {variant.input_size} pixels, "
         f"{variant.parameters:,} parameters; {counted(len(store.train), 'picture')} of {len(store.classes)} classes; "
-        f"{_epochs(recipe)} of {counted(loader.steps_per_epoch, 'step')} on {where}"
+        f"{_epochs(recipe, loader.steps_per_epoch)} on {where}"
         f"{f'; resumed at epoch {place.epoch}, step {place.step}' if resumed else ''}."
         f"{' The first step takes up to a minute.' if 'compiled' in where else ''}"
     )
 
 
-def _epochs(recipe: Recipe) -> str:
+def _epochs(recipe: Recipe, steps: int) -> str:
     if recipe.tune is None:
-        return counted(recipe.epochs, "epoch")
-    return f"the new last layer is epoch 1; then {counted(recipe.epochs - 1, 'epoch')}"
+        return f"{counted(recipe.epochs, 'epoch')} of {counted(steps, 'step')}"
+    if recipe.epochs == 1:
+        return "a new last layer, fitted"
+    return f"the new last layer is epoch 1; then {counted(recipe.epochs - 1, 'epoch')} of {counted(steps, 'step')}"
 
 
 def extend(recipe: Recipe, run: Run, place: Place, steps_per_epoch: int) -> None:

@@ -35,7 +35,7 @@ class Recipe:
     tune: str | None = None
     """What to train of a network that begins with weights. head: a new last layer. all, or from
     LAYER such as from conv4: after the head, the layers too, loaded ones at a tenth of the learning
-    rate. auto: the head, then all if held-out training photos say that it helps.
+    rate. auto: the head alone, as the layers below gained nothing on few photos.
     """
     features: Literal["pool5", "fc6", "fc7"] | None = None
     """The stage that the new last layer reads; by default the one whose head has the lowest loss on
@@ -402,10 +402,10 @@ def modern() -> Recipe:
 
 
 def finetune() -> Recipe:
-    """Your photos on top of trained weights: a new last layer in a minute, then the layers below it
-    where that helps. Name the weights with --from.
+    """Your photos on top of trained weights: a new last layer, in a minute or two; --tune trains the
+    layers below it, too. Name the weights with --from.
 
-    400 photos of ten classes on ImageNet's convolutions: see docs/recipes.md for errors and times.
+    docs/training.md says what it does, docs/log.md what was tried.
     """
     return Recipe(
         variant=OF_WEIGHTS,

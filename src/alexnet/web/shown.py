@@ -20,9 +20,9 @@ from alexnet.model import AlexNet
 from alexnet.published import registry
 from alexnet.published.registry import Published
 from alexnet.run_folder import LATEST
-from alexnet.train.result import weights_hash
 from alexnet.variants import Variant, get_variant, named
 from alexnet.weights import check, importer
+from alexnet.weights.native import weights_hash
 
 Source = Literal["run", "published", "demo", "fresh"]
 DEMO_RUN = Path("demo/run")
