@@ -163,7 +163,9 @@ def fit(
     table = None if labels is None else str(as_path(labels, "labels").absolute())
     made = not (folder / MANIFEST).exists()
     start = None if weights is None else str(Path(weights).absolute() if Path(weights).exists() else weights)
-    now = Asked(str(photos.absolute()), str(folder.absolute()), made, table, hold_out, start, variant, class_weights, minutes)
+    known = str(photos) in published.names() and not photos.exists()  # a data set's name, the same in any folder
+    name = str(photos if known else photos.absolute())
+    now = Asked(name, str(folder.absolute()), made, table, hold_out, start, variant, class_weights, minutes)
     asked = _begin(now, out)
     if earlier := _finished(asked, out):
         return earlier
@@ -235,8 +237,9 @@ def _finished(asked: Asked, out: Path) -> Fitted | None:
     if not asked.tested or not page.exists() or not result.exists() or result.stat().st_mtime > page.stat().st_mtime:
         return None  # trained for longer since, perhaps
     store, photos = Store(asked.data), Path(asked.photos)
-    longer = f"alexnet train --resume --out {out} --epochs {2 * read_config(out).recipe.epochs}"
-    say(f"{out} is finished. To train it for longer: `{longer}`. For other photos, name another --out.")
+    recipe = read_config(out).recipe
+    more = f"To train it for longer: `alexnet train --resume --out {out} --epochs {2 * recipe.epochs}`. "
+    say(f"{out} is finished. {'' if recipe.tune == 'head' else more}For other photos, name another --out.")
     if photos.exists():
         _say_what_changed(photos, _listed(photos, asked), store)
     return Fitted(out, asked.tested, page)
@@ -317,7 +320,7 @@ def _with_groups(store: Store, plan: Plan) -> Store:
     if count > alike.MOST:
         say(f"Near-duplicates were not looked for: {count:,} photos are more than {alike.MOST:,}.")
         return store
-    kinds = [alike.thumbnails(np.concatenate([split.records for split in splits]))]
+    kinds = [alike.thumbnails(*(split.records for split in splits))]
     if plan.base:
         kinds.append(alike.scenes(torch.cat([plan.pool5(split) for split in splits])))
     group = alike.groups(kinds)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import forecast
@@ -59,20 +60,19 @@ class Plan:
 
     @torch.inference_mode()
     def pool5(self, split: Split) -> Tensor:
-        """What the weights' convolutions give for each picture, (N, C, H, W)."""
+        """What the weights' convolutions give for each picture, averaged to 2 x 2: (N, C, 2, 2)."""
         assert self.base
         model = with_layers(self.base, self.base.network("pool5", self.recipe, 2), self.recipe.seed)
-        view = self.base.preprocessing.views(1)[0]
+        view, channels = self.base.preprocessing.views(1)[0], len(self.base.parameters["conv5.weight"])
         network = Extractor(Trained(model, ("", ""), self.base.preprocessing, {}, {}), ("pool5",), 1).network()
         with Meter("looking for near-duplicates", len(split), "images") as meter:
             features = []
             for records, _ in in_order(split, BATCH_SIZE):
-                features.append(network(self.base.preprocessing.view(records, *view))["pool5"])
+                maps = network(self.base.preprocessing.view(records, *view))["pool5"].view(len(records), channels, -1)
+                side = round(maps.shape[2] ** 0.5)
+                features.append(F.adaptive_avg_pool2d(maps.unflatten(2, (side, side)), 2))
                 meter.add(len(records))
-        channels = len(self.base.parameters["conv5.weight"])
-        flat = torch.cat(features)
-        side = round((flat.shape[1] / channels) ** 0.5)
-        return flat.view(len(flat), channels, side, side)
+        return torch.cat(features)
 
     @classmethod
     def of(cls, weights: str | None, variant: str | None = None, class_weights: ClassWeights = None) -> "Plan":
@@ -103,9 +103,7 @@ class Plan:
                 f"{forecast.about(other + once)} here: allow {least} or more."
             )
         recipe = self.recipe
-        if minutes is not None and self.base:
-            recipe = replace(recipe, minutes=(60 * minutes - other) / 60)
-        elif minutes is not None:
+        if minutes is not None and self.base is None:
             recipe = replace(recipe, epochs=min(int((60 * minutes - other) / once), recipe.epochs))
             whole = recipe.epochs * once
         how = (
@@ -120,14 +118,16 @@ class Plan:
         return replace(self, recipe=recipe)
 
     def _seconds(self, work: Work) -> tuple[float, float]:
-        """Of one pass over the photos, and of all that the recipe does."""
+        """Of the least that makes a network, one pass over the photos, and of all that the recipe
+        does. On weights both are the same: a pass in as many views as the last layer is fitted to.
+        """
         if self.base is None:
             step = forecast.step_seconds(self.recipe, work.classes)
             once = step * max(1, work.photos // self.recipe.batch_size)
             return once, self.recipe.epochs * once
         views = 10 if work.photos <= MANY else 2
-        once = work.photos * forecast.picture_seconds(self.base.network("pool5", self.recipe, 2))
-        return once, (views + 1) * once
+        whole = (views + 1) * work.photos * forecast.picture_seconds(self.base.network("pool5", self.recipe, 2))
+        return whole, whole
 
 
 def weights_here(named: str | None) -> str | None:

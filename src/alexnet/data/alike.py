@@ -55,10 +55,15 @@ def scenes(pool5: Tensor) -> Vectors:
     return Vectors(F.adaptive_avg_pool2d(pool5.float(), 2).flatten(1), 0.85)
 
 
-def thumbnails(records: NDArray[np.uint8]) -> Vectors:
-    """Of records, (N, bytes) uint8: 16 × 16 values of brightness, less their mean and by their
-    deviation, and 8 × 8 of colour.
+def thumbnails(*records: NDArray[np.uint8]) -> Vectors:
+    """Of records, (N, bytes) uint8, those of several arrays one after the other: 16 × 16 values of
+    brightness, less their mean and by their deviation, and 8 × 8 of colour.
     """
+    parts = [some[start : start + BLOCK] for some in records for start in range(0, len(some), BLOCK)]
+    return Vectors(torch.cat([_thumbnails(part) for part in parts]), 0.95)
+
+
+def _thumbnails(records: NDArray[np.uint8]) -> Tensor:
     sizes = ((16, 16), (8, 8), (8, 8))
     small = [
         F.interpolate(torch.from_numpy(np.ascontiguousarray(plane))[:, None], size, mode="bilinear", antialias=True).flatten(1)
@@ -67,7 +72,7 @@ def thumbnails(records: NDArray[np.uint8]) -> Vectors:
     y, u, v = (plane.float() for plane in small)
     y = (y - y.mean(1, keepdim=True)) / (y.std(1, keepdim=True) + 4)  # one grey level of noise on a blank wall is no scene
     u, v = ((plane - 128) / 32 for plane in (u, v))
-    return Vectors(torch.cat((y / 16, u / 16, v / 16), 1), 0.95)
+    return torch.cat((y / 16, u / 16, v / 16), 1)
 
 
 def groups(kinds: Sequence[Vectors]) -> NDArray[np.int64] | None:

@@ -402,8 +402,8 @@ def modern() -> Recipe:
 
 
 def finetune() -> Recipe:
-    """Your photos on top of trained weights: a new last layer, in a minute or two; --tune trains the
-    layers below it, too. Name the weights with --from.
+    """Your photos on top of trained weights: a new last layer, in a minute or two; --tune trains
+    the layers below it, too. Name the weights with --from.
 
     docs/training.md says what it does, docs/log.md what was tried.
     """

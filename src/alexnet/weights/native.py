@@ -136,8 +136,8 @@ def load(path: str | Path, device: torch.device | str = "cpu", partial: bool = F
     lacking = read_entry(header, "missing", tuple[str, ...], path) if "missing" in header else ()
     if lacking and not partial:
         raise CheckpointError(
-            f"{path} holds a part of a network, without {', '.join(lacking)}, and cannot classify pictures yet: train what is "
-            f"missing on your photos with `alexnet train finetune --from {path} --data STORE --out RUN`, or import a whole file."
+            f"{path} holds a part of a network, without {', '.join(lacking)}, and cannot classify pictures yet: train what "
+            f"is missing with `alexnet train finetune --from {path} --data STORE --out RUN`, or import a whole file."
         )
     model = _network(path, variant, tensors, lacking)
     pictures = read_entry(header, "preprocessing", PreprocessingEntry, path)

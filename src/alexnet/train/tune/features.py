@@ -26,7 +26,7 @@ from alexnet.arithmetic import Linear
 from alexnet.console import say
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
-from alexnet.errors import TrainingError
+from alexnet.errors import CheckpointError, TrainingError
 from alexnet.files import writing
 from alexnet.meter import Meter
 from alexnet.phrases import counted
@@ -104,6 +104,7 @@ class Extractor:
 
         Raises:
             TrainingError: it would take longer; what is computed is kept.
+            CheckpointError: the weights give NaN.
             StoreError: the store's files are gone or have shrunk.
             OutputError: the files cannot be written.
         """
@@ -161,6 +162,10 @@ class Extractor:
         records = records.to(pictures.mean.device)
         seen = [network(pictures.view(records, *view)) for view in views_of(pictures, self.views)]
         stacked = {stage: torch.stack([one[stage] for one in seen], 1) for stage in self.stages}  # (N, V, D)
+        if wrong := [stage for stage, values in stacked.items() if values.isnan().any()]:
+            raise CheckpointError(
+                f"the weights compute NaN in {wrong[0]}, as weights do whose training has diverged: begin with other ones."
+            )
         return {stage: values.clamp(-LARGEST, LARGEST).half().cpu() for stage, values in stacked.items()}
 
 

@@ -281,7 +281,7 @@ def _triangle(rows: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of a lower triangle with the scalar products of (n, D) rows, and (m, D) others beside
     them: (n, n) and (m, n)."""
     gram = (rows @ rows.T).double()
-    more = 1e-6 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    more = 1e-6 * gram.diagonal().mean().clamp_min(1e-12) * torch.eye(len(gram), dtype=torch.float64)
     triangle, failed = torch.linalg.cholesky_ex(gram + more)
     while failed:  # rows that are twice the same
         more = 10 * more
