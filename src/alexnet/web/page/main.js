@@ -91,7 +91,7 @@ export class App {
   /** Show a state. @param {State} wanted */
   apply(wanted) {
     let state = wanted.view === "tour" && this.scene ? resolve(this, wanted) : wanted;
-    if (!(state.view in this.views)) state = { ...state, view: "network" };
+    if (!Object.hasOwn(this.views, state.view)) state = { ...state, view: "network" };
     this.state = this.complete(state);
     this.show();
   }
