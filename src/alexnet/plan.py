@@ -136,10 +136,9 @@ def weights_here(named: str | None) -> str | None:
     """
     if named is not None:
         return named
-    for entry in registry.REGISTRY:
-        if entry.variant and registry.cached(entry):
-            say(f"Training begins with the published weights {entry.name}, which are on this machine.")
-            return entry.name
+    for entry in registry.downloaded():
+        say(f"Training begins with the published weights {entry.name}, which are on this machine.")
+        return entry.name
     say(
         "Training is from scratch, as no trained weights are on this machine. With some, few photos give a much lower error: "
         f"`alexnet weights pull {SUGGESTED}` downloads them ({registry.get_published(SUGGESTED).bytes / 1e6:,.0f} MB), or name "

@@ -1,10 +1,11 @@
 """What a unit likes: the nine pictures of a store in which it answers most, and where in them.
 
 One pass over the pictures keeps, for every kernel of every convolution at once, the best nine
-answers found so far: memory does not grow with the store. The result is kept in the cache under
-the hash of the weights and the fingerprint of the store, so that it is found again at once.
+answers found so far: memory does not grow with the store. The result is kept in the cache under a
+hash of all that it depends on (weights, operations, preprocessing, store), and found again at once.
 """
 
+import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def kept_patches(
     Args:
         weights: hash of the model's weights.
     """
-    path = cache_folder() / "patches" / f"{weights[:32]}-{store.fingerprint[:32]}-{split}.npz"
+    path = cache_folder() / "patches" / f"{_key(model, preprocessing, store, weights, split, last)}.npz"
     if (found := _read(path)) is not None:
         return found
     best = best_patches(model, preprocessing, store, split, last)
@@ -101,6 +102,15 @@ def kept_patches(
     except OSError as error:
         say(f"The patches are not kept for the next time, as {path} cannot be written ({error.strerror}).")
     return best
+
+
+def _key(model: AlexNet, preprocessing: Preprocessing, store: Store, weights: str, split: str, last: str | None) -> str:
+    """A hash of everything that the patches depend on."""
+    sizes = [getattr(preprocessing, name) for name in ("stored_size", "input_size", "resize", "bgr")]
+    digest = hashlib.sha256(repr((weights, store.fingerprint, split, last, model.ops, sizes)).encode())
+    for numbers in (preprocessing.mean, preprocessing.scale):
+        digest.update(numbers.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def picture(preprocessing: Preprocessing, pictures: Split, record: int, box: Box) -> NDArray[np.uint8]:

@@ -365,6 +365,20 @@ def cached(entry: Published, cache: Path | None = None) -> Path | None:
     return path if size(path) == entry.bytes else None
 
 
+def unpacked(entry: Published) -> Path | None:
+    """What `pull` gives for an entry, if the cache has it: the file, or the member of a tar."""
+    if entry.member is None:
+        return cached(entry)
+    path = cache_folder() / entry.member.file
+    return path if path.is_file() else None
+
+
+def downloaded() -> list[Published]:
+    """The published networks in the cache that can be used: with their mean, if they need one."""
+    whole = [entry for entry in REGISTRY if entry.variant and cached(entry)]
+    return [entry for entry in whole if entry.companion is None or unpacked(get_published(entry.companion))]
+
+
 def rows(cache: Path | None = None) -> list[dict[str, Any]]:
     """A row for each published file: name, variant, mb, licence, top1, top5 (percent), protocol,
     cached (a path or None)."""

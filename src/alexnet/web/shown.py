@@ -18,7 +18,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.model import AlexNet
 from alexnet.published import registry
-from alexnet.published.registry import Published
+from alexnet.published.registry import Published, downloaded
 from alexnet.run_folder import LATEST
 from alexnet.variants import Variant, get_variant, named
 from alexnet.weights import check, importer
@@ -141,11 +141,6 @@ def offers(runs: Sequence[str] = (), variant: str | None = None) -> dict[str, Of
     return found | published | untrained if runs else published | found | untrained
 
 
-def downloaded() -> list[Published]:
-    """The published networks in the cache that can be used."""
-    return [entry for entry in registry.REGISTRY if entry.variant and registry.cached(entry) and _companion_is_here(entry)]
-
-
 def find(name: str | Path, variant: str | None = None) -> Shown:
     """A network by what the user names.
 
@@ -196,9 +191,9 @@ def of_published(entry: Published) -> Shown:
     if entry.variant is None:
         raise CheckpointError(f"{entry.name} is not a network: choose one with a variant from `alexnet weights list`.")
     path = registry.cached(entry)
-    if path is None or not _companion_is_here(entry):
+    if path is None or entry not in downloaded():
         raise CheckpointError(f"{entry.name} is not in the cache yet: alexnet weights pull {entry.name}")
-    mean = _unpacked(registry.get_published(entry.companion)) if entry.companion else None
+    mean = registry.unpacked(registry.get_published(entry.companion)) if entry.companion else None
     trained, _ = importer.import_weights(path, entry.variant, mean=mean)
     return Shown(trained.model, trained.classes, trained.preprocessing, entry.name, "published")
 
@@ -214,15 +209,3 @@ def of_file(path: Path, variant: str | None = None) -> Shown:
     unsure = variant is None and foreign.variant is None and foreign.ops is None
     remarks = (*(f"{path}: {note}" for note in foreign.notes), *([guessed] if unsure else []))
     return Shown(trained.model, trained.classes, trained.preprocessing, str(path), "run", trained.missing, remarks)
-
-
-def _companion_is_here(entry: Published) -> bool:
-    return entry.companion is None or _unpacked(registry.get_published(entry.companion)) is not None
-
-
-def _unpacked(entry: Published) -> Path | None:
-    """The member of a published tar in the cache, where `pull` has unpacked it."""
-    if entry.member is None:
-        return registry.cached(entry)
-    path = registry.cache_folder() / entry.member.file
-    return path if path.is_file() else None

@@ -132,12 +132,10 @@ def _located(recipe: Recipe) -> tuple[Path, str | None, Path | None]:
     entry = registry.get_published(weights)
     if entry.variant is None:
         raise CheckpointError(f"weights (={weights}) is not a network: name one of {', '.join(_networks())}, or a file.")
-    mean = registry.get_published(entry.companion) if entry.companion else None
-    files = [registry.cached(one) for one in (entry, mean) if one]
-    if None in files or files[0] is None:
+    file = registry.cached(entry)
+    if file is None or entry not in registry.downloaded():
         raise CheckpointError(f"weights (={weights}) are not on this machine yet: run `alexnet weights pull {weights}` first.")
-    unpacked = files[1].parent / mean.member.file if mean and mean.member and files[1] else None
-    return files[0], entry.variant, unpacked if unpacked and unpacked.exists() else None
+    return file, entry.variant, registry.unpacked(registry.get_published(entry.companion)) if entry.companion else None
 
 
 def _networks() -> list[str]:
