@@ -28,7 +28,7 @@ from alexnet.data import alike, sources
 from alexnet.data.hold_out import check_share
 from alexnet.data.prepare import HOLD_OUT, check_apart, prepare
 from alexnet.data.preprocessing import Views
-from alexnet.data.regroup import regrouped
+from alexnet.data.regroup import recover, regrouped
 from alexnet.data.sources import Source
 from alexnet.data.store import MANIFEST, Store
 from alexnet.errors import Interrupted, RecipeError, SourceError, TrainingError
@@ -161,6 +161,7 @@ def fit(
     photos, out = as_path(photos, "photos"), as_path(out, "out")
     folder = out / STORE if data is None else as_path(data, "data")
     table = None if labels is None else str(as_path(labels, "labels").absolute())
+    recover(folder)
     made = not (folder / MANIFEST).exists()
     start = None if weights is None else str(Path(weights).absolute() if Path(weights).exists() else weights)
     known = str(photos) in published.names() and not photos.exists()  # a data set's name, the same in any folder

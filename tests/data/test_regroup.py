@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alexnet.data.prepare import prepare
-from alexnet.data.regroup import Photos, regrouped, sides
+from alexnet.data.regroup import Photos, recover, regrouped, sides
 from alexnet.data.store import Store, sha256
 from alexnet.errors import StoreError
 
@@ -84,6 +84,16 @@ def test_the_store_is_written_anew(photos: Callable[..., Path], tmp_path: Path, 
     for one, other in zip(*names, strict=True):
         group[max(place[one], place[other])] = min(place[one], place[other])
     assert regrouped(new, group) is new
+
+
+def test_a_store_between_two_names_gets_its_own_back(photos: Callable[..., Path], tmp_path: Path) -> None:
+    """A killed process may leave it so."""
+    store = prepare(photos(12), tmp_path / "store", size=40, hold_out=0.3)
+    store.folder.rename(tmp_path / ".store.old.tmp")
+    for _ in range(2):
+        recover(store.folder)
+        assert Store(tmp_path / "store").fingerprint == store.fingerprint
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_full_disk_leaves_the_store(photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,10 +133,21 @@ def _found(photos: Photos, group: NDArray[np.int64], held: NDArray[np.bool_]) ->
 # --- writing --------------------------------------------------------------------------------------
 
 
+def recover(folder: Path) -> None:
+    """Give a store its name back where `regrouped` was stopped between two names."""
+    old = _beside(folder, "old")
+    if old.is_dir() and not folder.exists():
+        old.rename(folder)
+
+
+def _beside(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{kind}.tmp")
+
+
 def _replaced(store: Store, held: NDArray[np.bool_]) -> Store:
     """Write the store under a temporary name, and give it its name when it is whole."""
     folder = store.folder
-    temporary, old = (folder.with_name(f".{folder.name}.{kind}.tmp") for kind in ("new", "old"))
+    temporary, old = _beside(folder, "new"), _beside(folder, "old")
     for leftover in (temporary, old):  # of a process that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     try:
@@ -144,6 +155,7 @@ def _replaced(store: Store, held: NDArray[np.bool_]) -> Store:
         folder.rename(old)
         temporary.rename(folder)
     except OSError as error:
+        recover(folder)
         if error.errno not in FULL_DISK:
             raise
         raise StoreError(
