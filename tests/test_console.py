@@ -195,6 +195,12 @@ def test_few_lines_in_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert last == "training: 1,000,000/1,000,000 images, 10/s, in 10:00:00  loss 2.30  epoch 1/3\n"
 
 
+def test_no_line_about_no_work(capsys: pytest.CaptureFixture[str]) -> None:
+    with Meter("training", 0, "images"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
 def test_a_line_of_a_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What was done before, and the wait for the first step, which may be a compiler's, do
     not count into the rate.

@@ -41,7 +41,9 @@ class Meter:
     def __enter__(self) -> Self:
         console = Console(stderr=True)
         self._moves = console.is_terminal and not console.is_dumb_terminal
-        self._progress = Progress(_Bar(console), console=console, disable=not self._moves, speed_estimate_period=RATE_SECONDS)
+        self._progress = Progress(
+            _Bar(console), console=console, disable=not (self._moves and self.total), speed_estimate_period=RATE_SECONDS
+        )
         number = self._progress.add_task(self.label, total=self.total, unit=self.unit, begun=0, texts=())
         self._task = next(task for task in self._progress.tasks if task.id == number)
         self._progress.start()
@@ -74,7 +76,7 @@ class Meter:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
-        if kind is None and not self._moves:
+        if kind is None and not self._moves and self.total:
             self._say_line()
 
 

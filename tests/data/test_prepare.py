@@ -139,7 +139,8 @@ def test_hold_out_is_announced_and_depends_on_the_seed(
     first, again, other = (
         run(folder, tmp_path / name, hold_out=0.25, seed=seed) for name, seed in (("first", 1), ("again", 1), ("other", 2))
     )
-    assert "about 25% of each class is held out as val, chosen by the files' content (seed 1)" in capsys.readouterr().err
+    said = "about 25% of each class is held out as val, chosen by the files' content (seed 1): "
+    assert f"{said}{len(first.held_out)} of {len(first.held_out) + len(first.train)} pictures." in capsys.readouterr().err
     assert 3 <= len(first.held_out) <= 18
     assert contents(first.folder) == contents(again.folder)
     assert first.held_out.files != other.held_out.files

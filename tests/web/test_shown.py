@@ -44,6 +44,7 @@ def test_nothing_at_hand() -> None:
     assert (first.source, first.label, first.missing, first.looks_trained) == ("fresh", "paper", (), False)
     assert first.hash == shown.fresh("paper").hash
     assert first.choice.startswith("Showing paper, untrained, as neither the cache of published weights nor demo")
+    assert first.choice.endswith("`alexnet weights pull torchvision` downloads trained weights.")
     assert shown.usual("torchvision").variant.name == "torchvision"
     with pytest.raises(VariantError, match="unknown variant 'papr': did you mean 'paper'"):
         shown.usual("papr")

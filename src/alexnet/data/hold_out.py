@@ -72,7 +72,7 @@ def split_off(source: Source, share: float, seed: int, readable: Callable[[Item]
         raise SourceError("no class has two different readable pictures, so none can be held out for testing: add pictures.")
     say(
         f"Found no test split in the {source.kind}: about {share:.0%} of each class is held out as "
-        f"val, chosen by the files' content (seed {seed})."
+        f"val, chosen by the files' content (seed {seed}): {len(val):,} of {len(items):,} pictures."
     )
     draw.explain(source.classes, keys)
     return replace(source, splits={TRAIN: train, "val": val})

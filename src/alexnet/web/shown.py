@@ -68,7 +68,8 @@ class Shown:
             "demo": "the demo's run",
             "fresh": f"untrained, as neither the cache of published weights nor {DEMO_RUN} has weights for it",
         }
-        return f"Showing {self.label}, {why[self.source]}. --run names another network."
+        pull = " `alexnet weights pull torchvision` downloads trained weights." if self.source == "fresh" else ""
+        return f"Showing {self.label}, {why[self.source]}. --run names another network.{pull}"
 
     @property
     def ops(self) -> tuple[Op, ...]:

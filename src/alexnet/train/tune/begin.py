@@ -93,7 +93,10 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
         say(line)
     recipe = base.settled(recipe, choice.stage, head_decay=choice.decay, head_blur=choice.blur, head_views=views)
     if recipe.tune == "auto":
-        say("The layers below the last are left as they were loaded: --tune all or --tune from conv4 trains them too.")
+        say(
+            "The layers below the last are left as they were loaded: `alexnet train finetune --tune all`, or "
+            "--tune from conv4, trains them too."
+        )
     recipe = settle(in_minutes(recipe, extractor, store, time.monotonic() - began), base, variant, head.size)
     trained = Trained(model, store.classes, preprocessing, {}, {})
     return Beginning(recipe, trained, head.loss, head.error, time.monotonic() - began)
