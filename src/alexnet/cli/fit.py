@@ -40,8 +40,8 @@ def fit(
             prepare`.
         hold_out: share of each class that is kept for testing, if the photos have no test part.
         class_weights: balanced lets classes of unequal size count alike.
-        minutes: how long all of it may take; by default as long as the recipe takes, which is said
-            first.
+        minutes: how long all of it may take, planned at the start at the speed measured there; by
+            default as long as the recipe takes, which is said first.
         data: folder for the store, in place of OUT/store; a finished store that is there is used.
     """
     from alexnet.fit import fit as run
