@@ -121,7 +121,7 @@ def test_same_origin(client: Client, photo: bytes) -> None:
     assert client.ask("POST", "/scene?network=run-1", photo, {**client.headers, **own})[0] == 200
     for headers in ({}, {server.TOKEN: "x"}, {server.TOKEN: "é"}):
         assert client.ask("POST", "/scene", photo, headers)[0] == 403
-    for origin in ("http://evil.example", "null", f"http://127.0.0.1:{client.port + 1}"):
+    for origin in ("http://evil.example", "null", "http://[", f"http://127.0.0.1:{client.port + 1}"):
         assert client.error("/scene", photo, origin=origin)[:2] == (403, "error_foreign")
 
 

@@ -258,7 +258,7 @@ def _page(studio: Studio, language: str | None) -> tuple[str, str]:
 def _check_origin(request: Request, token: str) -> None:
     """Refuse what another page than ours sends; a page of another origin cannot read the token."""
     origin, given = request.headers.get("origin"), request.headers.get(TOKEN, "")
-    foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    foreign = origin is not None and _place(origin) != request.headers.get("host")
     if foreign or not secrets.compare_digest(given.encode(), token.encode()):
         raise Refused(403, "error_foreign")
 
@@ -326,6 +326,14 @@ class _OwnNameOnly:
             await Response(text, 403, media_type="application/json")(scope, receive, with_headers)
         else:
             await self.app(scope, receive, with_headers)
+
+
+def _place(origin: str) -> str | None:
+    """The name and port in an Origin header; None of one that is no address."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 def _name(host: str) -> str | None:
