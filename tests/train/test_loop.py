@@ -205,9 +205,7 @@ def test_resuming_with_other_settings(finished: Path, store: Store) -> None:
 
 def test_resuming_on_another_store(finished: Path, store: Store, tmp_path: Path) -> None:
     other = tmp_path / "store"
-    other.mkdir()
-    for file in store.folder.iterdir():
-        (other / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(store.folder, other)
     manifest = json.loads((other / "manifest.json").read_text())
     manifest["classes"][0] = "cyan"
     (other / "manifest.json").write_text(json.dumps(manifest))

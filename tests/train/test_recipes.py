@@ -12,7 +12,7 @@ from alexnet.train import recipes
 
 
 def test_names() -> None:
-    assert set(recipes.RECIPES) == {"laptop", "small-photos", "paper-text", "paper-2012", "caffe", "modern"}
+    assert set(recipes.RECIPES) == {"laptop", "small-photos", "paper-text", "paper-2012", "caffe", "modern", "finetune"}
     for name in recipes.RECIPES:
         assert recipes.get_recipe(name).network(10).num_classes == 10
 

@@ -307,7 +307,7 @@ def open_session(
         run = open_run(folder, recipe, store, resume, compiled, overwrite, tuned)
         stack.callback(run.close)
         if run.resumed:
-            start = Start.resumed(recipe, store, device, folder / LATEST, None if recipe.tune else variant)
+            start = Start.resumed(recipe, store, device, folder / LATEST, variant)
         elif base:
             start = Start.tuned(recipe, store, device, base, folder)
             run.settle(start.recipe)

@@ -128,8 +128,9 @@ class Start:
         """
         trained = native.load(file, device)
         start = cls._around(trained, recipe, store, Place.of(trained.state, file))
-        own = replace(start.variant, num_classes=len(store.classes)) if recipe.tune else recipe.network(len(store.classes))
-        _check(start, variant or own, store, file)
+        classes = len(store.classes)
+        wanted = replace(start.variant, num_classes=classes) if recipe.tune else variant or recipe.network(classes)
+        _check(start, wanted, store, file)
         start.optimiser.load(trained.extra, file)
         return replace(start, trained=replace(trained, extra={}))
 
