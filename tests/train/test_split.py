@@ -139,6 +139,19 @@ def test_a_run_in_lanes(store: Store, tmp_path: Path, monkeypatch: pytest.Monkey
     assert read_result(again)["environments"] == [environment() | {"lanes": 4}]
 
 
+def test_no_lanes_cost_no_run(store: Store, tmp_path: Path) -> None:
+    """They are refused before an earlier run is deleted or a new folder made."""
+    folder = tmp_path / "run"
+    train(recipe(epochs=1), store, folder)
+    before = sorted(folder.iterdir())
+    with pytest.raises(UsageError, match=r"lanes \(=0\) must be at least 1"):
+        train(recipe(epochs=1), store, folder, overwrite=True, lanes=0)
+    assert sorted(folder.iterdir()) == before
+    with pytest.raises(UsageError):
+        train(recipe(epochs=1), store, tmp_path / "new", lanes=0)
+    assert not (tmp_path / "new").exists()
+
+
 def test_resuming_in_other_lanes(store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     train(recipe(epochs=1), store, folder)

@@ -35,6 +35,7 @@ from alexnet.train.result import write_result
 from alexnet.train.run import Run, as_settled, check_folder, open_run
 from alexnet.train.start import Start, fitting
 from alexnet.train.steps import choose
+from alexnet.train.steps.split import check_lanes
 from alexnet.train.steps.step import Step
 from alexnet.train.tune.base import open_base
 from alexnet.trained import Trained
@@ -291,6 +292,7 @@ def open_session(
 ) -> Iterator[Session]:
     """Open a run's folder and begin the run; arguments and errors as those of `loop.train`."""
     folder = _checked_arguments(recipe, store, folder, resume, overwrite)
+    check_lanes(lanes)
     check_folder(folder, recipe, resume, overwrite)
     recipe = as_settled(folder, recipe) if resume else recipe
     base = open_base(recipe) if recipe.tune and not (resume and (folder / LATEST).exists()) else None

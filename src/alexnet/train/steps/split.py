@@ -47,8 +47,7 @@ def choose_lanes(start: Start, wanted: int | None) -> int:
     """
     most, why = _most(start)
     if wanted is not None:
-        if wanted < 1:
-            raise UsageError(f"lanes (={wanted}) must be at least 1.")
+        check_lanes(wanted)
         if wanted > most:
             say(f"lanes (={wanted}) is more than {why}: using {counted(most, 'lane')}.")
         return min(wanted, most)
@@ -74,6 +73,16 @@ def choose_lanes(start: Start, wanted: int | None) -> int:
         cache_folder().mkdir(parents=True, exist_ok=True)
         write_json(cache_folder() / CHOSEN, known | {key: lanes})
     return lanes
+
+
+def check_lanes(wanted: int | None) -> None:
+    """Refuse a number of lanes that no machine has.
+
+    Raises:
+        UsageError: fewer than one.
+    """
+    if wanted is not None and wanted < 1:
+        raise UsageError(f"lanes (={wanted}) must be at least 1.")
 
 
 def threads() -> int:
