@@ -31,8 +31,7 @@ def export(
         data: the store that int8 is calibrated and tested on.
         allow_loss: write int8 even if it loses more than one point of top-1.
         head_only: of a fine-tuned run, write only the layers that were trained (safetensors);
-            `alexnet weights import FILE --base WEIGHTS` puts them back onto what they were trained
-            on.
+            `alexnet weights import` puts them back onto the weights that they were trained on.
     """
     from alexnet import export as exporting
     from alexnet.data.store import Store

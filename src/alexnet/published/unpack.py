@@ -93,7 +93,7 @@ def _unwritten(archive: Path, folder: Path, error: OSError) -> DownloadError:
 
 def _extract(archive: Path, folder: Path, limits: Limits) -> None:
     """Every member of the archive, below `folder`."""
-    with archive.open("rb") as packed, Meter(f"unpacking {archive.name}", archive.stat().st_size // KB, "kB") as meter:
+    with archive.open("rb") as packed, Meter(f"unpacking {archive.name}", -(-archive.stat().st_size // KB), "kB") as meter:
         for number, (tar, member) in enumerate(_members(packed, limits), 1):
             if number > limits.members:
                 raise _Refused(f"it has more than {limits.members:,} members")
