@@ -6,6 +6,7 @@ Triton's interpreter otherwise.
 import importlib.abc
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,9 @@ from alexnet.data.store import Store
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from serving import Server, serving
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background jobs; tests press Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # has to be asked for before anything imports Triton

@@ -28,7 +28,7 @@ BEYOND = {
     "ReLU: zero or itself": "conv1 pass",
     "Local response normalisation": "Map 47 is the last of tower 1. Its neighbours in tower 2 count too.",
     "Fully connected": "37,752,832 parameters: 61.9%",
-    "Dropout: not everybody, every time": "multiplied by 0.5",
+    "Dropout: not every unit, every time": "multiplied by 0.5",
     "Softmax: from scores to probabilities": "1,000 scores become 1,000 probabilities",
     "Questions": "0 of 6 solved",
 }
