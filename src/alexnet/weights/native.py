@@ -41,24 +41,30 @@ def save(path: str | Path, trained: Trained) -> None:
     """
     path = as_path(path, "path")
     expect_kind(trained, "trained", Trained)
-    preprocessing = trained.preprocessing
-    tensors = {
-        **trained.model.state_dict(),
-        MEAN: preprocessing.mean,
-        SCALE: preprocessing.scale,
-        **trained.extra,
-    }
-    header = {
-        "format": FORMAT,
-        "variant": json.dumps(asdict(trained.model.variant)),
-        "classes": json.dumps(trained.classes),
-        "preprocessing": json.dumps(
-            {name: getattr(preprocessing, name) for name in ("stored_size", "input_size", "resize", "bgr")}
-        ),
-        "state": json.dumps(trained.state),
-    }
+    header = {"format": FORMAT, "state": json.dumps(trained.state)}
     if trained.missing:
         header["missing"] = json.dumps(trained.missing)
+    write(path, trained, {**trained.model.state_dict(), **trained.extra}, header)
+
+
+def write(path: Path, trained: Trained, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write tensors of a network with what describes it: variant, classes and preprocessing.
+
+    Args:
+        header: of the file, beside that.
+
+    Raises:
+        OutputError: as `save`.
+    """
+    preprocessing = trained.preprocessing
+    sizes = {name: getattr(preprocessing, name) for name in ("stored_size", "input_size", "resize", "bgr")}
+    tensors = {**tensors, MEAN: preprocessing.mean, SCALE: preprocessing.scale}
+    header = {
+        **header,
+        "variant": json.dumps(asdict(trained.model.variant)),
+        "classes": json.dumps(trained.classes),
+        "preprocessing": json.dumps(sizes),
+    }
     with writing(path) as temporary:
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
@@ -78,11 +84,11 @@ def weights_hash(parameters: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a safetensors file has our header."""
+def is_ours(path: Path, kind: str = FORMAT) -> bool:
+    """Whether a safetensors file has our header, of one kind of file."""
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
+            return (file.metadata() or {}).get("format") == kind
     except (OSError, SafetensorError):
         return False
 
@@ -140,10 +146,7 @@ def load(path: str | Path, device: torch.device | str = "cpu", partial: bool = F
             f"is missing with `alexnet train finetune --from {path} --data STORE --out RUN`, or import a whole file."
         )
     model = _network(path, variant, tensors, lacking)
-    pictures = read_entry(header, "preprocessing", PreprocessingEntry, path)
-    if MEAN not in tensors or SCALE not in tensors:
-        raise CheckpointError(f"{path} is damaged: it lacks {MEAN} or {SCALE}. {REMEDY}")
-    preprocessing = Preprocessing(mean=tensors.pop(MEAN).clone(), scale=tensors.pop(SCALE).clone(), **vars(pictures))
+    preprocessing = preprocessing_in(path, header, tensors)
     classes = read_entry(header, "classes", tuple[str, ...], path)
     state = read_entry(header, "state", dict[str, Any], path)
     check_description(model.variant, classes, preprocessing, str(path))
@@ -151,6 +154,18 @@ def load(path: str | Path, device: torch.device | str = "cpu", partial: bool = F
         check_finite(path, name, parameter)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trained(model.eval(), classes, preprocessing.to(torch.device(device)), tensors, state, lacking)
+
+
+def preprocessing_in(path: Path, header: dict[str, str], tensors: dict[str, Tensor]) -> Preprocessing:
+    """The preprocessing of a file that `write` wrote; its tensors are taken out of `tensors`.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    pictures = read_entry(header, "preprocessing", PreprocessingEntry, path)
+    if MEAN not in tensors or SCALE not in tensors:
+        raise CheckpointError(f"{path} is damaged: it lacks {MEAN} or {SCALE}. {REMEDY}")
+    return Preprocessing(mean=tensors.pop(MEAN).clone(), scale=tensors.pop(SCALE).clone(), **vars(pictures))
 
 
 def _network(path: Path, variant: Variant, tensors: dict[str, Tensor], lacking: tuple[str, ...]) -> AlexNet:

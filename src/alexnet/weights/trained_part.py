@@ -6,22 +6,19 @@ another one it would compute something else, and nobody would notice.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
-from alexnet.files import writing
 from alexnet.model import AlexNet
 from alexnet.trained import Trained
-from alexnet.weights.header import REMEDY, PreprocessingEntry, check_description, read_entry, read_variant
+from alexnet.weights import native
+from alexnet.weights.header import REMEDY, check_description, read_entry, read_variant
 from alexnet.weights.match import check_finite, check_shapes
-from alexnet.weights.native import MEAN, SCALE, weights_hash
+from alexnet.weights.native import weights_hash
 
 FORMAT = "alexnet trained layers 1"
 
@@ -44,31 +41,13 @@ def save(path: Path, trained: Trained, layers: tuple[str, ...]) -> int:
     below = {name: tensor for name, tensor in state.items() if name not in own}
     if not below:
         raise CheckpointError("every layer was trained, so there is no base to leave out: export without --head-only.")
-    pictures = trained.preprocessing
-    header = {
-        "format": FORMAT,
-        "base": json.dumps(weights_hash(below)),
-        "variant": json.dumps(asdict(trained.model.variant)),
-        "classes": json.dumps(trained.classes),
-        "preprocessing": json.dumps({name: getattr(pictures, name) for name in ("stored_size", "input_size", "resize", "bgr")}),
-    }
-    tensors = {**own, MEAN: pictures.mean, SCALE: pictures.scale}
-    with writing(path) as temporary:
-        try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
-        except SafetensorError as error:  # its way to report a full disk
-            raise OSError(str(error)) from error
-        temporary.chmod(path.parent.stat().st_mode & 0o666)
+    native.write(path, trained, own, {"format": FORMAT, "base": json.dumps(weights_hash(below))})
     return sum(tensor.numel() for tensor in own.values())
 
 
 def is_one(path: Path) -> bool:
     """Whether a file was written by `save`."""
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except (OSError, SafetensorError):
-        return False
+    return native.is_ours(path, FORMAT)
 
 
 def join(path: Path, base: dict[str, Tensor], base_file: Path) -> Trained:
@@ -89,10 +68,7 @@ def join(path: Path, base: dict[str, Tensor], base_file: Path) -> Trained:
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}).") from error
     variant = read_variant(read_entry(header, "variant", dict[str, Any], path), f"{path}'s variant")
-    pictures = read_entry(header, "preprocessing", PreprocessingEntry, path)
-    if MEAN not in tensors or SCALE not in tensors:
-        raise CheckpointError(f"{path} is damaged: it lacks {MEAN} or {SCALE}. {REMEDY}")
-    preprocessing = Preprocessing(mean=tensors.pop(MEAN), scale=tensors.pop(SCALE), **vars(pictures))
+    preprocessing = native.preprocessing_in(path, header, tensors)
     classes = read_entry(header, "classes", tuple[str, ...], path)
     check_description(variant, classes, preprocessing, str(path))
     below = {name: base[name] for name in variant.parameter_shapes() if name not in tensors and name in base}
