@@ -373,10 +373,20 @@ def unpacked(entry: Published) -> Path | None:
     return path if path.is_file() else None
 
 
+def networks() -> list[Published]:
+    """The entries that are networks."""
+    return [entry for entry in REGISTRY if entry.variant]
+
+
 def downloaded() -> list[Published]:
     """The published networks in the cache that can be used: with their mean, if they need one."""
-    whole = [entry for entry in REGISTRY if entry.variant and cached(entry)]
-    return [entry for entry in whole if entry.companion is None or unpacked(get_published(entry.companion))]
+    return [entry for entry in networks() if usable(entry)]
+
+
+def usable(entry: Published) -> tuple[Path, Path | None] | None:
+    """A network's file in the cache, and its mean if it needs one; None if either is not there."""
+    file, mean = cached(entry), unpacked(get_published(entry.companion)) if entry.companion else None
+    return None if file is None or (entry.companion and mean is None) else (file, mean)
 
 
 def rows(cache: Path | None = None) -> list[dict[str, Any]]:

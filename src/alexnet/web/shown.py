@@ -165,7 +165,7 @@ def _is_published(name: str | Path) -> bool:
 
 def _check_exists(name: str | Path) -> None:
     if not Path(name).exists():
-        known = ", ".join(entry.name for entry in registry.REGISTRY if entry.variant)
+        known = ", ".join(entry.name for entry in registry.networks())
         raise CheckpointError(
             f"{name} does not exist: name a run's folder, a file of weights, or published weights ({known}) that were pulled."
         )
@@ -191,10 +191,10 @@ def of_published(entry: Published) -> Shown:
     """
     if entry.variant is None:
         raise CheckpointError(f"{entry.name} is not a network: choose one with a variant from `alexnet weights list`.")
-    path = registry.cached(entry)
-    if path is None or entry not in downloaded():
+    files = registry.usable(entry)
+    if files is None:
         raise CheckpointError(f"{entry.name} is not in the cache yet: alexnet weights pull {entry.name}")
-    mean = registry.unpacked(registry.get_published(entry.companion)) if entry.companion else None
+    path, mean = files
     trained, _ = importer.import_weights(path, entry.variant, mean=mean)
     return Shown(trained.model, trained.classes, trained.preprocessing, entry.name, "published")
 

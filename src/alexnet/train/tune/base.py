@@ -122,24 +122,19 @@ def open_base(recipe: Recipe) -> Base:
 def _located(recipe: Recipe) -> tuple[Path, str | None, Path | None]:
     """The file, and what a published one's entry says: variant and mean."""
     weights = recipe.weights or ""
-    path = Path(weights)
+    path, known = Path(weights), ", ".join(entry.name for entry in registry.networks())
     if path.exists() or weights not in registry.names():
         if not path.exists():
-            raise CheckpointError(
-                f"weights (={weights}) do not exist: name a file, a run's folder, or one of {', '.join(_networks())}."
-            )
+            raise CheckpointError(f"weights (={weights}) do not exist: name a file, a run's folder, or one of {known}.")
         return path, None, None
     entry = registry.get_published(weights)
     if entry.variant is None:
-        raise CheckpointError(f"weights (={weights}) is not a network: name one of {', '.join(_networks())}, or a file.")
-    file = registry.cached(entry)
-    if file is None or entry not in registry.downloaded():
+        raise CheckpointError(f"weights (={weights}) is not a network: name one of {known}, or a file.")
+    files = registry.usable(entry)
+    if files is None:
         raise CheckpointError(f"weights (={weights}) are not on this machine yet: run `alexnet weights pull {weights}` first.")
-    return file, entry.variant, registry.unpacked(registry.get_published(entry.companion)) if entry.companion else None
-
-
-def _networks() -> list[str]:
-    return [entry.name for entry in registry.REGISTRY if entry.variant]
+    file, mean = files
+    return file, entry.variant, mean
 
 
 def _check(recipe: Recipe, base: Base) -> None:
