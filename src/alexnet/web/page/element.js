@@ -67,6 +67,23 @@ export function math(tag, attributes = {}, ...children) {
 }
 
 /**
+ * The head of a table; an empty name gives an empty cell.
+ * @param {string[]} names
+ */
+export function heads(names) {
+  const cells = names.map((one) => (one ? html("th", { scope: "col" }, one) : html("td", {})));
+  return html("thead", {}, html("tr", {}, cells));
+}
+
+/**
+ * What scrolls sideways where it is wider than the page.
+ * @param {string} label @param {Children[]} children
+ */
+export function scrolling(label, ...children) {
+  return html("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": label }, ...children);
+}
+
+/**
  * Replace what an element holds.
  * @param {Element} node @param {Children[]} children
  */

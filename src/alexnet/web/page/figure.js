@@ -24,7 +24,7 @@
  * @typedef {{left: number, top: number, width: number, height: number, hue: number}} Box
  */
 
-import { html, replace, svg } from "element";
+import { heads, html, replace, scrolling, svg } from "element";
 import { grid, mosaic, photo, copy, draw, hueOf, scaleIn } from "maps";
 import { shortPath } from "words";
 
@@ -610,7 +610,7 @@ export class NetworkView {
 
   table() {
     const { app, scene } = this;
-    const heads = [
+    const names = [
       "network.layer",
       "input_size",
       "kernels",
@@ -629,21 +629,12 @@ export class NetworkView {
       "section",
       { class: "numbers" },
       html("h2", {}, app.t("network.numbers")),
-      html(
-        "div",
-        { class: "scroll", tabindex: "0", role: "group", "aria-label": app.t("network.numbers") },
+      scrolling(
+        app.t("network.numbers"),
         html(
           "table",
           {},
-          html(
-            "thead",
-            {},
-            html(
-              "tr",
-              {},
-              heads.map((key) => html("th", { scope: "col" }, app.t(key))),
-            ),
-          ),
+          heads(names.map((key) => app.t(key))),
           html("tbody", {}, rows),
           html(
             "tfoot",

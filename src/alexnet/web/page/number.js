@@ -10,7 +10,7 @@
  */
 
 import { Cells } from "cells";
-import { html, replace, svg } from "element";
+import { heads, html, replace, scrolling, svg } from "element";
 import { className } from "figure";
 import { Explorer } from "explorer";
 import { formula, formulaBox, fraction, index, power, row, sum } from "formula";
@@ -385,23 +385,15 @@ export class NumberView {
       );
     });
     const maps = made.neighbours.map((/** @type {any} */ one) => this.thumbnail(made.stage, one, channel));
-    return html(
-      "div",
-      { class: "scroll", tabindex: "0", role: "group", "aria-label": app.t("number.neighbours", { count: layer.size ?? 5 }) },
+    const title = app.t("number.neighbours", { count: layer.size ?? 5 });
+    return scrolling(
+      title,
       html("div", { class: "thumbnails", "aria-hidden": "true" }, maps),
       html(
         "table",
         { class: "neighbours" },
-        html("caption", {}, app.t("number.neighbours", { count: layer.size ?? 5 })),
-        html(
-          "thead",
-          {},
-          html(
-            "tr",
-            {},
-            [app.t("number.map"), app.t("number.tower"), "a", "a²"].map((one) => html("th", { scope: "col" }, one)),
-          ),
-        ),
+        html("caption", {}, title),
+        heads([app.t("number.map"), app.t("number.tower"), "a", "a²"]),
         html("tbody", {}, rows),
       ),
     );
@@ -619,10 +611,8 @@ export class NumberView {
         ),
       ),
     );
-    const heads = [app.t("number.input"), "x", "w", "w · x", ""];
-    return html(
-      "div",
-      { class: "scroll", tabindex: "0", role: "group", "aria-label": app.t(`number.${name}`) },
+    return scrolling(
+      app.t(`number.${name}`),
       html(
         "table",
         {},
@@ -633,15 +623,7 @@ export class NumberView {
           " ",
           html("span", { class: "soft" }, app.t("number.total", { value: short(total) })),
         ),
-        html(
-          "thead",
-          {},
-          html(
-            "tr",
-            {},
-            heads.map((one) => (one ? html("th", { scope: "col" }, one) : html("td", {}))),
-          ),
-        ),
+        heads([app.t("number.input"), "x", "w", "w · x", ""]),
         html("tbody", {}, rows),
       ),
     );
@@ -738,23 +720,12 @@ export class NumberView {
           short(most),
         ),
       ),
-      html(
-        "div",
-        { class: "scroll", tabindex: "0", role: "group", "aria-label": app.t("softmax") },
+      scrolling(
+        app.t("softmax"),
         html(
           "table",
           {},
-          html(
-            "thead",
-            {},
-            html(
-              "tr",
-              {},
-              [app.t("number.class"), "z", "z − m", "exp(z − m)", "p", ""].map((one) =>
-                one ? html("th", { scope: "col" }, one) : html("td", {}),
-              ),
-            ),
-          ),
+          heads([app.t("number.class"), "z", "z − m", "exp(z − m)", "p", ""]),
           html("tbody", {}, rows),
         ),
       ),
