@@ -55,7 +55,7 @@ def demo(out: Path, epochs: int | None = None) -> dict[str, Any]:
     try:
         trained = train(recipe, store, run_folder, resume=is_run(run_folder))
     except Interrupted as stop:
-        raise Interrupted("stopped and saved: run the same command to continue.") from stop
+        raise Interrupted from stop
     result = evaluate_classifier(engines.of(trained), store)
     _explain(out, run_folder, store)
     page = report.write(out / REPORT, "AlexNet on Fashion-MNIST", trained, store, result, run_folder, EXPLAINED)

@@ -69,6 +69,9 @@ class TrainingError(AlexNetError, RuntimeError):
 class Interrupted(AlexNetError):
     """A run that the user stopped and that was saved."""
 
+    def __init__(self, message: str = "stopped and saved: run the same command to continue.") -> None:
+        super().__init__(message)
+
 
 def nearest(word: object, known: Iterable[str]) -> str:
     """The end of an error message about an unknown name: the closest known one, if any, then all of

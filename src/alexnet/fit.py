@@ -195,7 +195,7 @@ def _saying_how_to_go_on() -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as stop:
-        raise Interrupted("stopped and saved: run the same command to continue.") from stop
+        raise Interrupted from stop
 
 
 # --- begin, or go on ------------------------------------------------------------------------------

@@ -108,9 +108,9 @@ def _members(group: NDArray[np.int64]) -> dict[int, list[int]]:
 
 def _smallest(photos: Photos, members: dict[int, list[int]], label: int) -> list[int] | None:
     """The class's smallest group that is of this class alone; None if it has no other group."""
-    inside = [numbers for numbers in members.values() if (photos.labels[numbers] == label).all()]
-    outside = any((photos.labels[numbers] == label).any() for numbers in members.values() if numbers not in inside)
-    if len(inside) + outside < 2:
+    own = [numbers for numbers in members.values() if (photos.labels[numbers] == label).any()]
+    inside = [numbers for numbers in own if (photos.labels[numbers] == label).all()]
+    if len(own) < 2 or not inside:
         return None
     return min(inside, key=lambda numbers: (len(numbers), min(photos.keys[number] for number in numbers)))
 

@@ -158,7 +158,7 @@ def ablate(plan: Plan, store: Store, folder: Path) -> Outcome:
         for recipe, run, label in jobs:
             train_member(recipe, store, run, label)
     except Interrupted as stop:
-        raise Interrupted("stopped and saved: run the same command to continue.") from stop
+        raise Interrupted from stop
     return _compare(plan, list(runs.values()), store)
 
 

@@ -35,7 +35,7 @@ from alexnet.web.shown import Offer, Shown
 from alexnet.web.units import Liked
 from alexnet.words import CATALOGUE, word
 
-PORT, HOST = 2012, "127.0.0.1"
+HOST = "127.0.0.1"
 #: What this machine is called by a program that runs on it.
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MB = 1_000_000
@@ -197,7 +197,7 @@ def run(app: ASGIApp, listening: socket.socket) -> None:
     uvicorn.Server(config).run([listening])
 
 
-def listen(port: int = PORT) -> socket.socket:
+def listen(port: int) -> socket.socket:
     """A socket of this machine alone.
 
     Args:
