@@ -228,10 +228,16 @@ def test_few_and_unequal_classes(photos: Photos, tmp_path: Path, capsys: pytest.
     for number in range(6, 30):
         (folder / "red" / f"{number}.jpg").unlink()
     (folder / "blue" / "29.jpg").write_bytes(b"not a picture")
+    (folder / "green" / "29.jpg").write_bytes(b"")
     fit(folder, tmp_path / "run")
     lines = said(capsys)
+    listed = tmp_path / "run" / "store" / "skipped.jsonl"
+    assert (
+        f"2 files skipped ('blue/29.jpg': not an image in a known format; 'green/29.jpg': empty file), listed in {listed}."
+        in lines
+    )
     assert "1 class has fewer than 10 photos ('red'): so few hardly teach or test." in lines
-    assert "The classes are of unequal size, from 6 ('red') to 30 photos ('green')" in lines
+    assert "The classes are of unequal size, from 6 ('red') to 29 photos ('blue')" in lines
 
 
 def test_near_duplicates_are_on_one_side(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,11 +30,11 @@ from alexnet.data.prepare import HOLD_OUT, check_apart, prepare
 from alexnet.data.preprocessing import Views
 from alexnet.data.regroup import recover, regrouped
 from alexnet.data.sources import Source
-from alexnet.data.store import MANIFEST, Store
+from alexnet.data.store import MANIFEST, SKIPPED, Store
 from alexnet.errors import Interrupted, RecipeError, SourceError, TrainingError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.files import write_json
-from alexnet.phrases import counted, quoted
+from alexnet.phrases import MOST_NAMED, counted, quoted
 from alexnet.plan import ClassWeights, Plan, Work, weights_here
 from alexnet.published import data as published
 from alexnet.run_folder import FIT, REPORT, RESULT, STORE, Count, Seconds, Share, is_run
@@ -332,7 +332,11 @@ def _with_groups(store: Store, plan: Plan) -> Store:
 
 
 def _notes(store: Store, balanced: bool) -> Iterator[str]:
-    """A line each on classes with few photos, and on classes of unequal size."""
+    """A line each on skipped files, classes with few photos, and classes of unequal size."""
+    if skipped := store.skipped:
+        some = "; ".join(f"{entry.file!r}: {entry.reason}" for entry in skipped[:MOST_NAMED])
+        more = f"; and {len(skipped) - MOST_NAMED:,} more" if len(skipped) > MOST_NAMED else ""
+        yield f"{counted(len(skipped), 'file')} skipped ({some}{more}), listed in {store.folder / SKIPPED}."
     counts = np.bincount(np.concatenate([split.labels for split in store.splits.values()]), minlength=len(store.classes))
     few = [name for name, count in zip(store.classes, counts, strict=True) if count < FEW]
     if few:
