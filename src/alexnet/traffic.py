@@ -1,0 +1,212 @@
+"""Bytes that several processes exchange in one step of training, counted before anything runs.
+
+Three schemes share a step among ranks, one process a device:
+
+- **data**: each rank has the whole network and a share of the batch; the gradients are summed.
+- **towers**: as in 2012. A pair of ranks has one tower each, all pictures, and exchanges maps where
+  figure 2 of the paper has the towers meet; more pairs share the batch as in data.
+- **hybrid**: Krizhevsky's "one weird trick" (2014). Convolutions as in data; the fully connected
+  layers, with 96 % of the parameters and 8 % of the arithmetic, are cut by units, and their inputs
+  for the whole batch are gathered on every rank instead of their gradients.
+
+Gradients cost the same for any batch, maps and units grow with it: so the batch decides. Standard
+library only.
+
+>>> from alexnet.variants import get_variant
+>>> count(get_variant("paper"), "data", batch=128, ranks=2).sent
+243860896
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, prod
+from typing import Literal, get_args
+
+from alexnet.arithmetic import LRN, Conv, Linear
+from alexnet.errors import UsageError
+from alexnet.phrases import counted
+from alexnet.variants import Variant
+
+Scheme = Literal["data", "hybrid", "towers"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)  # of equal counts, the first is the simplest
+Collective = Literal["all_reduce", "all_gather", "reduce_scatter"]
+PAIR = 2  # ranks of one network in towers
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One collective operation of a step, in which every rank takes part in some group."""
+
+    what: str
+    """What is exchanged: gradients, maps at conv3, seam at norm1, pool5, units of fc6, logits."""
+    layer: str
+    """The parameter whose gradient it is, or the operation that reads what is gathered."""
+    collective: Collective
+    """Which one."""
+    forward: bool
+    """Whether it belongs to the forward pass, which waits for it."""
+    group: int
+    """Ranks that exchange with one another."""
+    payload: int
+    """Bytes of the whole tensor: summed by all_reduce, put together by all_gather, summed and cut
+    up by reduce_scatter. Where the ranks' parts differ, all are as long as the longest."""
+
+    @property
+    def rounds(self) -> int:
+        """Messages that follow one another: what latency multiplies."""
+        return (self.group - 1) * (2 if self.collective == "all_reduce" else 1)
+
+    @property
+    def sent(self) -> int:
+        """Bytes that each rank sends, and receives, when the group passes parts around a ring. No
+        algorithm that only sends between ranks needs fewer."""
+        return self.rounds * self.payload // self.group
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What one step exchanges."""
+
+    scheme: Scheme
+    ranks: int
+    batch: int
+    exchanges: tuple[Exchange, ...]
+
+    @property
+    def sent(self) -> int:
+        """Bytes that each rank sends, and receives, in a step."""
+        return sum(exchange.sent for exchange in self.exchanges)
+
+    def by_what(self) -> dict[str, int]:
+        """`sent`, by what is exchanged."""
+        sums: dict[str, int] = {}
+        for exchange in self.exchanges:
+            sums[exchange.what] = sums.get(exchange.what, 0) + exchange.sent
+        return sums
+
+    def line(self) -> str:
+        """ "hybrid   62.8 MB: gradients 14.0, pool5 28.3, ..." """
+        parts = ", ".join(f"{what} {_mb(sent)}" for what, sent in self.by_what().items())
+        return f"{self.scheme:<7} {_mb(self.sent):>7} MB{f': {parts}' if parts else ''}"
+
+
+def count(
+    variant: Variant, scheme: Scheme, *, batch: int, ranks: int, weight_bytes: int = FLOAT_BYTES, map_bytes: int = FLOAT_BYTES
+) -> Traffic:
+    """What a step of training exchanges.
+
+    Args:
+        variant: the network.
+        scheme: data, towers or hybrid.
+        batch: pictures of one update, of all ranks together.
+        ranks: processes.
+        weight_bytes: of one number of a gradient.
+        map_bytes: of one number of an activation.
+
+    Raises:
+        UsageError: the scheme does not fit the network or the number of ranks, as `refusal` says.
+    """
+    if why := refusal(variant, scheme, ranks):
+        raise UsageError(why)
+    found = {"data": _data, "towers": _towers, "hybrid": _hybrid}[scheme](variant, batch, ranks, weight_bytes, map_bytes)
+    exchanges = tuple(exchange for exchange in found if exchange.group > 1)
+    return Traffic(scheme=scheme, ranks=ranks, batch=batch, exchanges=exchanges)
+
+
+def refusal(variant: Variant, scheme: Scheme, ranks: int) -> str | None:
+    """Why a scheme cannot share this network among so many ranks, with the next step; None if it
+    can.
+    """
+    if ranks < 1:
+        return f"ranks (={ranks}) must be at least 1."
+    if scheme != "towers":
+        return None
+    if variant.towers != PAIR:
+        return f"towers puts each of two towers on a rank, and {variant.label} has {variant.towers}: use data or hybrid."
+    if ranks % PAIR:
+        return f"towers needs an even number of ranks, one for each tower, not {ranks}: start more, or use data or hybrid."
+    return None
+
+
+def choose(variant: Variant, *, batch: int, ranks: int) -> tuple[Traffic, list[str]]:
+    """The scheme that sends the fewest bytes among those that fit, and the whole count as lines to
+    print. Of equal ones it is the simplest: data, then hybrid.
+    """
+    lines, counts = [f"Sent by each of {counted(ranks, 'rank')} in a step of {counted(batch, 'picture')}:"], []
+    for scheme in SCHEMES:
+        if why := refusal(variant, scheme, ranks):
+            lines.append(f"  {scheme:<7}       –   : {why}")
+        else:
+            counts.append(count(variant, scheme, batch=batch, ranks=ranks))
+            lines.append(f"  {counts[-1].line()}")
+    best = min(counts, key=lambda traffic: traffic.sent)
+    return best, [*lines, f"auto takes {best.scheme}."]
+
+
+def _data(variant: Variant, batch: int, ranks: int, weight_bytes: int, map_bytes: int) -> Iterator[Exchange]:
+    del batch, map_bytes  # gradients are as large for any batch
+    for name, shape in variant.parameter_shapes().items():
+        yield _summed(name, prod(shape) * weight_bytes, ranks)
+
+
+def _hybrid(variant: Variant, batch: int, ranks: int, weight_bytes: int, map_bytes: int) -> Iterator[Exchange]:
+    """Every rank computes its own units for the whole batch, so these need no sum."""
+    for name, shape in variant.parameter_shapes().items():
+        if name.startswith("conv"):
+            yield _summed(name, prod(shape) * weight_bytes, ranks)
+    layers = [layer for layer in variant.layers() if isinstance(layer.op, Linear)]
+    maps = ranks * ceil(batch / ranks) * prod(layers[0].input)
+    yield from _gathered("pool5", layers[0].name, maps * map_bytes, ranks)
+    for source, reader in pairwise(layers):
+        units = batch * _padded(source.output[0], ranks)
+        yield from _gathered(f"units of {source.name}", reader.name, units * map_bytes, ranks)
+    yield _logits(batch * _padded(variant.num_classes, ranks) * map_bytes, ranks)
+
+
+def _towers(variant: Variant, batch: int, ranks: int, weight_bytes: int, map_bytes: int) -> Iterator[Exchange]:
+    """A rank has half of every layer's kernels or units; replicas of the pair share the batch."""
+    replicas = ranks // PAIR
+    for name, (outputs, *others) in variant.parameter_shapes().items():
+        yield _summed(name, ceil(outputs / PAIR) * prod(others) * weight_bytes, replicas)
+    share, source = ceil(batch / replicas), "pool5"
+    for layer in variant.layers():
+        match layer.op:
+            case Conv(groups=1, name=name) if name != "conv1":  # conv1 reads the picture
+                yield from _gathered(f"maps at {name}", name, share * prod(layer.input) * map_bytes, PAIR)
+            case LRN(towers=1, size=size, name=name):  # size // 2 channels from either side
+                seam = PAIR * (size // 2) * prod(layer.input[1:])
+                yield from _gathered(f"seam at {name}", name, share * seam * map_bytes, PAIR)
+            case Linear(name=name):
+                yield from _gathered(source, name, share * prod(layer.input) * map_bytes, PAIR)
+                source = f"units of {name}"
+    yield _logits(share * _padded(variant.num_classes, PAIR) * map_bytes, PAIR)
+
+
+def _padded(count: int, parts: int) -> int:
+    """The next multiple: every part is as long as the longest."""
+    return parts * ceil(count / parts)
+
+
+def _summed(name: str, payload: int, group: int) -> Exchange:
+    """A gradient, as soon as the backward pass has it."""
+    return Exchange(what="gradients", layer=name, collective="all_reduce", forward=False, group=group, payload=payload)
+
+
+def _gathered(what: str, layer: str, payload: int, group: int) -> Iterator[Exchange]:
+    """Parts put together for the layer that reads them; on the way back the ranks' gradients of the
+    whole are summed, and each takes that of its part."""
+    yield Exchange(what=what, layer=layer, collective="all_gather", forward=True, group=group, payload=payload)
+    yield Exchange(what=what, layer=layer, collective="reduce_scatter", forward=False, group=group, payload=payload)
+
+
+def _logits(payload: int, group: int) -> Exchange:
+    """Every rank computes the whole loss and keeps the gradient of its own part: nothing goes
+    back.
+    """
+    return Exchange(what="logits", layer="loss", collective="all_gather", forward=True, group=group, payload=payload)
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f}"
