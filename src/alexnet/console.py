@@ -20,6 +20,18 @@ JOINERS = "\u200c\u200d"  # of the kind, but words of Persian and Hindi and most
 #: that it is copied whole.
 WORD = re.compile(r"\s*(?:\S*`[^`]*`\S*|\S+)")
 
+_silent: list[bool] = []
+
+
+def silence() -> None:
+    """From here on this process says nothing and shows no progress: another one speaks for it."""
+    _silent.append(True)
+
+
+def silent() -> bool:
+    """Whether another process speaks for this one."""
+    return bool(_silent)
+
 
 def say(text: str, *, whole: bool = False) -> None:
     """Print a line to standard error. A full disk there does not stop the work.
@@ -31,7 +43,7 @@ def say(text: str, *, whole: bool = False) -> None:
         whole: break it nowhere, as for a command to copy.
     """
     try:
-        if sys.stderr is not None:  # as in a program without a terminal
+        if sys.stderr is not None and not silent():  # None in a program without a terminal
             shown = clean(text)
             if sys.stderr.isatty() and not whole:
                 from rich.console import Console  # most verbs need it only here

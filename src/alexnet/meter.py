@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from alexnet.console import clean, duration, say
+from alexnet.console import clean, duration, say, silent
 
 #: Between lines in a log: at first, and at most. Between, each wait is a quarter of the time since
 #: the start: a run of an hour writes 25 lines, one of a day 160.
@@ -41,9 +41,8 @@ class Meter:
     def __enter__(self) -> Self:
         console = Console(stderr=True)
         self._moves = console.is_terminal and not console.is_dumb_terminal
-        self._progress = Progress(
-            _Bar(console), console=console, disable=not (self._moves and self.total), speed_estimate_period=RATE_SECONDS
-        )
+        still = silent() or not (self._moves and self.total)
+        self._progress = Progress(_Bar(console), console=console, disable=still, speed_estimate_period=RATE_SECONDS)
         number = self._progress.add_task(self.label, total=self.total, unit=self.unit, begun=0, texts=())
         self._task = next(task for task in self._progress.tasks if task.id == number)
         self._progress.start()

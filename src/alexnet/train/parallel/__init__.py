@@ -1,0 +1,3 @@
+"""One network trained by several processes, on the devices of one machine or more, by PyTorch's
+torch.distributed: who they are (`ranks.py`) and what they exchange.
+"""
