@@ -142,7 +142,7 @@ def test_finished_it_says_so_at_once(photos: Photos, tmp_path: Path, monkeypatch
     (folder / "blue" / "0.jpg").unlink()
     assert fit(folder, out, minutes=7) == first
     lines = said(capsys)
-    assert f"{folder} has changed since {out / 'store'} was made (1 new and 1 gone)" in lines
+    assert f"{folder} has changed since {out / 'store'} was made (1 photo new, 1 photo gone)" in lines
     assert "minutes (=7) counts at the first start only" in lines
     shutil.rmtree(folder)
     assert fit(folder, out) == first
@@ -193,6 +193,31 @@ def test_a_class_that_was_renamed(photos: Photos, tmp_path: Path, monkeypatch: p
         fit(folder, out)
     (folder / "crimson").rename(folder / "red")
     assert fit(folder, out).tested.images
+
+
+def test_a_class_that_was_renamed_later(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After training has ended it is said, of a folder or a word of the table; the run stays."""
+    folder, out, table = photos(12), tmp_path / "run", tmp_path / "labels.csv"
+    first = fit(folder, out)
+    (folder / "red").rename(folder / "crimson")
+    capsys.readouterr()
+    assert fit(folder, out) == first
+    changes = "(12 photos new, 12 photos gone, classes new: 'crimson'; gone: 'red'), and this run is of the photos of then"
+    assert f"{folder} has changed since {out / 'store'} was made {changes}" in said(capsys)
+    for file in folder.rglob("*.jpg"):
+        file.unlink()
+    assert fit(folder, out) == first
+    assert "The photos of now cannot be compared with those that it was trained on: " in said(capsys)
+    files = [f"{number}.jpg" for number in range(24)]
+    for number, name in enumerate(files):
+        draw((200, 50, 40) if number % 2 else (40, 60, 200), number).save(folder / name)
+    rows = [f"{name},{'red' if number % 2 else 'blue'}" for number, name in enumerate(files)]
+    table.write_text("\n".join(["file,class", *rows]))
+    fit(folder, tmp_path / "labelled", labels=table)
+    table.write_text(table.read_text().replace("red", "crimson"))
+    capsys.readouterr()
+    fit(folder, tmp_path / "labelled", labels=table)
+    assert "(12 photos of another class, classes new: 'crimson'; gone: 'red')" in said(capsys)
 
 
 def test_what_is_in_the_way(photos: Photos, tmp_path: Path, store: Store) -> None:

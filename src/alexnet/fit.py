@@ -242,7 +242,10 @@ def _finished(asked: Asked, out: Path) -> Fitted | None:
     more = f"To train it for longer: `alexnet train --resume --out {out} --epochs {2 * recipe.epochs}`. "
     say(f"{out} is finished. {'' if recipe.tune == 'head' else more}For other photos, name another --out.")
     if photos.exists():
-        _say_what_changed(photos, _listed(photos, asked), store)
+        try:
+            _say_what_changed(photos, _listed(photos, asked), store)
+        except SourceError as error:
+            say(f"The photos of now cannot be compared with those that it was trained on: {error}")
     return Fitted(out, asked.tested, page)
 
 
@@ -264,10 +267,9 @@ def _find(photos: Path, asked: Asked) -> Source | None:
     if finished:
         store = Store(asked.data)
         if source.classes != store.classes:
-            came, went = sorted({*source.classes} - {*store.classes}), sorted({*store.classes} - {*source.classes})
             raise SourceError(
-                f"{photos} has other classes than when {store.folder} was made (new: {quoted(came) or 'none'}; gone: "
-                f"{quoted(went) or 'none'}): name them as they were, or begin anew with another --out."
+                f"{photos} has other classes than when {store.folder} was made ({_classes_changed(source, store)}): name them "
+                "as they were, or begin anew with another --out."
             )
         _say_what_changed(photos, source, store)
     return source
@@ -278,15 +280,30 @@ def _listed(photos: Path, asked: Asked) -> Source:
 
 
 def _say_what_changed(photos: Path, source: Source, store: Store) -> None:
-    """Say how many photos came and went since the store was made."""
-    now = {item.name for items in source.splits.values() for item in items}
-    then = {name for split in store.splits.values() for name in split.files} | {entry.file for entry in store.skipped}
-    changes = [f"{len(names):,} {what}" for names, what in ((now - then, "new"), (then - now, "gone")) if names]
+    """Say which photos and classes came and went since the store was made."""
+    now = {item.name: source.classes[item.label] for items in source.splits.values() for item in items}
+    then = {
+        name: store.classes[label]
+        for split in store.splits.values()
+        for name, label in zip(split.files, split.labels.tolist(), strict=True)
+    }
+    came, went = now.keys() - then.keys() - {entry.file for entry in store.skipped}, then.keys() - now.keys()
+    other = [name for name in now.keys() & then.keys() if now[name] != then[name]]
+    counts = {"new": len(came), "gone": len(went), "of another class": len(other)}
+    changes = [f"{counted(count, 'photo')} {what}" for what, count in counts.items() if count]
+    if source.classes != store.classes:
+        changes.append(f"classes {_classes_changed(source, store)}")
     if changes:
         say(
-            f"{photos} has changed since {store.folder} was made ({' and '.join(changes)}), and this run is of the photos of "
+            f"{photos} has changed since {store.folder} was made ({', '.join(changes)}), and this run is of the photos of "
             "then. To train on those of now, name another --out."
         )
+
+
+def _classes_changed(source: Source, store: Store) -> str:
+    """Which classes came and went since the store was made."""
+    came, went = sorted({*source.classes} - {*store.classes}), sorted({*store.classes} - {*source.classes})
+    return f"new: {quoted(came) or 'none'}; gone: {quoted(went) or 'none'}"
 
 
 # --- the store ------------------------------------------------------------------------------------
