@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,33 @@ def test_a_class_that_was_renamed_later(photos: Photos, tmp_path: Path, capsys: 
     capsys.readouterr()
     fit(folder, tmp_path / "labelled", labels=table)
     assert "(12 photos of another class, classes new: 'crimson'; gone: 'red')" in said(capsys)
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_all_of_it_has_moved(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stopped: bool
+) -> None:
+    """The run with its store, and the photos: it goes on in the new place, and says so."""
+    folder, place = photos(12), tmp_path / "place"
+    shutil.move(folder, place / "photos")
+    fit(place / "photos", tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        if stopped:
+            stop_after(patch, PlainStep, "take", 1)
+        with pytest.raises(Interrupted) if stopped else nullcontext():
+            fit(place / "photos", place / "run")
+    place, old = place.rename(tmp_path / "elsewhere"), place
+    capsys.readouterr()
+    assert fit(place / "photos", place / "run").tested.images
+    lines = said(capsys)
+    assert (
+        f"{old / 'photos'}, with which {place / 'run'} was begun, is no longer there: taking {place / 'photos'} for it."
+        in lines
+    )
+    assert ("is finished" in lines) != stopped and "has changed" not in lines
+    assert runs.same_weights(tmp_path / "whole", place / "run")
+    main(["verify", str(place / "run")])
+    main(["train", "--resume", "--out", str(place / "run"), "--epochs", "3"])
 
 
 def test_what_is_in_the_way(photos: Photos, tmp_path: Path, store: Store) -> None:

@@ -37,7 +37,7 @@ from alexnet.files import write_json
 from alexnet.phrases import MOST_NAMED, counted, quoted
 from alexnet.plan import ClassWeights, Plan, Work, weights_here
 from alexnet.published import data as published
-from alexnet.run_folder import FIT, REPORT, RESULT, STORE, Count, Seconds, Share, is_run
+from alexnet.run_folder import FIT, LATEST, REPORT, RESULT, STORE, Count, Seconds, Share, is_run
 from alexnet.schema import Range
 from alexnet.train import recipes
 from alexnet.train.history import read_config
@@ -73,7 +73,7 @@ class Asked:
 
     Attributes:
         photos: the source.
-        data: the store's folder.
+        data: the store's folder; in the file, relative to the run's if it is inside it.
         made: whether the store is made by this command, and is its to change.
         labels: table with the class of each photo.
         hold_out: share of each class that is kept for testing, if the source has no test part.
@@ -177,7 +177,7 @@ def fit(
             plan = Plan.of(asked.weights, asked.variant, asked.class_weights)
             plan = plan.within(asked.minutes, _work(source, plan, asked))
             out.mkdir(parents=True, exist_ok=True)
-            write_json(out / FIT, asdict(asked))  # now that nothing is left to refuse
+            _write(asked, out)  # now that nothing is left to refuse
             _prepare(source, plan, asked)
         store, recipe = Store(asked.data), read_config(out).recipe if is_run(out) else plan.recipe
         trained, result = train_and_test(recipe, store, out, resume=is_run(out))
@@ -186,7 +186,7 @@ def fit(
             result = evaluate_classifier(engines.of(trained), store, views=views)
         page = report.write(out / REPORT, f"AlexNet on {photos.absolute().name}", trained, store, result, out)
     tested = Tested(result.images, result.wrong, result.chance, result.views, trained.state["seconds"])
-    write_json(out / FIT, asdict(replace(asked, tested=tested)))
+    _write(replace(asked, tested=tested), out)
     return Fitted(out, tested, page)
 
 
@@ -207,7 +207,7 @@ def _begin(now: Asked, out: Path) -> Asked:
         raise RecipeError(f"minutes (={now.minutes}) must be above 0 and below {recipes.HUGE:g}.")
     check_share(now.hold_out)
     if (out / FIT).exists():
-        return _same(schema.read_json(out / FIT, Asked, TrainingError, REMEDY), now, out)
+        return _same(_read(out), now, out)
     if is_run(out):
         raise TrainingError(f"{out} is a run of `alexnet train`: continue it with `alexnet train --resume`. {REMEDY}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -215,8 +215,19 @@ def _begin(now: Asked, out: Path) -> Asked:
     return now
 
 
+def _read(out: Path) -> Asked:
+    asked = schema.read_json(out / FIT, Asked, TrainingError, REMEDY)
+    return replace(asked, data=str((out / asked.data).absolute()))
+
+
+def _write(asked: Asked, out: Path) -> None:
+    data, inside = Path(asked.data), Path(asked.data).is_relative_to(out.absolute())
+    write_json(out / FIT, asdict(replace(asked, data=str(data.relative_to(out.absolute()) if inside else data))))
+
+
 def _same(earlier: Asked, now: Asked, out: Path) -> Asked:
     """What was asked for earlier, if it is asked for again."""
+    earlier = _moved(earlier, now, out)
     for name in ("photos", "labels", "data", "hold_out"):
         then, given = getattr(earlier, name) or "none", getattr(now, name) or "none"
         if then != given:
@@ -229,6 +240,23 @@ def _same(earlier: Asked, now: Asked, out: Path) -> Asked:
             )
     if now.minutes not in (None, earlier.minutes):
         say(f"minutes (={now.minutes:g}) counts at the first start only: {out} goes on as it was planned.")
+    return earlier
+
+
+def _moved(earlier: Asked, now: Asked, out: Path) -> Asked:
+    """What was asked for earlier, with the files of now for those that are no longer where they
+    were: a disk may have another name, or all of it may have moved.
+    """
+    for name in ("photos", "labels", "data", "weights"):
+        then, given = getattr(earlier, name), getattr(now, name)
+        if None in (then, given) or then == given or Path(then).exists() or not Path(given).exists():
+            continue
+        if name == "weights" and is_run(out) and not (out / LATEST).exists():
+            continue  # they are read again, from where its recipe says
+        if Path(then).is_absolute():  # else it is a published name
+            say(f"{then}, with which {out} was begun, is no longer there: taking {given} for it.")
+            made = earlier.made and (now.made or name != "data")  # another's store is not changed
+            earlier = replace(earlier, made=made, **{name: given})
     return earlier
 
 

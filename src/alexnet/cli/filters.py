@@ -52,11 +52,11 @@ def filters(
 def _next(weights: Path, ours: bool) -> None:
     """A run has a report, a network predicts, and another program's file is yet to be checked."""
     from alexnet.run_folder import is_run
-    from alexnet.train.history import read_config
+    from alexnet.train.history import read_config, store_of
     from alexnet.weights import native
 
     if is_run(weights):
-        next_step("report", weights, "--data", read_config(weights).store.folder)
+        next_step("report", weights, "--data", store_of(weights, read_config(weights).store.folder))
     elif ours and native.is_part(weights):
         next_step("train", "finetune", "--from", weights, "--data", "store", "--out", "run")
     elif ours:

@@ -90,7 +90,7 @@ def begun(words: list[str]) -> Begun | None:
     if given is None and resumed is None:
         return None
     from alexnet.run_folder import is_run
-    from alexnet.train.history import read_config
+    from alexnet.train.history import read_config, store_of
 
     if given is None and not is_run(Path(resumed or "")):
         return None
@@ -110,7 +110,9 @@ def begun(words: list[str]) -> Begun | None:
         )
     recipe = replace(config.recipe, seed=0) if family else config.recipe
     own = folder if "--resume" in rest else Path(free_folder(str(folder if folder.name else folder.absolute())))
-    default = Training(recipe=recipe, data=Path(config.store.folder), out=own, config=Path(given) if given else None)
+    default = Training(
+        recipe=recipe, data=store_of(folder, config.store.folder), out=own, config=Path(given) if given else None
+    )
     return Begun(rest, default)
 
 

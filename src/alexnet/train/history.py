@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from alexnet import schema
 from alexnet.errors import CheckpointError
-from alexnet.run_folder import CONFIG, REMEDY, Environment, Log, Seconds, read_environment, read_log
+from alexnet.run_folder import CONFIG, REMEDY, STORE, Environment, Log, Seconds, read_environment, read_log
 from alexnet.schema import Range
 from alexnet.train.recipes import Recipe
 
@@ -24,6 +24,14 @@ class TrainedOn:
 
     folder: str
     fingerprint: str
+
+
+def store_of(run: Path, named: str) -> Path:
+    """A run's store: the folder that it names, or the one inside it where that is no longer there,
+    as in a run of `alexnet fit` that was moved.
+    """
+    inside = run / STORE
+    return inside if inside.exists() and not Path(named).exists() else Path(named)
 
 
 @dataclass(frozen=True)

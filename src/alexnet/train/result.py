@@ -39,7 +39,7 @@ from alexnet.run_folder import (
     environment,
 )
 from alexnet.schema import Range
-from alexnet.train.history import TrainedOn
+from alexnet.train.history import TrainedOn, store_of
 from alexnet.trained import Trained
 from alexnet.weights import native
 from alexnet.weights.native import weights_hash as weights_hash
@@ -150,7 +150,7 @@ def verify_run(folder: Path, data: Path | None = None) -> list[str]:
 
     Args:
         folder: the run's folder.
-        data: the store; where it lay in training if not given.
+        data: the store; where it was in training, or in the run's folder, if not given.
 
     Returns:
         What differs, in words; empty if nothing does.
@@ -166,7 +166,7 @@ def verify_run(folder: Path, data: Path | None = None) -> list[str]:
     actual = weights_hash(trained.model.state_dict())
     if actual != recorded["weights"]["sha256"]:
         problems.append(f"{LATEST} holds other weights: SHA-256 {actual}, recorded {recorded['weights']['sha256']}")
-    store = resampled(Store(data or recorded["store"]["folder"]), trained.preprocessing.stored_size)
+    store = resampled(Store(data or store_of(folder, recorded["store"]["folder"])), trained.preprocessing.stored_size)
     if store.fingerprint != recorded["store"]["fingerprint"]:
         wanted = recorded["store"]
         return [
