@@ -108,6 +108,7 @@ def test_weights_that_do_not_fit(
     [
         ({"tune": "head", "recipe": "laptop", "weights": None, "variant": "auto"}, None),
         ({"tune": "from conv9"}, r"tune \(=from conv9\) must be head, all, auto, or from LAYER"),
+        ({"tune": "conv9"}, r"tune \(=conv9\) must be head, .*; the layers are conv1, conv2, conv3, .*, fc7, fc8\.$"),
         ({"minutes": 0.0}, r"minutes \(=0\.0\) must be above 0"),
         ({"lr_factors": (0.0,) * 8}, r"must not be negative.* not all be 0"),
         ({"tune": None}, r"is for finetune|only finetune"),

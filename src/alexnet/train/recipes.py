@@ -288,7 +288,7 @@ NETWORK_FIELDS = (
 RULES = {
     "variant": "must be the name of one, as only finetune begins with weights that say which",
     "weights": "is for finetune, which begins with weights: alexnet train finetune --from WEIGHTS",
-    "tune": "must be head, all, auto, or from LAYER such as from conv4",
+    "tune": f"must be head, all, auto, or from LAYER such as from conv4; the layers are {', '.join(LAYER_NAMES)}",
     "head_decay": f"must not be negative, and be below {HUGE:g}",
     "head_blur": f"must not be negative, and be below {HUGE:g}",
     "minutes": f"must be above 0 and below {HUGE:g}",
