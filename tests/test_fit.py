@@ -339,6 +339,16 @@ def test_on_weights(photos: Photos, tmp_path: Path, weights: Path, capsys: pytes
         fit(folder, out, weights="torchvision")
 
 
+def test_weights_are_read_once(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is to be said of them is said once: here that none of their layers looks trained."""
+    variant = get_variant("caffe", width=1 / 16, input_size=67, num_classes=5, init="he")
+    drawn = AlexNet(variant, torch.Generator().manual_seed(5)).state_dict()
+    np.savez(tmp_path / "drawn.npz", **{name: value.numpy() for name, value in drawn.items() if name.startswith("conv")})
+    fit(photos(12), tmp_path / "run", weights=tmp_path / "drawn.npz", variant="caffe")
+    lines = said(capsys)
+    assert lines.count("does not contain a mean") == lines.count("Warning: ") == 1
+
+
 def test_on_weights_it_goes_on(photos: Photos, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after the features, the same bits in the end."""
     folder = photos(12)

@@ -172,16 +172,18 @@ def fit(
         return earlier
     source = _find(photos, asked)
     with _saying_how_to_go_on():
-        if not is_run(out):
+        if begun := is_run(out):
+            plan = Plan(read_config(out).recipe)
+        else:
             asked = replace(asked, weights=weights_here(asked.weights))
             plan = Plan.of(asked.weights, asked.variant, asked.class_weights)
             plan = plan.within(asked.minutes, _work(source, plan, asked))
             out.mkdir(parents=True, exist_ok=True)
             _write(asked, out)  # now that nothing is left to refuse
             _prepare(source, plan, asked)
-        store, recipe = Store(asked.data), read_config(out).recipe if is_run(out) else plan.recipe
-        trained, result = train_and_test(recipe, store, out, resume=is_run(out))
-        views = _views(recipe, store)
+        store = Store(asked.data)
+        trained, result = train_and_test(plan.recipe, store, out, resume=begun, base=plan.base)
+        views = _views(plan.recipe, store)
         if result is None or result.views != views:
             result = evaluate_classifier(engines.of(trained), store, views=views)
         page = report.write(out / REPORT, f"AlexNet on {photos.absolute().name}", trained, store, result, out)

@@ -46,7 +46,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe, and the weights that it begins with, if any."""
+    """A recipe, and the weights that it begins with, if they have been read."""
 
     recipe: Recipe
     base: Base | None = None

@@ -23,6 +23,7 @@ from alexnet.evaluate import Evaluation
 from alexnet.train.optim import schedule, warmup
 from alexnet.train.recipes import Recipe
 from alexnet.train.session import Session, open_session
+from alexnet.train.tune.base import Base
 from alexnet.trained import Trained
 
 
@@ -56,12 +57,21 @@ def train(
 
 
 def train_and_test(
-    recipe: Recipe, store: Store, folder: Path, resume: bool = False, overwrite: bool = False, lanes: int | None = None
+    recipe: Recipe,
+    store: Store,
+    folder: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    lanes: int | None = None,
+    base: Base | None = None,
 ) -> tuple[Trained, Evaluation | None]:
     """As `train`, with the last test on the held-out pictures, one view; None if the run had ended
     before.
+
+    Args:
+        base: the recipe's weights, where they have been read.
     """
-    with open_session(recipe, store, folder, resume, overwrite, lanes) as session:
+    with open_session(recipe, store, folder, resume, overwrite, lanes, base) as session:
         if not session.finished:
             with session.under_way():
                 learn(session)

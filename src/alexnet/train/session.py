@@ -37,7 +37,7 @@ from alexnet.train.start import Start, fitting
 from alexnet.train.steps import choose
 from alexnet.train.steps.split import check_lanes
 from alexnet.train.steps.step import Step
-from alexnet.train.tune.base import open_base
+from alexnet.train.tune.base import Base, open_base
 from alexnet.trained import Trained
 from alexnet.weights import native
 
@@ -288,14 +288,22 @@ class Session:
 
 @contextmanager
 def open_session(
-    recipe: Recipe, store: Store, folder: Path, resume: bool, overwrite: bool, lanes: int | None = None
+    recipe: Recipe,
+    store: Store,
+    folder: Path,
+    resume: bool,
+    overwrite: bool,
+    lanes: int | None = None,
+    base: Base | None = None,
 ) -> Iterator[Session]:
-    """Open a run's folder and begin the run; arguments and errors as those of `loop.train`."""
+    """Open a run's folder and begin the run; arguments and errors as those of
+    `loop.train_and_test`.
+    """
     folder = _checked_arguments(recipe, store, folder, resume, overwrite)
     check_lanes(lanes)
     check_folder(folder, recipe, resume, overwrite)
     recipe = as_settled(folder, recipe) if resume else recipe
-    base = open_base(recipe) if recipe.tune and not (resume and (folder / LATEST).exists()) else None
+    base = base or open_base(recipe) if recipe.tune and not (resume and (folder / LATEST).exists()) else None
     variant = base.variant if base else recipe.network(len(store.classes))
     device = pick_device(recipe.device)
     fused = choose.wants_fused(recipe, variant, device)
