@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alexnet import variants
-from alexnet.errors import CheckpointError
+from alexnet.errors import CheckpointError, UsageError
 from alexnet.published import download, registry
 from alexnet.published.registry import Published, TarMember
 
@@ -58,9 +58,9 @@ def test_torchvisions_names_carry_their_hashes() -> None:
 
 def test_get() -> None:
     assert registry.get_published("caffe").file == "bvlc_alexnet.caffemodel"
-    with pytest.raises(CheckpointError, match=r"'cafe'.*did you mean 'caffe'\?.*torchvision-2016"):
+    with pytest.raises(UsageError, match=r"'cafe'.*did you mean 'caffe'\?.*torchvision-2016"):
         registry.get_published("cafe")
-    with pytest.raises(CheckpointError, match="known are caffe"):
+    with pytest.raises(UsageError, match="known are caffe"):
         download.pull("resnet50")
 
 

@@ -73,7 +73,7 @@ def recipe(file: Path, **changes: Any) -> recipes.Recipe:
 
 def test_a_table_says_which_layers_are_new(weights: Path, convolutions: Path, store: Store, tmp_path: Path) -> None:
     whole = open_base(recipe(weights))
-    assert whole.stands == ("pool5", "fc6", "fc7") and len(whole.layers) == 8
+    assert whole.stages == ("pool5", "fc6", "fc7") and len(whole.layers) == 8
     lines = table(whole, whole.network("fc6", recipe(weights), 3))
     assert [line.split()[-1] for line in lines[1:]] == ["loaded"] * 6 + ["used", "classes"]
     part = native.load(weights)
@@ -268,7 +268,7 @@ def test_a_head_on_convolutions_alone(convolutions: Path, store: Store, tmp_path
         )
         assert result.wrong == read_result(run)["evaluation"]["top1_wrong"]
     again = replace(asked, weights=str(run), variant="auto", input_size=None)
-    assert open_base(again).stands == ("pool5",)
+    assert open_base(again).stages == ("pool5",)
 
 
 def test_frozen_layers_have_no_gradient(weights: Path, store: Store, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def pull(what: str | Published, *, url: str | None = None, cache: Path | None = 
         The file; for a tar, its one member that we use, beside it.
 
     Raises:
-        DownloadError: an unknown name, a server that cannot be reached, another file than the
+        UsageError: an unknown name.
+        DownloadError: a server that cannot be reached, another file than the
             published one, or a full disk. What was downloaded of the right file is kept.
     """
     entry = get_published(what) if isinstance(what, str) else what

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alexnet.errors import CheckpointError, nearest
+from alexnet.errors import CheckpointError, UsageError, nearest
 
 MB = 1_000_000
 CHUNK = 1 << 20
@@ -341,12 +341,12 @@ def get_published(name: str) -> Published:
     """The entry of that name.
 
     Raises:
-        CheckpointError: an unknown name; the message lists the known ones.
+        UsageError: an unknown name; the message lists the known ones.
     """
     for entry in REGISTRY:
         if entry.name == name:
             return entry
-    raise CheckpointError(f"no published weights are called {name!r}: {nearest(name, names())}")
+    raise UsageError(f"no published weights are called {name!r}: {nearest(name, names())}")
 
 
 def cache_folder() -> Path:

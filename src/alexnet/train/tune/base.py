@@ -24,8 +24,8 @@ from alexnet.weights.importer import OURS
 from alexnet.weights.match import Foreign
 from alexnet.weights.native import weights_hash
 
-#: Stages that a last layer can read, with the hidden layers that it needs.
-STANDS = {"pool5": (), "fc6": ("fc6",), "fc7": ("fc6", "fc7")}
+#: Stages that a last layer can read, with the hidden layers that each needs.
+HIDDEN = {"pool5": (), "fc6": ("fc6",), "fc7": ("fc6", "fc7")}
 #: Fields that the weights decide: a recipe that sets one of them contradicts them.
 DECIDED = tuple(name for name in NETWORK_FIELDS if name not in ("init", "init_std", "dropout", "input_size"))
 
@@ -52,13 +52,13 @@ class Base:
         return tuple(name for name in LAYER_NAMES if f"{name}.weight" in self.parameters)
 
     @property
-    def stands(self) -> tuple[str, ...]:
+    def stages(self) -> tuple[str, ...]:
         """The stages that a last layer can read without a layer that would have to be drawn."""
-        return tuple(stage for stage, hidden in STANDS.items() if all(name in self.layers for name in hidden))
+        return tuple(stage for stage, hidden in HIDDEN.items() if all(name in self.layers for name in hidden))
 
     def network(self, stage: str, recipe: Recipe, num_classes: int) -> Variant:
         """The variant whose last layer reads a stage."""
-        behind = {name for name in ("fc6", "fc7") if name not in STANDS[stage]}
+        behind = {name for name in ("fc6", "fc7") if name not in HIDDEN[stage]}
         removed = tuple(name for name in REMOVABLE if name in behind or name in self.variant.removed)
         changes: dict[str, Any] = {
             name: getattr(recipe, name) for name in ("init", "init_std", "dropout") if getattr(recipe, name) is not None
@@ -81,9 +81,9 @@ class Base:
     def settled(self, recipe: Recipe, stage: Any, **changes: Any) -> Recipe:
         """A recipe that says of the network what the weights say."""
         own, known = self.network(stage, recipe, 2), named()[self.variant.name]
-        told = {name: getattr(own, name) for name in DECIDED if getattr(own, name) != getattr(known, name)}
+        differing = {name: getattr(own, name) for name in DECIDED if getattr(own, name) != getattr(known, name)}
         size = None if own.input_size == known.input_size else own.input_size
-        return replace(recipe, variant=own.name, width=own.width, input_size=size, features=stage, **told, **changes)
+        return replace(recipe, variant=own.name, width=own.width, input_size=size, features=stage, **differing, **changes)
 
 
 def open_base(recipe: Recipe) -> Base:
@@ -138,9 +138,9 @@ def _located(recipe: Recipe) -> tuple[Path, str | None, Path | None]:
 
 
 def _check(recipe: Recipe, base: Base) -> None:
-    told = {name: getattr(recipe, name) for name in DECIDED if getattr(recipe, name) is not None}
-    told |= {"width": recipe.width} if recipe.width != 1 else {}
-    for name, value in told.items():
+    asked = {name: getattr(recipe, name) for name in DECIDED if getattr(recipe, name) is not None}
+    asked |= {"width": recipe.width} if recipe.width != 1 else {}
+    for name, value in asked.items():
         actual = getattr(base.variant, name)
         if actual != value and not (name == "removed" and recipe.features):  # a recipe that was settled
             raise RecipeError(f"{name} (={value}) is decided by the weights, which have {actual}: leave it out.")
@@ -150,11 +150,11 @@ def _check(recipe: Recipe, base: Base) -> None:
             f"input_size (={recipe.input_size}) is decided by fc6 of {base.file}, which reads pictures of "
             f"{base.variant.input_size} pixels: leave it out."
         )
-    needed = STANDS[recipe.features] if recipe.features else ()
+    needed = HIDDEN[recipe.features] if recipe.features else ()
     if gone := [name for name in needed if name in base.variant.removed]:
         raise RecipeError(
             f"features (={recipe.features}): the weights are of a network without {', '.join(gone)}; choose from "
-            f"{', '.join(base.stands)}."
+            f"{', '.join(base.stages)}."
         )
 
 

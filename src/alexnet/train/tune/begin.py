@@ -72,7 +72,7 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
     """
     began = time.monotonic()
     check_store(store)
-    stages = (recipe.features,) if recipe.features else base.stands
+    stages = (recipe.features,) if recipe.features else base.stages
     variant = base.network(stages[-1], recipe, len(store.classes))
     check_tune(recipe, variant)
     model = with_layers(base, variant, recipe.seed)
@@ -105,7 +105,7 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
 def loaded(recipe: Recipe, base: Base, store: Store) -> tuple[Recipe, Trained]:
     """A recipe that trains every layer, and the network with a last layer that is drawn."""
     check_store(store)
-    stage = recipe.features or base.stands[-1]
+    stage = recipe.features or base.stages[-1]
     variant = base.network(stage, recipe, len(store.classes))
     check_tune(recipe, variant)
     model = with_layers(base, variant, recipe.seed)
