@@ -413,7 +413,7 @@ def test_loaded(weights: Path, store: Store, tmp_path: Path) -> None:
     """`alexnet.load` takes the run as any other."""
     train(recipe(weights), store, tmp_path / "run")
     assert alexnet.load(tmp_path / "run").classes == store.classes
-    assert bases.STANDS.keys() == {"pool5", "fc6", "fc7"}
+    assert bases.HIDDEN.keys() == {"pool5", "fc6", "fc7"}
 
 
 def test_trained_layers_alone(whole: Path, weights: Path, store: Store, tmp_path: Path, capsys: Any) -> None:
