@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from alexnet import kernels
+from alexnet.kernels import reference
 
 COEFFICIENT, BETA, K = 2e-5, 0.75, 2.0
 
@@ -57,6 +58,38 @@ def test_lrn_gradient(towers: int, memory_format: torch.memory_format) -> None:
     assert torch.autograd.gradcheck(
         lambda x: kernels.lrn(x, 5, COEFFICIENT, BETA, K, towers), x, eps=1e-3, atol=1e-8, rtol=1e-6
     )
+
+
+def lrn_and_gradient(x: torch.Tensor, towers: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of a batch, with the gradient of its sum of squares."""
+    leaf = x.detach().requires_grad_()
+    y = kernels.lrn(leaf, 5, COEFFICIENT, BETA, K, towers)
+    (gradient,) = torch.autograd.grad(y.float().square().sum(), leaf)
+    return y.detach(), gradient
+
+
+@pytest.mark.parametrize("towers", [1, 2])
+def test_lrn_in_parts_has_the_bits_of_the_whole(towers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven pictures by twos; the last part is one."""
+    x = (torch.randn(7, 8, 3, 5) * 300).contiguous(memory_format=torch.channels_last)
+    whole = lrn_and_gradient(x, towers)
+    monkeypatch.setattr(reference, "CACHED", 2 * x[0].nbytes)
+    assert [len(part) for (part,) in reference._parts(x)] == [2, 2, 2, 1]
+    assert all(map(torch.equal, lrn_and_gradient(x, towers), whole))
+
+
+@pytest.mark.parametrize("towers", [1, 2])
+def test_lrn_of_bfloat16_is_that_of_float32_rounded(towers: int) -> None:
+    """In bfloat16's own arithmetic k = 2 plus a small sum would be 2."""
+    x = (torch.randn(3, 8, 3, 5) * 30).to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    y, gradient = lrn_and_gradient(x, towers)
+    expected = kernels.lrn(x.float(), 5, COEFFICIENT, BETA, K, towers)
+    assert y.dtype == gradient.dtype == torch.bfloat16 and y.equal(expected.bfloat16())
+    leaf = x.float().requires_grad_()
+    g = 2 * y.float()
+    (of_float32,) = torch.autograd.grad(kernels.lrn(leaf, 5, COEFFICIENT, BETA, K, towers), leaf, g.bfloat16().float())
+    assert gradient.equal(of_float32.bfloat16())
+    assert torch.func.vmap(lambda x: kernels.lrn(x[None], 5, COEFFICIENT, BETA, K, towers))(x)[:, 0].equal(y)
 
 
 def pytorchs_lrn(x: torch.Tensor, size: int, coefficient: float, beta: float, k: float, towers: int = 1) -> torch.Tensor:
