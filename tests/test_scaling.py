@@ -103,7 +103,7 @@ def test_gradients_hide_behind_arithmetic(scaling: Any) -> None:
     traffic, network = count(PAPER, "data", batch=4, ranks=4), scaling.Network("some", 1e9)
     times = {one.layer: scaling.exchange_seconds(network, one, traffic) for one in traffic.exchanges}
     slow, instant = scaling.Device("slow", 0.0, 1000.0), scaling.Device("instant", 0.5, 0.0)
-    last = times["conv1.weight"] + times["conv1.bias"]
+    last = times["conv1.weight"] + times["conv1.bias"] + times["loss"]
     assert scaling.step_seconds(slow, network, traffic) == pytest.approx(1000 + last, rel=1e-12)
     assert scaling.step_seconds(instant, network, traffic) == pytest.approx(0.5 + sum(times.values()))
 
@@ -114,7 +114,7 @@ def test_what_is_gathered_does_not(scaling: Any) -> None:
     waited = sum(time for one, time in times.items() if one.what != "gradients")
     last = sum(time for one, time in times.items() if one.layer.startswith("conv1."))
     slow = scaling.Device("slow", 0.0, 1000.0)
-    assert len(times) == 10 + 7 and scaling.step_seconds(slow, network, traffic) == pytest.approx(
+    assert len(times) == 10 + 7 + 1 and scaling.step_seconds(slow, network, traffic) == pytest.approx(
         1000 + waited + last, rel=1e-12
     )
 

@@ -16,17 +16,20 @@ CLASSIFIER = 37_752_832 + 16_781_312 + 4_097_000  # of fc6 to fc8
 def test_gradients_of_the_paper() -> None:
     """243.9 MB a step, of which fc6 to fc8 have 234.5."""
     exchanges = count(PAPER, "data", batch=128, ranks=2).exchanges
-    assert len(exchanges) == 16 and sum(one.payload for one in exchanges) == 243_860_896 == 4 * (CONVOLUTIONS + CLASSIFIER)
+    assert len(exchanges) == 17 and exchanges[-1].what == "loss" and exchanges[-1].payload == 16
+    assert sum(one.payload for one in exchanges[:-1]) == 243_860_896 == 4 * (CONVOLUTIONS + CLASSIFIER)
     assert sum(one.payload for one in exchanges if one.layer.startswith("fc")) == 234_524_576
 
 
-@pytest.mark.parametrize(("ranks", "sent"), [(1, 0), (2, 243_860_896), (4, 365_791_344), (64, 480_101_139)])
+@pytest.mark.parametrize(("ranks", "sent"), [(1, 0), (2, 243_860_912), (4, 365_791_368), (64, 480_101_170)])
 def test_data_sends_its_gradients_around_a_ring(ranks: int, sent: int) -> None:
-    """2 (R - 1) / R of them, for any batch; each of 16 sums rounds a fraction of a byte down."""
+    """2 (R - 1) / R of them and of 16 bytes for the loss, for any batch; each of 17 sums rounds a
+    fraction of a byte down.
+    """
     for batch in (128, 8192):
         traffic = count(PAPER, "data", batch=batch, ranks=ranks)
-        assert traffic.sent == pytest.approx(sent, abs=16)
-        assert set(traffic.by_what()) <= {"gradients"}
+        assert traffic.sent == pytest.approx(sent, abs=17)
+        assert set(traffic.by_what()) <= {"gradients", "loss"}
 
 
 def test_hybrid_of_two() -> None:
@@ -41,6 +44,7 @@ def test_hybrid_of_two() -> None:
         "units of fc6": 2 * units,
         "units of fc7": 2 * units,
         "logits": logits,
+        "loss": 16,
     }
 
 
@@ -49,7 +53,7 @@ def test_hybrid_pads_what_does_not_divide() -> None:
     payloads = {
         (one.what, one.forward): one.payload
         for one in count(PAPER, "hybrid", batch=10, ranks=3).exchanges
-        if one.what != "gradients"
+        if one.what not in ("gradients", "loss")
     }
     assert payloads == {
         ("pool5", True): 12 * 9216 * 4,
@@ -74,6 +78,7 @@ def test_towers_of_one_pair() -> None:
         "units of fc6": 2 * 128 * 2048 * 4,
         "units of fc7": 2 * 128 * 2048 * 4,
         "logits": 128 * 500 * 4,
+        "loss": 16,
     }
 
 
@@ -82,7 +87,7 @@ def test_two_pairs_of_towers() -> None:
     one, two = (count(PAPER, "towers", batch=256 // (3 - pairs), ranks=2 * pairs) for pairs in (1, 2))
     shared = two.by_what()
     assert shared.pop("gradients") == 2 * (CONVOLUTIONS + CLASSIFIER)
-    assert shared == one.by_what() and {one.group for one in two.exchanges} == {2}
+    assert shared == one.by_what() | {"loss": 24} and {one.group for one in two.exchanges[:-1]} == {2}
 
 
 @pytest.mark.parametrize(
@@ -98,14 +103,20 @@ def test_the_seam_of_each_variant(name: str, seams: dict[str, int]) -> None:
 def test_maps_in_another_precision() -> None:
     """bfloat16 halves what is gathered, not the gradients of float32 weights."""
     full, half = (count(PAPER, "hybrid", batch=64, ranks=2, map_bytes=size).by_what() for size in (4, 2))
-    assert half.pop("gradients") == full.pop("gradients")
+    assert half.pop("gradients") == full.pop("gradients") and half.pop("loss") == full.pop("loss") == 16
     assert half == {what: sent // 2 for what, sent in full.items()}
 
 
 def test_layers_that_are_left_out() -> None:
     variant = get_variant("paper", removed=("conv3", "fc6", "fc7"))
-    assert set(count(variant, "towers", batch=4, ranks=2).by_what()) == {"seam at norm1", "seam at norm2", "pool5", "logits"}
-    assert set(count(variant, "hybrid", batch=4, ranks=2).by_what()) == {"gradients", "pool5", "logits"}
+    assert set(count(variant, "towers", batch=4, ranks=2).by_what()) == {
+        "seam at norm1",
+        "seam at norm2",
+        "pool5",
+        "logits",
+        "loss",
+    }
+    assert set(count(variant, "hybrid", batch=4, ranks=2).by_what()) == {"gradients", "pool5", "logits", "loss"}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

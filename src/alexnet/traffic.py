@@ -33,6 +33,7 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)  # of equal counts, the first is 
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter"]
 PAIR = 2  # ranks of one network in towers
 FLOAT_BYTES = 4
+LOSS_BYTES = 16  # the loss and the wrong guesses of a batch, in float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,9 @@ class Exchange:
     """One collective operation of a step, in which every rank takes part in some group."""
 
     what: str
-    """What is exchanged: gradients, maps at conv3, seam at norm1, pool5, units of fc6, logits."""
+    """What is exchanged: gradients, maps at conv3, seam at norm1, pool5, units of fc6, logits,
+    loss.
+    """
     layer: str
     """The parameter whose gradient it is, or the operation that reads what is gathered."""
     collective: Collective
@@ -88,7 +91,7 @@ class Traffic:
 
     def line(self) -> str:
         """ "hybrid   62.8 MB: gradients 14.0, pool5 28.3, ..." """
-        parts = ", ".join(f"{what} {_mb(sent)}" for what, sent in self.by_what().items())
+        parts = ", ".join(f"{what} {_mb(sent)}" for what, sent in self.by_what().items() if what != "loss")
         return f"{self.scheme:<7} {_mb(self.sent):>7} MB{f': {parts}' if parts else ''}"
 
 
@@ -111,7 +114,8 @@ def count(
     if why := refusal(variant, scheme, ranks):
         raise UsageError(why)
     found = {"data": _data, "towers": _towers, "hybrid": _hybrid}[scheme](variant, batch, ranks, weight_bytes, map_bytes)
-    exchanges = tuple(exchange for exchange in found if exchange.group > 1)
+    loss = Exchange(what="loss", layer="loss", collective="all_reduce", forward=True, group=ranks, payload=LOSS_BYTES)
+    exchanges = tuple(exchange for exchange in (*found, loss) if exchange.group > 1)
     return Traffic(scheme=scheme, ranks=ranks, batch=batch, exchanges=exchanges)
 
 
