@@ -96,6 +96,21 @@ def test_a_store_between_two_names_gets_its_own_back(photos: Callable[..., Path]
     assert not list(tmp_path.glob(".*"))
 
 
+def test_what_is_in_the_way_leaves_the_store(photos: Callable[..., Path], tmp_path: Path) -> None:
+    """A file where the old store is to be put meanwhile."""
+    store = prepare(photos(12), tmp_path / "store", size=40, hold_out=0.3)
+    group = np.arange(36)
+    group[len(store.train)] = 0
+    (tmp_path / ".store.old.tmp").write_text("")
+    with pytest.raises(
+        StoreError, match=r"cannot be written or renamed \(Not a directory\): remove what is in the way and run"
+    ):
+        regrouped(store, group)
+    assert Store(tmp_path / "store").fingerprint == store.fingerprint
+    (tmp_path / ".store.old.tmp").unlink()
+    assert regrouped(store, group).fingerprint != store.fingerprint
+
+
 def test_a_full_disk_leaves_the_store(photos: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = prepare(photos(12), tmp_path / "store", size=40, hold_out=0.3)
     group = np.arange(36)

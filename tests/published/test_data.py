@@ -95,6 +95,21 @@ def test_from_the_authors(authors: str, cache: Path) -> None:
     assert data.pull(data_set()) == cache  # again: nobody is asked
 
 
+def test_half_a_list_of_classes_never_has_its_name(authors: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Path.write_text
+
+    def half(path: Path, text: str) -> int:
+        whole(path, text[: len(text) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        with pytest.raises(DownloadError, match="No space left"):
+            data.pull(data_set(authors))
+    assert list(cache.iterdir()) == []
+    assert holds_all(data.pull(data_set(authors)))
+
+
 def test_what_is_there_stays_and_what_is_damaged_is_obtained_anew(authors: str, cache: Path) -> None:
     """A file counts by what it holds: a package's is compressed in another way."""
     cache.mkdir(parents=True)

@@ -156,11 +156,11 @@ def _replaced(store: Store, held: NDArray[np.bool_]) -> Store:
         temporary.rename(folder)
     except OSError as error:
         recover(folder)
-        if error.errno not in FULL_DISK:
-            raise
-        raise StoreError(
-            f"no space left for {temporary} ({error.strerror}): free some space and run the same command."
-        ) from error
+        if error.errno in FULL_DISK:
+            problem, remedy = f"no space left for {temporary}", "free some space"
+        else:
+            problem, remedy = f"{error.filename or temporary} cannot be written or renamed", "remove what is in the way"
+        raise StoreError(f"{problem} ({error.strerror}): {remedy} and run the same command. {folder} is unchanged.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)

@@ -168,7 +168,8 @@ def _pull_files(data: DataSet, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     listed = "\n".join(data.classes) + "\n"
     if not (folder / CLASS_NAMES_FILE).exists() or (folder / CLASS_NAMES_FILE).read_text(errors="replace") != listed:
-        (folder / CLASS_NAMES_FILE).write_text(listed)
+        with replacing(folder / CLASS_NAMES_FILE) as temporary:
+            temporary.write_text(listed)
     missing = _missing(data, folder)
     if missing and data.package:
         _from_package(data.package, folder, missing)
