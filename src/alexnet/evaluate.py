@@ -7,7 +7,7 @@ mirrors, probabilities averaged.
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -89,6 +89,10 @@ class Evaluation:
     def shares(self) -> NDArray[np.float64]:
         """(K, K) `confusion` as shares of each row, in [0, 1]; 0 for a class without pictures."""
         return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
+
+    def __add__(self, other: "Evaluation") -> "Evaluation":
+        """Of both, where each tested pictures of its own."""
+        return replace(self, confusion=self.confusion + other.confusion, in_top5=self.in_top5 + other.in_top5)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; errors and intervals are shares in [0, 1], null for a class without pictures.

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from alexnet.cli import dispatch, failures, streams
 from alexnet.cli.dispatch import VERBS
-from alexnet.console import say
+from alexnet.console import say, silence
 
 __all__ = ["VERBS", "main"]
 
@@ -22,6 +22,8 @@ def main(arguments: list[str] | None = None) -> None:
     # the two cores, that makes training 30 times slower (26 against 794 images/s); sleeping costs
     # 12 % where none does (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ:  # of several processes, the first speaks
+        silence()
     with streams.guarded():
         try:
             _run(sys.argv[1:] if arguments is None else arguments)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import tyro
 
@@ -55,6 +55,13 @@ class Training:
     at_once: int = 1
     """Number of a family's networks to train at once on a GPU; on a CPU they are trained one after
     another.
+    """
+    parallel: Literal["auto", "data"] | None = None
+    """How processes started by torchrun train one network together. data: each takes its share of
+    every batch.
+    """
+    rank_timeout: float = 300.0
+    """Seconds for which one of several processes may keep the others waiting before the run ends.
     """
 
 
@@ -142,16 +149,25 @@ def train(command: TrainingChoice) -> None:
     """
     from alexnet.data.store import Store
     from alexnet.train.loop import train as run
+    from alexnet.train.parallel.ranks import launched, open_ranks
 
     if command.seeds is not None:
+        if command.parallel or launched():
+            raise UsageError(
+                f"seeds (={command.seeds}) trains networks one after another in one process: leave out torchrun and "
+                "--parallel, or train one of them with --seed."
+            )
         _train_family(command, command.seeds)
         return
     if command.at_once != 1:
         raise UsageError(f"at_once (={command.at_once}) needs several networks: add --seeds, such as --seeds 0..9.")
-    store = Store(command.data)
-    if command.config and not command.resume:
-        say(f"Repeating {command.config} in {command.out}: alexnet train {recipes.words(command.recipe)}")
-    trained = run(command.recipe, store, command.out, command.resume, command.overwrite, command.lanes)
+    with open_ranks(command.parallel, command.rank_timeout) as ranks:
+        store = Store(command.data)
+        if command.config and not command.resume:
+            say(f"Repeating {command.config} in {command.out}: alexnet train {recipes.words(command.recipe)}")
+        trained = run(command.recipe, store, command.out, command.resume, command.overwrite, command.lanes, ranks)
+    if not ranks.first:
+        return
     for line in _outcome(command.out, trained.state["errors"], store):
         print_line(line)
     next_step("evaluate", command.out, "--data", command.data)

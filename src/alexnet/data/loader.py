@@ -48,11 +48,21 @@ class Loader:
         workers: threads that read ahead.
         pinned: whether records come in page-locked memory, from which a GPU copies
             while the program goes on.
+        share: (number, of how many) of the parts that each batch is cut into, as even as can be;
+            this part alone is read. `batch_size` stays that of the whole batch.
     """
 
-    def __init__(self, split: Split, batch_size: int, seed: int, workers: int = 1, pinned: bool = False) -> None:
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int,
+        workers: int = 1,
+        pinned: bool = False,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
         self.split, self.seed, self.workers, self.pinned = split, seed, workers, pinned
-        self.batch_size = min(batch_size, len(split))
+        self.batch_size, self.share = min(batch_size, len(split)), share
         self.steps_per_epoch = len(split) // self.batch_size
         self._order = lru_cache(maxsize=2)(self._permutation)
 
@@ -60,11 +70,12 @@ class Loader:
         return stream(self.seed, SHUFFLE, epoch).permutation(len(self.split))
 
     def indices(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """Which records batch `step` of `epoch` holds."""
+        """Which records batch `step` of `epoch` holds, or this share of it."""
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step (={step}) must be in [0, {self.steps_per_epoch}).")
         start = step * self.batch_size
-        return self._order(epoch)[start : start + self.batch_size]
+        number, parts = self.share
+        return np.array_split(self._order(epoch)[start : start + self.batch_size], parts)[number]
 
     def batch(self, epoch: int, step: int) -> Batch:
         """Batch `step` of `epoch`.
@@ -96,8 +107,13 @@ class Loader:
                     future.cancel()
 
 
-def in_order(split: Split, batch_size: int) -> Iterator[Batch]:
-    """Every record once, in the order of the store, the last batch smaller: for evaluation."""
-    for start in range(0, len(split), batch_size):
+def in_order(split: Split, batch_size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    """Every record once, in the order of the store, the last batch smaller: for evaluation.
+
+    Args:
+        share: (number, of how many) who read the batches in turn; those of this number come.
+    """
+    number, parts = share
+    for start in range(number * batch_size, len(split), parts * batch_size):
         records = torch.from_numpy(split.take(slice(start, start + batch_size)))
         yield Batch(records, torch.from_numpy(split.labels[start : start + batch_size].astype(np.int64)))

@@ -5,6 +5,7 @@ from alexnet.data.store import Store
 from alexnet.phrases import counted
 from alexnet.run_folder import Environment, changes, environment, read_environment
 from alexnet.train.optim import schedule, warmup
+from alexnet.train.parallel.ranks import Ranks
 from alexnet.train.place import Place
 from alexnet.train.recipes import Recipe
 from alexnet.train.run import Run
@@ -19,20 +20,21 @@ def note_step(place: Place, kind: str) -> None:
         place.trained_by.append(kind)
 
 
-def note_environment(place: Place, run: Run, lanes: int) -> None:
+def note_environment(place: Place, run: Run, lanes: int, ranks: Ranks) -> None:
     """Keep where it computes, and say so if a resumed run computes elsewhere.
 
     The same sums in another order have other bits.
     """
     if not place.environments and run.resumed:  # by a version that kept the first one only
         place.environments.append(read_environment(run.folder))
-    here: Environment = {**environment(), "lanes": lanes}
-    earlier: Environment = {"lanes": 1, **place.environments[-1]} if place.environments else {}  # once there were no lanes
-    if here == earlier:
+    alone: Environment = {"lanes": 1, "ranks": 1}  # what does not say: once there were no lanes, and most runs have no ranks
+    here: Environment = {**environment(), "lanes": lanes, **({"ranks": ranks.count} if ranks.several else {})}
+    earlier: Environment = {**alone, **place.environments[-1]} if place.environments else {}
+    if {**alone, **here} == earlier:
         return
     if earlier:
         say(
-            f"This run continues in another environment ({changes(earlier, here)}): its weights "
+            f"This run continues in another environment ({changes(earlier, {**alone, **here})}): its weights "
             "will differ slightly from those of a run that was never stopped."
         )
     place.environments.append(here)

@@ -21,6 +21,7 @@ from pathlib import Path
 from alexnet.data.store import Store
 from alexnet.evaluate import Evaluation
 from alexnet.train.optim import schedule, warmup
+from alexnet.train.parallel.ranks import ALONE, Ranks
 from alexnet.train.recipes import Recipe
 from alexnet.train.session import Session, open_session
 from alexnet.train.tune.base import Base
@@ -28,7 +29,13 @@ from alexnet.trained import Trained
 
 
 def train(
-    recipe: Recipe, store: Store, folder: Path, resume: bool = False, overwrite: bool = False, lanes: int | None = None
+    recipe: Recipe,
+    store: Store,
+    folder: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    lanes: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Train, or go on training, until the recipe's last epoch.
 
@@ -41,6 +48,8 @@ def train(
         resume: go on from the folder's last checkpoint.
         overwrite: delete the run that the folder holds, and begin anew.
         lanes: over how many each batch is split on a CPU; None for those that are fastest here.
+        ranks: the processes that train together, each of which calls this (`parallel/ranks.py`).
+            The first of them has the folder.
 
     Returns:
         The network after the last epoch, as in `latest.safetensors`.
@@ -53,7 +62,7 @@ def train(
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """
-    return train_and_test(recipe, store, folder, resume, overwrite, lanes)[0]
+    return train_and_test(recipe, store, folder, resume, overwrite, lanes, ranks=ranks)[0]
 
 
 def train_and_test(
@@ -64,6 +73,7 @@ def train_and_test(
     overwrite: bool = False,
     lanes: int | None = None,
     base: Base | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Trained, Evaluation | None]:
     """As `train`, with the last test on the held-out pictures, one view; None if the run had ended
     before.
@@ -71,7 +81,7 @@ def train_and_test(
     Args:
         base: the recipe's weights, where they have been read.
     """
-    with open_session(recipe, store, folder, resume, overwrite, lanes, base) as session:
+    with open_session(recipe, store, folder, resume, overwrite, lanes, base, ranks) as session:
         if not session.finished:
             with session.under_way():
                 learn(session)

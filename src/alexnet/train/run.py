@@ -106,6 +106,35 @@ class Run:
         unlock(self._lock)
 
 
+class RunElsewhere(Run):
+    """A run as the processes know it that train it with the one that has its folder: what they log
+    is written nowhere.
+    """
+
+    def __init__(self, folder: Path, resumed: bool, config: Config) -> None:
+        self.folder, self.resumed, self.config = folder, resumed, config
+
+    def start_log(self, length: int, step: int) -> None:
+        """Nothing."""
+
+    def log(self, kind: str, step: int, values: dict[str, float]) -> None:
+        """Nothing."""
+
+    @property
+    def log_length(self) -> int:
+        """There is no log."""
+        return 0
+
+    def extend(self, recipe: Recipe, at: float) -> None:
+        """Nothing."""
+
+    def settle(self, recipe: Recipe) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _board(folder: Path, step: int) -> "Board | None":
     """None where TensorBoard is not installed."""
     try:

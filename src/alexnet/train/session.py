@@ -29,6 +29,8 @@ from alexnet.train import announce
 from alexnet.train.health.causes import Cause, overflow
 from alexnet.train.health.watch import PLATEAU_LINES, Watch
 from alexnet.train.history import TunedFrom
+from alexnet.train.parallel.begin import give, receive
+from alexnet.train.parallel.ranks import ALONE, Ranks
 from alexnet.train.place import Place, Window
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import write_result
@@ -51,6 +53,7 @@ class Session:
 
     Attributes:
         fused, precision, lanes: how it computes; without a number of lanes, one is chosen.
+        ranks: the processes that train it; each has a session, the first has the folder.
         watch: knows the failures; what it has seen and said is in `place`.
         step: takes the steps; opened by `under_way`, as is all that follows.
         kind: a few words on the step and the device.
@@ -66,6 +69,7 @@ class Session:
     fused: bool
     precision: str
     lanes: int | None = None
+    ranks: Ranks = ALONE
     place: Place = field(init=False)
     watch: Watch = field(init=False)
     step: Step = field(init=False)
@@ -91,7 +95,7 @@ class Session:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.place.epoch >= self.recipe.epochs and (self.run.folder / RESULT).exists()
+        return self.ranks.together(self.place.epoch >= self.recipe.epochs and (self.run.folder / RESULT).exists())
 
     @property
     def fitted_head(self) -> bool:
@@ -122,10 +126,12 @@ class Session:
             precision=self.precision,
             compiled=self.run.config.compiled,
             lanes=self.lanes,
+            ranks=self.ranks,
         )
         with ExitStack() as stack:
             stack.callback(self.step.close)
-            announce.announce(self.start, self.store, f"{device.type} ({kind})", self.run.resumed)
+            where = f"{device.type} ({kind}){f', {self.ranks.count} processes' if self.ranks.several else ''}"
+            announce.announce(self.start, self.store, where, self.run.resumed)
             self.kind = f"{kind} on {device.type}"
             self.saved = time.monotonic()
             self.clock = self.saved - place.seconds
@@ -142,7 +148,7 @@ class Session:
         """The network after the last epoch; its record is written if there is none."""
         self.start.model.eval()
         trained = replace(self.start.trained, state=asdict(self.place))
-        if not (self.run.folder / RESULT).exists():
+        if self.ranks.first and not (self.run.folder / RESULT).exists():
             write_result(self.run.folder, trained, self.store, self.result)
         return trained
 
@@ -187,6 +193,8 @@ class Session:
         window.count(*self.step.collect(), batch)
         if not isfinite(window.loss):
             seen = f"the loss is {window.loss} at epoch {now:.3f}"
+            if not self.ranks.first:
+                raise TrainingError(seen)  # rank 0 says why
             cause = overflow(self.start.model, self.step.pictures(batch), self.recipe.lr, seen)
             raise TrainingError(f"{cause.evidence}. {_what_is_saved(self.run.folder)}. {cause.remedy}.")
 
@@ -217,10 +225,12 @@ class Session:
             Interrupted: the user asked for it.
         """
         asked = bool(self.stopping)  # once, as a signal may come at any time
-        if asked or time.monotonic() - self.saved > 60 * self.recipe.checkpoint_minutes:
-            self._collect(now)
-            self._save()
-        if asked:
+        due = asked or time.monotonic() - self.saved > 60 * self.recipe.checkpoint_minutes
+        if not self.ranks.together(due):
+            return
+        self._collect(now)
+        self._save()
+        if self.ranks.together(asked):
             raise Interrupted(STOPPED.format(epoch=now))
 
     # --- an epoch -------------------------------------------------------------------------------
@@ -228,15 +238,17 @@ class Session:
     def begin_epoch(self) -> None:
         """Note what trains from here on, and where."""
         announce.note_step(self.place, self.kind)
-        announce.note_environment(self.place, self.run, self.step.lanes)
+        announce.note_environment(self.place, self.run, self.step.lanes, self.ranks)
         announce.note_draws(self.place)
         self.start.model.train()
 
     def evaluate(self) -> Evaluation:
-        """On the held-out pictures, one view."""
+        """On the held-out pictures, one view; each rank tests its share of them."""
         self.start.model.eval()
         network, batches = self.step.for_testing()
-        return evaluate(network, self.start.preprocessing, self.store.held_out, self.store.classes, batches=batches)
+        here = evaluate(network, self.start.preprocessing, self.store.held_out, self.store.classes, batches=batches)
+        first, *others = self.ranks.gather(here)
+        return sum(others, first)
 
     def end_epoch(self, result: Evaluation) -> None:
         """Log and save.
@@ -256,7 +268,7 @@ class Session:
         self.result = result
         self._keep()
         self._save()
-        if self.stopping and place.epoch < self.recipe.epochs:
+        if self.ranks.together(bool(self.stopping)) and place.epoch < self.recipe.epochs:
             raise Interrupted(STOPPED.format(epoch=place.epoch))
 
     # --- checkpoints ----------------------------------------------------------------------------
@@ -268,6 +280,8 @@ class Session:
         The best comes first: a run that is killed between the two repeats the end of the epoch and
         writes both.
         """
+        if not self.ranks.first:
+            return
         place, folder = self.place, self.run.folder
         place.log_length = self.run.log_length
         network = replace(self.start.trained, state=asdict(place))
@@ -282,7 +296,7 @@ class Session:
         Before `_save`, for the reason given there.
         """
         epoch = self.place.epoch
-        if epoch in self.recipe.kept_epochs:
+        if self.ranks.first and epoch in self.recipe.kept_epochs:
             native.save(self.run.folder / KEPT.format(epoch=epoch), replace(self.start.trained, state=asdict(self.place)))
 
 
@@ -295,18 +309,23 @@ def open_session(
     overwrite: bool,
     lanes: int | None = None,
     base: Base | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Session]:
     """Open a run's folder and begin the run; arguments and errors as those of
     `loop.train_and_test`.
     """
     folder = _checked_arguments(recipe, store, folder, resume, overwrite)
     check_lanes(lanes)
+    if not ranks.first:
+        with _joined(recipe, store, folder, lanes, ranks) as session:
+            yield session
+        return
     check_folder(folder, recipe, resume, overwrite)
     recipe = as_settled(folder, recipe) if resume else recipe
     base = base or open_base(recipe) if recipe.tune and not (resume and (folder / LATEST).exists()) else None
     variant = base.variant if base else recipe.network(len(store.classes))
     device = pick_device(recipe.device)
-    fused = choose.wants_fused(recipe, variant, device)
+    fused = choose.wants_fused(recipe, variant, device, ranks)
     precision = pick_precision(recipe.precision, device, fused)
     store = fitting(recipe, store, folder if resume else None, base)  # may write a copy: after all that can be refused
     set_precision(precision, device)
@@ -323,7 +342,19 @@ def open_session(
             run.settle(start.recipe)
         else:
             start = Start.fresh(recipe, store, device, variant)
-        yield Session(store, run, start, fused, precision, lanes)
+        give(ranks, run, start)
+        yield Session(store, run, start, fused, precision, lanes, ranks)
+
+
+@contextmanager
+def _joined(recipe: Recipe, store: Store, folder: Path, lanes: int | None, ranks: Ranks) -> Iterator[Session]:
+    """The session of a rank other than 0, which begins as rank 0 does."""
+    device = pick_device(recipe.device)
+    precision = pick_precision(recipe.precision, device, False)
+    set_precision(precision, device)
+    with _in_words(folder, min(recipe.batch_size, len(store.train)), device):
+        run, start, store = receive(ranks, folder, store, device)
+        yield Session(store, run, start, False, precision, lanes, ranks)
 
 
 def _checked_arguments(recipe: object, store: object, folder: object, resume: bool, overwrite: bool) -> Path:

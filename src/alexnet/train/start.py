@@ -135,6 +135,15 @@ class Start:
         return replace(start, trained=replace(trained, extra={}))
 
     @classmethod
+    def of_another(
+        cls, recipe: Recipe, store: Store, device: torch.device, variant: Variant, preprocessing: Preprocessing, place: Place
+    ) -> "Start":
+        """For what another process began: weights and velocity are 0, to be filled with its own."""
+        model = AlexNet.holding(variant, {name: torch.zeros(shape) for name, shape in variant.parameter_shapes().items()})
+        trained = Trained(_placed(model, device), store.classes, preprocessing.to(device), {}, {})
+        return cls._around(trained, recipe, store, place)
+
+    @classmethod
     def on_records(cls, recipe: Recipe, variant: Variant, split: Split, augmentation: Augmentation) -> "Start":
         """On records that are no store's, such as the noise of a benchmark.
 
@@ -163,6 +172,11 @@ class Start:
     def in_batches_of(self, size: int) -> "Start":
         """The same with batches of another size."""
         return replace(self, loader=Loader(self.loader.split, size, self.recipe.seed, self.recipe.workers))
+
+    def of_share(self, number: int, parts: int) -> "Start":
+        """The same with one of the parts of each batch, see `Loader`."""
+        loader = self.loader
+        return replace(self, loader=Loader(loader.split, loader.batch_size, loader.seed, loader.workers, share=(number, parts)))
 
 
 def fitting(recipe: Recipe, store: Store, run: Path | None = None, base: Base | None = None) -> Store:

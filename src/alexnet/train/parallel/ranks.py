@@ -34,7 +34,7 @@ TIMEOUT = 300.0  # in seconds
 TELL_SECONDS, FIND_SECONDS = 20.0, 5.0
 #: Rank 0 may take its time before the first exchange: it resamples a store, fits a last layer.
 BEGIN_TIMEOUT = timedelta(days=7)
-TORCHRUN = "torchrun --nproc-per-node 2 -m alexnet train ..."
+TORCHRUN = "torchrun --nproc-per-node 2 -m alexnet train"
 #: In torchrun's key-value store.
 BEGUN, FAILED, TOLD = "alexnet/begun", "alexnet/failed/{rank}", "alexnet/told"
 
@@ -157,9 +157,9 @@ def open_ranks(wanted: Scheme | Literal["auto"] | None = None, timeout: float = 
     """
     if not timeout > 0:
         raise UsageError(f"rank_timeout (={timeout:g}) must be more than 0 seconds.")
-    if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
+    if not launched():
         if wanted is not None:
-            raise UsageError(f"parallel (={wanted}) needs several processes: start them with `{TORCHRUN}`.")
+            raise UsageError(f"parallel (={wanted}) needs several processes: begin the command with `{TORCHRUN}`.")
         yield ALONE
         return
     ranks = _connected(wanted or "auto", timedelta(seconds=timeout))
@@ -168,6 +168,13 @@ def open_ranks(wanted: Scheme | Literal["auto"] | None = None, timeout: float = 
             yield ranks
     finally:
         _disconnect()
+
+
+def launched() -> bool:
+    """Whether torchrun, or something like it, started this process as one of several or as the
+    only one.
+    """
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def _connected(wanted: Scheme | Literal["auto"], timeout: timedelta) -> Ranks:

@@ -8,6 +8,7 @@
 from contextlib import suppress
 
 import torch
+from torch import Tensor
 
 from alexnet import kernels
 from alexnet.console import say
@@ -18,18 +19,27 @@ from alexnet.fused import unknown
 from alexnet.lanes import Lanes
 from alexnet.memory import keep_freed
 from alexnet.train.balance import class_weights
+from alexnet.train.parallel.ranks import ALONE, Ranks
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
 from alexnet.train.steps.check import disagreement
 from alexnet.train.steps.fused import FusedStep, open_fused_step
 from alexnet.train.steps.plain import PlainStep, loss_function
+from alexnet.train.steps.ranked import RankedStep
 from alexnet.train.steps.split import choose_lanes, threads_each
 from alexnet.train.steps.step import Step
 from alexnet.variants import Variant
 
 
 def open_step(
-    start: Start, held_out: Split, *, fused: bool, precision: str, compiled: bool, lanes: int | None = None
+    start: Start,
+    held_out: Split,
+    *,
+    fused: bool,
+    precision: str,
+    compiled: bool,
+    lanes: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Step, str]:
     """The step of a run, and a few words on it.
 
@@ -38,6 +48,7 @@ def open_step(
         fused, precision: what `wants_fused` and `pick_precision` say.
         compiled: whether the plain step is.
         lanes: over how many a batch is split on a CPU; None to choose.
+        ranks: that train together.
 
     Raises:
         UsageError: fewer lanes than one.
@@ -58,22 +69,42 @@ def open_step(
         say(f"The fused step is not used, as it gives wrong results here: {problem}. Please report it.")
         precision = pick_precision(recipe.precision, device, False)
         set_precision(precision, device)
-    return open_plain_step(start, compiled, lanes), f"{precision}, compiled" if compiled else precision
+    plain = (
+        open_ranked_step(start, held_out, compiled, lanes, ranks) if ranks.several else open_plain_step(start, compiled, lanes)
+    )
+    return plain, f"{precision}, compiled" if compiled else precision
 
 
 def open_plain_step(start: Start, compiled: bool, lanes: int | None = None) -> PlainStep:
     """The plain step of a run; arguments as those of `open_step`."""
-    split = None
-    if start.device.type == "cpu":
-        keep_freed(start.loader.batch_size * max(layer.activation_bytes for layer in start.variant.layers()))
-        count = 1 if compiled else choose_lanes(start, lanes)
-        if compiled and lanes and lanes > 1:
-            say(f"lanes (={lanes}) is for training without the compiler: using 1 lane.")
-        split = Lanes(start.model, count, threads_each(count)) if count > 1 else None
-    weights = class_weights(start.recipe, start.loader.split, start.variant.num_classes)
-    weights = None if weights is None else weights.to(start.device)
-    loss = loss_function(split or start.model, compiled, start.recipe.label_smoothing, weights)
+    split = _lanes(start, compiled, lanes)
+    loss = loss_function(split or start.model, compiled, start.recipe.label_smoothing, _class_weights(start))
     return PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation, split)
+
+
+def open_ranked_step(start: Start, held_out: Split, compiled: bool, lanes: int | None, ranks: Ranks) -> RankedStep:
+    """This rank's step of a run; arguments as those of `open_step`, one lane if not said."""
+    split = _lanes(start, compiled, lanes or 1)
+    size, smoothing = start.loader.batch_size, start.recipe.label_smoothing
+    loss = loss_function(split or start.model, compiled, smoothing, _class_weights(start), size)
+    loader = start.of_share(ranks.rank, ranks.count).loader
+    return RankedStep(start.model, loss, start.optimiser, loader, start.augmentation, split, ranks, held_out)
+
+
+def _lanes(start: Start, compiled: bool, lanes: int | None) -> Lanes | None:
+    """Those of a run on a CPU, if they are several."""
+    if start.device.type != "cpu":
+        return None
+    keep_freed(start.loader.batch_size * max(layer.activation_bytes for layer in start.variant.layers()))
+    count = 1 if compiled else choose_lanes(start, lanes)
+    if compiled and lanes and lanes > 1:
+        say(f"lanes (={lanes}) is for training without the compiler: using 1 lane.")
+    return Lanes(start.model, count, threads_each(count)) if count > 1 else None
+
+
+def _class_weights(start: Start) -> Tensor | None:
+    weights = class_weights(start.recipe, start.loader.split, start.variant.num_classes)
+    return None if weights is None else weights.to(start.device)
 
 
 def _checked(step: FusedStep, device: torch.device, at: tuple[int, int]) -> str | None:
@@ -90,13 +121,19 @@ def _checked(step: FusedStep, device: torch.device, at: tuple[int, int]) -> str 
     return problem
 
 
-def wants_fused(recipe: Recipe, variant: Variant, device: torch.device) -> bool:
+def wants_fused(recipe: Recipe, variant: Variant, device: torch.device, ranks: Ranks = ALONE) -> bool:
     """Whether a run takes the fused step; if a GPU does not, the reason is printed.
 
     Raises:
         RecipeError: it was asked for, and does not know this network or device.
     """
     if recipe.fused == "off":
+        return False
+    if ranks.several:
+        if recipe.fused == "on":
+            raise RecipeError(f"fused (=on) is for one process, and these are {ranks.count}: use auto.")
+        if device.type != "cpu":
+            say("The fused step is not used, as it is for one process: the plain step runs.")
         return False
     if recipe.tune or not recipe.even_rates:
         if recipe.fused == "on":

@@ -2,7 +2,7 @@
 defines the training; `fused.py` is the same step in an order that keeps a GPU busy.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -63,13 +63,25 @@ class PlainStep:
         labels = labels.to(self.device)
         keys = torch.from_numpy(chance.dropout_keys(pictures, self.model.dropouts)).to(self.device)
         loss, logits = self.loss_function(images, labels, keys)
-        if loss.isfinite():
-            loss.backward()
+        total, wrong = self._of_batch(loss.detach(), (logits.detach().argmax(1) != labels).sum())
+        if total.isfinite():
+            self._backward(loss)
             if look:
-                look(images)
+                self._show(look, images)
             self.optimiser.step(lr, scale)
         self._images = images
-        self._count(float(loss.detach()), int((logits.argmax(1) != labels).sum()))
+        self._count(float(total), int(wrong))
+
+    def _of_batch(self, loss: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the whole batch: as they are, since one process has all of it."""
+        return loss, wrong
+
+    def _backward(self, loss: Tensor) -> None:
+        """Give the parameters the gradients of the batch."""
+        loss.backward()
+
+    def _show(self, look: Callable[[Tensor], None], images: Tensor) -> None:
+        look(images)
 
     def _augmented(self, records: Tensor, pictures: Pictures, chance: Chance) -> Tensor:
         def part(records: Tensor, pictures: Pictures) -> Tensor:
@@ -104,7 +116,7 @@ class PlainStep:
         """As `Step.pictures`."""
         return self._images[:count]
 
-    def for_testing(self) -> tuple[Network, None]:
+    def for_testing(self) -> tuple[Network, Iterable[Batch] | None]:
         """As `Step.for_testing`."""
         return eager(self.model), None
 
@@ -115,7 +127,13 @@ class PlainStep:
             self._split.close()
 
 
-def loss_function(network: Scores, compiled: bool, label_smoothing: float = 0.0, weights: Tensor | None = None) -> LossFunction:
+def loss_function(
+    network: Scores,
+    compiled: bool,
+    label_smoothing: float = 0.0,
+    weights: Tensor | None = None,
+    batch_size: int | None = None,
+) -> LossFunction:
     """The loss and logits of a batch, whose dropout is by keys where they are given; compiled into
     fused loops if asked, and if the compiler works.
 
@@ -123,14 +141,17 @@ def loss_function(network: Scores, compiled: bool, label_smoothing: float = 0.0,
         label_smoothing: s; the target is 1 - s for the right class, and s / K more
             for each of the K classes.
         weights: (K,) of each class; a picture's loss is multiplied by that of its class.
+        batch_size: of the whole batch, where pictures and labels are a share of it: then the loss
+            is the share of the batch's.
     """
 
     def forward(images: Tensor, labels: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
         logits = network(images, keys)
-        if weights is None:
+        if weights is None and batch_size is None:
             return F.cross_entropy(logits, labels, label_smoothing=label_smoothing), logits
         losses = F.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-        return (weights[labels] * losses).mean(), logits
+        losses = losses if weights is None else weights[labels] * losses
+        return (losses.mean() if batch_size is None else losses.sum() / batch_size), logits
 
     if not compiled:
         return forward

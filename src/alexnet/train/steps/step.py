@@ -1,6 +1,6 @@
 """The interface of a step, for both `plain.py` or `fused.py`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from torch import Tensor
@@ -40,8 +40,10 @@ class Step(Protocol):
     def pictures(self, count: int) -> Tensor:
         """(count, 3, K, K) float32: the first pictures of the last step."""
 
-    def for_testing(self) -> tuple[Network, list[Batch] | None]:
-        """The network as `evaluate` takes it, and the held-out pictures where they lie ready."""
+    def for_testing(self) -> tuple[Network, Iterable[Batch] | None]:
+        """The network as `evaluate` takes it, and the held-out pictures where they lie ready, or
+        this process's share of them.
+        """
 
     def close(self) -> None:
         """End threads and free memory."""
