@@ -15,6 +15,8 @@ from alexnet.errors import RecipeError, TrainingError
 
 #: Where a container finds its limits.
 CGROUP = Path("/sys/fs/cgroup")
+#: What oneDNN may be held to that has no products of bfloat16.
+BELOW_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 #: Where Linux shows that NVIDIA's driver is loaded.
 NVIDIA = Path("/proc/driver/nvidia/version")
 
@@ -48,7 +50,7 @@ def _why_no_cuda() -> str:
 
 def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
     """What to compute in: bf16 where the GPU has it and the step is the fused one, tf32 on
-    other GPUs, fp32 elsewhere.
+    other GPUs, fp32 elsewhere. A processor that has bf16 (`lacks_bf16`) computes in it if asked.
 
     Raises:
         RecipeError: it is not to be had there.
@@ -57,13 +59,30 @@ def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
     bf16 = fused and (not cuda or torch.cuda.is_bf16_supported(including_emulation=False))
     if wanted == "auto":
         return "fp32" if not cuda else "bf16" if bf16 else "tf32"
-    if wanted == "bf16" and not bf16:
+    if wanted == "bf16" and not bf16 and device.type == "cpu":
+        if reason := lacks_bf16():
+            raise RecipeError(f"precision (=bf16) needs a processor with AVX512-BF16 or AMX, and {reason}: use fp32.")
+    elif wanted == "bf16" and not bf16:
         raise RecipeError(
             "precision (=bf16) needs the fused step and a GPU of compute capability 8.0 or newer: use tf32 or fp32."
         )
     if wanted == "tf32" and not cuda:
         raise RecipeError(f"precision (=tf32) is a type of NVIDIA's GPUs, and this runs on {device.type}: use fp32.")
     return wanted
+
+
+def lacks_bf16() -> str | None:
+    """Why this processor does not multiply in bfloat16, in a few words; None if it does, as those
+    with AVX512-BF16 or AMX do. Others compute bfloat16 by float32, which is slower than float32.
+    """
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        return "this one has neither"
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):  # the library of the products
+        if os.environ.get(name, "").upper() in BELOW_BF16:
+            return f"{name} (={os.environ[name]}) leaves that out"
+    if "AVX512" not in torch.backends.cpu.get_cpu_capability():
+        return f"ATEN_CPU_CAPABILITY (={os.environ.get('ATEN_CPU_CAPABILITY')}) leaves that out"
+    return None if torch.backends.mkldnn.is_available() else "this PyTorch is built without oneDNN"
 
 
 def set_precision(precision: str, device: torch.device) -> None:

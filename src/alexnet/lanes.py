@@ -32,13 +32,15 @@ class Lanes:
         model: on the CPU; its parameters may change in place.
         count: lanes.
         threads: of each lane.
+        dtype: of the pictures, to compute in; the parameters' own if None.
     """
 
-    def __init__(self, model: AlexNet, count: int, threads: int = 1) -> None:
+    def __init__(self, model: AlexNet, count: int, threads: int = 1, dtype: torch.dtype | None = None) -> None:
         self.model, self.count, self.threads = model, count, threads
-        weights = {name: weight.detach() for name, weight in model.named_parameters() if name.startswith("conv")}
-        self._networks = [AlexNet.beginning(model.variant, weights) for _ in range(count)]
-        self._names = [*weights]
+        self._weights = {name: weight.detach() for name, weight in model.named_parameters() if name.startswith("conv")}
+        self._seen = {name: weight.to(dtype) for name, weight in self._weights.items()}  # by all lanes; rounded once a step
+        self._networks = [AlexNet.beginning(model.variant, self._seen) for _ in range(count)]
+        self._names = [*self._weights]
         self._pool = _pool(count, threads)
 
     def __call__(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -76,6 +78,9 @@ class Lanes:
             with torch.set_grad_enabled(any(wanted)):
                 return network(x)
 
+        for name, seen in self._seen.items():
+            if seen is not self._weights[name]:
+                seen.copy_(self._weights[name])
         return self.run(lane, self._networks, self.split(x))
 
     def backward(self, features: Sequence[Tensor], gradient: Tensor) -> list[Tensor | None]:
@@ -89,7 +94,8 @@ class Lanes:
         def lane(network: AlexNet, features: Tensor, gradient: Tensor) -> list[Tensor]:
             parameters = [network.get_parameter(name) for name in self._names]
             wanted = [parameter for parameter in parameters if parameter.requires_grad]
-            return [*torch.autograd.grad(features, wanted, gradient)]
+            gradients = torch.autograd.grad(features, wanted, gradient)
+            return [one.to(self.model.conv1.weight.dtype) for one in gradients]  # summed in float32
 
         total, *others = self.run(lane, self._networks, features, self.split(gradient))
         for gradients in others:

@@ -144,7 +144,9 @@ class AlexNet(nn.Module):
 
         Args:
             x: (N, 3, input_size, input_size) float, normalised and in the channel
-                order that the variant says.
+                order that the variant says. Its type is what the network computes in: of bfloat16,
+                float32 parameters are rounded as they are used, and normalisation and fc8 stay in
+                float32.
             keys: (N, dropouts) int32, from which `kernels.dropout` decides in training what each
                 picture loses, layer by layer; None to leave that to PyTorch's generator.
 
@@ -197,10 +199,16 @@ class AlexNet(nn.Module):
             case Conv(name=name, padding=(before, after)):
                 if before != after:
                     x = F.pad(x, (before, after, before, after))
-                return self.get_submodule(name)(x)
+                conv = self.get_submodule(name)
+                assert isinstance(conv, nn.Conv2d)
+                if x.dtype != torch.bfloat16:
+                    return conv(x)
+                return F.conv2d(x, *self._parameters_of(name, x), conv.stride, conv.padding, groups=conv.groups)
             case Linear(name=name):
-                weight, bias = self.get_parameter(f"{name}.weight"), self.get_parameter(f"{name}.bias")
-                return kernels.linear(x.flatten(1), weight, bias)  # C, H, W order, whatever the memory format
+                x = x.flatten(1)  # C, H, W order, whatever the memory format
+                if name == LAYER_NAMES[-1] and x.dtype == torch.bfloat16:
+                    x = x.to(self.get_parameter(f"{name}.weight").dtype)  # logits are not rounded
+                return kernels.linear(x, *self._parameters_of(name, x))
             case ReLU():
                 return F.relu(x)
             case Tanh():
@@ -217,3 +225,8 @@ class AlexNet(nn.Module):
                 # The paper's: no scaling in training, outputs times the share kept at test.
                 return F.dropout(x, rate) * (1 - rate) if self.training else x * (1 - rate)
         raise AssertionError(op)
+
+    def _parameters_of(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a layer, rounded where its input is bfloat16."""
+        weight, bias = self.get_parameter(f"{name}.weight"), self.get_parameter(f"{name}.bias")
+        return (weight.to(x.dtype), bias.to(x.dtype)) if x.dtype == torch.bfloat16 else (weight, bias)

@@ -23,8 +23,8 @@ from alexnet.train.parallel.ranks import ALONE, Ranks
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
 from alexnet.train.steps.check import disagreement
-from alexnet.train.steps.fused import FusedStep, open_fused_step
-from alexnet.train.steps.plain import PlainStep, loss_function
+from alexnet.train.steps.fused import TYPES, FusedStep, open_fused_step
+from alexnet.train.steps.plain import PlainStep, Scores, computing_in, loss_function
 from alexnet.train.steps.ranked import RankedStep
 from alexnet.train.steps.split import choose_lanes, threads_each
 from alexnet.train.steps.step import Step
@@ -69,37 +69,40 @@ def open_step(
         say(f"The fused step is not used, as it gives wrong results here: {problem}. Please report it.")
         precision = pick_precision(recipe.precision, device, False)
         set_precision(precision, device)
-    plain = (
-        open_ranked_step(start, held_out, compiled, lanes, ranks) if ranks.several else open_plain_step(start, compiled, lanes)
-    )
-    return plain, f"{precision}, compiled" if compiled else precision
+    words = f"{precision}, compiled" if compiled else precision
+    if ranks.several:
+        return open_ranked_step(start, held_out, compiled, lanes, ranks, precision), words
+    return open_plain_step(start, compiled, lanes, precision), words
 
 
-def open_plain_step(start: Start, compiled: bool, lanes: int | None = None) -> PlainStep:
+def open_plain_step(start: Start, compiled: bool, lanes: int | None = None, precision: str = "fp32") -> PlainStep:
     """The plain step of a run; arguments as those of `open_step`."""
-    split = _lanes(start, compiled, lanes)
-    loss = loss_function(split or start.model, compiled, start.recipe.label_smoothing, _class_weights(start))
+    network, split = _network(start, compiled, lanes, precision)
+    loss = loss_function(network, compiled, start.recipe.label_smoothing, _class_weights(start))
     return PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation, split)
 
 
-def open_ranked_step(start: Start, held_out: Split, compiled: bool, lanes: int | None, ranks: Ranks) -> RankedStep:
+def open_ranked_step(
+    start: Start, held_out: Split, compiled: bool, lanes: int | None, ranks: Ranks, precision: str = "fp32"
+) -> RankedStep:
     """This rank's step of a run; arguments as those of `open_step`, one lane if not said."""
-    split = _lanes(start, compiled, lanes or 1)
+    network, split = _network(start, compiled, lanes or 1, precision)
     size, smoothing = start.loader.batch_size, start.recipe.label_smoothing
-    loss = loss_function(split or start.model, compiled, smoothing, _class_weights(start), size)
+    loss = loss_function(network, compiled, smoothing, _class_weights(start), size)
     loader = start.of_share(ranks.rank, ranks.count).loader
     return RankedStep(start.model, loss, start.optimiser, loader, start.augmentation, split, ranks, held_out)
 
 
-def _lanes(start: Start, compiled: bool, lanes: int | None) -> Lanes | None:
-    """Those of a run on a CPU, if they are several."""
-    if start.device.type != "cpu":
-        return None
-    keep_freed(start.loader.batch_size * max(layer.activation_bytes for layer in start.variant.layers()))
-    count = 1 if compiled else choose_lanes(start, lanes)
-    if compiled and lanes and lanes > 1:
-        say(f"lanes (={lanes}) is for training without the compiler: using 1 lane.")
-    return Lanes(start.model, count, threads_each(count)) if count > 1 else None
+def _network(start: Start, compiled: bool, lanes: int | None, precision: str) -> tuple[Scores, Lanes | None]:
+    """What computes the logits, and on a CPU its lanes, if they are several."""
+    dtype, split = TYPES[precision], None
+    if start.device.type == "cpu":
+        keep_freed(start.loader.batch_size * max(layer.activation_bytes for layer in start.variant.layers()))
+        count = 1 if compiled else choose_lanes(start, lanes)
+        if compiled and lanes and lanes > 1:
+            say(f"lanes (={lanes}) is for training without the compiler: using 1 lane.")
+        split = Lanes(start.model, count, threads_each(count), dtype) if count > 1 else None
+    return computing_in(dtype, split or start.model), split
 
 
 def _class_weights(start: Start) -> Tensor | None:

@@ -127,6 +127,13 @@ class PlainStep:
             self._split.close()
 
 
+def computing_in(dtype: torch.dtype, network: Scores) -> Scores:
+    """A network that sees its pictures, and so computes, in a type; its logits are float32."""
+    if dtype == torch.float32:
+        return network
+    return lambda images, keys: network(images.to(dtype), keys)
+
+
 def loss_function(
     network: Scores,
     compiled: bool,
