@@ -20,6 +20,7 @@ from torch import Tensor
 
 from alexnet.data.loader import in_order
 from alexnet.data.preprocessing import Views
+from alexnet.data.remote_records import RemoteRecords
 from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
@@ -114,7 +115,9 @@ def fit_coefficients(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _every_second(split: Split, start: int) -> Split:
-    return replace(split, records=split.records[start::2], labels=split.labels[start::2])
+    records = split.records
+    half = records.every(2, start) if isinstance(records, RemoteRecords) else records[start::2]
+    return replace(split, records=half, labels=split.labels[start::2])
 
 
 @dataclass(frozen=True)

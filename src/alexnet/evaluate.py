@@ -247,13 +247,13 @@ def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:
     differing = [name for name in has if name not in known]
     if differing:
         raise CheckpointError(
-            f"{store.folder} has other classes than the network was trained on ({len(has)} and {len(wanted)}; differing: "
+            f"{store.address} has other classes than the network was trained on ({len(has)} and {len(wanted)}; differing: "
             f"{quoted(differing)}). Prepare the store from the same folders."
         )
     times = Counter(wanted), Counter(has)
     if repeated := [name for name in dict.fromkeys(has) if max(counts[name] for counts in times) > 1]:
         raise CheckpointError(
-            f"{store.folder} has the network's classes in another order or number, and several "
+            f"{store.address} has the network's classes in another order or number, and several "
             f"have the name {repeated[0]!r}, so they cannot be matched by name. Prepare the store "
             "from the folders that the network was trained on."
         )

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alexnet import engines, examples, figure_file, figures, intervals
+from alexnet.address import is_address
 from alexnet.console import clean, duration
 from alexnet.data.store import Store
 from alexnet.evaluate import Evaluation
@@ -212,7 +213,8 @@ def _settings(record: History, store: Store) -> Iterator[str]:
         yield _table(["setting", name, "this run"], rows, 0)
     else:
         yield f"<p>Recipe: <code>{name}</code>, unchanged.</p>"
-    command = f"alexnet train {recipes.words(record.recipe)} --data {store.folder.name} --out run"
+    data = store.address if is_address(store.address) else store.folder.name
+    command = f"alexnet train {recipes.words(record.recipe)} --data {data} --out run"
     everything = [[_text(field), _text(value)] for field, value in asdict(record.recipe).items()]
     place = [[_text(field), _text(value)] for field, value in record.environment.items() if value is not None]
     yield _folded("All settings", f"<p><code>{_text(command)}</code></p>" + _table(["setting", "value"], everything, 0))

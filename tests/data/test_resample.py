@@ -110,7 +110,7 @@ def test_it_is_used_again_and_made_anew_when_the_store_changes(store: Store, cap
     again = resampled(store, 64)
     assert (again.folder / "train.records").stat().st_mtime_ns == stamp
     assert "resampled earlier from 256 to 64 pixels" in capfd.readouterr().err
-    assert origin(again) == store.folder and origin(store) == store.folder
+    assert origin(again) == str(store.folder) == origin(store)
     manifest = json.loads((store.folder / "manifest.json").read_text())
     manifest["classes"][0] = "oval"
     (store.folder / "manifest.json").write_text(json.dumps(manifest))

@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from alexnet import paper
 from alexnet.cli.next_step import next_step
-from alexnet.cli.options import for_each_recipe
+from alexnet.cli.options import Data, for_each_recipe
 from alexnet.cli.tables import print_line, print_path
 from alexnet.errors import RecipeError
 from alexnet.study import ablations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Ablating:
     """Options of `alexnet ablate NAME RECIPE`."""
 
-    data: Path
+    data: Data
     """The store to train on, made by `alexnet prepare`."""
     seeds: int
     """Networks on each side of the comparison: seeds 0, 1, 2 ..., or counted from --seed."""

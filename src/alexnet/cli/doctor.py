@@ -9,7 +9,7 @@ import tyro
 from tyro.conf import arg
 
 from alexnet.cli.next_step import free_folder, next_step
-from alexnet.cli.options import for_each_recipe
+from alexnet.cli.options import Data, for_each_recipe
 from alexnet.cli.tables import print_line, print_table
 from alexnet.console import say
 from alexnet.phrases import counted
@@ -29,7 +29,7 @@ gradient: its norm; update: size of the first step, relative to the weights"""
 class Examination:
     """Options of `alexnet doctor RECIPE`."""
 
-    data: Path
+    data: Data
     """The store to train on, made by `alexnet prepare`."""
     recipe: Recipe
     json_file: Annotated[Path | None, arg(name="json")] = None

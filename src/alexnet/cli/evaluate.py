@@ -7,7 +7,7 @@ from tyro.conf import Positional, arg
 
 from alexnet import intervals
 from alexnet.cli.next_step import PHOTO, next_step
-from alexnet.cli.options import Engine
+from alexnet.cli.options import Data, Engine
 from alexnet.cli.tables import MOST_CLASSES_SHOWN, print_line, print_table
 from alexnet.console import say
 from alexnet.errors import UsageError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]", help_behavior_hint="")]],
-    data: Path,
+    data: Data,
     split: str | None = None,
     views: Literal[1, 10] = 1,
     engine: Engine = "auto",

@@ -6,6 +6,7 @@ from typing import Annotated
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from alexnet.cli.next_step import next_step
+from alexnet.cli.options import DataIfAny
 from alexnet.cli.tables import print_path
 from alexnet.console import say
 from alexnet.data.limits import MAX_PIXELS
@@ -18,7 +19,7 @@ def explain(
     out: Annotated[Path, arg(aliases=["-o"])] = Path("page.html"),
     run: Annotated[str | None, arg(metavar="RUN")] = None,
     variant: str | None = None,
-    data: Path | None = None,
+    data: DataIfAny = None,
     lang: Language | None = None,
     open: FlagCreatePairsOff[bool] = False,
     max_pixels: int = MAX_PIXELS,

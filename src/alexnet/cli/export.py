@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from alexnet.cli.next_step import PHOTO, next_step
+from alexnet.cli.options import DataIfAny
 from alexnet.cli.tables import print_line
 
 
@@ -15,7 +16,7 @@ def export(
     out: Annotated[Path | None, arg(aliases=["-o"])] = None,
     precision: Literal["fp32", "int8"] = "fp32",
     with_preprocessing: bool = False,
-    data: Path | None = None,
+    data: DataIfAny = None,
     allow_loss: bool = False,
     head_only: bool = False,
 ) -> None:

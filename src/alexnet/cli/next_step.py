@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alexnet.address import shown
 from alexnet.console import say
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def next_step(*words: object) -> None:
 
 
 def command_line(words: Iterable[object]) -> str:
-    """`alexnet` and these words, quoted for the shell."""
-    texts = ["alexnet", *map(str, words)]
+    """`alexnet` and these words, quoted for the shell; addresses without their passwords."""
+    texts = ["alexnet", *(shown(str(word)) for word in words)]
     return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
 
 
@@ -41,7 +42,7 @@ def train_on(store: "Store") -> None:
     from alexnet.train.recipes import RECIPES
 
     fitting = (name for name in ("small-photos", "laptop") if (RECIPES[name]().input_size or 0) <= store.size)
-    next_step("train", next(fitting, "laptop"), "--data", store.folder, "--out", free_folder("run"))
+    next_step("train", next(fitting, "laptop"), "--data", store.address, "--out", free_folder("run"))
 
 
 def free_folder(name: str) -> str:

@@ -5,13 +5,15 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from alexnet.address import last_part
 from alexnet.cli.next_step import PHOTO, next_step
+from alexnet.cli.options import Data
 from alexnet.cli.tables import print_path
 from alexnet.errors import OutputError, UsageError
 
 
 def report(
-    run: Positional[Annotated[Path, arg(metavar="RUN")]], data: Path, out: Annotated[Path | None, arg(aliases=["-o"])] = None
+    run: Positional[Annotated[Path, arg(metavar="RUN")]], data: Data, out: Annotated[Path | None, arg(aliases=["-o"])] = None
 ) -> None:
     """Write a page about a run: error, settings, curves, filters, mistakes, confusion matrix.
 
@@ -40,5 +42,5 @@ def report(
     trained = native.load(run)
     store = resampled(Store(data), trained.preprocessing.stored_size)
     result = evaluate_classifier(engines.of(trained), store)
-    print_path(page.write(out, f"AlexNet on {data.absolute().name}", trained, store, result, run))
+    print_path(page.write(out, f"AlexNet on {last_part(data)}", trained, store, result, run))
     next_step("predict", run, PHOTO)

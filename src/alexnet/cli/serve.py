@@ -1,10 +1,10 @@
 """`alexnet serve`: the page that explains a network, on this machine, for any picture."""
 
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from alexnet.cli.options import DataIfAny
 from alexnet.console import say
 from alexnet.data.limits import MAX_PIXELS
 from alexnet.words import Language
@@ -15,7 +15,7 @@ PORT = 2012
 def serve(
     runs: Positional[Annotated[tuple[str, ...], arg(metavar="[RUN ...]", help_behavior_hint="")]] = (),
     port: int = PORT,
-    data: Path | None = None,
+    data: DataIfAny = None,
     variant: str | None = None,
     lang: Language | None = None,
     open: FlagCreatePairsOff[bool] = False,

@@ -10,7 +10,7 @@ import tyro
 
 from alexnet import intervals
 from alexnet.cli.next_step import free_folder, next_step
-from alexnet.cli.options import for_each_recipe
+from alexnet.cli.options import Data, for_each_recipe
 from alexnet.cli.tables import print_line, print_path, print_table
 from alexnet.console import say
 from alexnet.errors import UsageError
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class Training:
     """Options of `alexnet train RECIPE`."""
 
-    data: Path
-    """The store to train on, made by `alexnet prepare`."""
+    data: Data
+    """The store to train on, made by `alexnet prepare`: a folder, or an address such as
+    https://HOST/STORE or s3://BUCKET/STORE."""
     out: Path
     """Folder for the run: configuration, log, checkpoints."""
     recipe: Recipe

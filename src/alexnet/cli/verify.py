@@ -2,16 +2,19 @@
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
+from alexnet.address import is_address, shown
 from alexnet.cli.next_step import PHOTO, next_step, train_on
+from alexnet.cli.options import DataIfAny
 from alexnet.cli.tables import print_line
 from alexnet.console import say
 from alexnet.errors import UsageError
 
 
-def verify(folder: Positional[Path], data: Path | None = None) -> None:
+def verify(folder: Positional[Annotated[str, arg(metavar="FOLDER")]], data: DataIfAny = None) -> None:
     """Check a store against its checksums, or a run against its result.json. The exit status is 1
     if anything differs.
 
@@ -20,22 +23,25 @@ def verify(folder: Positional[Path], data: Path | None = None) -> None:
     every member is checked.
 
     Args:
-        folder: a store's, a run's or a family's folder.
+        folder: a store's, a run's or a family's folder, or the address of a store.
         data: for a run, the store that it was trained on; by default the one named in its
             configuration.
     """
     from alexnet.run_folder import CONFIG, is_run, members
 
-    runs = [folder] if is_run(folder) else members(folder)
+    path = Path(folder)
+    runs = [] if is_address(folder) else [path] if is_run(path) else members(path)
     if runs:
         _verify_runs(runs, data)
     elif data:
-        raise UsageError(f"--data is for runs only, and {folder} is not a run's folder (it has no {CONFIG}): drop --data.")
+        raise UsageError(
+            f"--data is for runs only, and {shown(folder)} is not a run's folder (it has no {CONFIG}): drop --data."
+        )
     else:
         _verify_store(folder)
 
 
-def _verify_runs(runs: list[Path], data: Path | None) -> None:
+def _verify_runs(runs: list[Path], data: str | None) -> None:
     from alexnet.run_folder import changes
     from alexnet.train.result import read_result, verify_run
 
@@ -64,7 +70,7 @@ def _verify_runs(runs: list[Path], data: Path | None) -> None:
     next_step(*(["report", runs[0], "--data", data] if data else ["predict", runs[0], PHOTO]))
 
 
-def _verify_store(store: Path) -> None:
+def _verify_store(store: str) -> None:
     from alexnet.data.store import Store
     from alexnet.meter import Meter
 
@@ -76,7 +82,6 @@ def _verify_store(store: Path) -> None:
     if damage:
         say("Next: restore the files from a backup, or prepare the store again in another folder.")
         raise SystemExit(1)
-    print_line(
-        f"{store} is undamaged: {', '.join(f'{len(split):,} {name}' for name, split in opened.splits.items())} pictures."
-    )
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in opened.splits.items())
+    print_line(f"{opened.address} is undamaged: {counts} pictures.")
     train_on(opened)

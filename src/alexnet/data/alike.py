@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.image import planes
+from alexnet.data.store import Records
 
 #: Photos beyond this number are not compared, as each is compared with each: this many take half a
 #: minute.
@@ -55,7 +56,7 @@ def scenes(pool5: Tensor) -> Vectors:
     return Vectors(F.adaptive_avg_pool2d(pool5.float(), 2).flatten(1), 0.85)
 
 
-def thumbnails(*records: NDArray[np.uint8]) -> Vectors:
+def thumbnails(*records: Records) -> Vectors:
     """Of records, (N, bytes) uint8, those of several arrays one after the other: 16 × 16 values of
     brightness, less their mean and by their deviation, and 8 × 8 of colour.
     """

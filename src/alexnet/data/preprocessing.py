@@ -65,7 +65,7 @@ class Preprocessing:
         ):
             if has != needs:
                 raise CheckpointError(
-                    f"{store.folder} has {what} {has}, but the network was trained with {needs}: "
+                    f"{store.address} has {what} {has}, but the network was trained with {needs}: "
                     f"prepare it with {option} {needs}."
                 )
 

@@ -3,7 +3,9 @@
 `alexnet prepare photos store` keeps 256 pixels, and a recipe may need 144. Decoding thousands of
 photos again is slow, and the photos may be gone; shrinking the records takes seconds. The copy is
 a store like any other, in STORE/144px: it is deleted, moved and copied together with the store
-that it was made from, changes nothing in it, and is made anew when that store has changed.
+that it was made from, changes nothing in it, and is made anew when that store has changed. That
+of a store at an address is made in the cache, beside its small files, from blocks that are read
+once; the cache's limit does not count it.
 
 Y, U and V are shrunk by the antialiased bilinear filter that `prepare` uses, each in its own
 resolution. A picture that is shrunk twice is a little softer than one that is shrunk once: over 96
@@ -28,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from alexnet.address import is_address
 from alexnet.console import say
 from alexnet.data.image import planes, record_bytes
 from alexnet.data.sources import TRAIN
@@ -65,26 +68,37 @@ def resampled(store: Store, size: int) -> Store:
     """
     if store.size == size or size < 2 or size % 2:
         return store
+    copy = _copy(store, size)
+    if is_address(store.address):  # the copy is in the cache, and nothing that one would name
+        copy.address, copy.given = store.address, store.given
+    return copy
+
+
+def _copy(store: Store, size: int) -> Store:
     folder = store.folder / f"{size}px"
     copy = _open(folder, store)
     if copy:
-        say(f"Using {folder}: the pictures of {store.folder}, resampled earlier from {store.size} to {size} pixels.")
+        say(f"Using {folder}: the pictures of {store.address}, resampled earlier from {store.size} to {size} pixels.")
         return copy
     try:
-        with alone(store.folder, lambda: say(f"Another process is resampling {store.folder}: waiting for it.")):
+        with alone(store.folder, lambda: say(f"Another process is resampling {store.address}: waiting for it.")):
             return _open(folder, store) or _make(store, size, folder)  # another process may have made it by now
     except OSError as error:
         raise StoreError(
             f"{folder} could not be written ({error.strerror or error}). Training needs the "
-            f"pictures of {store.folder} ({store.size} pixels) at {size} pixels, "
+            f"pictures of {store.address} ({store.size} pixels) at {size} pixels, "
             f"{_megabytes(store, size)}: free space there or make the folder writable, or prepare "
             f"a store of that size: alexnet prepare PHOTOS STORE --size {size}"
         ) from error
 
 
-def origin(store: Store) -> Path:
-    """The store's folder; for a resampled copy, that of the store it was made from."""
-    return store.folder.parent if (store.folder / ORIGIN).exists() else store.folder
+def origin(store: Store) -> str:
+    """The store's address, or its folder's absolute path; for a resampled copy, that of the store
+    it was made from.
+    """
+    if is_address(store.address):
+        return store.address
+    return str((store.folder.parent if (store.folder / ORIGIN).exists() else store.folder).absolute())
 
 
 def shrink(records: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -111,7 +125,7 @@ def _open(folder: Path, store: Store) -> Store | None:
 def _make(store: Store, size: int, folder: Path) -> Store:
     """Write the copy under a temporary name and rename it, so that it is never half written."""
     say(
-        f"The pictures of {store.folder} are resampled from {store.size} to {size} pixels, once: {folder}, "
+        f"The pictures of {store.address} are resampled from {store.size} to {size} pixels, once: {folder}, "
         f"{_megabytes(store, size)}."
     )
     temporary = folder.with_name(f".{folder.name}.tmp")
@@ -133,7 +147,7 @@ def _retire(folder: Path, store: Store) -> None:
     """Take an older copy out of the way. Whoever reads it now keeps the files that are open."""
     if not (folder / ORIGIN).exists():
         raise StoreError(
-            f"{folder} is where the resampled copy of {store.folder} goes, and holds something else: move it elsewhere."
+            f"{folder} is where the resampled copy of {store.address} goes, and holds something else: move it elsewhere."
         )
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)

@@ -14,6 +14,10 @@ Records are memory-mapped: opening costs nothing, memory grows by four bytes a p
 and a store that fits into the page cache is read at the speed of memory. A mapped file that shrinks
 kills the process that reads it, so its length is checked before each batch. Other damage is looked
 for on demand (`alexnet verify store`).
+
+A store may also be elsewhere: `Store("https://host/store")`. Then the small files are copied into
+the cache, each as its checksum says, and records come from there block by block
+(`remote_records.py`).
 """
 
 import hashlib
@@ -29,16 +33,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import schema
+from alexnet.address import is_address, shown
+from alexnet.data.block_cache import GB, BlockCache, limit_in_gb
 from alexnet.data.image import Resize, record_bytes
+from alexnet.data.remote import Remote, WrongBytes
+from alexnet.data.remote_records import RemoteRecords
 from alexnet.data.sources import TRAIN
 from alexnet.data.statistics import MOST, Sums
 from alexnet.errors import StoreError
+from alexnet.files import replacing
+from alexnet.published.registry import cache_folder
 from alexnet.schema import Range
 
 FORMAT = 1
 MANIFEST, MEAN, PROGRESS, SKIPPED = "manifest.json", "mean.npy", "progress.jsonl", "skipped.jsonl"
 HELD_OUT = ("val", "test")  # the first that is there is evaluated on
 BLOCK = 256  # pictures under one checksum
+#: In the cache: the small files of stores that are elsewhere, and blocks of their records.
+STORES, BLOCKS = "stores", "blocks"
 LABEL = np.dtype("<i4")
 AGAIN = "Prepare the store again."
 #: How far statistics may be from those of the records, in grey levels: they are sums of
@@ -48,6 +60,7 @@ CLOSE = 1e-3
 Whole = Annotated[int, Range(0)]
 Hash = Annotated[str, Range(64, 64)]
 Finite = Annotated[float, Range(-1024, 1024)]  # a colour or its deviation
+Records = NDArray[np.uint8] | RemoteRecords
 Colour = tuple[Finite, Finite, Finite]
 
 
@@ -145,13 +158,14 @@ class Split:
     """One split of a store.
 
     Attributes:
-        records: (N, S * S * 3 / 2) uint8, memory-mapped.
+        records: (N, S * S * 3 / 2) uint8, memory-mapped; of a store that is elsewhere, what
+            fetches them.
         labels: (N,) int32, read-only.
         length: bytes of the mapped file; 0 without a file.
     """
 
     name: str
-    records: NDArray[np.uint8]
+    records: Records
     labels: NDArray[np.int32]
     folder: Path
     length: int = 0
@@ -184,11 +198,21 @@ class Split:
             which: a run of records, or their numbers.
 
         Raises:
-            StoreError: as `check`, which is done first.
+            StoreError: as `check`, which is done first, and as `RemoteRecords`.
         """
         self.check()
         taken = self.records[which]
-        return np.array(taken) if isinstance(which, slice) else np.asarray(taken)  # numbers copy anyway
+        mapped = isinstance(which, slice) and not isinstance(self.records, RemoteRecords)
+        return np.array(taken) if mapped else np.asarray(taken)  # the others are copies already
+
+    def at_the_source(self, start: int, count: int) -> NDArray[np.uint8]:
+        """The records of a block as they are where the store is, whatever the cache holds.
+
+        Raises:
+            StoreError: of a store that is elsewhere, they cannot be fetched or are damaged.
+        """
+        records = self.records
+        return records.fresh(start, count) if isinstance(records, RemoteRecords) else records[start : start + count]
 
     @cached_property
     def files(self) -> list[str]:
@@ -242,17 +266,34 @@ class Statistics:
 class Store:
     """A finished store, opened for reading.
 
+    >>> Store("store")
+    >>> Store("https://host/store", cache_gb=200)
+
+    Args:
+        folder: its folder, or an address that fsspec knows (https, s3 ...), as text.
+        cache_gb: of a store at an address, the most that its records, and those of all other such
+            stores, take in the cache, in GB; by default $ALEXNET_CACHE_GB, else 50.
+
     Attributes:
+        folder: the store's; of a store at an address, that of its small files in the cache.
+        address: what to print and record: the path as given, or the address without password.
+        given: `folder` as it was given, to open the store again; it may hold a password.
         manifest: `manifest.json`, as it was read.
 
     Raises:
-        StoreError: missing, unfinished, of another format, or damaged.
+        StoreError: missing, unfinished, of another format, damaged, or out of reach.
     """
 
-    def __init__(self, folder: str | PathLike[str]) -> None:
+    def __init__(self, folder: str | PathLike[str], cache_gb: float | None = None) -> None:
         if not isinstance(folder, str | PathLike):
-            raise StoreError(f"folder (={folder!r}) must be the path of a store.")
-        self.folder = Path(folder)
+            raise StoreError(f"folder (={folder!r}) must be the path of a store, or its address.")
+        self.given, self.address, self._remote = folder, shown(folder), None
+        if is_address(folder):
+            self._remote, limit = Remote(str(folder)), limit_in_gb(cache_gb)
+            self.folder = _copy_of_small_files(self._remote)
+            self._cache = BlockCache(cache_folder() / BLOCKS, int(limit * GB))
+        else:
+            self.folder = Path(folder)
         self.manifest, self._manifest = _read_manifest(self.folder)
         self.size = self._manifest.size
         self.classes = self._manifest.classes
@@ -260,13 +301,12 @@ class Store:
 
     def _open(self, name: str, count: int) -> Split:
         length = record_bytes(self.size)
-        lengths = {self.folder / f"{name}.records": count * length, self.folder / f"{name}.labels": count * LABEL.itemsize}
+        mapped, read = self.folder / f"{name}.records", self.folder / f"{name}.labels"
+        lengths = {read: count * LABEL.itemsize} if self._remote else {mapped: count * length, read: count * LABEL.itemsize}
         for path, expected in lengths.items():
             actual = path.stat().st_size if path.is_file() else 0
             if actual != expected:
                 raise StoreError(f"{path} has {actual:,} bytes instead of {expected:,}: prepare the store again.")
-        mapped, read = lengths
-        records = np.memmap(mapped, np.uint8, "r", shape=(count, length))
         labels = np.fromfile(read, LABEL)
         labels.flags.writeable = False
         if not 0 <= labels.min() <= labels.max() < len(self.classes):
@@ -275,7 +315,10 @@ class Store:
                 f"{self.folder / name}.labels is damaged: record {wrong} has class {labels[wrong]}, but must have one in "
                 f"[0, {len(self.classes) - 1}]. {AGAIN}"
             )
-        return Split(name, records, labels, self.folder, count * length)
+        if self._remote:
+            blocks = self._manifest.splits[name].blocks
+            return Split(name, RemoteRecords(self._remote, mapped.name, blocks, length, self._cache), labels, self.folder)
+        return Split(name, np.memmap(mapped, np.uint8, "r", shape=(count, length)), labels, self.folder, count * length)
 
     @property
     def train(self) -> Split:
@@ -290,7 +333,7 @@ class Store:
     def split(self, name: str) -> Split:
         """A split by name."""
         if not isinstance(name, str) or name not in self.splits:
-            raise StoreError(f"{self.folder} has no split {name!r}: it has {', '.join(self.splits)}.")
+            raise StoreError(f"{self.address} has no split {name!r}: it has {', '.join(self.splits)}.")
         return self.splits[name]
 
     @property
@@ -372,6 +415,8 @@ class Store:
                 yield f"{self.folder / MANIFEST} has a checksum of {name!r}, which is not a file of a store"
             elif not path.is_file() or sha256(path.read_bytes()) != expected:
                 yield f"{path} is missing or differs from the manifest"
+            elif self._remote and self._remote.sha256(name) != expected:  # it was right when it was copied
+                yield f"{self._remote.name(name)} differs from the manifest"
         skipped = self.folder / SKIPPED
         if skipped.is_file() and (count := skipped.read_bytes().count(b"\n")) != self._manifest.skipped:
             yield f"{skipped} lists {count:,} files, but the manifest counts {self._manifest.skipped:,}"
@@ -385,11 +430,15 @@ class Store:
         split, start = self.splits[name], 0
         for count, expected in self._manifest.splits[name].blocks:
             split.check()
-            records = split.records[start : start + count]
-            if sha256(records) != expected:
-                yield f"{self.folder / name}.records: records {start} to {start + count - 1} are damaged"
-            if name == TRAIN:
-                sums.add(Sums.of(records))
+            try:
+                records = split.at_the_source(start, count)
+            except StoreError as error:
+                yield str(error)
+            else:
+                if sha256(records) != expected:
+                    yield f"{self.folder / name}.records: records {start} to {start + count - 1} are damaged"
+                if name == TRAIN:
+                    sums.add(Sums.of(records))
             start += count
             progress(count)
 
@@ -429,9 +478,51 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], Manifest]:
         step = "If `alexnet prepare` was interrupted, run it again." if begun else f"Prepare it: alexnet prepare {folder} STORE"
         raise StoreError(f"{folder} is not a finished store: it has no {MANIFEST}. {step}")
     content = schema.read_json(path, dict[str, Any], StoreError, AGAIN)
+    return content, _checked_manifest(content, str(folder), str(path))
+
+
+def _checked_manifest(content: dict[str, Any], store: str, path: str) -> Manifest:
     version = content.get("format")
     if type(version) is int and version != FORMAT:
         raise StoreError(
-            f"{folder} is a store of format {version}, but this version of alexnet reads format {FORMAT}: prepare it again."
+            f"{store} is a store of format {version}, but this version of alexnet reads format {FORMAT}: prepare it again."
         )
-    return content, schema.parse(content, Manifest, str(path), StoreError, AGAIN)
+    return schema.parse(content, Manifest, path, StoreError, AGAIN)
+
+
+# --- at an address --------------------------------------------------------------------------------
+
+
+def _check_seal(text: bytes) -> None:
+    try:
+        content = schema.parse_json(text, dict[str, Any], "it", StoreError, "")
+    except StoreError as error:
+        raise WrongBytes(str(error).rstrip(" .")) from error
+    if content.get("seal") not in (None, _seal(content)):
+        raise WrongBytes("it has changed since it was written: copy all of the store's files there again")
+
+
+def _copy_of_small_files(remote: Remote) -> Path:
+    """The folder in the cache with a store's manifest, labels, names and mean, each as its checksum
+    says; what is missing is fetched. It is named by the manifest's checksum: another manifest is
+    another store.
+    """
+    text, name = remote.read(MANIFEST, _check_seal), remote.name(MANIFEST)
+    manifest = _checked_manifest(json.loads(text), remote.address, name)
+    folder = cache_folder() / STORES / sha256(text)[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in manifest.small_files:
+            if file not in manifest.files:
+                raise StoreError(f"{name} has no checksum of {file}. {AGAIN}")
+            path, expected = folder / file, manifest.files[file]
+            if not path.is_file() or sha256(path.read_bytes()) != expected:
+                remote.download(file, path, expected)
+        if not (folder / MANIFEST).exists() or (folder / MANIFEST).read_bytes() != text:
+            with replacing(folder / MANIFEST) as temporary:
+                temporary.write_bytes(text)
+    except OSError as error:
+        raise StoreError(
+            f"{folder} cannot be written ({error.strerror or error}): free space there, or set ALEXNET_CACHE to another folder."
+        ) from error
+    return folder

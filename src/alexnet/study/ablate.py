@@ -178,7 +178,7 @@ def checked(plan: Plan, store: Store, folder: Path) -> Store:
     size = plan.recipe.crop_size
     if plan.ablation.views > 1 and store.size <= size:
         raise RecipeError(
-            f"{plan.ablation.name} needs {plan.ablation.needs}: those of {store.folder} have {store.size} pixels, the net "
+            f"{plan.ablation.name} needs {plan.ablation.needs}: those of {store.address} have {store.size} pixels, the net "
             f"takes {size}, and all corners would be one crop. Prepare a store with a larger --size, or pass a smaller "
             "--input-size."
         )

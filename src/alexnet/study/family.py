@@ -25,6 +25,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
+from os import PathLike
 from pathlib import Path
 from statistics import mean, stdev
 from types import FrameType
@@ -91,7 +92,7 @@ def train_family(
     store = checked(recipe, store, folder, seeds, resume, at_once)
     unfinished = [seed for seed in seeds if not is_finished(replace(recipe, seed=seed), store, member(folder, seed))]
     if at_once > 1:
-        _train_together([(replace(recipe, seed=seed), store.folder, member(folder, seed)) for seed in unfinished], at_once)
+        _train_together([(replace(recipe, seed=seed), store.given, member(folder, seed)) for seed in unfinished], at_once)
     for number, seed in enumerate(seeds, 1):
         train_member(replace(recipe, seed=seed), store, member(folder, seed), f"seed {seed} ({number} of {len(seeds)})", lanes)
         write_json(folder / FAMILY, summary(folder, seeds[:number], at_once))
@@ -175,7 +176,7 @@ def _check_folder(folder: Path, seeds: Sequence[int], resume: bool) -> None:
 
 # --- several on one GPU ---------------------------------------------------------------------------
 
-TrainingJob = tuple[Recipe, Path, Path]  # recipe, store, run
+TrainingJob = tuple[Recipe, str | PathLike[str], Path]  # recipe, store, run
 
 
 def check_at_once(recipe: Recipe, at_once: int) -> None:

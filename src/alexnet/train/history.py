@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from alexnet import schema
+from alexnet.address import is_address
 from alexnet.errors import CheckpointError
 from alexnet.run_folder import CONFIG, REMEDY, STORE, Environment, Log, Seconds, read_environment, read_log
 from alexnet.schema import Range
@@ -26,12 +27,13 @@ class TrainedOn:
     fingerprint: str
 
 
-def store_of(run: Path, named: str) -> Path:
-    """A run's store: the folder that it names, or the one inside it where that is no longer there,
-    as in a run of `alexnet fit` that was moved.
+def store_of(run: Path, named: str) -> str:
+    """A run's store: the folder or the address that it names, or the folder inside it where the
+    named one is no longer there, as in a run of `alexnet fit` that was moved.
     """
     inside = run / STORE
-    return inside if inside.exists() and not Path(named).exists() else Path(named)
+    gone = not is_address(named) and not Path(named).exists()
+    return str(inside) if gone and inside.exists() else named
 
 
 @dataclass(frozen=True)

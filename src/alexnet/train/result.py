@@ -13,6 +13,7 @@ in a thousand may differ.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -109,7 +110,7 @@ def write_result(folder: Path, trained: Trained, store: Store, evaluation: Evalu
     evaluation = evaluation or _evaluate(trained, store)
     content = {
         "weights": {"file": LATEST, "sha256": weights_hash(trained.model.state_dict())},
-        "store": {"folder": str(origin(store).absolute()), "fingerprint": store.fingerprint},
+        "store": {"folder": origin(store), "fingerprint": store.fingerprint},
         "files": {name: sha256((folder / name).read_bytes()) for name in (*SEALED, *_other_weights(folder))},
         "environment": environment(),
         "device": _device(trained),
@@ -145,7 +146,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     return content
 
 
-def verify_run(folder: Path, data: Path | None = None) -> list[str]:
+def verify_run(folder: Path, data: str | PathLike[str] | None = None) -> list[str]:
     """Compare a finished run with its record, evaluating it again.
 
     Args:
@@ -171,7 +172,7 @@ def verify_run(folder: Path, data: Path | None = None) -> list[str]:
         wanted = recorded["store"]
         return [
             *problems,
-            f"{store.folder} is another data set (fingerprint {store.fingerprint}) than the run was trained on "
+            f"{store.address} is another data set (fingerprint {store.fingerprint}) than the run was trained on "
             f"({wanted['fingerprint']}, {wanted['folder']}): name that one with --data",
         ]
     return problems + _compare(recorded, _summary(_evaluate(trained, store), store.held_out.name), _device(trained))

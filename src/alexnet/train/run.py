@@ -183,7 +183,7 @@ def open_run(
     held = _locked(folder)
     try:
         _clear(folder)
-        config = Config(recipe, TrainedOn(str(origin(store).absolute()), store.fingerprint), compiled, tuned=tuned)
+        config = Config(recipe, TrainedOn(origin(store), store.fingerprint), compiled, tuned=tuned)
         write_json(folder / ENVIRONMENT, environment())
         write_json(folder / CONFIG, _plain(config))
     except BaseException:

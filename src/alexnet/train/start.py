@@ -206,7 +206,7 @@ def fitting(recipe: Recipe, store: Store, run: Path | None = None, base: Base | 
     size = recipe.crop_size
     if size > store.size:
         raise RecipeError(
-            f"input_size (={size}) is larger than the pictures of {store.folder} (={store.size}): prepare a store with "
+            f"input_size (={size}) is larger than the pictures of {store.address} (={store.size}): prepare a store with "
             f"--size {size + size % 2} or more, or pass --input-size {store.size}."
         )
     return resampled(store, recipe.stored_size) if store.size > MOST_ROOM * size else store

@@ -196,12 +196,12 @@ def pictures_for(base: Base, store: Store) -> Store:
     own, resize = base.preprocessing, store.manifest["resize"]
     if store.size < own.stored_size:
         say(
-            f"The pictures of {store.folder} have {store.size} pixels, the weights were trained on {own.stored_size}: they "
+            f"The pictures of {store.address} have {store.size} pixels, the weights were trained on {own.stored_size}: they "
             f"are enlarged, which adds no detail. Prepare the photos with --size {own.stored_size} if they are larger."
         )
     if resize != own.resize:
         say(
-            f"The weights were trained on {own.resize} pictures, {store.folder} holds {resize} ones: shapes differ from "
+            f"The weights were trained on {own.resize} pictures, {store.address} holds {resize} ones: shapes differ from "
             f"what the network knows, which costs a little. Prepare the photos with --resize {own.resize} to avoid it."
         )
     return resampled(store, own.stored_size)

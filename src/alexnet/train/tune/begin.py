@@ -122,8 +122,8 @@ def check_store(store: Store) -> None:
     there = sorted(set(store.train.labels.tolist()))
     if len(there) < 2:
         raise RecipeError(
-            f"{store.folder} has training pictures of {counted(len(there), 'class')} only: a network needs two classes or more "
-            "to tell apart. Add photos of another class and prepare the store again."
+            f"{store.address} has training pictures of {counted(len(there), 'class')} only: a network needs two classes or "
+            "more to tell apart. Add photos of another class and prepare the store again."
         )
 
 

@@ -1,0 +1,59 @@
+"""Addresses of stores that are elsewhere, such as `https://host/store` and `s3://bucket/store`.
+
+An address may hold a password, or a signature behind a question mark: only `shown` of it is
+printed or written down.
+"""
+
+import re
+from os import PathLike
+from pathlib import Path
+
+_ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/?#]*@)?(?P<rest>.*)", re.DOTALL)
+#: Elsewhere, a question mark is part of a name.
+_WITH_QUERY = ("http", "https")
+
+
+def is_address(text: object) -> bool:
+    """Whether this is an address and not a path."""
+    return isinstance(text, str) and _ADDRESS.fullmatch(text) is not None
+
+
+def scheme(address: str) -> str:
+    """What stands before `://`, in small letters."""
+    return address.partition("://")[0].lower()
+
+
+def beside(address: str, name: str) -> str:
+    """The address of a file in the folder at `address`."""
+    folder, query = _split(address)
+    return f"{folder.rstrip('/')}/{name}{query}"
+
+
+def shown(address: str | PathLike[str]) -> str:
+    """A path as it is; an address without password and without what follows a question mark."""
+    match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    if not isinstance(address, str) or not match:
+        return str(address)
+    user = (match["user"] or "").removesuffix("@").partition(":")[0]
+    rest = _split(address)[0].partition("://")[2].removeprefix(match["user"] or "")
+    return f"{match['scheme']}://{user and user + '@'}{rest.rstrip('/')}"
+
+
+def last_part(address: str) -> str:
+    """The name of a store: that of its folder."""
+    return shown(address).rpartition("/")[2] if is_address(address) else Path(address).absolute().name
+
+
+def without_secrets(text: str, address: str) -> str:
+    """A text of somebody else's, without what `shown` leaves out of the address."""
+    match, query = _ADDRESS.fullmatch(address), _split(address)[1]
+    password = (match["user"] or "").removesuffix("@").partition(":")[2] if match else ""
+    for secret in filter(None, (query, password and f":{password}@")):
+        text = text.replace(secret, "@" if secret.endswith("@") else "")
+    return text
+
+
+def _split(address: str) -> tuple[str, str]:
+    """The folder, and the query with its question mark."""
+    folder, mark, query = address.partition("?") if scheme(address) in _WITH_QUERY else (address, "", "")
+    return folder, mark + query

@@ -1,0 +1,170 @@
+"""Blocks of stores that are elsewhere, kept on the disk up to a size.
+
+A block is a run of records under one checksum of the manifest. It is kept in a file that is named
+by that checksum, so stores share blocks, a store that has changed has others, and every process
+can use what another one fetched. A file appears whole, by its renaming, and each process verifies
+it before the first use. Where a new block does not fit, those go that were not used for the
+longest time.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from alexnet.console import say
+from alexnet.errors import StoreError
+from alexnet.files import LEFT_BEHIND, is_temporary
+
+GB = 1_000_000_000
+#: Size of the cache unless the user says another.
+CACHE_GB = 50.0
+LIMIT_VARIABLE = "ALEXNET_CACHE_GB"
+#: The share of the cache that is freed at a time. Looking for what to remove reads the whole
+#: folder.
+FREED = 1 / 64
+#: Bytes of the disk that the cache leaves free.
+LEFT_FREE = GB
+
+
+def limit_in_gb(given: float | None = None) -> float:
+    """The size of the cache in GB (10^9 bytes): as given, else $ALEXNET_CACHE_GB, else `CACHE_GB`.
+
+    Raises:
+        StoreError: it is not a number above 0.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, CACHE_GB) if given is None else given
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        value = 0.0
+    if not 0 < value < 1e9:
+        name = "cache_gb" if given is not None else LIMIT_VARIABLE
+        raise StoreError(f"{name} (={text}) must be a number of GB above 0, such as {CACHE_GB:g}.")
+    return value
+
+
+class BlockCache:
+    """Blocks on the disk, by their checksums.
+
+    Safe with several processes: each removes what was used least, and a file that another one
+    removed is fetched again. Each process beyond the first may exceed the limit by `FREED` of it.
+
+    Attributes:
+        limit: bytes that it may take: as asked for, or what the disk has room for.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder = folder
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(folder).free
+        used = sum(size for _, size, _ in self._files())
+        self.limit = max(0, min(limit, used + free - LEFT_FREE))
+        self._lock, self._room = threading.Lock(), 0
+        self._verified: dict[str, int] = {}  # the inode by checksum: another file of this name is verified again
+
+    def __contains__(self, name: str) -> bool:
+        return (self.folder / name).exists()
+
+    def open(self, name: str) -> BinaryIO | None:
+        """A block's file, verified; None if it is not here."""
+        path = self.folder / name
+        try:
+            file = open(path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unusable(error) from error
+        inode = os.fstat(file.fileno()).st_ino
+        if self._verified.get(name) != inode:
+            if hashlib.file_digest(file, "sha256").hexdigest() != name:
+                say(f"{path} is damaged, and fetched again.")
+                file.close()
+                self.drop(name)
+                return None
+            self._verified[name] = inode
+        with suppress(OSError):  # of a cache that may only be read
+            _touch(path)
+        return file
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep a verified block, if the cache can hold it at all.
+
+        Raises:
+            StoreError: the disk is full or cannot be written.
+        """
+        if len(data) > self.limit:
+            return
+        self._make_room(len(data))
+        temporary = self.folder / f".{name}.{secrets.token_hex(6)}.tmp"
+        with self._writing():
+            try:
+                temporary.write_bytes(data)
+                inode = temporary.stat().st_ino
+                _touch(temporary)
+                os.replace(temporary, self.folder / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+        self._verified[name] = inode
+
+    def drop(self, name: str) -> None:
+        """Remove a block."""
+        with suppress(OSError):
+            (self.folder / name).unlink()
+
+    def _make_room(self, size: int) -> None:
+        with self._lock:
+            if self._room < size:
+                self._room = max(size, int(self.limit * FREED))
+                self._free(self.limit - self._room)
+            self._room -= size
+
+    def _free(self, most: int) -> None:
+        """Remove the blocks used least recently, until the others have `most` bytes."""
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        for _, size, name in files:
+            if total <= most:
+                return
+            self.drop(name)
+            self._verified.pop(name, None)
+            total -= size
+
+    def _files(self) -> Iterator[tuple[float, int, str]]:
+        """Time of the last use, bytes and name of each block. What a killed process left is
+        removed after a day."""
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # another process removed it
+                    status = entry.stat()
+                    if is_temporary(entry.name) and time.time() - status.st_mtime > LEFT_BEHIND:
+                        Path(entry.path).unlink(missing_ok=True)
+                    else:
+                        yield status.st_mtime, status.st_size, entry.name
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn an error of the disk into the user's."""
+        try:
+            yield
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"the cache {self.folder} cannot be used ({error.strerror or error}): free space there, set ALEXNET_CACHE to "
+            f"another folder, or {LIMIT_VARIABLE} to a smaller size."
+        )
+
+
+def _touch(path: Path) -> None:
+    """Note that a file is used now, finer than the ticks of the system's own clock for files."""
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))

@@ -1,0 +1,248 @@
+"""Read the files of a store at an address, through fsspec: https, s3 and whatever else it knows.
+
+Servers cut connections, answer slowly, are overloaded for a while, send other bytes. Whatever is
+read is compared with a checksum by the caller's `check`, and read again after a pause if it
+cannot be read or does not match: `1 + len(PAUSES)` times in all. Then an error names the file.
+No answer takes more memory than the bytes that were asked for.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from alexnet.address import beside, scheme, shown, without_secrets
+from alexnet.console import say
+from alexnet.errors import FULL_DISK, StoreError
+from alexnet.files import replacing
+
+T = TypeVar("T")
+#: Seconds to wait before each new attempt.
+PAUSES = (1.0, 2.0, 4.0, 8.0)
+#: Seconds without a byte after which a connection counts as dead, and that an answer may take.
+QUIET, LONGEST = 30.0, 600.0
+#: HTTP codes of the 400s worth a retry: too slow, too many requests.
+PASSING = (408, 429)
+CHUNK = 1 << 20
+#: Bytes of a manifest, and of another small file. ImageNet's have 0.5 MB and 50 MB.
+MOST_MANIFEST, MOST_SMALL = 1 << 28, 1 << 33
+INSTALL = "pip install 'alexnet[remote]'"
+
+
+class WrongBytes(Exception):
+    """An answer that was read and is not what was asked for; retried."""
+
+
+class Remote:
+    """The folder of a store at an address.
+
+    Attributes:
+        address: without password, to be printed and recorded.
+
+    Raises:
+        StoreError: fsspec knows no such address, or a package for it is not installed.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._own, self.address = address, shown(address)
+        self._is_http = scheme(address) in ("http", "https")
+        self._files, self._folder = _file_system(address)
+
+    def name(self, file: str) -> str:
+        """A file's address, for messages."""
+        return f"{self.address}/{file}"
+
+    def read(self, file: str, check: Callable[[bytes], None]) -> bytes:
+        """All of a manifest that `check` accepts.
+
+        Args:
+            check: raises `WrongBytes` for one that is damaged.
+
+        Raises:
+            StoreError: it cannot be read, or has more than `MOST_MANIFEST` bytes, or all attempts
+                gave wrong bytes.
+        """
+        return self._again(self.name(file), lambda: self._whole(file, check))
+
+    def read_range(self, file: str, start: int, length: int, check: Callable[[bytes], None], what: str) -> bytes:
+        """A part of a file that `check` accepts.
+
+        Args:
+            start, length: in bytes.
+            check: raises `WrongBytes` for a part that is damaged.
+            what: the part in words, for messages.
+
+        Raises:
+            StoreError: it cannot be read, or all attempts gave wrong bytes.
+        """
+        return self._again(f"{self.name(file)}, {what},", lambda: self._range(file, start, length, check))
+
+    def download(self, file: str, path: Path, sha256: str) -> None:
+        """Write a file to `path`, whole and as its checksum says, or not at all.
+
+        Raises:
+            StoreError: it cannot be read, or is another one.
+            OSError: `path` cannot be written.
+        """
+        with replacing(path) as temporary:
+            self._again(self.name(file), lambda: self._download(file, temporary, sha256))
+
+    def sha256(self, file: str) -> str:
+        """A file's checksum as it is at the address now.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        return self._again(self.name(file), lambda: _digest(self._stream(file, MOST_SMALL)))
+
+    # --- one attempt ------------------------------------------------------------------------------
+
+    def _whole(self, file: str, check: Callable[[bytes], None]) -> bytes:
+        data = b"".join(self._stream(file, MOST_MANIFEST))
+        check(data)
+        return data
+
+    def _download(self, file: str, path: Path, sha256: str) -> None:
+        with open(path, "wb") as out:
+            actual = _digest(self._stream(file, MOST_SMALL), out.write)
+        if actual != sha256:
+            raise WrongBytes(f"its SHA-256 is {actual}, the manifest's {sha256}")
+
+    def _range(self, file: str, start: int, length: int, check: Callable[[bytes], None]) -> bytes:
+        data = self._http_range(file, start, length) if self._is_http else self._any_range(file, start, length)
+        if len(data) != length:
+            more = "more" if len(data) > length else f"{len(data):,}"
+            raise WrongBytes(f"{more} bytes came instead of {length:,}")
+        check(data)
+        return data
+
+    def _any_range(self, file: str, start: int, length: int) -> bytes:
+        data: bytes = self._files.cat_file(self._path(file), start=start, end=start + length)
+        return data
+
+    def _http_range(self, file: str, start: int, length: int) -> bytes:
+        """At most one byte more than asked for is read, whatever the server sends."""
+        with closing(self._opened(file, headers={"Range": f"bytes={start}-{start + length - 1}"})) as stream:
+            if stream.r.status != 206 and start:  # the whole file comes, from its beginning
+                raise WrongBytes(
+                    "the server sends the whole file where a part of it was asked for; a store needs a server that "
+                    "honours HTTP's Range, as nginx, Apache, Caddy and S3 do"
+                )
+            most = length if stream.r.status == 200 else length + 1
+            return b"".join(_chunks(stream.read, most))
+
+    def _stream(self, file: str, most: int) -> Iterator[bytes]:
+        opened = self._opened(file) if self._is_http else self._files.open(self._path(file), "rb")
+        with closing(opened) as stream:
+            size = 0
+            for chunk in _chunks(stream.read, most + 1):
+                size += len(chunk)
+                yield chunk
+            if size > most:
+                raise WrongBytes(f"it has more than {most:,} bytes")
+
+    def _opened(self, file: str, **request: Any) -> Any:
+        """A file over HTTP, as a stream. A size is given so that the server is not asked for it."""
+        return self._files.open(self._path(file), "rb", block_size=0, size=1, **request)
+
+    def _path(self, file: str) -> str:
+        return beside(self._folder, file)
+
+    # --- again ------------------------------------------------------------------------------------
+
+    def _again(self, what: str, attempt: Callable[[], T]) -> T:
+        """What an attempt gives; after one that failed, the next follows after a pause."""
+        for pause in (*PAUSES, None):
+            try:
+                return attempt()
+            except StoreError:
+                raise
+            except Exception as error:  # each of fsspec's file systems has errors of its own
+                if isinstance(error, OSError) and error.errno in FULL_DISK:
+                    raise
+                reason = self._reason(what, error)
+                if pause is None:
+                    raise StoreError(
+                        f"{what} could not be read in {1 + len(PAUSES)} attempts: {reason}. Check the address and the server, "
+                        "then run the same command again."
+                    ) from error
+                say(f"{what} {reason}; trying again in {pause:.0f} s.")
+                time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _reason(self, what: str, error: Exception) -> str:
+        """Why an attempt failed; raises where another one cannot help."""
+        status = getattr(error, "status", None)
+        if isinstance(error, FileNotFoundError):
+            raise StoreError(f"{what} does not exist: check the address of the store, {self.address}.") from error
+        if type(error).__name__ == "NoCredentialsError":
+            raise StoreError(
+                f"{what} cannot be read without credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                "or FSSPEC_S3_ANON=true for a public bucket."
+            ) from error
+        if isinstance(error, PermissionError) or (status and 400 <= status < 500 and status not in PASSING):
+            said = f"the server answered {status}" if status else self._text(error)
+            raise StoreError(f"{what} may not be read ({said}): check the address and the credentials.") from error
+        if status:
+            return f"the server answered {status}"
+        if isinstance(error, TimeoutError):
+            return f"no answer came within {QUIET:.0f} s, or a whole one within {LONGEST:.0f} s"
+        return self._text(error)
+
+    def _text(self, error: Exception) -> str:
+        return without_secrets(" ".join(str(error).split()), self._own) or type(error).__name__
+
+
+def _chunks(read: Callable[[int], bytes], most: int) -> Iterator[bytes]:
+    """What `read` gives, at most `most` bytes."""
+    while most and (chunk := read(min(CHUNK, most))):
+        yield chunk
+        most -= len(chunk)
+
+
+def _digest(chunks: Iterator[bytes], also: Callable[[bytes], object] = lambda _: None) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+        also(chunk)
+    return digest.hexdigest()
+
+
+# --- file systems ---------------------------------------------------------------------------------
+
+
+def _file_system(address: str) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the folder in its words."""
+    from fsspec.core import url_to_fs
+
+    kind = scheme(address)
+    options = {"http": _http_options, "https": _http_options, "s3": _s3_options, "s3a": _s3_options}.get(kind, dict)
+    try:
+        files, folder = url_to_fs(address, skip_instance_cache=True, **options())
+    except ImportError as error:
+        remedy = INSTALL if options is not dict else str(error)
+        raise StoreError(f"{shown(address)} needs a package that is not installed: {remedy}") from error
+    except Exception as error:  # an unknown scheme is a ValueError; file systems have errors of their own
+        said = without_secrets(str(error), address)
+        raise StoreError(
+            f"{shown(address)} cannot be opened ({said}): give a folder, or an address such as https://HOST/STORE or "
+            "s3://BUCKET/STORE."
+        ) from error
+    if kind in ("s3", "s3a"):
+        files.retries = 1  # it would try several times in each of our attempts
+    return files, folder
+
+
+def _http_options() -> dict[str, Any]:
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=LONGEST, sock_connect=QUIET, sock_read=QUIET)
+    headers = {"Accept-Encoding": "identity", "User-Agent": "alexnet"}
+    return {"client_kwargs": {"timeout": timeout, "headers": headers, "trust_env": True, "read_bufsize": CHUNK}}
+
+
+def _s3_options() -> dict[str, Any]:
+    patience = {"connect_timeout": QUIET, "read_timeout": QUIET, "retries": {"max_attempts": 0}}
+    return {"config_kwargs": patience}

@@ -1,0 +1,223 @@
+"""The records of a split that is elsewhere, in place of a local one's mapped array.
+
+They are fetched block by block, as the manifest has them: 256 pictures under one checksum, which
+is compared before a block is used. Blocks are kept in `BlockCache`. Threads fetch ahead what
+`soon` names, and where records are read in order, the blocks that follow.
+"""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from itertools import accumulate
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet.data.block_cache import BlockCache
+from alexnet.data.remote import Remote, WrongBytes
+
+#: Blocks that are fetched at a time, each in memory until it is written.
+THREADS = 8
+#: Blocks that are fetched ahead where records are read in order.
+AHEAD = 8
+
+
+class RemoteRecords:
+    """(N, bytes) uint8. Taking records gives copies, verified.
+
+    Args:
+        remote: the store's folder.
+        file: the name of the records' file there.
+        blocks: records and SHA-256 of each block.
+        length: bytes of a record.
+        cache: where blocks are kept.
+        rows: which records of the file these are; all by default.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self,
+        remote: Remote,
+        file: str,
+        blocks: Sequence[tuple[int, str]],
+        length: int,
+        cache: BlockCache,
+        rows: range | None = None,
+    ) -> None:
+        self._remote, self._file, self._blocks, self._length, self.cache = remote, file, blocks, length, cache
+        self._starts = [0, *accumulate(count for count, _ in blocks)]
+        self._rows = range(self._starts[-1]) if rows is None else rows
+        self._fetching = _Fetching(self._fetch_missing)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of records, and bytes of each."""
+        return len(self), self._length
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all records."""
+        return len(self) * self._length
+
+    def every(self, step: int, start: int) -> "RemoteRecords":
+        """Every `step`-th record; nothing is fetched."""
+        return RemoteRecords(self._remote, self._file, self._blocks, self._length, self.cache, self._rows[start::step])
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        for number in range(len(self)):
+            yield self[number]
+
+    def __getitem__(self, which: int | slice | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copies of some records, (n, bytes) uint8, or of one, (bytes,).
+
+        Raises:
+            StoreError: a block cannot be fetched, or is damaged where it is.
+        """
+        if isinstance(which, int):
+            return self[which : which + 1][0]
+        numbers = self._numbers(which)
+        out = np.empty((len(numbers), self._length), np.uint8)
+        places = self._by_block(numbers)
+        if isinstance(which, slice) and places:
+            last = max(places)
+            self._ask(range(last + 1, min(last + 1 + AHEAD, len(self._blocks))))
+        waiting = self._ask(places, urgent=True)
+        for block, where in places.items():
+            if block in waiting:
+                waiting[block].result()
+            self._read(block, numbers[where] - self._starts[block], out, where)
+        return out
+
+    def soon(self, which: NDArray[np.int64]) -> None:
+        """Fetch in the background the blocks that some records need."""
+        self._ask(self._by_block(self._numbers(which)))
+
+    def fresh(self, start: int, count: int) -> NDArray[np.uint8]:
+        """A block's records as they are at the address now, not in the cache.
+
+        Raises:
+            StoreError: they cannot be fetched, or are damaged.
+        """
+        return np.frombuffer(self._fetched(self._starts.index(start)), np.uint8).reshape(count, self._length)
+
+    # --- blocks -----------------------------------------------------------------------------------
+
+    def _numbers(self, which: slice | NDArray[np.int64]) -> NDArray[np.int64]:
+        """Numbers in the file."""
+        if isinstance(which, slice):
+            taken = self._rows[which]
+            return np.arange(taken.start, taken.stop, taken.step)
+        return self._rows.start + np.asarray(which) * self._rows.step
+
+    def _by_block(self, numbers: NDArray[np.int64]) -> dict[int, NDArray[np.int64]]:
+        """For each block, the places of its records in `numbers`."""
+        if len(numbers) == 0:
+            return {}
+        block = np.searchsorted(self._starts, numbers, "right") - 1
+        order = np.argsort(block, kind="stable")
+        names, first = np.unique(block[order], return_index=True)
+        return dict(zip(names.tolist(), np.split(order, first[1:]), strict=True))
+
+    def _read(self, block: int, rows: NDArray[np.int64], out: NDArray[np.uint8], places: NDArray[np.int64]) -> None:
+        """Copy some rows of a block to their places."""
+        _, name = self._blocks[block]
+        file = self.cache.open(name)
+        if file:
+            with file:
+                if self._copy(file, rows, out, places):
+                    return
+            self.cache.drop(name)  # it was cut short since it was verified
+        data = np.frombuffer(self._fetch(block), np.uint8).reshape(-1, self._length)
+        out[places] = data[rows]
+
+    def _copy(self, file: BinaryIO, rows: NDArray[np.int64], out: NDArray[np.uint8], places: NDArray[np.int64]) -> bool:
+        """Whether the file had all of the rows."""
+        in_a_row = len(rows) == rows[-1] - rows[0] + 1 == places[-1] - places[0] + 1 and bool((np.diff(rows) == 1).all())
+        runs = [(rows[0], places[0], len(rows))] if in_a_row else [(*pair, 1) for pair in zip(rows, places, strict=True)]
+        for row, place, count in runs:
+            file.seek(int(row) * self._length)
+            target = out[place : place + count].data.cast("B")
+            while target:
+                got = file.readinto(target)  # type: ignore[attr-defined]  # an unbuffered file has it
+                if not got:
+                    return False
+                target = target[got:]
+        return True
+
+    def _ask(self, blocks: Iterable[int], urgent: bool = False) -> dict[int, Future[None]]:
+        """Have threads fetch the blocks that are not here."""
+        missing = [block for block in blocks if self._blocks[block][1] not in self.cache]
+        return {block: self._fetching.ask(block, urgent) for block in missing}
+
+    def _fetch_missing(self, block: int) -> None:
+        if self._blocks[block][1] not in self.cache:  # another process may have fetched it
+            self._fetch(block)
+
+    def _fetch(self, block: int) -> bytes:
+        """A block from its address, kept from now on."""
+        data = self._fetched(block)
+        self.cache.put(self._blocks[block][1], data)
+        return data
+
+    def _fetched(self, block: int) -> bytes:
+        count, expected = self._blocks[block]
+        start = self._starts[block]
+
+        def check(data: bytes) -> None:
+            if hashlib.sha256(data).hexdigest() != expected:
+                raise WrongBytes(
+                    "the bytes differ from the manifest's checksum: they were damaged on the way, or the store has changed "
+                    f"or is damaged there (`alexnet verify {self._remote.address}` tells)"
+                )
+
+        what = f"pictures {start} to {start + count - 1}"
+        return self._remote.read_range(self._file, start * self._length, count * self._length, check, what)
+
+
+class _Fetching:
+    """Threads that fetch blocks, those first that somebody waits for.
+
+    They end with the program, whatever they are doing: a block that is half fetched is lost, and
+    nothing else.
+    """
+
+    def __init__(self, fetch: Callable[[int], None]) -> None:
+        self._fetch = fetch
+        self._waiting: OrderedDict[int, Future[None]] = OrderedDict()
+        self._running: dict[int, Future[None]] = {}
+        self._changed = threading.Condition()
+        self._threads = 0
+
+    def ask(self, block: int, urgent: bool) -> Future[None]:
+        """The fetching of a block; one that is under way already is the same."""
+        with self._changed:
+            future = self._running.get(block) or self._waiting.setdefault(block, Future())
+            if urgent and block in self._waiting:
+                self._waiting.move_to_end(block, last=False)
+            if self._threads < THREADS and len(self._waiting) > 0:
+                self._threads += 1
+                threading.Thread(target=self._work, daemon=True).start()
+            return future
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                block, future = self._waiting.popitem(last=False)
+                self._running[block] = future
+            try:
+                self._fetch(block)
+                future.set_result(None)
+            except BaseException as error:  # whoever waits for the block raises it
+                future.set_exception(error)
+            with self._changed:
+                del self._running[block]
