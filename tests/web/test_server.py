@@ -4,16 +4,20 @@ import http.client
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 from reading import read
+from starlette.types import ASGIApp
 
 from alexnet import words
 from alexnet.cli import main
@@ -55,15 +59,22 @@ class Client:
 @pytest.fixture(scope="module")
 def client(run: Path) -> Iterator[Client]:
     studio = server.Studio(offers([str(run)]), None, MOST_PIXELS, MOST_BYTES)
-    listening = server.listen(0)
-    port = listening.getsockname()[1]
-    serving = uvicorn.Server(uvicorn.Config(server.create_app(studio), log_config=None, lifespan="off", ws="none"))
-    thread = threading.Thread(target=serving.run, args=([listening],))
-    thread.start()
-    yield Client(port)
-    serving.should_exit = True
-    thread.join(30)
-    listening.close()
+    with serving(server.create_app(studio)) as port:
+        yield Client(port)
+
+
+@contextmanager
+def serving(app: ASGIApp, **options: Any) -> Iterator[int]:
+    """The port of a server."""
+    with server.listen(0) as listening:
+        running = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", **options))
+        thread = threading.Thread(target=running.run, args=([listening],))
+        thread.start()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            running.should_exit = True
+            thread.join(30)
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +191,20 @@ def test_more_bytes_than_declared(client: Client) -> None:
         connection.close()
 
 
+def test_a_body_that_does_not_arrive(run: Path) -> None:
+    """As many as keep the page from opening: it opens again after the stated seconds."""
+    studio, count = server.Studio(offers([str(run)]), body_seconds=1), server.MOST_REQUESTS - 1
+    with serving(server.create_app(studio), limit_concurrency=server.MOST_REQUESTS) as port, ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(count)]
+        head = f"POST /scene HTTP/1.1\r\nHost: localhost\r\n{server.TOKEN}: {studio.token}\r\nContent-Length: 9\r\n\r\nabc"
+        for connection in slow:
+            connection.sendall(head.encode())
+        answers = [connection.makefile("rb").read().decode() for connection in slow]  # to the end: each is closed
+        assert all("408 Request Timeout" in answer for answer in answers)
+        assert "The picture did not arrive within 1 seconds" in answers[0]
+        assert Client(port).ask("GET", "/")[0] == 200
+
+
 def test_a_sample(client: Client) -> None:
     studio = server.Studio(offers())
     assert list(studio.offers)[-1] == "fresh-torchvision" and studio.offers["fresh-owt"].source == "fresh"
@@ -198,20 +223,29 @@ def test_ports(capsys: pytest.CaptureFixture[str], run: Path) -> None:
             server.listen(wrong)
 
 
-def test_it_ends_at_ctrl_c(tmp_path: Path) -> None:
-    """And the one line on standard output is the address."""
+@pytest.mark.parametrize("uploading", [False, True])
+def test_it_ends_at_ctrl_c(tmp_path: Path, uploading: bool) -> None:
+    """In the middle of an upload too. The one line on standard output is the address."""
     command = [sys.executable, "-m", "alexnet", "serve", "--port", "0"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
         url = process.stdout.readline().strip()
         connection = http.client.HTTPConnection(url.removeprefix("http://").strip("/"), timeout=60)
         connection.request("GET", "/")  # kept open while the server stops
-        assert connection.getresponse().status == 200
+        answer = connection.getresponse()
+        token = json.loads(re.findall(r'id="page">(.*?)</script>', answer.read().decode())[0])["token"]
+        assert answer.status == 200
+        if uploading:
+            connection.putrequest("POST", "/scene")
+            connection.putheader(server.TOKEN, token)
+            connection.putheader("content-length", "9")
+            connection.endheaders(b"abc")
+            time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         rest, said = process.communicate(timeout=60)
         connection.close()
     assert (process.returncode, rest) == (0, "")
-    assert said.splitlines()[-1] == "Stopped." and "Showing paper first." in said
+    assert [line.partition(".")[0] for line in said.splitlines()] == ["Showing paper first", "Stopped"]
 
 
 def test_a_run_without_weights(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ made at a time: a second one would slow both.
 
 import asyncio
 import json
+import logging
 import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -48,6 +49,9 @@ CHUNK = 1 << 20
 KEPT = 2
 #: Requests at once, and seconds that open ones have when the server is stopped.
 MOST_REQUESTS, GRACE = 16, 3
+#: That a picture may take to arrive: without a limit, as many slow ones as there may be requests
+#: would keep the page from opening.
+BODY_SECONDS = 30
 KINDS = {"js": "text/javascript", "css": "text/css", "json": "application/json", "svg": "image/svg+xml"}
 POLICY = (
     "default-src 'none'; script-src 'self' {imports}; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -86,6 +90,7 @@ class Studio:
     store: Store | None = None
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MOST_BYTES
+    body_seconds: float = BODY_SECONDS
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     loaded: dict[str, tuple[Shown, Liked | None]] = field(default_factory=dict)
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -162,7 +167,7 @@ def create_app(studio: Studio, language: str | None = None) -> ASGIApp:
         if request.query_params.get("sample"):
             picture, name = sample.picture(), sample.NAME
         else:
-            picture, name = await _body(request, studio.max_bytes), request.query_params.get("name", "")
+            picture, name = await _body_in_time(request, studio), request.query_params.get("name", "")
         async with studio.busy:
             made = await run_in_threadpool(studio.scene, identifier, picture, name)
         return StreamingResponse(
@@ -194,7 +199,20 @@ def run(app: ASGIApp, listening: socket.socket) -> None:
         limit_concurrency=MOST_REQUESTS,
         timeout_graceful_shutdown=GRACE,
     )
-    uvicorn.Server(config).run([listening])
+    log = logging.getLogger("uvicorn.error")
+    log.addFilter(_not_of_stopping)
+    try:
+        uvicorn.Server(config).run([listening])
+    finally:
+        log.removeFilter(_not_of_stopping)
+
+
+def _not_of_stopping(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is about something else than the end of open requests when the
+    server is stopped, which is as it should be.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError) and not str(record.msg).startswith("Cancel ")
 
 
 def listen(port: int) -> socket.socket:
@@ -261,6 +279,19 @@ def _check_origin(request: Request, token: str) -> None:
     foreign = origin is not None and _place(origin) != request.headers.get("host")
     if foreign or not secrets.compare_digest(given.encode(), token.encode()):
         raise Refused(403, "error_foreign")
+
+
+async def _body_in_time(request: Request, studio: Studio) -> bytes:
+    """The bytes of a request.
+
+    Raises:
+        Refused: they are too many, or take too long.
+    """
+    try:
+        async with asyncio.timeout(studio.body_seconds):
+            return await _body(request, studio.max_bytes)
+    except TimeoutError as error:
+        raise Refused(408, "error_slow", seconds=f"{studio.body_seconds:g}") from error
 
 
 async def _body(request: Request, most: int) -> bytes:
