@@ -1,6 +1,7 @@
-"""How many lanes a run takes, and that a run in lanes is a run."""
+"""How many lanes a run takes, whether in bfloat16, and that a run in lanes is a run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,19 @@ from alexnet import devices
 from alexnet.data.store import Store
 from alexnet.errors import Interrupted, UsageError
 from alexnet.run_folder import environment
+from alexnet.study.family import train_family
+from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.optim import SGD
+from alexnet.train.recipes import Recipe
 from alexnet.train.result import read_result
 from alexnet.train.start import Start
-from alexnet.train.steps import split
+from alexnet.train.steps import choose, split
 from alexnet.train.steps.choose import open_plain_step
-from alexnet.train.steps.split import choose_lanes
+from alexnet.train.steps.split import Precision, Way, choose_lanes, choose_way
 from stopping import stop_after
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +68,9 @@ def test_one_core(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_fastest_is_measured_once(store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     asked = []
 
-    def measured(_: Start, candidates: list[int]) -> dict[int, float]:
-        asked.append(candidates)
-        return dict(zip(candidates, (10.0, 30.0, 20.0), strict=True))
+    def measured(_: Start, ways: list[Way]) -> dict[Way, float]:
+        asked.append([way.lanes for way in ways])
+        return dict(zip(ways, (10.0, 30.0, 20.0), strict=True))
 
     monkeypatch.setattr(split, "measured", measured)
     assert choose_lanes(begun(store, epochs=2), None) == 1  # too short a run
@@ -82,10 +88,87 @@ def test_the_fastest_is_measured_once(store: Store, monkeypatch: pytest.MonkeyPa
     assert len(asked) == 3
 
 
+def timed(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
+    """Two lanes are fastest, and bfloat16 is so many times as fast."""
+    speed = {1: 10.0, 2: 30.0, 4: 20.0}
+    monkeypatch.setattr(
+        split, "measured", lambda _, ways: {way: speed[way.lanes] * (gain if way.precision == "bf16" else 1) for way in ways}
+    )
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(1.24, "fp32"), (1.26, "bf16")])
+def test_bfloat16_must_be_worth_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], gain: float, expected: Precision
+) -> None:
+    timed(monkeypatch, gain)
+    assert choose_way(begun(store, epochs=2), None) == Way("fp32", 1)  # too short a run
+    assert choose_way(begun(store, epochs=60), None) == Way("fp32", 2)  # long enough to choose lanes alone
+    capfd.readouterr()
+    assert choose_way(begun(store, epochs=1000), None) == Way(expected, 2)
+    told = capfd.readouterr().err
+    chosen = "2 lanes of 2 cores" + (" in bf16" if expected == "bf16" else "")
+    assert f"split over {chosen} (images/s without the update: 1 lane 10, 2 lanes 30, 4 lanes 20, 1 lane in bf16 1" in told
+    assert choose_way(begun(store, epochs=2), None) == Way(expected, 2)
+    assert f"{chosen}, as measured here before (--lanes and --precision change it)." in capfd.readouterr().err
+    assert choose_way(begun(store, epochs=1000), 4) == Way(expected, 4)
+
+
+def test_a_start_that_bfloat16_would_blur(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All pictures alike, as in the paper's own start; nothing of the network is invented here."""
+    timed(monkeypatch, 2.0)
+    healthy = begun(store, epochs=1000)
+    alike = Start.fresh(
+        recipes.get_recipe("paper-text", width=1 / 8, batch_size=10, input_size=67, epochs=999), store, torch.device("cpu")
+    )
+    before = [weight.detach().clone() for weight in alike.model.parameters()]
+    assert split.rounding(healthy) < split.ROUNDING < 0.3 < split.rounding(alike)
+    assert all(map(torch.equal, before, alike.model.parameters()))
+    assert choose_way(healthy, None) == Way("bf16", 2)
+    capfd.readouterr()
+    assert choose_way(alike, None) == Way("fp32", 2)
+    assert "bf16 is faster here, but would blur this network's start: it moves the logits by" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_run_that_goes_on_keeps_its_precision(store: Store, monkeypatch: pytest.MonkeyPatch, precision: Precision) -> None:
+    timed(monkeypatch, 0.5 if precision == "bf16" else 2.0)
+    start = begun(store, epochs=1000)
+    start.place.trained_by = [f"{precision} on cpu"]
+    assert choose_way(start, None).precision == precision
+
+
+def test_who_chooses(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of its own by auto, from scratch, where the processor has it; a study's runs do not."""
+    timed(monkeypatch, 2.0)
+    few = recipe(epochs=1)
+    lacking = ["this one has neither"]
+    monkeypatch.setattr(choose, "lacks_bf16", lambda: lacking[0] if lacking else None)
+    choose_way(begun(store, epochs=1000), None)  # so that it is remembered, and short runs have it too
+    assert trained_by(few, store, tmp_path / "without") == ["fp32 on cpu"]
+    lacking.clear()
+    assert trained_by(few, store, tmp_path / "auto") == ["bf16 on cpu"]
+    assert trained_by(replace(few, precision="fp32"), store, tmp_path / "asked") == ["fp32 on cpu"]
+    assert trained_by(few, store, tmp_path / "study", compared=True) == ["fp32 on cpu"]
+    assert trained_by(replace(few, epochs=2), store, tmp_path / "auto", resume=True) == ["bf16 on cpu"]
+    family = tmp_path / "family"
+    train_family(few, store, family, [0])
+    assert read_result(family / "seed0")["trained_by"] == ["fp32 on cpu"]
+
+
+def trained_by(recipe: Recipe, store: Store, folder: Path, **arguments: Any) -> list[str]:
+    """What a run says of itself."""
+    train(recipe, store, folder, **arguments)
+    kinds: list[str] = read_result(folder)["trained_by"]
+    return kinds
+
+
 def test_measuring_leaves_no_trace(store: Store) -> None:
     start, same = begun(store), begun(store)
-    rates = split.measured(start, [1, 2])
-    assert [*rates] == [1, 2] and min(rates.values()) > 0
+    ways = [Way(precision, lanes) for precision in PRECISIONS for lanes in (1, 2)]
+    rates = split.measured(start, ways)
+    assert [*rates] == ways and min(rates.values()) > 0
     assert all(weight.equal(same.model.get_parameter(name)) for name, weight in start.model.named_parameters())
     assert all(weight.grad is None for weight in start.model.parameters())
 

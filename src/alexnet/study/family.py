@@ -117,7 +117,7 @@ def train_member(recipe: Recipe, store: Store, folder: Path, label: str, lanes: 
     """Train one run to its end, unless it has been."""
     if not is_finished(recipe, store, folder):
         say(f"{folder}: {label}")
-        train(recipe, store, folder, resume=is_run(folder), lanes=lanes)
+        train(recipe, store, folder, resume=is_run(folder), lanes=lanes, compared=True)
 
 
 def is_finished(recipe: Recipe, store: Store, folder: Path) -> bool:
@@ -233,7 +233,7 @@ def _job(job: TrainingJob) -> None:
         os.setpgrp()  # Ctrl-C reaches the family alone, which asks each run once: a second asking would stop it unsaved
     with open(f"{folder}.txt", "a", encoding="utf-8") as sys.stderr:
         try:
-            train(recipe, Store(store), folder, resume=is_run(folder))
+            train(recipe, Store(store), folder, resume=is_run(folder), compared=True)
         except AlexNetError as error:
             say(f"alexnet: {error}")
             raise SystemExit(1) from None

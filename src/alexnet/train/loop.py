@@ -36,6 +36,7 @@ def train(
     overwrite: bool = False,
     lanes: int | None = None,
     ranks: Ranks = ALONE,
+    compared: bool = False,
 ) -> Trained:
     """Train, or go on training, until the recipe's last epoch.
 
@@ -50,6 +51,8 @@ def train(
         lanes: over how many each batch is split on a CPU; None for those that are fastest here.
         ranks: the processes that train together, each of which calls this (`parallel/ranks.py`).
             The first of them has the folder.
+        compared: whether its result is held against other runs', as in a study: then precision
+            (=auto) is float32 on every CPU.
 
     Returns:
         The network after the last epoch, as in `latest.safetensors`.
@@ -62,7 +65,7 @@ def train(
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """
-    return train_and_test(recipe, store, folder, resume, overwrite, lanes, ranks=ranks)[0]
+    return train_and_test(recipe, store, folder, resume, overwrite, lanes, ranks=ranks, compared=compared)[0]
 
 
 def train_and_test(
@@ -74,6 +77,7 @@ def train_and_test(
     lanes: int | None = None,
     base: Base | None = None,
     ranks: Ranks = ALONE,
+    compared: bool = False,
 ) -> tuple[Trained, Evaluation | None]:
     """As `train`, with the last test on the held-out pictures, one view; None if the run had ended
     before.
@@ -81,7 +85,7 @@ def train_and_test(
     Args:
         base: the recipe's weights, where they have been read.
     """
-    with open_session(recipe, store, folder, resume, overwrite, lanes, base, ranks) as session:
+    with open_session(recipe, store, folder, resume, overwrite, lanes, base, ranks, compared) as session:
         if not session.finished:
             with session.under_way():
                 learn(session)

@@ -54,6 +54,7 @@ class Session:
     Attributes:
         fused, precision, lanes: how it computes; without a number of lanes, one is chosen.
         ranks: the processes that train it; each has a session, the first has the folder.
+        compared: as in `loop.train`.
         watch: knows the failures; what it has seen and said is in `place`.
         step: takes the steps; opened by `under_way`, as is all that follows.
         kind: a few words on the step and the device.
@@ -70,6 +71,7 @@ class Session:
     precision: str
     lanes: int | None = None
     ranks: Ranks = ALONE
+    compared: bool = False
     place: Place = field(init=False)
     watch: Watch = field(init=False)
     step: Step = field(init=False)
@@ -127,6 +129,7 @@ class Session:
             compiled=self.run.config.compiled,
             lanes=self.lanes,
             ranks=self.ranks,
+            compared=self.compared,
         )
         with ExitStack() as stack:
             stack.callback(self.step.close)
@@ -310,6 +313,7 @@ def open_session(
     lanes: int | None = None,
     base: Base | None = None,
     ranks: Ranks = ALONE,
+    compared: bool = False,
 ) -> Iterator[Session]:
     """Open a run's folder and begin the run; arguments and errors as those of
     `loop.train_and_test`.
@@ -343,7 +347,7 @@ def open_session(
         else:
             start = Start.fresh(recipe, store, device, variant)
         give(ranks, run, start)
-        yield Session(store, run, start, fused, precision, lanes, ranks)
+        yield Session(store, run, start, fused, precision, lanes, ranks, compared)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor
 from alexnet import kernels
 from alexnet.console import say
 from alexnet.data.store import Split
-from alexnet.devices import pick_precision, set_precision
+from alexnet.devices import lacks_bf16, pick_precision, set_precision
 from alexnet.errors import RecipeError
 from alexnet.fused import unknown
 from alexnet.lanes import Lanes
@@ -26,7 +26,7 @@ from alexnet.train.steps.check import disagreement
 from alexnet.train.steps.fused import TYPES, FusedStep, open_fused_step
 from alexnet.train.steps.plain import PlainStep, Scores, computing_in, loss_function
 from alexnet.train.steps.ranked import RankedStep
-from alexnet.train.steps.split import choose_lanes, threads_each
+from alexnet.train.steps.split import choose_lanes, choose_way, threads_each
 from alexnet.train.steps.step import Step
 from alexnet.variants import Variant
 
@@ -40,6 +40,7 @@ def open_step(
     compiled: bool,
     lanes: int | None = None,
     ranks: Ranks = ALONE,
+    compared: bool = False,
 ) -> tuple[Step, str]:
     """The step of a run, and a few words on it.
 
@@ -49,6 +50,7 @@ def open_step(
         compiled: whether the plain step is.
         lanes: over how many a batch is split on a CPU; None to choose.
         ranks: that train together.
+        compared: as in `loop.train`.
 
     Raises:
         UsageError: fewer lanes than one.
@@ -69,10 +71,20 @@ def open_step(
         say(f"The fused step is not used, as it gives wrong results here: {problem}. Please report it.")
         precision = pick_precision(recipe.precision, device, False)
         set_precision(precision, device)
+    if device.type == "cpu" and not (compiled or compared or ranks.several) and _leaves_precision(recipe):
+        way = choose_way(start, lanes)
+        precision, lanes = way.precision, way.lanes
     words = f"{precision}, compiled" if compiled else precision
     if ranks.several:
         return open_ranked_step(start, held_out, compiled, lanes, ranks, precision), words
     return open_plain_step(start, compiled, lanes, precision), words
+
+
+def _leaves_precision(recipe: Recipe) -> bool:
+    """Whether a CPU may choose it. Weights that somebody trained are fine-tuned in float32, as
+    nobody compared.
+    """
+    return recipe.precision == "auto" and recipe.tune is None and lacks_bf16() is None
 
 
 def open_plain_step(start: Start, compiled: bool, lanes: int | None = None, precision: str = "fp32") -> PlainStep:
@@ -98,7 +110,7 @@ def _network(start: Start, compiled: bool, lanes: int | None, precision: str) ->
     dtype, split = TYPES[precision], None
     if start.device.type == "cpu":
         keep_freed(start.loader.batch_size * max(layer.activation_bytes for layer in start.variant.layers()))
-        count = 1 if compiled else choose_lanes(start, lanes)
+        count = 1 if compiled else choose_lanes(start, lanes, "bf16" if precision == "bf16" else "fp32")
         if compiled and lanes and lanes > 1:
             say(f"lanes (={lanes}) is for training without the compiler: using 1 lane.")
         split = Lanes(start.model, count, threads_each(count), dtype) if count > 1 else None

@@ -1,19 +1,29 @@
-"""How many lanes a run's batches are split over on a CPU: as `--lanes` says, or the fastest here.
+"""How a run computes on a CPU: over how many lanes its batches are split, and whether in bfloat16.
+As `--lanes` and `--precision` say, or what is fastest here.
 
 Lanes of one core each are fastest where operations are small or cores many, and one lane of all
 cores where a batch has few pictures; where the border is depends on the processor, the network and
 the batch. So a few steps are timed as a run begins, without an update, and the answer is kept in
 the user's cache. Lanes do not change what is computed, but the order in which the convolutions'
 gradients are summed: a run that is resumed keeps its own where it can.
+
+bfloat16 changes more than that, and `auto` takes it only if it is `MARGIN` times as fast and the
+network as it begins can stand it (`rounding`). A small network is not much faster: half of its step
+is waiting, normalisation and update. A network that begins with all pictures alike cannot stand it:
+numbers near 1 that differ by less than 1/256 are one number in bfloat16, and so are the pictures.
+The paper's own start is one (`alexnet doctor paper-text`).
 """
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from math import inf, isfinite
+from typing import Annotated, Literal
 
 import torch
+from torch import Tensor
 
 from alexnet import schema
 from alexnet.console import say
@@ -28,15 +38,41 @@ from alexnet.published.registry import cache_folder
 from alexnet.run_folder import Environment, environment
 from alexnet.schema import Range
 from alexnet.train.start import Start
-from alexnet.train.steps.plain import loss_function
+from alexnet.train.steps.fused import TYPES
+from alexnet.train.steps.plain import computing_in, loss_function
 
-CHOSEN = "lanes.json"  # in the user's cache
+CHOSEN = "ways.json"  # in the user's cache
 ROUNDS = 3  # of one step each, after one to warm up
 #: A measured step must be followed by so many of training: then measuring takes 4 % at most.
 PAYS_AFTER = 25
+#: How many times as fast bfloat16 must be.
+MARGIN = 1.25
+#: The most that bfloat16 may move the logits by, of what they differ by from picture to picture:
+#: 0.02 in `laptop`, whose error is equal; 0.46 in `paper-text`, 3 at half width.
+ROUNDING = 0.05
+PICTURES = 32  # by which it is measured
+
+Precision = Literal["fp32", "bf16"]
+BF16 = "bf16 on cpu"  # in a run's record
 
 
-def choose_lanes(start: Start, wanted: int | None) -> int:
+@dataclass(frozen=True)
+class Way:
+    """How a batch is computed."""
+
+    precision: Precision
+    lanes: Annotated[int, Range(1)]
+
+    def __str__(self) -> str:
+        return f"{counted(self.lanes, 'lane')}{' in bf16' if self.precision == 'bf16' else ''}"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the pictures and what is made of them."""
+        return TYPES[self.precision]
+
+
+def choose_lanes(start: Start, wanted: int | None, precision: Precision = "fp32") -> int:
     """The lanes of a run on a CPU; a line says them where there was something to choose.
 
     Args:
@@ -45,34 +81,70 @@ def choose_lanes(start: Start, wanted: int | None) -> int:
     Raises:
         UsageError: fewer than one.
     """
+    return _fastest(start, wanted, (precision,)).lanes
+
+
+def choose_way(start: Start, wanted: int | None) -> Way:
+    """Precision and lanes of a run on a CPU that has bfloat16; a run that goes on keeps its own.
+
+    Args and errors as those of `choose_lanes`.
+    """
+    place = start.place
+    if place.trained_by or place.epoch or place.step:
+        precision: Precision = "bf16" if place.trained_by[-1:] == [BF16] else "fp32"
+        return Way(precision, choose_lanes(start, wanted, precision))
+    way = _fastest(start, wanted, ("fp32", "bf16"))
+    if way.precision == "fp32" or (moved := rounding(start)) <= ROUNDING:
+        return way
+    say(
+        f"bf16 is faster here, but would blur this network's start: it moves the logits by {moved:.0%} of what they differ by "
+        f"from picture to picture, and auto takes {ROUNDING:.0%}. Computing in float32; --precision bf16 insists."
+    )
+    return Way("fp32", choose_lanes(start, wanted))
+
+
+def _fastest(start: Start, wanted: int | None, precisions: Sequence[Precision]) -> Way:
+    """Of the precisions, the first one if the run is too short to measure, or the other one is not
+    `MARGIN` times as fast.
+    """
+    counts = _counts(start, wanted)
+    ways = [Way(precision, count) for precision in precisions for count in counts]
+    if len(ways) == 1:
+        return ways[0]
+    key, known = _key(start, ways), _read()
+    changes = "--lanes changes it" if len(precisions) == 1 else "--lanes and --precision change it"
+    if key in known:
+        say(f"Batches are split over {_described(known[key])}, as measured here before ({changes}).")
+        return known[key]
+    left = start.recipe.epochs * start.loader.steps_per_epoch - start.place.epoch * start.loader.steps_per_epoch
+    if left < PAYS_AFTER * len(ways) * (1 + ROUNDS):
+        return _fastest(start, wanted, precisions[:1]) if len(precisions) > 1 else ways[0]
+    rates = measured(start, ways)
+    way = best(rates)
+    listed = ", ".join(f"{one} {rate:,.0f}" for one, rate in rates.items())
+    say(f"Batches are split over {_described(way)} (images/s without the update: {listed}; {changes}).")
+    with suppress(AlexNetError, OSError):  # a home that cannot be written to: it is measured again
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        write_json(cache_folder() / CHOSEN, {name: asdict(one) for name, one in (known | {key: way}).items()})
+    return way
+
+
+def best(rates: Mapping[Way, float]) -> Way:
+    """The fastest way, in bfloat16 only if that is `MARGIN` times as fast as any in float32."""
+    return max(rates, key=lambda way: rates[way] / (MARGIN if way.precision == "bf16" else 1))
+
+
+def _counts(start: Start, wanted: int | None) -> list[int]:
+    """The numbers of lanes to choose from."""
     most, why = _most(start)
     if wanted is not None:
         check_lanes(wanted)
         if wanted > most:
             say(f"lanes (={wanted}) is more than {why}: using {counted(most, 'lane')}.")
-        return min(wanted, most)
-    if most == 1:
-        return 1
+        return [min(wanted, most)]
     if before := lanes_before(start.place.environments[-1:]):
-        return min(before, most)
-    key = _key(start)
-    known = _read()
-    if key in known:
-        lanes = min(known[key], most)
-        say(f"Batches are split over {_described(lanes)}, as measured here before (--lanes changes it).")
-        return lanes
-    candidates = [2**power for power in range(most.bit_length())]
-    left = start.recipe.epochs * start.loader.steps_per_epoch - start.place.epoch * start.loader.steps_per_epoch
-    if left < PAYS_AFTER * len(candidates) * (1 + ROUNDS):
-        return 1
-    rates = measured(start, candidates)
-    lanes = max(rates, key=lambda count: rates[count])
-    listed = ", ".join(f"{counted(count, 'lane')} {rate:,.0f}" for count, rate in rates.items())
-    say(f"Batches are split over {_described(lanes)} (images/s without the update: {listed}; --lanes changes it).")
-    with suppress(AlexNetError, OSError):  # a home that cannot be written to: it is measured again
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        write_json(cache_folder() / CHOSEN, known | {key: lanes})
-    return lanes
+        return [min(before, most)]
+    return [2**power for power in range(most.bit_length())]
 
 
 def check_lanes(wanted: int | None) -> None:
@@ -118,45 +190,61 @@ def _most(start: Start) -> tuple[int, str]:
     return limits[why], why
 
 
-def measured(start: Start, candidates: Iterable[int]) -> dict[int, float]:
-    """Images a second, forward and backward, with each number of lanes. The weights stay as they
-    are.
-    """
+def measured(start: Start, ways: Iterable[Way]) -> dict[Way, float]:
+    """Images a second, forward and backward, of each way. The weights stay as they are."""
     model, loader = start.model, start.loader
     batch, pictures = loader.batch(0, 0), loader.indices(0, 0)
     keys = torch.from_numpy(Chance(loader.seed, 0).dropout_keys(pictures, model.dropouts))
-    middle = start.preprocessing.views(1)[0]
-    images = start.preprocessing.view(batch.records, *middle).contiguous(memory_format=torch.channels_last)
-    networks = {count: Lanes(model, count, threads_each(count)) if count > 1 else model for count in candidates}
-    losses = {count: loss_function(network, compiled=False) for count, network in networks.items()}
-    seconds: dict[int, list[float]] = {count: [] for count in networks}
+    images = _middle(start, batch.records)
+    networks = {way: Lanes(model, way.lanes, threads_each(way.lanes), way.dtype) if way.lanes > 1 else model for way in ways}
+    losses = {way: loss_function(computing_in(way.dtype, network), compiled=False) for way, network in networks.items()}
+    seconds: dict[Way, list[float]] = {way: [] for way in networks}
     model.train()
     for _ in range(1 + ROUNDS):
-        for count, loss in losses.items():
+        for way, loss in losses.items():
             begun = time.perf_counter()
             loss(images, batch.labels, keys)[0].backward()
-            seconds[count].append(time.perf_counter() - begun)
+            seconds[way].append(time.perf_counter() - begun)
             model.zero_grad()
     for network in networks.values():
         if isinstance(network, Lanes):
             network.close()
-    return {count: len(images) / min(times[1:]) for count, times in seconds.items()}
+    return {way: len(images) / min(times[1:]) for way, times in seconds.items()}
 
 
-def _described(lanes: int) -> str:
-    return f"{counted(lanes, 'lane')} of {counted(threads_each(lanes), 'core')}"
+@torch.no_grad()
+def rounding(start: Start) -> float:
+    """How far bfloat16 moves the logits of a batch's first pictures, relative to what they differ
+    by from picture to picture; infinite where they do not differ.
+    """
+    images = _middle(start, start.loader.batch(0, 0).records[:PICTURES])
+    start.model.eval()
+    exact, rounded = start.model(images), start.model(images.bfloat16())
+    moved = float((rounded - exact).norm() / (exact - exact.mean(0)).norm())
+    return moved if isfinite(moved) else inf
 
 
-def _key(start: Start) -> str:
+def _middle(start: Start, records: Tensor) -> Tensor:
+    """The middle of pictures, as the network takes it."""
+    middle = start.preprocessing.views(1)[0]
+    return start.preprocessing.view(records, *middle).contiguous(memory_format=torch.channels_last)
+
+
+def _described(way: Way) -> str:
+    lanes = f"{counted(way.lanes, 'lane')} of {counted(threads_each(way.lanes), 'core')}"
+    return f"{lanes} in bf16" if way.precision == "bf16" else lanes
+
+
+def _key(start: Start, ways: Sequence[Way]) -> str:
     """What the choice depends on."""
     here = environment()
     machine = [here[name] for name in ("processor", "cpu_capability", "threads", "torch")]
-    return hashlib.sha256(repr((machine, cores(), start.variant, start.loader.batch_size)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((machine, cores(), start.variant, start.loader.batch_size, ways)).encode()).hexdigest()[:16]
 
 
-def _read() -> dict[str, int]:
+def _read() -> dict[str, Way]:
     """The choices made here; none where they cannot be read."""
     path = cache_folder() / CHOSEN
     with suppress(CheckpointError):
-        return schema.read_json(path, dict[str, Annotated[int, Range(1)]], CheckpointError, "It is measured again.")
+        return schema.read_json(path, dict[str, Way], CheckpointError, "It is measured again.")
     return {}
