@@ -166,11 +166,12 @@ class AlexNet(nn.Module):
         """The rest of `forward`, from pool5 on: (N, C, H, W) to (N, num_classes)."""
         of_layers = iter(keys.unbind(1)) if keys is not None and self.training else None
         for op in self.ops[self.seam :]:
-            if of_layers and isinstance(op, Dropout):
-                x = kernels.dropout(x, op.rate, next(of_layers), op.inverted)
-            else:
-                x = self.compute(op, x)
+            x = self.drop(op, x, next(of_layers)) if of_layers and isinstance(op, Dropout) else self.compute(op, x)
         return x
+
+    def drop(self, op: Dropout, x: Tensor, keys: Tensor) -> Tensor:
+        """Dropout in training, of pictures with these keys."""
+        return kernels.dropout(x, op.rate, keys, op.inverted)
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
         """Every intermediate result by layer name, in order: conv1, relu1, norm1, pool1, ..., fc8.

@@ -1,7 +1,6 @@
 """`torchrun ... -m alexnet train`: the command itself, on two processes of this machine."""
 
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +26,9 @@ SETTINGS = [
 ]
 
 
-def torchrun(processes: int, *words: object) -> list[str]:
+def torchrun(processes: int, *words: object, program: tuple[str, ...] = ("-m", "alexnet")) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [*launcher, "-m", "alexnet", *map(str, words)]
+    return [*launcher, *program, *map(str, words)]
 
 
 def ran(command: list[str]) -> "subprocess.CompletedProcess[str]":
@@ -63,28 +62,39 @@ def test_as_one_process_trains(two: tuple[Path, str], store: Store, tmp_path: Pa
 def test_rank_0_alone_speaks_and_writes(two: tuple[Path, str], store: Store, tmp_path: Path) -> None:
     folder, said = two
     assert said.count("epoch 1: val top-1 error") == said.count("held-out top-1 error") == said.count("Next: ") == 1
-    assert ", 2 processes." in said
+    assert ", data over 2 processes." in said
     train(settings(), store, tmp_path / "one", lanes=1)
     assert {path.name for path in folder.iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
     assert len([*(folder / "tensorboard").iterdir()]) == 1
 
 
-def test_ctrl_c_and_resume(two: tuple[Path, str], store: Store, tmp_path: Path) -> None:
-    """All ranks stop after the same step; resumed, they end with the bits of the run left alone."""
-    run = tmp_path / "run"
-    words = ("train", "laptop", "--data", store.folder, "--out", run, *SETTINGS)
-    with subprocess.Popen(torchrun(2, *words, "--parallel", "data"), stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr
-        said = ""
-        for line in process.stderr:
-            said += line
-            if "2 epochs of 6 steps" in line:
-                process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
-    assert len(re.findall(r"stopped at epoch [01]\.\d\d and saved", said)) == 1, said
-    state = native.load(run).state
-    assert 0 < 6 * state["epoch"] + state["step"] < 12
-    done = ran(torchrun(2, *words, "--parallel", "data", "--resume"))
+STOPPED = """
+import os, signal
+from alexnet.cli import main
+from alexnet.train.optim import SGD
+
+calls, step = [], SGD.step
+def stopping(*arguments):
+    step(*arguments)
+    calls.append(1)
+    if len(calls) == 5 and os.environ["RANK"] == "0":
+        os.kill(os.getpid(), signal.SIGINT)
+SGD.step = stopping
+main()
+"""
+
+
+def test_stopped_and_resumed(two: tuple[Path, str], store: Store, tmp_path: Path) -> None:
+    """Rank 0 is asked to stop, and all do; resumed they end with the bits of the
+    run left alone.
+    """
+    run, script = tmp_path / "run", tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    words = ("train", "laptop", "--data", store.folder, "--out", run, *SETTINGS, "--parallel", "data")
+    stopped = ran(torchrun(2, *words, program=(str(script),)))
+    assert len(re.findall(r"stopped at epoch 0\.67 and saved", stopped.stderr)) == 1, stopped.stderr
+    assert (native.load(run).state["epoch"], native.load(run).state["step"]) == (0, 5)
+    done = ran(torchrun(2, *words, "--resume"))
     assert done.returncode == 0, done.stderr
     assert same_weights(run, two[0]) and log(run) == log(two[0])
 

@@ -57,9 +57,10 @@ class Training:
     """Number of a family's networks to train at once on a GPU; on a CPU they are trained one after
     another.
     """
-    parallel: Literal["auto", "data"] | None = None
+    parallel: Literal["auto", "data", "towers", "hybrid"] | None = None
     """How processes started by torchrun train one network together. data: each takes its share of
-    every batch.
+    every batch. towers: one tower each, as in 2012. hybrid: shares of the batch in the
+    convolutions, units of the fully connected layers. auto: the one that sends the fewest bytes.
     """
     rank_timeout: float = 300.0
     """Seconds for which one of several processes may keep the others waiting before the run ends.

@@ -285,7 +285,7 @@ def bias_relu(x: Tensor, bias: Tensor) -> Tensor:
     return F.relu(x + bias[:, None, None]).to(x.dtype)
 
 
-def dropout(x: Tensor, rate: float, keys: Tensor, inverted: bool) -> Tensor:
+def dropout(x: Tensor, rate: float, keys: Tensor, inverted: bool, first: int = 0) -> Tensor:
     """Dropout as in training: each unit is zeroed with probability `rate`, to 2^-32.
 
     Which ones is a function of the picture's key and the unit's number, so a picture loses the same
@@ -296,13 +296,14 @@ def dropout(x: Tensor, rate: float, keys: Tensor, inverted: bool) -> Tensor:
         rate: in [0, 1).
         keys: (N,) int32, random; another for every picture, layer and epoch.
         inverted: whether what stays is divided by 1 - rate.
+        first: the number of x's first unit, where x is a slice of a layer.
 
     Returns:
         A new tensor like x.
     """
     if rate == 0:
         return x.clone()
-    stays = (_unit_bits(keys, x.shape[1:].numel()) >= drop_below(rate)).to(x.dtype)  # (N, units)
+    stays = (_unit_bits(keys, x.shape[1:].numel(), first) >= drop_below(rate)).to(x.dtype)  # (N, units)
     return x * (stays.mul_(1 / (1 - rate)) if inverted else stays).view(x.shape)
 
 
@@ -311,13 +312,13 @@ def drop_below(rate: float) -> int:
     return min(round(rate * 2**32), 2**32 - 1) - 2**31
 
 
-def _unit_bits(keys: Tensor, units: int) -> Tensor:
+def _unit_bits(keys: Tensor, units: int, first: int = 0) -> Tensor:
     """(N, units) int32, uniformly random: a mixture of each picture's key with each unit's number.
 
     A number that is mixed before it meets the key makes pairs of pictures that share a part of
     their bits as rare as chance does.
     """
-    numbers = torch.arange(units, dtype=torch.int32, device=keys.device)
+    numbers = torch.arange(first, first + units, dtype=torch.int32, device=keys.device)
     return _mixed(keys[:, None] ^ _mixed(numbers))
 
 
@@ -450,8 +451,8 @@ def augment(
     rows = (top[:, None] + steps)[:, :, None]  # (N, K, 1)
     columns = (left[:, None] + torch.where(mirror[:, None], size - 1 - steps, steps))[:, None, :]  # (N, 1, K)
 
-    luma = (rows * side + columns).view(n, -1)  # (N, K * K)
-    chroma = (rows // 2 * half + columns // 2).view(n, -1) + area
+    luma = (rows * side + columns).flatten(1)  # (N, K * K)
+    chroma = (rows // 2 * half + columns // 2).flatten(1) + area
     planes = [records.gather(1, index).float() for index in (luma, chroma, chroma + half * half)]
     rgb = yuv_to_rgb(*planes)
 

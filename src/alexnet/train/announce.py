@@ -27,8 +27,10 @@ def note_environment(place: Place, run: Run, lanes: int, ranks: Ranks) -> None:
     """
     if not place.environments and run.resumed:  # by a version that kept the first one only
         place.environments.append(read_environment(run.folder))
-    alone: Environment = {"lanes": 1, "ranks": 1}  # what does not say: once there were no lanes, and most runs have no ranks
-    here: Environment = {**environment(), "lanes": lanes, **({"ranks": ranks.count} if ranks.several else {})}
+    # What does not say had one lane, as once all had, and one process, as most have.
+    alone: Environment = {"lanes": 1, "ranks": 1, "parallel": None}
+    several: Environment = {"ranks": ranks.count, "parallel": ranks.scheme} if ranks.several else {}
+    here: Environment = {**environment(), "lanes": lanes, **several}
     earlier: Environment = {**alone, **place.environments[-1]} if place.environments else {}
     if {**alone, **here} == earlier:
         return

@@ -133,7 +133,7 @@ class Session:
         )
         with ExitStack() as stack:
             stack.callback(self.step.close)
-            where = f"{device.type} ({kind}){f', {self.ranks.count} processes' if self.ranks.several else ''}"
+            where = f"{device.type} ({kind}){f', {self.ranks}' if self.ranks.several else ''}"
             announce.announce(self.start, self.store, where, self.run.resumed)
             self.kind = f"{kind} on {device.type}"
             self.saved = time.monotonic()
@@ -146,6 +146,7 @@ class Session:
                 self._keep()
             self.meter.skip(self.steps_done * loader.batch_size)
             yield
+            self.step.whole()
 
     def end(self) -> Trained:
         """The network after the last epoch; its record is written if there is none."""
@@ -195,6 +196,7 @@ class Session:
         window, batch = self.place.window, self.start.loader.batch_size
         window.count(*self.step.collect(), batch)
         if not isfinite(window.loss):
+            self.step.whole()
             seen = f"the loss is {window.loss} at epoch {now:.3f}"
             if not self.ranks.first:
                 raise TrainingError(seen)  # rank 0 says why
@@ -206,12 +208,19 @@ class Session:
         values = place.window.values(lr, place.seconds)
         self.run.log("train", self.steps_done, values)
         place.losses = [*place.losses, values["loss"]][-PLATEAU_LINES:]
-        if "plateau" not in place.warned:
-            cause = self.watch.plateau(self.steps_done, place.losses, self.start.model, self.step.pictures)
-            if cause:
-                self._warn(cause)
-                place.warned.append("plateau")
+        if "plateau" not in place.warned and self.watch.flat(self.steps_done, place.losses):
+            self._explain_plateau()
         place.window = Window(start=place.seconds)
+
+    def _explain_plateau(self) -> None:
+        """Warn of it once; rank 0 has the pictures that were looked at, and says why."""
+        self.step.whole()
+        cause = None
+        if self.ranks.first:
+            cause = self.watch.plateau(self.steps_done, self.place.losses, self.start.model, self.step.pictures)
+        if cause := self.ranks.share(cause):
+            self._warn(cause)
+            self.place.warned.append("plateau")
 
     def _warn(self, cause: Cause) -> None:
         """Print the warning, unless it was printed before."""
@@ -283,6 +292,7 @@ class Session:
         The best comes first: a run that is killed between the two repeats the end of the epoch and
         writes both.
         """
+        self.step.whole()
         if not self.ranks.first:
             return
         place, folder = self.place, self.run.folder
@@ -299,7 +309,10 @@ class Session:
         Before `_save`, for the reason given there.
         """
         epoch = self.place.epoch
-        if self.ranks.first and epoch in self.recipe.kept_epochs:
+        if epoch not in self.recipe.kept_epochs:
+            return
+        self.step.whole()
+        if self.ranks.first:
             native.save(self.run.folder / KEPT.format(epoch=epoch), replace(self.start.trained, state=asdict(self.place)))
 
 
@@ -328,6 +341,7 @@ def open_session(
     recipe = as_settled(folder, recipe) if resume else recipe
     base = base or open_base(recipe) if recipe.tune and not (resume and (folder / LATEST).exists()) else None
     variant = base.variant if base else recipe.network(len(store.classes))
+    ranks = ranks.settled(variant, min(recipe.batch_size, len(store.train)))
     device = pick_device(recipe.device)
     fused = choose.wants_fused(recipe, variant, device, ranks)
     precision = pick_precision(recipe.precision, device, fused)
@@ -358,6 +372,7 @@ def _joined(recipe: Recipe, store: Store, folder: Path, lanes: int | None, ranks
     set_precision(precision, device)
     with _in_words(folder, min(recipe.batch_size, len(store.train)), device):
         run, start, store = receive(ranks, folder, store, device)
+        ranks = ranks.settled(start.variant, start.loader.batch_size)
         yield Session(store, run, start, False, precision, lanes, ranks)
 
 

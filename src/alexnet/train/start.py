@@ -165,13 +165,15 @@ class Start:
     @classmethod
     def _of(cls, trained: Trained, recipe: Recipe, split: Split, augmentation: Augmentation, place: Place) -> "Start":
         loader = Loader(split, recipe.batch_size, recipe.seed, recipe.workers)
-        variant = trained.model.variant
-        optimiser = SGD(trained.model, recipe.momentum, recipe.weight_decay, variant, recipe.nesterov, recipe.lr_factors)
-        return cls(recipe, trained, augmentation, loader, optimiser, place)
+        return cls(recipe, trained, augmentation, loader, _optimiser(recipe, trained.model), place)
 
     def in_batches_of(self, size: int) -> "Start":
         """The same with batches of another size."""
         return replace(self, loader=Loader(self.loader.split, size, self.recipe.seed, self.recipe.workers))
+
+    def optimising(self, part: AlexNet) -> SGD:
+        """What updates a part of the network as this run updates the whole."""
+        return _optimiser(self.recipe, part)
 
     def of_share(self, number: int, parts: int) -> "Start":
         """The same with one of the parts of each batch, see `Loader`."""
@@ -210,6 +212,10 @@ def fitting(recipe: Recipe, store: Store, run: Path | None = None, base: Base | 
             f"--size {size + size % 2} or more, or pass --input-size {store.size}."
         )
     return resampled(store, recipe.stored_size) if store.size > MOST_ROOM * size else store
+
+
+def _optimiser(recipe: Recipe, model: AlexNet) -> SGD:
+    return SGD(model, recipe.momentum, recipe.weight_decay, model.variant, recipe.nesterov, recipe.lr_factors)
 
 
 def _seeded(variant: Variant, seed: int) -> AlexNet:

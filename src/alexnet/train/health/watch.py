@@ -79,13 +79,16 @@ class Watch:
             losses: of the latest lines, `PLATEAU_LINES` at most.
             pictures: gives as many of the last step's as it is asked for.
         """
-        mean = sum(losses) / len(losses)
-        full = len(losses) == PLATEAU_LINES and step >= self.plateau_from
-        low, high = PLATEAU[0] * self.blind, PLATEAU[1] * self.blind
-        if not full or not low <= mean <= high:
+        if not self.flat(step, losses):
             return None
         images = pictures(LOOK_PICTURES)
-        return self._why_flat(mean, step, model, images) if len(images) >= 2 else None
+        return self._why_flat(sum(losses) / len(losses), step, model, images) if len(images) >= 2 else None
+
+    def flat(self, step: int, losses: Sequence[float]) -> bool:
+        """Whether the losses are those of a plateau; arguments as of `plateau`."""
+        full = len(losses) == PLATEAU_LINES and step >= self.plateau_from
+        low, high = PLATEAU[0] * self.blind, PLATEAU[1] * self.blind
+        return full and low <= sum(losses) / len(losses) <= high
 
     def _why_flat(self, mean: float, step: int, model: AlexNet, images: Tensor) -> Cause:
         spread, dead = look(model, images)

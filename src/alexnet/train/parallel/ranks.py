@@ -13,25 +13,30 @@ told once.
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from alexnet.console import silence
+from alexnet import traffic
+from alexnet.console import say, silence
 from alexnet.devices import cores
 from alexnet.errors import AlexNetError, TrainingError, UsageError
+from alexnet.traffic import Scheme
+from alexnet.variants import Variant
 
-Scheme = Literal["data", "towers", "hybrid"]
 T = TypeVar("T")
 
 TIMEOUT = 300.0  # in seconds
 #: An error waits so long to be told by rank 0, and rank 0 so long to find one.
 TELL_SECONDS, FIND_SECONDS = 20.0, 5.0
+#: Between the moment at which rank 0 has found an error and the end of its last line.
+SPEAK_SECONDS = 1.0
 #: Rank 0 may take its time before the first exchange: it resamples a store, fits a last layer.
 BEGIN_TIMEOUT = timedelta(days=7)
 TORCHRUN = "torchrun --nproc-per-node 2 -m alexnet train"
@@ -55,9 +60,36 @@ class Ranks:
     _notes: Any = field(default=None, repr=False)  # torchrun's key-value store
 
     @property
+    def scheme(self) -> Scheme:
+        """How they share the work, once `settled`."""
+        assert self.wanted != "auto"
+        return self.wanted
+
+    def settled(self, variant: Variant, batch_size: int) -> "Ranks":
+        """The same with a scheme: the one that was asked for, or the one that sends the fewest
+        bytes, and then a count of all.
+
+        Raises:
+            UsageError: the scheme does not fit the network, or the number of ranks.
+        """
+        if self.wanted != "auto":
+            if why := traffic.refusal(variant, self.wanted, self.count):
+                raise UsageError(f"parallel (={self.wanted}): {why}")
+            return self
+        if not self.several:
+            return replace(self, wanted="data")
+        best, lines = traffic.choose(variant, batch=batch_size, ranks=self.count)
+        for line in lines:
+            say(line, whole=True)
+        return replace(self, wanted=best.scheme)
+
+    @property
     def first(self) -> bool:
         """Whether this is rank 0, which has the run's folder and speaks."""
         return self.rank == 0
+
+    def __str__(self) -> str:
+        return f"{self.wanted} over {self.count} processes"
 
     @property
     def several(self) -> bool:
@@ -233,6 +265,7 @@ def _leave(ranks: Ranks, error: BaseException) -> None:
     _disconnect()
     with suppress(RuntimeError):
         ranks._notes.wait([TOLD], timedelta(seconds=TELL_SECONDS))
+        time.sleep(SPEAK_SECONDS)
     if not own:
         raise SystemExit(1) from None
 
@@ -241,8 +274,6 @@ def _of_another(ranks: Ranks, error: BaseException) -> TrainingError | None:
     """Where an exchange failed because of another rank: what to raise instead."""
     if not lost(error):
         return None
-    import time
-
     until = time.monotonic() + FIND_SECONDS
     while not (found := ranks.told()) and time.monotonic() < until:
         time.sleep(0.05)

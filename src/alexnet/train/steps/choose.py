@@ -18,7 +18,10 @@ from alexnet.errors import RecipeError
 from alexnet.fused import unknown
 from alexnet.lanes import Lanes
 from alexnet.memory import keep_freed
+from alexnet.model import AlexNet
 from alexnet.train.balance import class_weights
+from alexnet.train.parallel.layout import Layout
+from alexnet.train.parallel.part import Apart
 from alexnet.train.parallel.ranks import ALONE, Ranks
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
@@ -71,6 +74,9 @@ def open_step(
         say(f"The fused step is not used, as it gives wrong results here: {problem}. Please report it.")
         precision = pick_precision(recipe.precision, device, False)
         set_precision(precision, device)
+    if compiled and ranks.several and ranks.scheme != "data":
+        say(f"With --parallel {ranks.scheme} the network runs uncompiled: its exchanges would cut the compiler's graph.")
+        compiled = False
     if device.type == "cpu" and not (compiled or compared or ranks.several) and _leaves_precision(recipe):
         way = choose_way(start, lanes)
         precision, lanes = way.precision, way.lanes
@@ -89,7 +95,7 @@ def _leaves_precision(recipe: Recipe) -> bool:
 
 def open_plain_step(start: Start, compiled: bool, lanes: int | None = None, precision: str = "fp32") -> PlainStep:
     """The plain step of a run; arguments as those of `open_step`."""
-    network, split = _network(start, compiled, lanes, precision)
+    network, split = _network(start, start.model, compiled, lanes, precision)
     loss = loss_function(network, compiled, start.recipe.label_smoothing, _class_weights(start))
     return PlainStep(start.model, loss, start.optimiser, start.loader, start.augmentation, split)
 
@@ -98,23 +104,29 @@ def open_ranked_step(
     start: Start, held_out: Split, compiled: bool, lanes: int | None, ranks: Ranks, precision: str = "fp32"
 ) -> RankedStep:
     """This rank's step of a run; arguments as those of `open_step`, one lane if not said."""
-    network, split = _network(start, compiled, lanes or 1, precision)
+    layout = Layout.of(ranks, ranks.scheme, start.device)
+    apart = None if ranks.scheme == "data" else Apart(start, layout)
+    if layout.cut_convolutions and lanes and lanes > 1:
+        say(f"lanes (={lanes}) is for networks that are whole: using 1 lane.")
+        lanes = 1
+    network, split = _network(start, apart.part if apart else start.model, compiled, lanes or 1, precision)
     size, smoothing = start.loader.batch_size, start.recipe.label_smoothing
     loss = loss_function(network, compiled, smoothing, _class_weights(start), size)
-    loader = start.of_share(ranks.rank, ranks.count).loader
-    return RankedStep(start.model, loss, start.optimiser, loader, start.augmentation, split, ranks, held_out)
+    return RankedStep(start, layout, apart, loss, split, ranks, held_out)
 
 
-def _network(start: Start, compiled: bool, lanes: int | None, precision: str) -> tuple[Scores, Lanes | None]:
-    """What computes the logits, and on a CPU its lanes, if they are several."""
+def _network(start: Start, part: AlexNet, compiled: bool, lanes: int | None, precision: str) -> tuple[Scores, Lanes | None]:
+    """What computes the logits, and on a CPU its lanes, if they are several; `part` is this
+    process's part of the network.
+    """
     dtype, split = TYPES[precision], None
     if start.device.type == "cpu":
         keep_freed(start.loader.batch_size * max(layer.activation_bytes for layer in start.variant.layers()))
-        count = 1 if compiled else choose_lanes(start, lanes, "bf16" if precision == "bf16" else "fp32")
+        count = 1 if compiled or lanes == 1 else choose_lanes(start, lanes, "bf16" if precision == "bf16" else "fp32")
         if compiled and lanes and lanes > 1:
             say(f"lanes (={lanes}) is for training without the compiler: using 1 lane.")
-        split = Lanes(start.model, count, threads_each(count), dtype) if count > 1 else None
-    return computing_in(dtype, split or start.model), split
+        split = Lanes(part, count, threads_each(count), dtype) if count > 1 else None
+    return computing_in(dtype, split or part), split
 
 
 def _class_weights(start: Start) -> Tensor | None:

@@ -380,6 +380,9 @@ class FusedStep:
             for name, weight in weights.items()
         }
 
+    def whole(self) -> None:
+        """As `Step.whole`: they are."""
+
     def for_testing(self) -> tuple[Network, list[Batch] | None]:
         """On a CPU the plain walk, by which `alexnet verify` counts to the picture."""
         if not self._cuda:

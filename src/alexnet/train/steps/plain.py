@@ -57,9 +57,10 @@ class PlainStep:
     def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
         """As `Step.take`. A loss that is not finite is counted, and moves no weight."""
         records, labels = self._batch(epoch, step)
-        pictures, chance = self.loader.indices(epoch, step), self.chance(epoch)
+        chance = self.chance(epoch)
 
-        images = self._augmented(records, pictures, chance)  # (N, 3, K, K)
+        images = self._augmented(records, self.loader.indices(epoch, step), chance)  # (N, 3, K, K)
+        pictures, labels = self._judged(epoch, step, labels)
         labels = labels.to(self.device)
         keys = torch.from_numpy(chance.dropout_keys(pictures, self.model.dropouts)).to(self.device)
         loss, logits = self.loss_function(images, labels, keys)
@@ -71,6 +72,10 @@ class PlainStep:
             self.optimiser.step(lr, scale)
         self._images = images
         self._count(float(total), int(wrong))
+
+    def _judged(self, epoch: int, step: int, labels: Tensor) -> tuple[Pictures, Tensor]:
+        """The pictures that the loss is of, and their labels, from those of the images."""
+        return self.loader.indices(epoch, step), labels
 
     def _of_batch(self, loss: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
         """Of the whole batch: as they are, since one process has all of it."""
@@ -115,6 +120,9 @@ class PlainStep:
     def pictures(self, count: int) -> Tensor:
         """As `Step.pictures`."""
         return self._images[:count]
+
+    def whole(self) -> None:
+        """As `Step.whole`: they are."""
 
     def for_testing(self) -> tuple[Network, Iterable[Batch] | None]:
         """As `Step.for_testing`."""

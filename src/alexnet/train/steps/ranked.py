@@ -1,31 +1,36 @@
-"""The plain step over several processes (`parallel/ranks.py`).
+"""The plain step over several processes (`parallel/ranks.py`), in any of three schemes
+(`parallel/layout.py`).
 
-Each rank takes its share of the batch through the network. The loss is the sum over its pictures,
-divided by those of the whole batch, so that the gradients of the ranks need only be added, also
-where the ranks do not divide the batch.
+Each rank takes its share of the batch through its part of the network. The loss is the sum over
+pictures, divided by those of the whole batch, so that the gradients of ranks that share a batch
+need only be added, also where they do not divide it.
 
-The gradients of each parameter are added as soon as they are there, while those of the layers below
-are computed. AlexNet has 16 parameters, and three of them are 95 % of the bytes: there is nothing
-to gain by putting several into one exchange, as PyTorch's DistributedDataParallel does. What it
-puts together changes after its first step, and with it the order in which the ranks' numbers are
-added: the first step after a resume would be rounded otherwise than that of a run that went on.
+The gradient of each parameter is added over the ranks as soon as it is there, while those of the
+layers below are computed. AlexNet has 16 parameters, and three of them are 96 % of the bytes: there
+is nothing to gain by putting several into one exchange, as PyTorch's DistributedDataParallel does.
+What that puts together changes after its first step, and with it the order in which the ranks'
+numbers are added: the first step after a resume would be rounded otherwise than that of a run that
+went on.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from alexnet.data.augment import Augmentation
-from alexnet.data.loader import Batch, Loader, in_order
+from alexnet.data.chance import Pictures
+from alexnet.data.loader import Batch, in_order
 from alexnet.data.store import Split
 from alexnet.engines import Network, eager
 from alexnet.evaluate import BATCH_SIZE
 from alexnet.lanes import Lanes
-from alexnet.model import AlexNet
-from alexnet.train.optim import SGD
+from alexnet.train.parallel.exchange import Group
+from alexnet.train.parallel.layout import Layout
+from alexnet.train.parallel.part import Apart
 from alexnet.train.parallel.ranks import Ranks
+from alexnet.train.start import Start
 from alexnet.train.steps.plain import LossFunction, PlainStep
 
 
@@ -33,41 +38,60 @@ class RankedStep(PlainStep):
     """Training steps of all ranks, taken one after the other.
 
     Args:
-        loss_function: with the size of the whole batch.
-        loader: of this rank's share.
+        start: the network and all that trains it, of the whole batch; it is whole after
+            `whole`, and where the layout cuts it, not while steps are taken.
+        apart: the network where the layout cuts it.
+        loss_function: of this rank's network, with the size of the whole batch.
         held_out: tested in turn: each rank takes every `ranks.count`-th batch.
     """
 
     def __init__(
         self,
-        model: AlexNet,
+        start: Start,
+        layout: Layout,
+        apart: Apart | None,
         loss_function: LossFunction,
-        optimiser: SGD,
-        loader: Loader,
-        augmentation: Augmentation,
         split: Lanes | None,
         ranks: Ranks,
         held_out: Split,
     ) -> None:
-        super().__init__(model, loss_function, optimiser, loader, augmentation, split)
-        self.ranks, self.held_out = ranks, held_out
+        network, optimiser = (apart.part, apart.optimiser) if apart else (start.model, start.optimiser)
+        loader = start.of_share(*layout.share).loader
+        super().__init__(network, loss_function, optimiser, loader, start.augmentation, split)
+        self.start, self.layout, self.apart, self.ranks, self.held_out = start, layout, apart, ranks, held_out
         self._under_way: list[Any] = []
-        self._hooks = [one.register_post_accumulate_grad_hook(self._add_up) for one in optimiser.parameters.values()]
+        self._hooks = [
+            parameter.register_post_accumulate_grad_hook(partial(self._add_up, group))
+            for name, parameter in optimiser.parameters.items()
+            if (group := layout.added(name))
+        ]
 
-    def _add_up(self, parameter: Tensor) -> None:
-        """Begin to add a gradient over the ranks. Autograd comes here in the same order everywhere,
+    def _add_up(self, group: Group, parameter: Tensor) -> None:
+        """Begin to add a gradient over ranks. Autograd comes here in the same order everywhere,
         as it has the same graph, of no pictures too.
         """
         import torch.distributed as dist
 
         assert parameter.grad is not None
-        self._under_way.append(dist.all_reduce(flat(parameter.grad), async_op=True))
+        self._under_way.append(dist.all_reduce(flat(parameter.grad), group=group.handle, async_op=True))
+
+    def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
+        """As `Step.take`."""
+        if self.apart:
+            self.apart.release()
+        super().take(epoch, step, lr, scale, look)
+
+    def _judged(self, epoch: int, step: int, labels: Tensor) -> tuple[Pictures, Tensor]:
+        if not self.layout.whole_batch:
+            return super()._judged(epoch, step, labels)
+        pictures = self.start.loader.indices(epoch, step)
+        return pictures, torch.from_numpy(self.loader.split.labels[pictures].astype("int64"))
 
     def _of_batch(self, loss: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
         """Summed over the ranks before any goes backward: what is not finite moves no weight on
         any of them.
         """
-        sums = self.ranks.total(torch.stack([loss.double(), wrong.double()]))
+        sums = self.ranks.total(torch.stack([loss.double(), wrong.double()]) * self.layout.counts)  # 0 x NaN is NaN
         return sums[0], sums[1]
 
     def _backward(self, loss: Tensor) -> None:
@@ -77,12 +101,22 @@ class RankedStep(PlainStep):
         self._under_way.clear()
 
     def _show(self, look: Callable[[Tensor], None], images: Tensor) -> None:
+        if self.apart:
+            self.apart.put_together(gradients=True)
         if self.ranks.first:
             look(images)
+        if self.apart:
+            self.apart.release()
+
+    def whole(self) -> None:
+        """As `Step.whole`."""
+        if self.apart and not self.apart.together:
+            self.apart.put_together()
 
     def for_testing(self) -> tuple[Network, Iterable[Batch]]:
         """As `Step.for_testing`; the batches are this rank's."""
-        return eager(self.model), in_order(self.held_out, BATCH_SIZE, (self.ranks.rank, self.ranks.count))
+        self.whole()
+        return eager(self.start.model), in_order(self.held_out, BATCH_SIZE, (self.ranks.rank, self.ranks.count))
 
     def close(self) -> None:
         """As `PlainStep.close`."""

@@ -40,6 +40,11 @@ class Step(Protocol):
     def pictures(self, count: int) -> Tensor:
         """(count, 3, K, K) float32: the first pictures of the last step."""
 
+    def whole(self) -> None:
+        """Have the run's network and velocity hold what was trained, where several processes have
+        a part each: all of them call this before the network is tested, saved or looked at.
+        """
+
     def for_testing(self) -> tuple[Network, Iterable[Batch] | None]:
         """The network as `evaluate` takes it, and the held-out pictures where they lie ready, or
         this process's share of them.
