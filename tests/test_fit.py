@@ -19,6 +19,7 @@ from alexnet.data.store import Store
 from alexnet.data.writer import Writer
 from alexnet.errors import AlexNetError, CheckpointError, Interrupted, RecipeError, SourceError, TrainingError
 from alexnet.fit import fit
+from alexnet.forecast import Times
 from alexnet.plan import weights_here
 from alexnet.train import recipes
 from alexnet.train.history import read_config
@@ -164,10 +165,10 @@ def test_a_store_of_its_own_place(photos: Photos, tmp_path: Path, capsys: pytest
     assert runs.same_weights(tmp_path / "one", tmp_path / "three")
 
 
-def test_minutes(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """As many epochs as they allow, at most the recipe's; fewer than one is refused."""
     folder = photos(12)
-    monkeypatch.setattr("alexnet.forecast.step_seconds", lambda *_: 10.0)
+    monkeypatch.setattr("alexnet.plan.step_seconds", lambda *_: Times.of([9, 10, 20]))
     monkeypatch.setattr("alexnet.forecast.preparing_seconds", lambda *_: 20.0)
     with pytest.raises(RecipeError, match=r"minutes \(=0.5\) is too little for one pass over 36 photos.*: allow [12] or more"):
         fit(folder, tmp_path / "run", minutes=0.5)
@@ -175,6 +176,7 @@ def test_minutes(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RecipeError, match=r"minutes \(=-1\) must be above 0"):
         fit(folder, tmp_path / "run", minutes=-1)
     fit(folder, tmp_path / "run", minutes=1.1)
+    assert "from scratch (1 epoch of small-photos) and testing take 1 to 2 minutes on this machine" in said(capsys)
     assert read_result(tmp_path / "run")["epochs"] == 1
     fit(folder, tmp_path / "more", minutes=100)
     assert read_result(tmp_path / "more")["epochs"] == 2

@@ -15,7 +15,6 @@ from alexnet.data.store import MANIFEST, Store
 from alexnet.errors import Interrupted
 from alexnet.evaluate import evaluate_classifier
 from alexnet.files import writing
-from alexnet.phrases import counted
 from alexnet.published import data
 from alexnet.published.registry import FASHION_MNIST
 from alexnet.run_folder import REPORT, RESULT, is_run
@@ -98,16 +97,15 @@ def _what_comes(recipe: Recipe, run: Path) -> str:
     """Say what the demo does and how long it will take."""
     if (run / RESULT).exists():
         return f"{run} is already trained: testing it again and writing its report."
-    minutes = max(1, round(_seconds(recipe) / 60))
     less = ", less what was done before" if is_run(run) else ""
     return (
         "The demo gets Fashion-MNIST (70,000 small pictures of clothes), trains AlexNet on it, tests it and writes a report: "
-        f"about {counted(minutes, 'minute')} on this machine as it is now{less}. Ctrl-C stops it, and the same "
+        f"{forecast.about(_seconds(recipe))} on this machine as it is now{less}. Ctrl-C stops it, and the same "
         "command continues."
     )
 
 
-def _seconds(recipe: Recipe) -> float:
+def _seconds(recipe: Recipe) -> forecast.Times:
     """How long all of it will take, by the time of a few steps."""
     step = forecast.step_seconds(recipe, len(FASHION_MNIST.classes))
-    return OTHER_SECONDS + recipe.epochs * (STEPS + TEST_STEPS) * step
+    return step.each(recipe.epochs * (STEPS + TEST_STEPS), OTHER_SECONDS)

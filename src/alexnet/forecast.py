@@ -3,11 +3,11 @@
 import time
 from collections.abc import Sequence
 from statistics import median
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from alexnet import engines
 from alexnet.console import duration
 from alexnet.data import sources
 from alexnet.data.image import Resize, Unreadable, encode
@@ -19,31 +19,50 @@ from alexnet.model import AlexNet
 from alexnet.phrases import counted
 from alexnet.train.recipes import Recipe
 from alexnet.train.steps import split
-from alexnet.variants import Variant
 
 STEPS, WARM_UP = 6, 2
 PHOTOS = 8
+SHORT = 45  # seconds
 
 
-def step_seconds(recipe: Recipe, classes: int) -> float:
-    """Of one plain step of training, not compiled: the median of a few, on random pictures; on a
-    CPU of those in one lane or in as many as there are cores, whichever are faster.
+class Times(NamedTuple):
+    """Seconds that something took when it was tried a few times. On a machine with other work they
+    differ: then nobody knows how long a thousand of it will take, only between what and what.
     """
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+    usual: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, tried: Sequence[float]) -> "Times":
+        """Of a few tries: their median, and the ends."""
+        return cls(median(tried), min(tried), max(tried))
+
+    def each(self, factor: float, more: float = 0.0) -> "Times":
+        """The times of so many, and so many seconds more."""
+        return Times(*(factor * one + more for one in self))
+
+
+def step_seconds(recipe: Recipe, classes: int) -> Times:
+    """Of one plain step of training, not compiled, on random pictures; on a CPU of those in one
+    lane or in as many as there are cores, whichever are faster.
+    """
+    device = fastest_device()
     generator = torch.Generator().manual_seed(0)
     model = AlexNet(recipe.network(classes), generator).to(device)
     size = model.variant.input_size
     x = torch.rand(recipe.batch_size, 3, size, size, generator=generator).to(device)
-    seconds = _steps_seconds(model, model, x)
+    times = _steps_seconds(model, model, x)
     if device.type == "cpu" and split.threads() > 1:
         lanes = Lanes(model, split.threads())
-        seconds = min(seconds, _steps_seconds(model, lanes, x))
+        times = min(times, _steps_seconds(model, lanes, x))
         lanes.close()
-    return seconds
+    return times
 
 
-def _steps_seconds(model: AlexNet, network: Network, x: Tensor) -> float:
-    """The median of a few steps of a model, computed by `network`."""
+def _steps_seconds(model: AlexNet, network: Network, x: Tensor) -> Times:
+    """Of a few steps of a model, computed by `network`."""
     times = []
     for _ in range(STEPS):
         begun = time.monotonic()
@@ -51,21 +70,23 @@ def _steps_seconds(model: AlexNet, network: Network, x: Tensor) -> float:
         network(x).logsumexp(1).sum().backward()
         model.fc8.bias.detach().sum().item()  # waits for a GPU
         times.append(time.monotonic() - begun)
-    return median(times[WARM_UP:])
+    return Times.of(times[WARM_UP:])
 
 
-def picture_seconds(variant: Variant) -> float:
+@torch.inference_mode()
+def picture_seconds(network: Network, input_size: int, device: torch.device) -> Times:
     """Of one picture through a network, forward only."""
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    model = AlexNet(variant, torch.Generator().manual_seed(0)).to(device).eval()
-    x = torch.rand(PHOTOS, 3, variant.input_size, variant.input_size, device=device)
-    network, times = engines.eager(model), []
-    with torch.inference_mode():
-        for _ in range(WARM_UP + 1):
-            begun = time.monotonic()
-            network(x).sum().item()
-            times.append(time.monotonic() - begun)
-    return times[-1] / len(x)
+    x, times = torch.rand(PHOTOS, 3, input_size, input_size, device=device), []
+    for _ in range(STEPS):
+        begun = time.monotonic()
+        network(x).sum().item()
+        times.append((time.monotonic() - begun) / PHOTOS)
+    return Times.of(times[WARM_UP:])
+
+
+def fastest_device() -> torch.device:
+    """An accelerator that is here, else the CPU."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def preparing_seconds(items: Sequence[Item], size: int, resize: Resize) -> float:
@@ -81,13 +102,26 @@ def preparing_seconds(items: Sequence[Item], size: int, resize: Resize) -> float
     return (time.monotonic() - begun) / len(chosen) * len(items) / cores
 
 
-def about(seconds: float) -> str:
+def about(times: Times | float) -> str:
     """A time that is not certain, in words.
 
     >>> about(20), about(100), about(7300)
     ('less than a minute', 'about 2 minutes', 'about 2:01 hours')
+    >>> about(Times(70, 57, 160)), about(Times(70, 20, 100)), about(Times(7000, 3000, 7300))
+    ('1 to 3 minutes', 'up to 2 minutes', '50 minutes to 2:01 hours')
     """
-    if seconds < 45:
+    least, most = (times.least, times.most) if isinstance(times, Times) else (times, times)
+    low, high = _words(least), _words(most)
+    if most < SHORT:
         return "less than a minute"
+    if least < SHORT:
+        return f"up to {high}"
+    if low == high:
+        return f"about {high}"
+    same_unit = ("hours" in low) == ("hours" in high)
+    return f"{low.split()[0] if same_unit else low} to {high}"
+
+
+def _words(seconds: float) -> str:
     minutes = max(1, round(seconds / 60))
-    return f"about {counted(minutes, 'minute')}" if minutes < 100 else f"about {duration(seconds)[:-3]} hours"
+    return counted(minutes, "minute") if minutes < 100 else f"{duration(seconds)[:-3]} hours"

@@ -5,19 +5,21 @@ Weights are taken as they are named, or else from what `alexnet weights pull` ha
 They decide the network, the size of the pictures and the resize rule; from scratch the recipe does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet import forecast
 from alexnet.console import say
 from alexnet.data.image import Resize
 from alexnet.data.loader import in_order
 from alexnet.data.store import Split
 from alexnet.errors import RecipeError
+from alexnet.forecast import Times, about, fastest_device, picture_seconds, step_seconds
 from alexnet.meter import Meter
 from alexnet.phrases import counted
 from alexnet.published import registry
@@ -58,19 +60,29 @@ class Plan:
             return self.base.preprocessing.stored_size, self.base.preprocessing.resize
         return self.recipe.stored_size, self.recipe.stored_as["resize"]
 
+    @cached_property
+    def convolutions(self) -> Callable[[Tensor], Tensor]:
+        """The weights' convolutions, on the fastest engine: from (N, 3, K, K) pictures on the
+        fastest device to what pool5 gives, (N, D).
+        """
+        assert self.base
+        model = with_layers(self.base, self.base.network("pool5", self.recipe, 2), self.recipe.seed).to(fastest_device())
+        network = Extractor(Trained(model, ("", ""), self.base.preprocessing, {}, {}), ("pool5",), 1).network()
+        return lambda x: network(x)["pool5"]
+
     @torch.inference_mode()
     def pool5(self, split: Split) -> Tensor:
         """What the weights' convolutions give for each picture, averaged to 2 x 2: (N, C, 2, 2)."""
         assert self.base
-        model = with_layers(self.base, self.base.network("pool5", self.recipe, 2), self.recipe.seed)
-        view, channels = self.base.preprocessing.views(1)[0], len(self.base.parameters["conv5.weight"])
-        network = Extractor(Trained(model, ("", ""), self.base.preprocessing, {}, {}), ("pool5",), 1).network()
+        device, channels = fastest_device(), len(self.base.parameters["conv5.weight"])
+        preprocessing = self.base.preprocessing.to(device)
+        view = preprocessing.views(1)[0]
         with Meter("looking for near-duplicates", len(split), "images") as meter:
             features = []
             for records, _ in in_order(split, BATCH_SIZE):
-                maps = network(self.base.preprocessing.view(records, *view))["pool5"].view(len(records), channels, -1)
+                maps = self.convolutions(preprocessing.view(records.to(device), *view)).view(len(records), channels, -1)
                 side = round(maps.shape[2] ** 0.5)
-                features.append(F.adaptive_avg_pool2d(maps.unflatten(2, (side, side)), 2))
+                features.append(F.adaptive_avg_pool2d(maps.unflatten(2, (side, side)), 2).cpu())
                 meter.add(len(records))
         return torch.cat(features)
 
@@ -94,40 +106,36 @@ class Plan:
         Raises:
             RecipeError: they do not allow one pass over the photos.
         """
-        once, whole = self._seconds(work)
+        once, passes = self._pass(work)
         other = work.preparing + OTHER_SECONDS
-        if minutes is not None and 60 * minutes < other + once:
-            least = int((other + once) / 60 + 1.5)
+        if minutes is not None and 60 * minutes < other + once.usual:
+            least = int((other + once.usual) / 60 + 1.5)
             raise RecipeError(
                 f"minutes (={minutes:g}) is too little for one pass over {counted(work.photos, 'photo')}, which takes "
-                f"{forecast.about(other + once)} here: allow {least} or more."
+                f"{about(other + once.usual)} here: allow {least} or more."
             )
-        recipe = self.recipe
-        if minutes is not None and self.base is None:
-            recipe = replace(recipe, epochs=min(int((60 * minutes - other) / once), recipe.epochs))
-            whole = recipe.epochs * once
-        how = (
-            f"on the weights {recipe.weights}"
-            if self.base
-            else f"from scratch ({counted(recipe.epochs, 'epoch')} of {FROM_SCRATCH})"
-        )
+        plan, how = self, f"on the weights {self.recipe.weights}"
+        if self.base is None:
+            if minutes is not None:
+                passes = min(int((60 * minutes - other) / once.usual), passes)
+                plan = replace(self, recipe=replace(self.recipe, epochs=passes))
+            how = f"from scratch ({counted(passes, 'epoch')} of {FROM_SCRATCH})"
         say(
             f"{counted(work.photos, 'photo')} of {counted(work.classes, 'class')}: preparing, training {how} and testing take "
-            f"{forecast.about(other + whole)} on this machine as it is now. Ctrl-C stops it, and the same command continues."
+            f"{about(once.each(passes, other))} on this machine as it is now. Ctrl-C stops it, and the same command continues."
         )
-        return replace(self, recipe=recipe)
+        return plan
 
-    def _seconds(self, work: Work) -> tuple[float, float]:
-        """Of the least that makes a network, one pass over the photos, and of all that the recipe
-        does. On weights both are the same: a pass in as many views as the last layer is fitted to.
+    def _pass(self, work: Work) -> tuple[Times, int]:
+        """The least that makes a network, one pass over the photos, and how many of them the recipe
+        takes. On weights it is one, in as many views as the last layer is fitted to.
         """
         if self.base is None:
-            step = forecast.step_seconds(self.recipe, work.classes)
-            once = step * max(1, work.photos // self.recipe.batch_size)
-            return once, self.recipe.epochs * once
+            steps = max(1, work.photos // self.recipe.batch_size)
+            return step_seconds(self.recipe, work.classes).each(steps), self.recipe.epochs
         views = 10 if work.photos <= MANY else 2
-        whole = (views + 1) * work.photos * forecast.picture_seconds(self.base.network("pool5", self.recipe, 2))
-        return whole, whole
+        picture = picture_seconds(self.convolutions, self.base.preprocessing.input_size, fastest_device())
+        return picture.each((views + 1) * work.photos), 1
 
 
 def weights_here(named: str | None) -> str | None:
