@@ -9,14 +9,17 @@ the command a processor with AVX-512 runs the code of one with AVX2.
 Naive is what one writes first: the same layers, eager, NCHW, `F.local_response_norm`,
 `torch.optim.SGD`. Ours is what `alexnet train` runs: channels-last, our own normalisation and fully
 connected layers, the paper's SGD, memory that stays with the process, and one lane or several.
-`naive, memory kept` has our setting of the allocator. `--before FOLDER` also times the step of an
-earlier version of this project, from its `src`.
+`naive, memory kept` has our setting of the allocator. Where the processor has bfloat16, ours also
+train in it, and naive by PyTorch's autocast, its memory kept. `--before FOLDER` also times the step
+of an earlier version, from its `src`. `--only "2 lanes" "2 lanes, bf16"` times these
+beside naive: all of them take some 16 GB at full size.
 
 Every contestant is a process of its own, as the allocator's settings are a process's; they take
 their blocks of steps in turns, on the same noise of 50 grey levels. `--beside 1` keeps a core busy
 meanwhile; `--waiting` also lets PyTorch's threads spin while they wait for each other. The last
-line is one JSON object; `ratio` is the best of ours against naive, the median over blocks, `range`
-its extremes, `memory` its peak against naive's. At sgemm speed: as fast as a 4096 x 4096 product.
+line is one JSON object; `ratio` is the best of ours in float32 against naive, the median over
+blocks, `range` its extremes, `memory` its peak against naive's; `bf16` the best of ours in bfloat16
+against the best in float32 and against naive's. At sgemm speed: as fast as a 4096 x 4096 product.
 """
 
 import argparse
@@ -29,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from inspect import signature
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,33 +47,42 @@ from alexnet.train.steps.plain import loss_function
 from alexnet.variants import Variant, get_variant
 
 Step = Callable[[], None]
+BF16 = ", bf16"  # in a contestant's name
 
 
 # --- contestants ----------------------------------------------------------------------------------
 
 
-def naive_step(variant: Variant, images: Tensor, labels: Tensor) -> Step:
-    """A step of the network as one writes it first."""
+def naive_step(variant: Variant, images: Tensor, labels: Tensor, bf16: bool) -> Step:
+    """A step of the network as one writes it first; in bfloat16 by autocast."""
     net = Naive(variant)
     optimiser = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4)
 
     def step() -> None:
         optimiser.zero_grad()
-        F.cross_entropy(net(images), labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = net(images)
+        F.cross_entropy(logits.float(), labels).backward()
         optimiser.step()
 
     return step
 
 
-def our_step(variant: Variant, images: Tensor, labels: Tensor, lanes: int) -> Step:
-    """A step as `alexnet train` takes it on a CPU; one lane is what earlier versions have."""
+def our_step(variant: Variant, images: Tensor, labels: Tensor, lanes: int, bf16: bool) -> Step:
+    """A step as `alexnet train` takes it on a CPU; one lane in float32 is what earlier versions
+    have.
+    """
     net = AlexNet(variant).to(memory_format=torch.channels_last)
     optimiser = SGD(net, momentum=0.9, weight_decay=5e-4, variant=variant)
-    network = net
+    network: Any = net
     if lanes > 1:
         from alexnet.lanes import Lanes
 
-        network = Lanes(net, lanes, max(1, torch.get_num_threads() // lanes))
+        network = Lanes(net, lanes, max(1, torch.get_num_threads() // lanes), torch.bfloat16 if bf16 else None)
+    if bf16:
+        from alexnet.train.steps.plain import computing_in
+
+        network = computing_in(torch.bfloat16, network)
     forward = loss_function(network, False)
     batch = [images.contiguous(memory_format=torch.channels_last), labels]
     if len(signature(forward).parameters) > 2:  # earlier versions have no keys
@@ -95,7 +108,8 @@ def work(name: str, arguments: argparse.Namespace) -> None:
 
         keep_freed(arguments.batch * max(layer.activation_bytes for layer in variant.layers()))
     lanes = int(name.split()[0]) if name[0].isdigit() else 1
-    step = naive_step(variant, images, labels) if "naive" in name else our_step(variant, images, labels, lanes)
+    bf16 = name.endswith(BF16)
+    step = naive_step(variant, images, labels, bf16) if "naive" in name else our_step(variant, images, labels, lanes, bf16)
     for count in map(int, sys.stdin):
         start = time.perf_counter()
         for _ in range(count):
@@ -142,13 +156,19 @@ class Contestant:
 @contextmanager
 def contestants(arguments: argparse.Namespace, words: list[str]) -> Iterator[list[Contestant]]:
     """All of them, started and warm; ended afterwards."""
+    from alexnet.devices import lacks_bf16  # here, as earlier versions have none
+
     sleeping = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     spinning = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     lanes = [2**power for power in range(torch.get_num_threads().bit_length())]
     ours = [f"{count} lane{'s' * (count > 1)}" for count in lanes]
-    names = {"naive": sleeping, "naive, memory kept": sleeping, **dict.fromkeys(ours, sleeping)}
+    names = dict.fromkeys(["naive", "naive, memory kept", *ours], sleeping)
+    if lacks_bf16() is None:
+        names |= dict.fromkeys([name + BF16 for name in ("naive", *ours)], sleeping)
     if arguments.before:
         names["before"] = {**sleeping, "PYTHONPATH": arguments.before}
+    if arguments.only:
+        names = {name: variables for name, variables in names.items() if name in ("naive", *arguments.only)}
     if arguments.waiting:
         names |= {f"{name}, spinning": spinning for name in ours}
     with ExitStack() as stack:
@@ -186,6 +206,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=7)
     parser.add_argument("--beside", type=int, default=0, help="processes that keep a core busy")
     parser.add_argument("--waiting", action="store_true", help="also time threads that spin")
+    parser.add_argument("--only", nargs="+", help="time these beside naive")
     parser.add_argument("--before", help="src of an earlier version")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -201,13 +222,20 @@ def main() -> None:
     report(arguments, rates, peaks)
 
 
+def against(ours: list[float], theirs: list[float]) -> list[float]:
+    """How many times as fast, block by block: the median, the least, the most."""
+    ratios = [own / other for own, other in zip(ours, theirs, strict=True)]
+    return [round(f(ratios), 3) for f in (statistics.median, min, max)]
+
+
 def report(arguments: argparse.Namespace, rates: dict[str, list[float]], peaks: dict[str, int]) -> None:
     """The table, and the line of JSON."""
     variant = variant_of(arguments)
     at_sgemm_speed = sgemm_flops() / arithmetic.training_flop(variant.layers())
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ratios = {name: [ours / naive for ours, naive in zip(rates[name], rates["naive"], strict=True)] for name in rates}
-    best = max((name for name in rates if name[0].isdigit() and "spinning" not in name), key=lambda name: medians[name])
+    ours = [name for name in rates if name[0].isdigit() and "spinning" not in name]
+    best = max((name for name in ours if not name.endswith(BF16)), key=lambda name: medians[name])
     print(f"{'':20}{'images/s':>10}{'x naive':>10}{'range':>17}{'memory, MB':>12}{'of sgemm':>10}")
     for name, ratio in ratios.items():
         cells = f"{medians[name]:10.1f}{statistics.median(ratio):10.2f}   {min(ratio):5.2f} to {max(ratio):5.2f}"
@@ -229,9 +257,13 @@ def report(arguments: argparse.Namespace, rates: dict[str, list[float]], peaks: 
         "memory": round(peaks[best] / max(peaks["naive"], 1), 3),
         "environment": environment(),
     }
+    if narrow := [name for name in ours if name.endswith(BF16)]:
+        fastest = max(narrow, key=lambda name: medians[name])
+        result["bf16"] = {"best": fastest, "over_float32": against(rates[fastest], rates[best])}
+        if naive := rates.get("naive" + BF16):
+            result["bf16"]["over_naive"] = against(rates[fastest], naive)
     if arguments.before:
-        against = [ours / before for ours, before in zip(rates[best], rates["before"], strict=True)]
-        result |= {"over_before": round(statistics.median(against), 3), "over_before_range": [min(against), max(against)]}
+        result["over_before"] = against(rates[best], rates["before"])
     print(json.dumps(result))
 
 
