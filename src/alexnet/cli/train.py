@@ -163,7 +163,7 @@ def train(command: TrainingChoice) -> None:
         return
     if command.at_once != 1:
         raise UsageError(f"at_once (={command.at_once}) needs several networks: add --seeds, such as --seeds 0..9.")
-    with open_ranks(command.parallel, command.rank_timeout) as ranks:
+    with open_ranks(command.parallel, command.rank_timeout, command.recipe.device) as ranks:
         store = Store(command.data)
         if command.config and not command.resume:
             say(f"Repeating {command.config} in {command.out}: alexnet train {recipes.words(command.recipe)}")

@@ -12,8 +12,10 @@ An error on another rank is put into torchrun's key-value store before its conne
 told once.
 """
 
+import gc
 import os
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -27,6 +29,7 @@ from alexnet import traffic
 from alexnet.console import say, silence
 from alexnet.devices import cores
 from alexnet.errors import AlexNetError, TrainingError, UsageError
+from alexnet.phrases import counted
 from alexnet.traffic import Scheme
 from alexnet.variants import Variant
 
@@ -174,7 +177,9 @@ ALONE = Ranks()
 
 
 @contextmanager
-def open_ranks(wanted: Scheme | Literal["auto"] | None = None, timeout: float = TIMEOUT) -> Iterator[Ranks]:
+def open_ranks(
+    wanted: Scheme | Literal["auto"] | None = None, timeout: float = TIMEOUT, device: str = "auto"
+) -> Iterator[Ranks]:
     """The ranks that torchrun started, connected; one process alone if it did not.
 
     On GPUs tensors travel by nccl, on CPUs by gloo. Ranks other than 0 print nothing from here on.
@@ -182,9 +187,11 @@ def open_ranks(wanted: Scheme | Literal["auto"] | None = None, timeout: float = 
     Args:
         wanted: how they are to share the work; None for auto.
         timeout: in seconds; a rank that keeps the others waiting for so long ends the run.
+        device: as the recipe's: cpu leaves GPUs alone.
 
     Raises:
-        UsageError: a scheme was asked for without torchrun, or `timeout` is not positive.
+        UsageError: a scheme was asked for without torchrun, `timeout` is not positive, or this
+            machine has fewer GPUs than ranks.
         TrainingError: another rank failed; told by rank 0.
     """
     if not timeout > 0:
@@ -194,7 +201,7 @@ def open_ranks(wanted: Scheme | Literal["auto"] | None = None, timeout: float = 
             raise UsageError(f"parallel (={wanted}) needs several processes: begin the command with `{TORCHRUN}`.")
         yield ALONE
         return
-    ranks = _connected(wanted or "auto", timedelta(seconds=timeout))
+    ranks = _connected(wanted or "auto", timedelta(seconds=timeout), device != "cpu" and torch.cuda.is_available())
     try:
         with _told_by_first(ranks):
             yield ranks
@@ -209,7 +216,7 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
-def _connected(wanted: Scheme | Literal["auto"], timeout: timedelta) -> Ranks:
+def _connected(wanted: Scheme | Literal["auto"], timeout: timedelta, cuda: bool) -> Ranks:
     """As torchrun's environment says; one process alone is connected to nobody."""
     if int(os.environ["WORLD_SIZE"]) == 1:
         return Ranks(wanted=wanted)
@@ -218,8 +225,12 @@ def _connected(wanted: Scheme | Literal["auto"], timeout: timedelta) -> Ranks:
     if int(os.environ["RANK"]) > 0:
         silence()
     local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    cuda = torch.cuda.is_available() and local < torch.cuda.device_count()
     if cuda:
+        if here > torch.cuda.device_count():
+            raise UsageError(
+                f"{here} processes are too many for this machine's {counted(torch.cuda.device_count(), 'GPU')}: start one for "
+                "each with --nproc-per-node, or pass --device cpu."
+            )
         torch.cuda.set_device(local)
     if os.environ.get("OMP_NUM_THREADS") == "1":  # torchrun's own setting: half a machine for two ranks is more
         torch.set_num_threads(max(1, cores() // here))
@@ -229,11 +240,19 @@ def _connected(wanted: Scheme | Literal["auto"], timeout: timedelta) -> Ranks:
     return Ranks(rank, count, wanted, notes)
 
 
-def _disconnect() -> None:
-    """Close the connections: others that wait for this rank then fail at once."""
+def _disconnect(error: BaseException | None = None) -> None:
+    """Close the connections: others that wait for this rank then fail at once.
+
+    gloo closes one when nothing refers to it any more, and the frames that an error went through
+    do: without clearing them the others learn of it only when this process ends.
+    """
     import torch.distributed as dist
 
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 
@@ -262,7 +281,7 @@ def _leave(ranks: Ranks, error: BaseException) -> None:
     own = not lost(error)
     if own:
         ranks.tell(str(error) if isinstance(error, AlexNetError) else f"{type(error).__name__}: {error}")
-    _disconnect()
+    _disconnect(error)
     with suppress(RuntimeError):
         ranks._notes.wait([TOLD], timedelta(seconds=TELL_SECONDS))
         time.sleep(SPEAK_SECONDS)
