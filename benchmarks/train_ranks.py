@@ -27,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,18 +106,21 @@ def predicted(traffic: Traffic) -> Counter[tuple[str, int, int]]:
 
 
 def work(name: str, arguments: argparse.Namespace) -> None:
-    """Be a contestant, or one rank of it. Rank 0 reads numbers of steps and writes seconds."""
-    scheme, _, lanes = name.partition(" ")
-    with open_ranks(None if scheme == "one" else scheme) as ranks:  # type: ignore[arg-type]
+    """Be a contestant, or one rank of it. Rank 0 writes what its first steps show, then reads
+    numbers of steps and writes seconds.
+    """
+    schemes, _, lanes = name.partition(" ")
+    with open_ranks(None if schemes == "one" else "data") as ranks:
         if not ranks.several:
             torch.set_num_threads(arguments.ranks)
-        observed = Observed() if ranks.several else None
         connection = [sum_seconds(ranks, numbers) for numbers in (SMALL, LARGE)] if ranks.several else []
-        step = steps_of(arguments, ranks, int(lanes or 1))
-        step()
-        seen = observed.during(step, ranks) if observed else {}
+        observed, found = Observed() if ranks.several else None, {}
+        for scheme in schemes.split("+"):
+            step = steps_of(arguments, replace(ranks, wanted=scheme), int(lanes or 1))  # type: ignore[arg-type]
+            step()
+            found[scheme] = {"connection": connection, **observed.during(step, ranks)} if observed else {}
         if ranks.first:
-            print(json.dumps({"connection": connection, **seen}), flush=True)
+            print(json.dumps(found), flush=True)
         while number := ranks.share(int(sys.stdin.readline() or 0) if ranks.first else 0):
             begun = time.perf_counter()
             for _ in range(number):
@@ -194,6 +198,7 @@ class Contestant:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE} if rank == 0 else {"stdin": subprocess.DEVNULL}
             self.processes.append(subprocess.Popen(command, env=variables, text=True, **pipes))  # type: ignore[call-overload]
         self.first = self.processes[0]
+        self.found: dict[str, Any] = {}  # by scheme
 
     def answer(self) -> str:
         """A line from rank 0."""
@@ -225,16 +230,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def contestants(arguments: argparse.Namespace, words: list[str]) -> Iterator[dict[str, tuple[Contestant, dict[str, Any]]]]:
-    """All of them, started and warm, with what each found out by its first steps."""
-    lanes = [] if not arguments.blocks else [1] if torch.cuda.is_available() else sorted({1, arguments.ranks})
+def contestants(arguments: argparse.Namespace, words: list[str]) -> Iterator[list[Contestant]]:
+    """All of them, started and warm; without blocks one group of ranks that tries every scheme."""
+    lanes = [1] if torch.cuda.is_available() else sorted({1, arguments.ranks})
     counts = {f"one {number}": 1 for number in lanes} | dict.fromkeys(arguments.scheme, arguments.ranks)
+    if not arguments.blocks:
+        counts = {"+".join(arguments.scheme): arguments.ranks}
     with ExitStack() as stack:
-        started = {}
+        started = []
         for name, number in counts.items():
-            one = Contestant(name, words, number)
-            stack.callback(one.end)
-            started[name] = one, json.loads(one.answer())
+            started.append(Contestant(name, words, number))
+            stack.callback(started[-1].end)
+            started[-1].found = json.loads(started[-1].answer())
         yield started
 
 
@@ -246,6 +253,8 @@ def compared(found: dict[str, Any], traffic: Traffic) -> dict[str, Any]:
     seen, expected = Counter({tuple(key): number for *key, number in found["seen"]}), predicted(traffic)
     return {
         "bytes_predicted": traffic.sent,
+        # gloo's reduce-scatter sends as much as a sum
+        "bytes_by_gloo": sum(one.sent * (1 + (one.collective == "reduce_scatter")) for one in traffic.exchanges),
         "bytes_on_loopback": round(found["sent"] / traffic.ranks),  # gloo on one machine; nothing of nccl's
         "as_predicted": seen == expected,
         "not_predicted": [[*key, number] for key, number in (seen - expected).items()],
@@ -296,9 +305,9 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     with contestants(arguments, sys.argv[1:]) as started:
         for _ in range(arguments.blocks):
-            for name, (one, _) in started.items():
-                seconds.setdefault(name, []).append(one.take(arguments.steps) / arguments.steps)
-        found = {name: what for name, (_, what) in started.items()}
+            for one in started:
+                seconds.setdefault(one.name, []).append(one.take(arguments.steps) / arguments.steps)
+        found = {scheme: what for one in started for scheme, what in one.found.items()}
     if arguments.blocks:
         report(arguments, seconds, found, counts)
     else:
@@ -321,7 +330,17 @@ def report(
         }
         if name in counts:
             rows[name] |= compared(found[name], counts[name]) | foretold(arguments, found[name], medians[base], counts[name])
-    header = ("", "images/s", "time of one", "range", "predicted, hidden or not", "MB sent", "by loopback", "collectives")
+    header = (
+        "",
+        "images/s",
+        "time of one",
+        "range",
+        "predicted, hidden or not",
+        "MB sent",
+        "by gloo",
+        "on loopback",
+        "collectives",
+    )
     cells = [header, *(line_of(name, row, medians[base]) for name, row in rows.items())]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
@@ -337,9 +356,9 @@ def line_of(name: str, row: dict[str, Any], alone: float) -> tuple[str, ...]:
     middle, least, most = row["time_of_one"]
     cells = (name, f"{row['images_per_second']:.1f}", f"{middle:.2f}", f"{least:.2f} to {most:.2f}")
     if "bytes_predicted" not in row:
-        return (*cells, "", "", "", "")
+        return (*cells, *[""] * 5)
     foretold = " to ".join(f"{row[key] / alone:.2f}" for key in ("predicted_hidden", "predicted_waiting"))
-    sent = (f"{row[key] / 1e6:.1f}" for key in ("bytes_predicted", "bytes_on_loopback"))
+    sent = (f"{row[key] / 1e6:.1f}" for key in ("bytes_predicted", "bytes_by_gloo", "bytes_on_loopback"))
     return (*cells, foretold, *sent, "as predicted" if row["as_predicted"] else "NOT as predicted")
 
 

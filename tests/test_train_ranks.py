@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from alexnet.traffic import SCHEMES, count
+from alexnet.variants import get_variant
+
 SCRIPT = Path(__file__).parents[1] / "benchmarks/train_ranks.py"
 SMALL = ("--width", "0.125", "--input-size", "64")
 
@@ -26,8 +29,9 @@ def result(done: "subprocess.CompletedProcess[str]") -> Any:
 
 
 def test_four_ranks_give_what_is_predicted() -> None:
-    """9 pictures, which they do not divide."""
-    found = result(ran("--ranks", "4", "--batch", "9", "--blocks", "0", "--scheme", "data"))
+    """9 pictures, which they do not divide, in each scheme."""
+    found = result(ran("--ranks", "4", "--batch", "9", "--blocks", "0", "--scheme", *SCHEMES))
+    assert set(found) == set(SCHEMES)
     for scheme, one in found.items():
         assert one["as_predicted"], f"{scheme}: {one['not_predicted']} instead of {one['not_seen']}"
 
@@ -41,7 +45,7 @@ def test_two_ranks_against_one_process() -> None:
     found = result(done)
     row = found["rows"]["data"]
     assert row["as_predicted"] and {"one 1", "one 2", "data"} == set(found["rows"])
-    assert row["bytes_predicted"] <= row["bytes_on_loopback"]
+    assert row["bytes_predicted"] == row["bytes_by_gloo"] <= row["bytes_on_loopback"]
     assert row["predicted_hidden"] < row["predicted_waiting"] and row["seconds"] > 0
     assert "as predicted" in done.stdout and "NOT" not in done.stdout
 
@@ -49,9 +53,6 @@ def test_two_ranks_against_one_process() -> None:
 def test_a_wrong_prediction_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     import train_ranks
-
-    from alexnet.traffic import count
-    from alexnet.variants import get_variant
 
     traffic = count(get_variant("paper"), "data", batch=8, ranks=2)
     seen = [[*key, number] for key, number in train_ranks.predicted(traffic).items()]
