@@ -146,7 +146,8 @@ def steps_of(arguments: argparse.Namespace, ranks: Ranks, lanes: int) -> Steps:
     set_precision(precision, device)
     split = noise(max(STORED, variant.input_size), BATCHES * arguments.batch, variant.num_classes)
     augmentation = Augmentation(preprocessing_of(variant).to(device), True, True, np.eye(3))
-    start = Start.on_records(Recipe(batch_size=arguments.batch), variant, split, augmentation)
+    recipe = Recipe(batch_size=arguments.batch, precision=precision)  # type: ignore[arg-type]  # the same for all
+    start = Start.on_records(recipe, variant, split, augmentation)
     compiled = device.type == "cuda"
     step, _ = open_step(start, split, fused=False, precision=precision, compiled=compiled, lanes=lanes, ranks=ranks)
     return Steps(start.loader, lambda epoch, number: step.take(epoch, number, LR, 1.0))

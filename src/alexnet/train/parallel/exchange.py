@@ -92,8 +92,14 @@ def _padded(x: Tensor, size: int, dim: int) -> Tensor:
 
 def _like(x: Tensor, model: Tensor) -> Tensor:
     """In the order of dimensions that convolutions want, if `model` has it."""
-    last = x.dim() == 4 and model.is_contiguous(memory_format=torch.channels_last)
-    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return x.contiguous(memory_format=order(model))
+
+
+def order(x: Tensor) -> torch.memory_format:
+    """Of a tensor's dimensions in memory: convolutions want the channels last. A slice of channels
+    has neither order, and what is computed from it would take the slower one."""
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 class _Gather(torch.autograd.Function):
@@ -114,8 +120,9 @@ class _Gather(torch.autograd.Function):
 class _Edge(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, group: Group, reach: int) -> Tensor:
-        ctx.group, ctx.reach, ctx.shape = group, reach, x.shape
-        return put_together(_own_edge(x, group, reach), group, (reach, reach), 1).split(reach, 1)[1 - group.index]
+        ctx.group, ctx.reach, ctx.shape, ctx.order = group, reach, x.shape, order(x)
+        both = put_together(_own_edge(x, group, reach), group, (reach, reach), 1)
+        return _like(both.split(reach, 1)[1 - group.index], x)
 
     @staticmethod
     @once_differentiable
@@ -123,7 +130,7 @@ class _Edge(torch.autograd.Function):
         group, reach = ctx.group, ctx.reach
         both = [torch.zeros_like(gradient), gradient]  # nothing for itself, all for the other
         pair = torch.cat(both if group.index == 0 else both[::-1], 1)
-        of_x = _like(gradient.new_zeros(ctx.shape), gradient)
+        of_x = torch.empty(ctx.shape, dtype=gradient.dtype, device=gradient.device, memory_format=ctx.order).zero_()
         _own_edge(of_x, group, reach).copy_(_add_and_cut(pair, group, (reach, reach), 1))
         return of_x, None, None
 

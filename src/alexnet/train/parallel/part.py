@@ -16,7 +16,7 @@ from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Linear, Op
 from alexnet.model import AlexNet
 from alexnet.train.optim import SGD
-from alexnet.train.parallel.exchange import Group, edge, gather, put_together
+from alexnet.train.parallel.exchange import Group, edge, gather, order, put_together
 from alexnet.train.parallel.layout import Layout
 from alexnet.train.start import Start
 
@@ -109,8 +109,10 @@ class Part(AlexNet):
         reach = min(op.size // 2, x.shape[1])
         beyond = edge(x, pair, reach)
         if pair.index == 0:
-            return super().compute(own, torch.cat([x, beyond], 1))[:, :-reach]
-        return super().compute(own, torch.cat([beyond, x], 1))[:, reach:]
+            tower = super().compute(own, torch.cat([x, beyond], 1))[:, :-reach]
+        else:
+            tower = super().compute(own, torch.cat([beyond, x], 1))[:, reach:]
+        return tower.contiguous(memory_format=order(x))
 
 
 class Apart:
