@@ -26,8 +26,8 @@ from alexnet.published import registry
 from alexnet.train import recipes
 from alexnet.train.recipes import Recipe
 from alexnet.train.tune.base import Base, open_base
-from alexnet.train.tune.begin import with_layers
-from alexnet.train.tune.features import MANY, Extractor
+from alexnet.train.tune.begin import passes_an_epoch, with_layers
+from alexnet.train.tune.features import Extractor, views_for
 from alexnet.trained import Trained
 
 FROM_SCRATCH, ON_WEIGHTS = "small-photos", "finetune"
@@ -114,15 +114,22 @@ class Plan:
                 f"minutes (={minutes:g}) is too little for one pass over {counted(work.photos, 'photo')}, which takes "
                 f"{about(other + once.usual)} here: allow {least} or more."
             )
-        plan, how = self, f"on the weights {self.recipe.weights}"
+        plan, how, more = self, f"on the weights {self.recipe.weights}", ""
         if self.base is None:
             if minutes is not None:
                 passes = min(int((60 * minutes - other) / once.usual), passes)
                 plan = replace(self, recipe=replace(self.recipe, epochs=passes))
             how = f"from scratch ({counted(passes, 'epoch')} of {FROM_SCRATCH})"
+        elif an_epoch := passes_an_epoch(work.photos):
+            epoch, epochs = once.each(an_epoch / (views_for(work.photos) + 1)), self.recipe.epochs - 1
+            if minutes is not None:
+                epochs = min(int((60 * minutes - other - once.usual) / epoch.usual), epochs)
+                plan = replace(self, recipe=replace(self.recipe, epochs=1 + epochs))
+            more = f", and {about(epoch.each(epochs))} more if training all layers helps" if epochs else ""
         say(
             f"{counted(work.photos, 'photo')} of {counted(work.classes, 'class')}: preparing, training {how} and testing take "
-            f"{about(once.each(passes, other))} on this machine as it is now. Ctrl-C stops it, and the same command continues."
+            f"{about(once.each(passes, other))} on this machine as it is now{more}. Ctrl-C stops it, and the same command "
+            "continues."
         )
         return plan
 
@@ -133,7 +140,7 @@ class Plan:
         if self.base is None:
             steps = max(1, work.photos // self.recipe.batch_size)
             return step_seconds(self.recipe, work.classes).each(steps), self.recipe.epochs
-        views = 10 if work.photos <= MANY else 2
+        views = views_for(work.photos)
         picture = picture_seconds(self.convolutions, self.base.preprocessing.input_size, fastest_device())
         return picture.each((views + 1) * work.photos), 1
 

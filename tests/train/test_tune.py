@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from runs import log, same_weights
 from safetensors.torch import save_file
 from scipy.optimize import minimize
@@ -33,7 +34,7 @@ from alexnet.train.optim import SGD
 from alexnet.train.result import read_result, verify_run
 from alexnet.train.start import Start, fitting
 from alexnet.train.tune import base as bases
-from alexnet.train.tune import begin, features, head
+from alexnet.train.tune import begin, features, head, trial
 from alexnet.train.tune.base import open_base, table
 from alexnet.trained import Trained
 from alexnet.variants import get_variant
@@ -219,6 +220,26 @@ def test_features_are_the_networks_stages(extractor: features.Extractor, store: 
             assert float((found[stage][:4, view].float() - expected).abs().max()) < 2e-3 * float(expected.abs().max())
 
 
+def test_views_that_come_closer(extractor: features.Extractor, store: Store) -> None:
+    """Smaller squares of the picture, enlarged as Pillow does it; the first ten are a test's."""
+    pictures = extractor.trained.preprocessing
+    views = features.views_of(pictures, 16)
+    assert [view[:3] for view in views[:10]] == pictures.views(10) and {view.side for view in views[10:]} == {56}
+    records = torch.from_numpy(store.train.take(slice(0, 3)))
+    whole = replace(pictures, input_size=72).view(records, 0, 0, False).numpy()
+    corners = set()
+    for view in views:
+        seen = features._seen(pictures, records, view)
+        cut = whole[:, :, view.top : view.top + view.side, view.left : view.left + view.side]
+        cut = cut[..., ::-1] if view.mirrored else cut
+        for picture, planes in zip(seen, cut, strict=True):
+            for plane, expected in zip(picture, planes, strict=True):
+                enlarged = Image.fromarray(np.ascontiguousarray(expected)).resize((67, 67), Image.Resampling.BILINEAR)
+                np.testing.assert_allclose(plane, np.asarray(enlarged), atol=2e-3)
+        corners |= {(view.top, view.left)} if view.side == 56 else set()
+    assert corners == {(0, 0), (0, 16), (8, 8), (16, 0), (16, 16)}
+
+
 def test_features_are_kept(
     extractor: features.Extractor, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -362,6 +383,76 @@ def fail_after(patch: pytest.MonkeyPatch, module: Any, name: str, calls: int) ->
     patch.setattr(module, name, failing)
 
 
+# --- whether training more layers helps -----------------------------------------------------------
+
+
+def asking(weights: Path, lr: float) -> recipes.Recipe:
+    return recipe(weights, tune="auto", features="pool5", epochs=3, lr=lr)
+
+
+@pytest.mark.parametrize(("lr", "chosen"), [(1e-3, "all"), (0.1, "head")])
+def test_auto_does_what_helps(
+    lr: float, chosen: str, weights: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """A line says what was tried and heard; then the run is that of what was chosen, to the bit."""
+    monkeypatch.setattr(begin, "LEAST", 12)
+    train(asking(weights, lr), store, tmp_path / "auto")
+    said = capsys.readouterr().err
+    assert "The last layer alone, and all layers after 2 epochs: " in said
+    assert (
+        "12 training pictures held out for it; so " + ("all layers are" if chosen == "all" else "the last layer alone") in said
+    )
+    settled = read_config(tmp_path / "auto").recipe
+    assert (settled.tune, settled.epochs) == (chosen, 3 if chosen == "all" else 1)
+    train(replace(asking(weights, lr), tune=chosen), store, tmp_path / "named")
+    assert same_weights(tmp_path / "auto", tmp_path / "named")
+    assert "held out for it; so" not in capsys.readouterr().err
+
+
+def test_killed_while_asking(weights: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(begin, "LEAST", 12)
+    asked = asking(weights, 1e-3)
+    train(asked, store, tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        fail_after(patch, SGD, "step", 5)
+        train(asked, store, tmp_path / "run")
+    train(asked, store, tmp_path / "run", resume=True)
+    assert same_weights(tmp_path / "whole", tmp_path / "run") and log(tmp_path / "whole") == log(tmp_path / "run")
+    assert read_config(tmp_path / "whole") == read_config(tmp_path / "run")
+
+
+def test_too_few_to_ask(weights: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(asking(weights, 1e-3), store, tmp_path / "run")
+    assert "12 pictures held out could not say (100 could)" in capsys.readouterr().err
+    assert read_config(tmp_path / "run").recipe.tune == "head"
+
+
+def test_a_gain_must_be_beyond_chance() -> None:
+    """Two standard errors, at no more errors; a network that diverged has none."""
+    verdict = trial.Verdict(100, 4, (0.5, 0.15), (0.45, 0.15), gain=0.05, margin=0.04)
+    assert verdict.helps and str(verdict).endswith("held out for it; so all layers are trained.")
+    nothing, worse, diverged = "no gain beyond chance", "worse", "that learning rate is too high"
+    cases = (
+        ({"margin": 0.06}, nothing),
+        ({"tuned": (0.4, 0.16)}, nothing),
+        ({"gain": -0.05}, worse),
+        ({"gain": np.nan}, diverged),
+    )
+    for changes, why in cases:
+        other = replace(verdict, **changes)  # type: ignore[arg-type]
+        assert not other.helps and str(other).endswith(f"{why}.")
+
+
+def test_what_is_held_out_to_ask() -> None:
+    """A fifth of the pictures that the last layer's decay was chosen on."""
+    labels = torch.arange(3000) % 3
+    parted = head.Parted.of(labels, seed=4)
+    assert len(parted.used) == len(set(parted.used.tolist())) == head.MOST - len(parted.held)
+    assert not set(parted.used.tolist()) & set(parted.held.tolist()) and torch.equal(labels[parted.held], parted.labels_of_held)
+    assert (head.folds(labels.numpy(), 4)[parted.held] == 0).all() and abs(len(parted.held) - head.MOST / head.FOLDS) < 60
+    assert len(head.Parted.of(labels[:60], 0).held) == 12
+
+
 def test_a_family_shares_its_features(weights: Path, store: Store, tmp_path: Path) -> None:
     summary = train_family(recipe(weights), store, tmp_path / "family", [0, 1])
     assert summary["n"] == 2 and len(list((tmp_path / "family" / FEATURES).iterdir())) == 1
@@ -407,6 +498,10 @@ def test_minutes_are_kept(weights: Path, store: Store, tmp_path: Path, monkeypat
     assert "leave time for 3 epochs of 5" in capsys.readouterr().err
     assert begin.in_minutes(asked, extractor, store, spent=50.0).tune == "head"  # type: ignore[arg-type]
     assert "the last layer alone is new. Pass more --minutes" in capsys.readouterr().err
+    asked = replace(asked, tune="auto")  # which tries them before, on a part
+    assert begin.in_minutes(asked, extractor, store, spent=0.0, part=20).epochs == 1 + 3  # type: ignore[arg-type]
+    assert begin.in_minutes(asked, extractor, store, spent=45.0, part=20).tune == "head"  # type: ignore[arg-type]
+    assert "an epoch of all and its trial take about 20 s here" in capsys.readouterr().err
 
 
 def test_loaded(weights: Path, store: Store, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class Recipe:
     tune: str | None = None
     """What to train of a network that begins with weights. head: a new last layer. all, or from
     LAYER such as from conv4: after the head, the layers too, loaded ones at a tenth of the learning
-    rate. auto: the head alone, as the layers below gained nothing on few photos.
+    rate. auto: the head, then all if training pictures that are held out for it say that it helps
+    and the minutes allow it.
     """
     features: Literal["pool5", "fc6", "fc7"] | None = None
     """The stage that the new last layer reads; by default the one whose head has the lowest loss on
@@ -46,9 +47,10 @@ class Recipe:
     head_blur: float | None = None
     """Blur of pool5's maps in the fit of the new last layer, in sixths of a map; 0 for none. By
     default the one with the lowest loss on held-out training photos."""
-    head_views: Literal[1, 2, 10] | None = None
+    head_views: Literal[1, 2, 10, 16] | None = None
     """Views of each training picture that the new last layer is fitted to: the centre, with its
-    mirror, or the ten of a test; by default ten, or two of many pictures."""
+    mirror, the ten of a test, or these and six that come closer; by default ten, or two of many
+    pictures."""
     minutes: float | None = None
     """Minutes that fine-tuning may take; by default what the epochs need."""
 

@@ -2,7 +2,8 @@
 
     features of every training picture    features.py
     a new last layer on them              head.py
-    whether to train the layers below     here
+    whether to train the layers below     trial.py
+    at which learning rates               here
 
 Everything that is chosen is put into the recipe, which then says what was done: repeating it
 chooses nothing and ends with the same bits.
@@ -10,6 +11,7 @@ chooses nothing and ends with the same bits.
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,8 +28,9 @@ from alexnet.run_folder import member
 from alexnet.train.balance import class_weights
 from alexnet.train.recipes import Recipe
 from alexnet.train.tune.base import Base, table
-from alexnet.train.tune.features import MANY, Extractor, Stages
-from alexnet.train.tune.head import Head, Trial, choose, fit
+from alexnet.train.tune.features import Extractor, Stages, views_for
+from alexnet.train.tune.head import FOLDS, MOST, Head, Parted, Trial, choose, fit
+from alexnet.train.tune.trial import LEAST, ask
 from alexnet.trained import Trained
 from alexnet.variants import LAYER_NAMES, PerLayer, Variant
 
@@ -78,7 +81,7 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
     model = with_layers(base, variant, recipe.seed)
     preprocessing = replace(base.preprocessing, resize=store.manifest["resize"])
     trained = Trained(model.to(device), store.classes, preprocessing.to(device), {}, {})
-    views = recipe.head_views or (10 if len(store.train) <= MANY else 2)
+    views = recipe.head_views or views_for(len(store.train))
     extractor = Extractor(trained, stages, views)
     seconds = None if recipe.minutes is None else 60 * recipe.minutes
     features = extractor.of(store.train, store.fingerprint, _cache(folder, recipe), seconds)
@@ -86,18 +89,25 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
     side = next(layer.input[1:2] or (1,) for layer in variant.layers() if isinstance(layer.op, Linear))[0]
     weights = class_weights(recipe, store.train, len(store.classes))
     choice = _chosen(recipe, features, labels, side, weights)
-    head = fit(features[choice.stage], labels, len(store.classes), choice.decay, choice.blur, side, weights)
+    fitted = partial(fit, classes=len(store.classes), decay=choice.decay, blur=choice.blur, side=side, weights=weights)
+    head = fitted(features[choice.stage], labels)
     variant = base.network(choice.stage, recipe, len(store.classes))
     model = _with_head(model.cpu(), variant, head)
     for line in table(base, variant):
         say(line)
     recipe = base.settled(recipe, choice.stage, head_decay=choice.decay, head_blur=choice.blur, head_views=views)
+    parted = Parted.of(labels, recipe.seed)
+    recipe = in_minutes(worth_a_trial(recipe, parted), extractor, store, time.monotonic() - began, len(parted.used))
     if recipe.tune == "auto":
-        say(
-            "The layers below the last are left as they were loaded: `alexnet train finetune --tune all`, or "
-            "--tune from conv4, trains them too."
-        )
-    recipe = settle(in_minutes(recipe, extractor, store, time.monotonic() - began), base, variant, head.size)
+        read = features[choice.stage]
+        part = fitted(read[parted.used], labels[parted.used])
+        tried = settle(replace(recipe, tune="all"), base, variant, part.size)
+        placed = _with_head(model, variant, part).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = Trained(placed, store.classes, preprocessing.to(device), {}, {})
+        verdict = ask(tried, network, part, store, parted, read, weights)
+        say(str(verdict))
+        recipe = replace(recipe, tune="all" if verdict.helps else "head")
+    recipe = settle(recipe, base, variant, head.size)
     trained = Trained(model, store.classes, preprocessing, {}, {})
     return Beginning(recipe, trained, head.loss, head.error, time.monotonic() - began)
 
@@ -148,8 +158,9 @@ def with_layers(base: Base, variant: Variant, seed: int) -> AlexNet:
 
 
 def _with_head(model: AlexNet, variant: Variant, head: Head) -> AlexNet:
-    state = {name: model.state_dict()[name] for name in variant.parameter_shapes() if not name.startswith("fc8.")}
-    return AlexNet.holding(variant, {**state, "fc8.weight": head.weight, "fc8.bias": head.bias})
+    """A network of its own: nothing is shared."""
+    state = {name: model.state_dict()[name].clone() for name in variant.parameter_shapes() if not name.startswith("fc8.")}
+    return AlexNet.holding(variant, {**state, "fc8.weight": head.weight.clone(), "fc8.bias": head.bias.clone()})
 
 
 def _cache(folder: Path, recipe: Recipe) -> Path:
@@ -177,7 +188,7 @@ def settle(recipe: Recipe, base: Base, variant: Variant, size: float = LAST_RATE
         size: mean squared norm of what the last layer reads.
     """
     layers = [name for name in LAYER_NAMES if name not in variant.removed]
-    lowest = {"head": "fc8", "auto": "fc8", "all": layers[0]}.get(recipe.tune or "", recipe.lowest_layer)
+    lowest = {"head": "fc8", "all": layers[0]}.get(recipe.tune or "", recipe.lowest_layer)
     factors = recipe.lr_factors or rates(variant, base, lowest, size)
     if lowest == "fc8":
         return replace(recipe, tune="head", epochs=1, lr_factors=factors, minutes=None)
@@ -198,22 +209,49 @@ def rates(variant: Variant, base: Base, lowest: str, size: float) -> PerLayer:
     return tuple(factor(number, name) for number, name in enumerate(LAYER_NAMES))  # type: ignore[return-value]
 
 
-def in_minutes(recipe: Recipe, extractor: Extractor, store: Store, spent: float) -> Recipe:
+def worth_a_trial(recipe: Recipe, parted: Parted) -> Recipe:
+    """The recipe, whose `auto` is the head where too few pictures are held out to ask; a line says
+    so.
+    """
+    held = len(parted.held)
+    if recipe.tune != "auto" or recipe.epochs == 1 or held >= LEAST:
+        return recipe if recipe.epochs > 1 else replace(recipe, tune="head")
+    say(
+        f"The layers below the last are left as they were loaded: whether training them helps, {counted(held, 'picture')} held "
+        f"out could not say ({LEAST} could). --tune all, or --tune from conv4, trains them."
+    )
+    return replace(recipe, tune="head")
+
+
+def passes_an_epoch(pictures: int) -> float:
+    """How long an epoch of all layers and its trial take, in passes over the pictures, one view
+    each; 0 for so few that `auto` does not try.
+    """
+    tried = min(pictures, MOST)
+    held = tried // FOLDS
+    return STEP_PASSES * (1 + (tried - held) / pictures) if held >= LEAST else 0.0
+
+
+def in_minutes(recipe: Recipe, extractor: Extractor, store: Store, spent: float, part: int = 0) -> Recipe:
     """The recipe with as many epochs of steps as its minutes leave time for; a line says so where
     they are fewer.
 
     Args:
         spent: seconds until now.
+        part: pictures that `auto` tries all epochs on, before.
     """
-    if recipe.minutes is None or recipe.tune in ("head", "auto"):
+    if recipe.minutes is None or recipe.tune == "head":
         return recipe
     epoch = STEP_PASSES * extractor.seconds_a_pass(store.train)
+    if recipe.tune == "auto":
+        epoch *= 1 + part / len(store.train)
     left = 60 * recipe.minutes - spent
     epochs = min(recipe.epochs - 1, int(left / epoch))
     if epochs < 1:
         say(
-            f"minutes (={recipe.minutes:g}) leave {max(left, 0):.0f} s after the last layer, and an epoch of all takes about "
-            f"{epoch:.0f} s here: the last layer alone is new. Pass more --minutes to train the layers below it."
+            f"minutes (={recipe.minutes:g}) leave {max(left, 0):.0f} s after the last layer, and an epoch of all "
+            f"{'and its trial take' if recipe.tune == 'auto' else 'takes'} about {epoch:.0f} s here: the last layer alone is "
+            "new. Pass more --minutes to train the layers below it."
         )
         return replace(recipe, tune="head")
     if epochs < recipe.epochs - 1:

@@ -11,12 +11,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -24,6 +26,7 @@ from torch import Tensor
 from alexnet import engines
 from alexnet.arithmetic import Linear
 from alexnet.console import say
+from alexnet.data.loader import in_order
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
 from alexnet.errors import CheckpointError, TrainingError
@@ -39,17 +42,41 @@ BLOCK, BATCH = 256, 64
 LARGEST = 65504.0  # of a float16
 #: Up to so many pictures are fitted in ten views, above it in two.
 MANY = 2000
+#: Side of a view that comes closer, over that of a test's; and which of its ten are taken.
+CLOSER, CLOSER_VIEWS = 5 / 6, (0, 2, 4, 6, 7, 8)
 #: Seconds after which the time of the whole can be told.
 LEAST_SECONDS = 1
 
 Stages = dict[str, Tensor]
 
 
-def views_of(preprocessing: Preprocessing, count: int) -> list[tuple[int, int, bool]]:
-    """(top, left, mirrored) of each view: the centre, with its mirror, or the ten of a test."""
-    if count == 2:
-        return [(top, left, mirrored) for top, left, _ in preprocessing.views(1) for mirrored in (False, True)]
-    return preprocessing.views(1 if count == 1 else 10)
+class View(NamedTuple):
+    """A square of a stored picture: corner and side in pixels, mirrored or not."""
+
+    top: int
+    left: int
+    mirrored: bool
+    side: int
+
+
+def views_for(pictures: int) -> Literal[2, 10]:
+    """Views in which so many pictures are fitted."""
+    return 10 if pictures <= MANY else 2
+
+
+def views_of(preprocessing: Preprocessing, count: int) -> list[View]:
+    """The centre; with its mirror; the ten of a test; or these and six that come closer: centre,
+    its mirror and the corners, two of them mirrored.
+    """
+    whole, close = preprocessing.input_size, round(CLOSER * preprocessing.input_size)
+    centre = [View(top, left, mirrored, whole) for top, left, _ in preprocessing.views(1) for mirrored in (False, True)]
+    if count <= 2:
+        return centre[:count]
+    ten = [View(*view, whole) for view in preprocessing.views(10)]
+    if count == 10:
+        return ten
+    closer = replace(preprocessing, input_size=close).views(10)
+    return [*ten, *(View(*closer[number], close) for number in CLOSER_VIEWS)]
 
 
 @dataclass(frozen=True)
@@ -136,9 +163,22 @@ class Extractor:
                     parts.append(self._views(network, records))
                     meter.add(len(records))
                     _in_time(time.monotonic() - began, meter.done, count, most_seconds)
-                block = {stage: torch.cat([part[stage] for part in parts]) for stage in self.stages}
+                block = self._joined(parts)
                 _write(files[start], block, key)
                 yield start, block
+
+    @torch.inference_mode()
+    def computed(self, split: Split, label: str) -> Stages:
+        """As `of`, of which nothing is kept."""
+        network, parts = self.network(), []
+        with Meter(label, len(split), "images") as meter:
+            for records, _ in in_order(split, BATCH):
+                parts.append(self._views(network, records))
+                meter.add(len(records))
+        return self._joined(parts)
+
+    def _joined(self, parts: list[Stages]) -> Stages:
+        return {stage: torch.cat([part[stage] for part in parts]) for stage in self.stages}
 
     @torch.inference_mode()
     def size_of_some(self, split: Split) -> float:
@@ -160,13 +200,22 @@ class Extractor:
     def _views(self, network: Callable[[Tensor], Stages], records: Tensor) -> Stages:
         pictures = self.trained.preprocessing
         records = records.to(pictures.mean.device)
-        seen = [network(pictures.view(records, *view)) for view in views_of(pictures, self.views)]
+        seen = [network(_seen(pictures, records, view)) for view in views_of(pictures, self.views)]
         stacked = {stage: torch.stack([one[stage] for one in seen], 1) for stage in self.stages}  # (N, V, D)
         if wrong := [stage for stage, values in stacked.items() if values.isnan().any()]:
             raise CheckpointError(
                 f"the weights compute NaN in {wrong[0]}, as weights do whose training has diverged: begin with other ones."
             )
         return {stage: values.clamp(-LARGEST, LARGEST).half().cpu() for stage, values in stacked.items()}
+
+
+def _seen(pictures: Preprocessing, records: Tensor, view: View) -> Tensor:
+    """A view as the network's input: (N, bytes) to (N, 3, K, K)."""
+    top, left, mirrored, side = view
+    if side == pictures.input_size:
+        return pictures.view(records, top, left, mirrored)
+    close = replace(pictures, input_size=side).view(records, top, left, mirrored)
+    return F.interpolate(close, (pictures.input_size, pictures.input_size), mode="bilinear")
 
 
 def _fastest(trained: Trained, first: int) -> engines.Network:

@@ -28,7 +28,7 @@ from alexnet.data.loader import HOLD_OUT, stream
 DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 #: Up to so many pictures every fold is held out once, above it one is.
 FOLDS, FEW = 5, 1000
-MOST, VIEWS = 2000, 2
+MOST, VIEWS, TEN = 2000, 2, 10
 #: In places of a 6 x 6 map.
 BLURS = (0.0, 1.2)
 ITERATIONS, HISTORY = 200, 20
@@ -54,19 +54,57 @@ class Head:
     error: float = 0.0
     size: float = 1.0
 
-    def on_views(self, features: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[float, float]:
-        """Mean loss and top-1 error on pictures, whose views' probabilities are averaged, as in a
-        test: (N, V, D) features, (N,) labels.
+    def on_pictures(self, features: Tensor, labels: Tensor) -> "Tested":
+        """Loss and error of each picture, whose views' probabilities are averaged, as in a test:
+        (N, V, D) features, (N,) labels.
         """
         shares = (features.float() @ self.weight.T + self.bias).softmax(2).mean(1)  # (N, K)
         right = shares[torch.arange(len(labels)), labels].clamp_min(1e-12)
-        each = torch.ones(len(labels)) if weights is None else weights[labels]
-        return float(-(each * right.log()).mean()), float((shares.argmax(1) != labels).float().mean())
+        return Tested(-right.log(), shares.argmax(1) != labels)
+
+    def on_views(self, features: Tensor, labels: Tensor, weights: Tensor | None = None) -> tuple[float, float]:
+        """Their mean loss and top-1 error."""
+        return self.on_pictures(features, labels).means(1.0 if weights is None else weights[labels])
 
     def on_rows(self, rows: Tensor, labels: Tensor) -> tuple[float, float]:
         """The same on (n, D) rows, each by itself."""
         logits = torch.cat([torch.addmm(self.bias, part.float(), self.weight.T) for part in rows.split(ROWS_AT_ONCE)])
         return float(F.cross_entropy(logits, labels)), float((logits.argmax(1) != labels).float().mean())
+
+
+class Tested(NamedTuple):
+    """What a last layer gives on pictures.
+
+    Attributes:
+        losses: (N,) float32.
+        wrong: (N,) bool.
+    """
+
+    losses: Tensor
+    wrong: Tensor
+
+    def means(self, each: Tensor | float) -> tuple[float, float]:
+        """Mean loss and top-1 error; `each` is what the pictures' losses are multiplied by."""
+        return float((each * self.losses).mean()), float(self.wrong.float().mean())
+
+
+class Parted(NamedTuple):
+    """Training pictures, by number: those that a trial is fitted to, and those held out for it.
+
+    Attributes:
+        labels_of_held: (n,) int64.
+    """
+
+    used: Tensor
+    held: Tensor
+    labels_of_held: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor, seed: int) -> "Parted":
+        """The first part that `choose` holds out, of as many pictures as it looks at."""
+        some, out = _some(labels, seed), torch.from_numpy(folds(labels.numpy(), seed) == 0)
+        held = some[out[some]]
+        return cls(some[~out[some]], held, labels[held])
 
 
 class Trial(NamedTuple):
@@ -229,13 +267,14 @@ def choose(
         side: of pool5's maps, in places.
         weights: (K,) of each class, as in `fit`.
     """
-    some = torch.from_numpy(np.flatnonzero(stream(seed, HOLD_OUT, 1).permutation(len(labels)) < MOST))
+    some = _some(labels, seed)
     parts, labels = torch.from_numpy(folds(labels.numpy(), seed))[some], labels[some]
     held = range(FOLDS) if len(labels) <= FEW else range(1)
     decays = DECAYS if decay is None else (decay,)
     tried: list[Trial] = []
     for stage, features in stages.items():
-        seen = features[some][:, :: -(-features.shape[1] // VIEWS)]
+        seen = features[some][:, :TEN]
+        seen = seen[:, :: -(-seen.shape[1] // VIEWS)]
         blurs = (BLURS if stage == "pool5" and side > 1 else (0.0,)) if blur is None else (blur,)
         for one in blurs:
             sums = dict.fromkeys(decays, torch.zeros(2))
@@ -287,6 +326,11 @@ def _triangle(rows: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         more = 10 * more
         triangle, failed = torch.linalg.cholesky_ex(gram + more)
     return triangle.float(), torch.linalg.solve_triangular(triangle, (rows @ other.T).double(), upper=False).T.float()
+
+
+def _some(labels: Tensor, seed: int) -> Tensor:
+    """`MOST` pictures, rising."""
+    return torch.from_numpy(np.flatnonzero(stream(seed, HOLD_OUT, 1).permutation(len(labels)) < MOST))
 
 
 def folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -1,0 +1,137 @@
+"""Does it help to train the layers below the last, too? Asked of training pictures held out for it.
+
+    last layer, fitted to the other training pictures              head.py
+    then every layer by SGD on them, as the run itself would do
+    the held-out pictures' loss and error before and after
+
+The pictures are those by which the last layer's weight decay was chosen, which favours the last
+layer, if anything. The test pictures are not looked at. Everything is a function of the recipe, so
+a run that is killed meanwhile asks again and hears the same.
+"""
+
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from alexnet.data.augment import Augmentation
+from alexnet.data.loader import Loader
+from alexnet.data.store import Split, Store
+from alexnet.errors import CheckpointError
+from alexnet.intervals import percent
+from alexnet.memory import keep_freed
+from alexnet.meter import Meter
+from alexnet.phrases import counted
+from alexnet.train.optim import SGD, schedule, warmup
+from alexnet.train.recipes import Recipe
+from alexnet.train.steps.plain import PlainStep, loss_function
+from alexnet.train.tune.features import Extractor
+from alexnet.train.tune.head import Head, Parted, Tested
+from alexnet.trained import Trained
+
+#: Of the standard error of the mean gain: below, it may be chance (95 %).
+MARGIN = 2.0
+#: Pictures held out: from fewer the trial would hear little but chance.
+LEAST = 100
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What held-out pictures say of both networks.
+
+    Attributes:
+        pictures: held out.
+        epochs: of SGD.
+        head, tuned: loss and top-1 error of the last layer alone, and of all layers.
+        gain, margin: the loss that all layers save, mean of the pictures, and what it must exceed.
+    """
+
+    pictures: int
+    epochs: int
+    head: tuple[float, float]
+    tuned: tuple[float, float]
+    gain: float
+    margin: float
+
+    @property
+    def helps(self) -> bool:
+        """Whether training all layers lowers the loss beyond chance, at no more errors."""
+        return self.gain > self.margin and self.tuned[1] <= self.head[1]
+
+    def __str__(self) -> str:
+        losses = " and ".join(f"{percent(error)} error, loss {loss:.3f}" for loss, error in (self.head, self.tuned))
+        if self.helps:
+            then = "so all layers are trained."
+        elif not isfinite(self.gain):
+            then = "so the last layer alone is new: that learning rate is too high."
+        else:
+            then = f"so the last layer alone is new: that is {'worse' if self.gain < 0 else 'no gain beyond chance'}."
+        return (
+            f"The last layer alone, and all layers after {counted(self.epochs, 'epoch')}: {losses}, on "
+            f"{counted(self.pictures, 'training picture')} held out for it; {then}"
+        )
+
+
+def ask(
+    recipe: Recipe,
+    trained: Trained,
+    head: Head,
+    store: Store,
+    parted: Parted,
+    features: Tensor,
+    weights: Tensor | None = None,
+) -> Verdict:
+    """Train every layer on a part of the training pictures, and compare on the rest.
+
+    Args:
+        recipe: says how; its rates are for every layer, and its first epoch is the fit.
+        trained: with `head` as its last layer; on a device, and changed.
+        head: fitted to the part.
+        parted: which pictures are trained on, and which are held out.
+        features: (N, V, D) of the stage that the last layer reads, for every training picture.
+        weights: (K,) of each class, as in `head.fit`.
+    """
+    _train(recipe, trained, store, part(store.train, parted.used), weights)
+    stage, views = recipe.features or "pool5", features.shape[1]
+    others, labels = part(store.train, parted.held), parted.labels_of_held
+    last = trained.model.fc8
+    now = Head(last.weight.detach().cpu(), last.bias.detach().cpu())
+    before = head.on_pictures(features[parted.held], labels)
+    try:
+        seen = Extractor(trained, (stage,), views).computed(others, "testing what was trained")[stage]
+        after = now.on_pictures(seen, labels)
+    except CheckpointError:  # it has diverged
+        after = Tested(torch.full_like(before.losses, torch.nan), torch.ones_like(before.wrong))
+    each = torch.ones(len(labels)) if weights is None else weights[labels]
+    gains = each * (before.losses - after.losses)
+    margin = MARGIN * float(gains.std()) / len(labels) ** 0.5
+    return Verdict(len(labels), recipe.epochs - 1, before.means(each), after.means(each), float(gains.mean()), margin)
+
+
+def _train(recipe: Recipe, trained: Trained, store: Store, split: Split, weights: Tensor | None) -> None:
+    """The recipe's epochs of SGD, in place."""
+    model, device = trained.model, trained.preprocessing.mean.device
+    loader = Loader(split, recipe.batch_size, recipe.seed, recipe.workers)
+    augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
+    optimiser = SGD(model, recipe.momentum, recipe.weight_decay, model.variant, recipe.nesterov, recipe.lr_factors)
+    loss = loss_function(model, False, recipe.label_smoothing, None if weights is None else weights.to(device))
+    if device.type == "cpu":
+        keep_freed(loader.batch_size * max(layer.activation_bytes for layer in model.variant.layers()))
+    step, steps = PlainStep(model, loss, optimiser, loader, augmentation), loader.steps_per_epoch
+    epochs = range(1, recipe.epochs)
+    with Meter("trying to train all layers", len(epochs) * steps * loader.batch_size, "images") as meter:
+        model.train()
+        for epoch in epochs:
+            for number in range(steps):
+                now = epoch + number / steps
+                step.take(epoch, number, recipe.lr * warmup(recipe, now + 1 / steps), schedule(recipe, now, ()))
+                meter.add(loader.batch_size)
+        model.eval()
+    step.close()
+
+
+def part(split: Split, which: Tensor) -> Split:
+    """Some pictures of a split, in memory."""
+    numbers = which.numpy()
+    return replace(split, records=split.take(numbers), labels=split.labels[numbers], length=0)
