@@ -36,17 +36,23 @@ class Elsewhere:
 
 
 @contextmanager
-def elsewhere(folder: Path) -> Iterator[Elsewhere]:
-    """The folder at an address while the block runs."""
+def elsewhere(folder: Path, prefix: str = "") -> Iterator[Elsewhere]:
+    """The folder at an address while the block runs; `prefix` stands before the paths in it."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
+        def do_HEAD(self) -> None:
+            path = folder / self.path.removeprefix(prefix).lstrip("/")
+            self.send_response(200 if path.is_file() else 404)
+            self.send_header("Content-Length", str(path.stat().st_size if path.is_file() else 0))
+            self.end_headers()
+
         def do_GET(self) -> None:
             match = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
             part = (int(match[1]), int(match[2]) + 1) if match else (None, None)
-            request = Request(self.path, *part, self.headers["Authorization"])
+            request = Request(self.path.removeprefix(prefix), *part, self.headers["Authorization"])
             state.asked.append(request)
             try:
                 _answer(self, request, state)

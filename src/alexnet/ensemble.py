@@ -117,7 +117,7 @@ def fit_coefficients(likelihoods: NDArray[np.float64]) -> NDArray[np.float64]:
 def _every_second(split: Split, start: int) -> Split:
     records = split.records
     half = records.every(2, start) if isinstance(records, RemoteRecords) else records[start::2]
-    return replace(split, records=half, labels=split.labels[start::2])
+    return replace(split, records=half, labels=split.labels[start::2], blocks=())
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,25 @@
 """A run on a store at an address: the bits of one on the local store, and commands that name it."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from runs import log, recipe, same_weights
 
 from alexnet.cli import main
+from alexnet.data import remote_records
+from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
+from alexnet.errors import Interrupted, StoreError
+from alexnet.train.announce import warn_unless_mixed
 from alexnet.train.history import read_config
 from alexnet.train.loop import train
+from alexnet.train.optim import SGD
 from alexnet.train.result import read_result
 from elsewhere import Elsewhere, elsewhere
+from stopping import stop_after
 
 
 @pytest.fixture
@@ -58,3 +66,56 @@ def test_the_commands(server: Elsewhere, tmp_path: Path, capfd: pytest.CaptureFi
     assert len(texts) > 10 and not any(b"s3cret" in text for text in texts)
     said = capfd.readouterr()
     assert shown in said.out and "s3cret" not in said.out + said.err
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Ten blocks of 256 pictures, class by class, as folders are."""
+    folder = tmp_path_factory.mktemp("long")
+    rng = np.random.default_rng(0)
+    for prefix, count in (("train", 2560), ("t10k", 60)):
+        labels = np.sort(np.arange(count) % 3).astype(np.uint8)
+        images = (rng.integers(0, 100, (count, 8, 8)) + 50 * labels[:, None, None]).astype(np.uint8)
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+            (folder / f"{prefix}-{name}-ubyte").write_bytes(header + array.tobytes())
+    return prepare([folder], tmp_path_factory.mktemp("www") / "store", size=72, workers=1, shuffle=True)
+
+
+def test_a_store_larger_than_its_cache(long: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bits of the local store, also of a run that is stopped and goes on; each block is fetched
+    about once an epoch.
+    """
+    monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(remote_records, "THREADS", 2)
+    block = 256 * 72 * 72 * 3 // 2
+    monkeypatch.setenv("ALEXNET_CACHE_GB", str(6.5 * block / 1e9))
+    asked = recipe(shuffle_blocks=2, batch_size=64, width=1 / 16)
+    train(asked, long, tmp_path / "local")
+    with elsewhere(long.folder.parent) as server:
+        store = Store(server.url + "/store")
+        with pytest.raises(
+            StoreError, match=r"train.records \(19.9 MB\) does not fit .*--shuffle-blocks 2, or set ALEXNET_CACHE_GB"
+        ):
+            train(replace(asked, shuffle_blocks=None), store, tmp_path / "refused")
+        with pytest.raises(StoreError, match=r"shuffle_blocks \(=3\) would fetch its blocks over and over"):
+            train(replace(asked, shuffle_blocks=3), store, tmp_path / "refused")
+        server.asked.clear()
+        with monkeypatch.context() as patch:
+            stop_after(patch, SGD, "step", 50)
+            with pytest.raises(Interrupted):
+                train(asked, store, tmp_path / "run")
+        train(asked, Store(server.url + "/store"), tmp_path / "run", resume=True)
+        fetched = [one for one in server.asked if one.start is not None and "train" in one.path]
+    assert same_weights(tmp_path / "local", tmp_path / "run")
+    assert sum(path.stat().st_size for path in (tmp_path / "cache" / "blocks").iterdir()) <= 6.5 * block
+    assert 10 < len(fetched) < 40
+
+
+def test_pictures_class_by_class_are_told(long: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The store in random order is not; one in the order of its labels is."""
+    order = np.argsort(long.train.labels, kind="stable")
+    split = replace(long.train, labels=long.train.labels[order])
+    for one, told in ((long.train, False), (split, True)):
+        warn_unless_mixed(2, one, long)
+        assert ("are not in random order: a block has 1.2 classes instead of 3.0" in capfd.readouterr().err) == told

@@ -29,6 +29,7 @@ def prepare(
     for_recipe: Annotated[str | None, arg(name="for", metavar="RECIPE")] = None,
     hold_out: float = 0.1,
     seed: int = 0,
+    shuffle: bool = False,
     strict: bool = False,
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -66,7 +67,9 @@ def prepare(
         hold_out: share of each class that is kept for testing if the source has no test part. The
             choice depends only on the content of the files: identical files stay together, and
             adding a picture later moves no other.
-        seed: changes which pictures are held out.
+        seed: changes which pictures are held out, and the order of --shuffle.
+        shuffle: store the training pictures in random order instead of class by class, as `train
+            --shuffle-blocks` needs.
         strict: stop at the first file that is not a usable picture, instead of skipping it.
         workers: processes that decode; one per core by default.
         max_pixels: skip pictures with more pixels, as decompression bombs. Each worker needs up to
@@ -94,6 +97,7 @@ def prepare(
             **stored_as,
             hold_out=hold_out,
             seed=seed,
+            shuffle=shuffle,
             strict=strict,
             workers=workers,
             max_pixels=max_pixels,

@@ -206,7 +206,7 @@ def open_feed(place: Storage, loader: Loader, device: torch.device) -> Resident 
         return Resident(loader, device)
     if place == "pinned":
         return Streamed(loader, device, Pinned(loader, cuda).batches)
-    reader = Loader(loader.split, loader.batch_size, loader.seed, loader.workers, pinned=cuda)
+    reader = loader.like(pinned=cuda)
     return Streamed(loader, device, lambda epoch, start: ([batch.records] for batch in reader.batches(epoch, start)))
 
 

@@ -1,6 +1,8 @@
 """Choose the records of each batch: a pure function of (seed, epoch, step).
 
-An epoch is a permutation of the split, and step i takes its i-th run of `batch_size` records.
+An epoch is a permutation of the split, and step i takes its i-th run of `batch_size` records. For a
+store that is elsewhere and larger than the cache there is a second kind of permutation, which stays
+among a few blocks at a time: `mixed_blocks`.
 Nothing is remembered between batches, so training can start at any step and sees what it would have
 seen: resuming inside an epoch repeats and skips nothing. The pictures left over after the last
 whole batch are others in each epoch. What chance then does to a picture does not depend on its
@@ -10,20 +12,23 @@ batch: `chance.py`.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alexnet.data.store import Split
+from alexnet.data.remote_records import RemoteRecords
+from alexnet.data.store import BLOCK, Split
 
 # Names of the independent streams of random numbers that grow from one seed; `chance.py` has 1, 2.
 SHUFFLE, INIT, HOLD_OUT = 0, 3, 4
+#: Batches whose blocks are fetched ahead where all pictures are mixed.
+AHEAD = 4
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
@@ -48,6 +53,8 @@ class Loader:
         workers: threads that read ahead.
         pinned: whether records come in page-locked memory, from which a GPU copies
             while the program goes on.
+        shuffle_blocks: blocks that pictures are mixed within, as in `mixed_blocks`; by default all
+            pictures are mixed.
         share: (number, of how many) of the parts that each batch is cut into, as even as can be;
             this part alone is read. `batch_size` stays that of the whole batch.
     """
@@ -60,14 +67,23 @@ class Loader:
         workers: int = 1,
         pinned: bool = False,
         share: tuple[int, int] = (0, 1),
+        shuffle_blocks: int | None = None,
     ) -> None:
         self.split, self.seed, self.workers, self.pinned = split, seed, workers, pinned
-        self.batch_size, self.share = min(batch_size, len(split)), share
+        self.batch_size, self.share, self.shuffle_blocks = min(batch_size, len(split)), share, shuffle_blocks
         self.steps_per_epoch = len(split) // self.batch_size
         self._order = lru_cache(maxsize=2)(self._permutation)
 
+    def like(self, **changes: Any) -> "Loader":
+        """Another loader with these arguments, and otherwise those of this one."""
+        names = ("split", "batch_size", "seed", "workers", "pinned", "share", "shuffle_blocks")
+        return Loader(**{name: getattr(self, name) for name in names} | changes)
+
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        return stream(self.seed, SHUFFLE, epoch).permutation(len(self.split))
+        rng = stream(self.seed, SHUFFLE, epoch)
+        if self.shuffle_blocks is None:
+            return rng.permutation(len(self.split))
+        return mixed_blocks(self.split.blocks or (len(self.split),), self.shuffle_blocks, rng)
 
     def indices(self, epoch: int, step: int) -> NDArray[np.int64]:
         """Which records batch `step` of `epoch` holds, or this share of it."""
@@ -81,9 +97,11 @@ class Loader:
         """Batch `step` of `epoch`.
 
         Raises:
-            StoreError: the store's files are gone or have shrunk.
+            StoreError: the store's files are gone or have shrunk; one that is elsewhere is out of
+                reach or damaged.
         """
         indices = self.indices(epoch, step)
+        self._fetch_ahead(epoch, step)
         # Reading in the order of the file is kinder to a disk; the batch keeps the
         # order of the permutation.
         order = np.argsort(indices)
@@ -91,8 +109,24 @@ class Loader:
         records.numpy()[order] = self.split.take(indices[order])
         return Batch(records, torch.from_numpy(self.split.labels[indices].astype(np.int64)))
 
+    def _fetch_ahead(self, epoch: int, step: int) -> None:
+        """Have the blocks fetched that later batches need: a whole mix ahead where blocks are
+        mixed, as its first batch needs nearly all of its blocks.
+        """
+        if isinstance(self.split.records, RemoteRecords):
+            ahead = -(-(self.shuffle_blocks or 0) * BLOCK // self.batch_size) or AHEAD
+            later = divmod(step + ahead, self.steps_per_epoch)
+            self.split.records.soon(self.indices(epoch + later[0], later[1]))
+
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The epoch's batches from step `start` on."""
+        """The epoch's batches from step `start` on.
+
+        Raises:
+            StoreError: as `batch`; or the store is elsewhere, and the cache too small for the
+                order.
+        """
+        if isinstance(self.split.records, RemoteRecords):
+            self.split.records.check_room(self.shuffle_blocks)
         with ThreadPoolExecutor(self.workers) as pool:
             waiting: deque[Future[Batch]] = deque()
             try:
@@ -105,6 +139,20 @@ class Loader:
             finally:
                 for future in waiting:
                     future.cancel()
+
+
+def mixed_blocks(blocks: Sequence[int], mixed: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """All records in an order that stays among `mixed` blocks at a time: blocks in random order,
+    then the records of each `mixed` blocks in random order.
+
+    Args:
+        blocks: how many records each has.
+    """
+    ends = np.cumsum(blocks)
+    order = rng.permutation(len(blocks))
+    parts = [np.arange(ends[block] - blocks[block], ends[block]) for block in order]
+    mixes = [np.concatenate(parts[start : start + mixed]) for start in range(0, len(parts), mixed)]
+    return np.concatenate([rng.permutation(mix) for mix in mixes])
 
 
 def in_order(split: Split, batch_size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:

@@ -8,6 +8,7 @@ on, and the store ends with the same bytes. The manifest comes last.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from os import PathLike
@@ -49,6 +50,7 @@ def prepare(
     resize: Resize = "short-side",
     hold_out: float = HOLD_OUT,
     seed: int = 0,
+    shuffle: bool = False,
     strict: bool = False,
     workers: int | None = None,
     max_pixels: int = MAX_PIXELS,
@@ -68,7 +70,9 @@ def prepare(
         resize: how a picture becomes a square.
         hold_out: share of each class that becomes `val` if the source has no
             second split, see `hold_out.split_off`.
-        seed: of that draw.
+        seed: of that draw, and of the order of `shuffle`.
+        shuffle: store the training pictures in random order instead of the source's, as an order of
+            training needs that mixes a few blocks at a time (`loader.mixed_blocks`).
         strict: stop at the first file that is not a usable picture.
         workers: processes that decode; all cores if None.
         max_pixels: a picture that takes more pixels of memory is skipped, see `image.encode`.
@@ -107,10 +111,18 @@ def prepare(
             if len(source.splits) == 1:
                 readable = partial(_readable, size=int(size), resize=resize, max_pixels=int(max_pixels))
                 source = split_off(source, hold_out, int(seed), readable, processes.each)
+            source = _shuffled(source, int(seed)) if shuffle else source
             jobs = [(split, block) for split, items in source.splits.items() for block in blocks(items, BLOCK)]
             with Writer(folder, source, int(size), resize, int(max_pixels), jobs) as writer:
                 _write(writer, processes, strict)
     return Store(folder)
+
+
+def _shuffled(source: Source, seed: int) -> Source:
+    """The source with its training pictures in random order."""
+    items = source.splits[TRAIN]
+    order = np.random.default_rng(seed).permutation(len(items))
+    return replace(source, splits={**source.splits, TRAIN: [items[place] for place in order]})
 
 
 def _paths(given: object) -> list[Path]:

@@ -16,11 +16,14 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet.data.block_cache import BlockCache
+from alexnet.data.block_cache import GB, LIMIT_VARIABLE, BlockCache
 from alexnet.data.remote import Remote, WrongBytes
+from alexnet.errors import StoreError
 
 #: Blocks that are fetched at a time, each in memory until it is written.
 THREADS = 8
+#: Blocks to mix, unless the user says another number: 8,192 pictures.
+USUAL_MIX = 32
 #: Blocks that are fetched ahead where records are read in order.
 AHEAD = 8
 
@@ -98,6 +101,28 @@ class RemoteRecords:
     def soon(self, which: NDArray[np.int64]) -> None:
         """Fetch in the background the blocks that some records need."""
         self._ask(self._by_block(self._numbers(which)))
+
+    def check_room(self, mixed: int | None) -> None:
+        """Refuse an order of training for which the cache is too small: blocks would be fetched
+        over and over.
+
+        Args:
+            mixed: blocks that pictures are mixed within; None for batches from all over the split.
+
+        Raises:
+            StoreError: naming what the cache has room for, and the remedy.
+        """
+        block = max(count for count, _ in self._blocks) * self._length
+        fit = (self.cache.limit // block - THREADS) // 2  # those in use, and as many that are fetched ahead
+        if self.nbytes <= self.cache.limit or (mixed is not None and mixed <= fit):
+            return
+        what = "batches from all over it" if mixed is None else f"shuffle_blocks (={mixed})"
+        fewer = f"mix the pictures of {min(fit, USUAL_MIX)} blocks at a time, --shuffle-blocks {min(fit, USUAL_MIX)}, or "
+        raise StoreError(
+            f"{self._remote.name(self._file)} ({_size(self.nbytes)}) does not fit into the cache {self.cache.folder}, "
+            f"which has room for {_size(self.cache.limit)}, and {what} would fetch its blocks over and over: "
+            f"{fewer if fit > 0 else ''}set {LIMIT_VARIABLE} to more, or ALEXNET_CACHE to a folder on a larger disk."
+        )
 
     def fresh(self, start: int, count: int) -> NDArray[np.uint8]:
         """A block's records as they are at the address now, not in the cache.
@@ -179,6 +204,10 @@ class RemoteRecords:
 
         what = f"pictures {start} to {start + count - 1}"
         return self._remote.read_range(self._file, start * self._length, count * self._length, check, what)
+
+
+def _size(count: int) -> str:
+    return f"{count / GB:,.1f} GB" if count >= GB else f"{count / 1e6:,.1f} MB"
 
 
 class _Fetching:

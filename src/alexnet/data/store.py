@@ -22,6 +22,7 @@ the cache, each as its checksum says, and records come from there block by block
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,6 +163,7 @@ class Split:
             fetches them.
         labels: (N,) int32, read-only.
         length: bytes of the mapped file; 0 without a file.
+        blocks: records in each run under one checksum; of records that no file has, one run.
     """
 
     name: str
@@ -169,6 +171,7 @@ class Split:
     labels: NDArray[np.int32]
     folder: Path
     length: int = 0
+    blocks: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -315,10 +318,13 @@ class Store:
                 f"{self.folder / name}.labels is damaged: record {wrong} has class {labels[wrong]}, but must have one in "
                 f"[0, {len(self.classes) - 1}]. {AGAIN}"
             )
+        blocks = self._manifest.splits[name].blocks
+        counts = tuple(count for count, _ in blocks)
         if self._remote:
-            blocks = self._manifest.splits[name].blocks
-            return Split(name, RemoteRecords(self._remote, mapped.name, blocks, length, self._cache), labels, self.folder)
-        return Split(name, np.memmap(mapped, np.uint8, "r", shape=(count, length)), labels, self.folder, count * length)
+            remote = RemoteRecords(self._remote, mapped.name, blocks, length, self._cache)
+            return Split(name, remote, labels, self.folder, blocks=counts)
+        records = np.memmap(mapped, np.uint8, "r", shape=(count, length))
+        return Split(name, records, labels, self.folder, count * length, counts)
 
     @property
     def train(self) -> Split:
@@ -470,6 +476,8 @@ def sha256(data: bytes | NDArray[Any]) -> str:
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], Manifest]:
     """Read and check the manifest."""
+    if re.match(r"[a-z0-9]+:/", str(folder)):
+        raise StoreError(f"{folder} is the path of no store: give an address as text, as a Path loses one of its slashes.")
     if not folder.is_dir():
         raise StoreError(f"{folder} is not a store, as no such folder exists: make one with `alexnet prepare PHOTOS {folder}`.")
     path = folder / MANIFEST

@@ -1,7 +1,11 @@
 """What a run says as it begins or goes on, and what it notes for its record."""
 
+from itertools import pairwise
+
+import numpy as np
+
 from alexnet.console import say
-from alexnet.data.store import Store
+from alexnet.data.store import Split, Store
 from alexnet.phrases import counted
 from alexnet.run_folder import Environment, changes, environment, read_environment
 from alexnet.train.optim import schedule, warmup
@@ -10,6 +14,9 @@ from alexnet.train.place import Place
 from alexnet.train.recipes import Recipe
 from alexnet.train.run import Run
 from alexnet.train.start import Start
+
+#: The share of the classes that a block in random order has, below which blocks are not in one.
+MIXED = 0.8
 
 
 def note_step(place: Place, kind: str) -> None:
@@ -67,6 +74,8 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
             f"{variant.name} was trained on {variant.resize} pictures, this store holds "
             f"{store.manifest['resize']} ones (see `alexnet prepare --resize`)."
         )
+    if recipe.shuffle_blocks is not None:
+        warn_unless_mixed(recipe.shuffle_blocks, loader.split, store)
     say(
         f"{variant.label}, {variant.input_size} pixels, "
         f"{variant.parameters:,} parameters; {counted(len(store.train), 'picture')} of {len(store.classes)} classes; "
@@ -74,6 +83,20 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
         f"{f'; resumed at epoch {place.epoch}, step {place.step}' if resumed else ''}."
         f"{' The first step takes up to a minute.' if 'compiled' in where else ''}"
     )
+
+
+def warn_unless_mixed(blocks: int, split: Split, store: Store) -> None:
+    """Warn where the blocks that are mixed hold few classes each, as in the order of folders."""
+    shares = np.bincount(split.labels) / len(split)
+    starts = np.cumsum((0, *split.blocks))
+    held = np.array([len(np.unique(split.labels[start:end])) for start, end in pairwise(starts)])
+    expected = np.array([(1 - (1 - shares) ** count).sum() for count in split.blocks])  # in random order
+    if blocks < len(split.blocks) and held.sum() < expected.sum() * MIXED:
+        say(
+            f"warning: the pictures of {store.address} are not in random order: a block has {held.mean():.1f} classes instead "
+            f"of {expected.mean():.1f}, so with shuffle_blocks (={blocks}) each batch shows a part of the classes only, and "
+            "the net learns less. Prepare the store with --shuffle."
+        )
 
 
 def _epochs(recipe: Recipe, steps: int) -> str:

@@ -22,7 +22,7 @@ MOST_EPOCHS, LARGEST_BATCH, MOST_WORKERS, HUGE = 100_000, 2**16, 256, 1e12
 OF_WEIGHTS = "auto"
 #: Fields whose option has another name.
 OPTIONS = {"weights": "from"}
-WIDEST, LARGEST_INPUT, LARGEST_POOL, MOST_KERNELS = 16, 4096, 16, 2**16
+WIDEST, LARGEST_INPUT, LARGEST_POOL, MOST_KERNELS, MOST_BLOCKS = 16, 4096, 16, 2**16, 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +156,11 @@ class Recipe:
     the fastest that a GPU supports. On a CPU bf16 needs AVX512-BF16 or AMX, and auto takes it for a
     run from scratch if it is faster there by a quarter and can tell the pictures apart.
     """
+    shuffle_blocks: int | None = None
+    """For a store at an address that is larger than the cache: mix pictures within this many blocks
+    of 256 at a time, 32 for example, instead of all at once. The store must have been prepared with
+    --shuffle.
+    """
     feed: Literal["auto", "resident", "pinned", "disk"] = "auto"
     """Where the fused step keeps its pictures: on the GPU, in the host's memory, or in the store;
     auto takes the first that fits. Changes no result.
@@ -188,6 +193,7 @@ class Recipe:
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "colour_noise": 0 <= self.colour_noise < HUGE,
             "seed": 0 <= self.seed < 2**63,
+            "shuffle_blocks": self.shuffle_blocks is None or 1 <= self.shuffle_blocks <= MOST_BLOCKS,
             "workers": 1 <= self.workers <= MOST_WORKERS,
             "checkpoint_minutes": 0 <= self.checkpoint_minutes < HUGE,
         }
@@ -313,6 +319,7 @@ RULES = {
     "label_smoothing": "must be in [0, 1)",
     "colour_noise": f"must not be negative, and be below {HUGE:g}",
     "seed": "must not be negative, and fit into 64 bits",
+    "shuffle_blocks": f"must be from 1 to {MOST_BLOCKS:,}",
     "workers": f"must be from 1 to {MOST_WORKERS}",
     "checkpoint_minutes": f"must not be negative, and be below {HUGE:g}",
 }

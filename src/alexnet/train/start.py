@@ -164,12 +164,12 @@ class Start:
 
     @classmethod
     def _of(cls, trained: Trained, recipe: Recipe, split: Split, augmentation: Augmentation, place: Place) -> "Start":
-        loader = Loader(split, recipe.batch_size, recipe.seed, recipe.workers)
+        loader = Loader(split, recipe.batch_size, recipe.seed, recipe.workers, shuffle_blocks=recipe.shuffle_blocks)
         return cls(recipe, trained, augmentation, loader, _optimiser(recipe, trained.model), place)
 
     def in_batches_of(self, size: int) -> "Start":
         """The same with batches of another size."""
-        return replace(self, loader=Loader(self.loader.split, size, self.recipe.seed, self.recipe.workers))
+        return replace(self, loader=self.loader.like(batch_size=size))
 
     def optimising(self, part: AlexNet) -> SGD:
         """What updates a part of the network as this run updates the whole."""
@@ -177,8 +177,7 @@ class Start:
 
     def of_share(self, number: int, parts: int) -> "Start":
         """The same with one of the parts of each batch, see `Loader`."""
-        loader = self.loader
-        return replace(self, loader=Loader(loader.split, loader.batch_size, loader.seed, loader.workers, share=(number, parts)))
+        return replace(self, loader=self.loader.like(share=(number, parts)))
 
 
 def fitting(recipe: Recipe, store: Store, run: Path | None = None, base: Base | None = None) -> Store:
