@@ -86,13 +86,7 @@ def prepare(
     parts = {name: _path(name, part) for name, part in (("train", train), ("test", test)) if part is not None}
     if not source_paths and not parts and not found:
         raise SourceError(f"paths (={paths!r}) names no source: name a folder of photos, or files.")
-    if not _whole(size) or not SMALLEST <= size <= LARGEST or size % 2:
-        raise StoreError(
-            f"size (={size!r}) must be an even number of pixels from {SMALLEST} to {LARGEST:,}: colour is stored at half "
-            "resolution."
-        )
-    if resize not in get_args(Resize):
-        raise StoreError(f"resize (={resize!r}) must be {' or '.join(get_args(Resize))}.")
+    _check_form(size, resize)
     if not _whole(seed):
         raise StoreError(f"seed (={seed!r}) must be a whole number.")
     if not _whole(max_pixels) or max_pixels < 1:
@@ -116,6 +110,17 @@ def prepare(
             with Writer(folder, source, int(size), resize, int(max_pixels), jobs) as writer:
                 _write(writer, processes, strict)
     return Store(folder)
+
+
+def _check_form(size: int, resize: str) -> None:
+    """Refuse a size or a resize rule that no store has."""
+    if not _whole(size) or not SMALLEST <= size <= LARGEST or size % 2:
+        raise StoreError(
+            f"size (={size!r}) must be an even number of pixels from {SMALLEST} to {LARGEST:,}: colour is stored at half "
+            "resolution."
+        )
+    if resize not in get_args(Resize):
+        raise StoreError(f"resize (={resize!r}) must be {' or '.join(get_args(Resize))}.")
 
 
 def _shuffled(source: Source, seed: int) -> Source:
