@@ -356,7 +356,7 @@ def test_on_weights_it_goes_on(photos: Photos, tmp_path: Path, weights: Path, mo
     folder = photos(12)
     fit(folder, tmp_path / "whole", weights=weights)
     with monkeypatch.context() as patch:
-        patch.setattr("alexnet.train.tune.begin.fit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("alexnet.train.tune.begin.fit", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(Interrupted, match="run the same command to continue"):
             fit(folder, tmp_path / "stopped", weights=weights)
     fit(folder, tmp_path / "stopped")
