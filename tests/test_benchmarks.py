@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -535,3 +536,24 @@ def test_another_tritons_kernels_stay_packed(monkeypatch: pytest.MonkeyPatch, tm
         assert compile_step.unpack(tmp_path / "file") == 0 and not (tmp_path / "other").exists()
     assert compile_step.unpack(tmp_path / "file") == 2  # nothing that the host executes
     assert compile_step.unpack(tmp_path / "file") == 0  # what is there stays
+
+
+# --- the memory of several devices ----------------------------------------------------------------
+
+
+def test_memory_of_ranks_is_as_documented() -> None:
+    """Of two pictures, whose activations are 1/64 of the table's; the whole table."""
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "rank_memory.py", "--batch", "2"], capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stderr
+    *_, last = done.stdout.splitlines()
+    lines = (BENCHMARKS.parent / "docs" / "training.md").read_text().splitlines()
+    documented = [line for line in lines if line.startswith(("| one device", "| towers,", "| data,", "| hybrid,"))]
+    ranks = [held | {"activations": 64 * held["activations"]} for held in chain(*json.loads(last)["held"].values())]
+    assert len(documented) == len(ranks) == 7
+    for line, held in zip(documented, ranks, strict=True):
+        _, _, *cells, together, share, _ = line.split("|")
+        assert [float(cell.replace(",", "")) for cell in cells] == pytest.approx([*held.values()], abs=0.06)
+        assert float(together.replace(",", "")) == round(sum(held.values()))
+        assert share.strip() == f"{sum(held.values()) * 1e6 / (3 * 2**30):.0%}"

@@ -5,23 +5,30 @@ trained by its number of ranks for a few steps, and by one process; rank 0 write
 the first step, and the weights and velocity after the last, to OUT/NAME.safetensors.
 """
 
+import json
 import os
+import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import runs
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet.data.store import Store
+from alexnet.errors import Interrupted
 from alexnet.train import recipes
+from alexnet.train.loop import train
+from alexnet.train.optim import SGD
 from alexnet.train.parallel.ranks import Ranks, open_ranks
+from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
 from alexnet.train.steps.choose import open_plain_step, open_ranked_step
 from alexnet.train.steps.plain import PlainStep
@@ -150,29 +157,82 @@ def as_rank(rank: int, count: int, port: int) -> Iterator[None]:
     yield
 
 
-def in_ranks(count: int, work: Callable[[Ranks], None]) -> None:
+def in_ranks(count: int, work: Callable[[Ranks], None], scheme: str = "data") -> None:
     """Run `work` in so many processes at once."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    children = [_forked(rank, count, port, work) for rank in range(count)]
+    children = [_forked(rank, count, port, work, scheme) for rank in range(count)]
     endings = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert not any(endings), f"{count} ranks ended with {endings}"
 
 
-def _forked(rank: int, count: int, port: int, work: Callable[[Ranks], None]) -> int:
+def _forked(rank: int, count: int, port: int, work: Callable[[Ranks], None], scheme: str) -> int:
     child = os.fork()
     if child:
         return child
     status = 1
     try:
         torch.set_num_threads(1)
-        with as_rank(rank, count, port), open_ranks("data", timeout=60) as ranks:
+        with as_rank(rank, count, port), open_ranks(scheme, timeout=60) as ranks:
             work(ranks)
         status = 0
     except BaseException:
         traceback.print_exc()
     os._exit(status)
+
+
+# --- a run that goes on with other ranks ----------------------------------------------------------
+
+#: Ranks, how they share the work, and after how many steps they are stopped.
+ELASTIC = ((4, "towers", 4), (2, "hybrid", 5), (1, "data", 3), (3, "auto", None))
+
+
+def settings() -> Recipe:
+    """18 steps of 9 pictures; a CPU's kind of step is not compiled."""
+    return runs.recipe(width=1 / 16, epochs=3, batch_size=9, lr=0.02, dropout=0.5, crop=True, mirror=True, keep="0,2")
+
+
+def stop_after(steps: int) -> None:
+    """Ctrl-C comes after so many updates."""
+    update, calls = SGD.step, []
+
+    def stopping(self: SGD, lr: float, scale: float = 1.0) -> None:
+        update(self, lr, scale)
+        calls.append(1)
+        if len(calls) == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    SGD.step = stopping  # type: ignore[method-assign]
+
+
+def note_pictures() -> list[Any]:
+    """Of each step that is taken: epoch, step, share of the batch, and its pictures."""
+    take, seen = PlainStep.take, []
+
+    def noting(self: PlainStep, epoch: int, step: int, *others: Any) -> None:
+        seen.append([epoch, step, self.loader.share, self.loader.indices(epoch, step).tolist()])
+        take(self, epoch, step, *others)
+
+    PlainStep.take = noting  # type: ignore[method-assign]
+    return seen
+
+
+def elastic(store_folder: str, out: Path) -> None:
+    """Train OUT/elastic by one number of ranks after another; OUT/seen-NUMBER-RANK.json notes its
+    pictures.
+    """
+    for number, (count, scheme, steps) in enumerate(ELASTIC):
+
+        def work(ranks: Ranks, number: int = number, steps: int | None = steps) -> None:
+            seen = note_pictures()
+            if steps and ranks.first:
+                stop_after(steps)
+            with suppress(Interrupted) if steps else nullcontext():
+                train(settings(), Store(Path(store_folder)), out / "elastic", resume=number > 0, ranks=ranks)
+            (out / f"seen-{number}-{ranks.rank}.json").write_text(json.dumps(seen))
+
+        in_ranks(count, work, scheme)
 
 
 def main(store_folder: str, out: str) -> None:
@@ -190,6 +250,7 @@ def main(store_folder: str, out: str) -> None:
                         save_file(found, Path(out) / f"{case.name}.safetensors")
 
         in_ranks(count, work)
+    elastic(store_folder, Path(out))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Several ranks train as one process does, by number: every scheme, every variant, dropout on."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -7,11 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from in_ranks import AGAIN, Case, cases
+from in_ranks import AGAIN, ELASTIC, Case, cases, settings
+from runs import log
 from safetensors.torch import load_file
 from torch import Tensor
 
+from alexnet.data.loader import Loader
 from alexnet.data.store import Store
+from alexnet.train.loop import train
+from alexnet.train.result import read_result
+from alexnet.weights import native
 
 #: Of the largest entry of each tensor.
 LIMITS = {True: 1e-12, False: 1e-5}
@@ -47,3 +53,53 @@ def test_equal_to_one_process(results: Path, case: Case) -> None:
 def test_same_ranks_same_bits(results: Path, case: Case) -> None:
     first, second = read(results, replace(case, again=0)), read(results, case)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# --- a run that goes on with other ranks ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def alone(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of `elastic` in one process, never stopped."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    train(settings(), store, folder, lanes=1)
+    return folder
+
+
+def test_other_ranks_go_on(results: Path, alone: Path) -> None:
+    """Four ranks in towers, two in hybrid, one, and three: but for rounding, the run of one
+    process, with the same files.
+    """
+    run = results / "elastic"
+    ours, theirs = native.load(run), native.load(alone)
+    for name, expected in {**theirs.model.state_dict(), **theirs.extra}.items():
+        difference = ({**ours.model.state_dict(), **ours.extra}[name] - expected).abs().max()
+        assert difference <= 1e-5 * expected.abs().max(), name
+    for mine, other in zip(log(run), log(alone), strict=True):
+        assert {**mine, "kind": 0} == pytest.approx({**other, "kind": 0}, rel=1e-4) and mine["kind"] == other["kind"]
+    assert {path.name for path in run.iterdir()} == {path.name for path in alone.iterdir()}
+    assert read_result(run)["evaluation"] == read_result(alone)["evaluation"]
+    kept = [native.load(folder / "epoch-0002.safetensors").model.fc8.weight for folder in (run, alone)]
+    assert (kept[0] - kept[1]).abs().max() <= 1e-5 * kept[1].abs().max()
+    assert [(one.get("ranks", 1), one.get("parallel")) for one in ours.state["environments"]] == [
+        (4, "towers"),
+        (2, "hybrid"),
+        (1, None),
+        (3, "hybrid"),
+    ]
+
+
+def test_every_picture_once(results: Path, store: Store) -> None:
+    """Over all ranks and starts, each epoch is the permutation of one process, batch by batch."""
+    shares: dict[tuple[int, int, int], list[int]] = {}
+    for number, (count, _, _) in enumerate(ELASTIC):
+        for rank in range(count):
+            for epoch, step, (share, _), pictures in json.loads((results / f"seen-{number}-{rank}.json").read_text()):
+                assert shares.setdefault((epoch, step, share), pictures) == pictures  # both towers see the same
+    batches = [
+        [picture for at, pictures in sorted(shares.items()) if at[:2] == (epoch, step) for picture in pictures]
+        for epoch in range(3)
+        for step in range(6)
+    ]
+    loader = Loader(store.train, 9, settings().seed)
+    assert batches == [loader.indices(epoch, step).tolist() for epoch in range(3) for step in range(6)]

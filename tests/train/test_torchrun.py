@@ -13,6 +13,7 @@ from alexnet.train.loop import train
 from alexnet.train.result import read_result
 from alexnet.weights import native
 
+DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 SETTINGS = [
     "--width=0.125",
     "--epochs=2",
@@ -26,8 +27,11 @@ SETTINGS = [
 ]
 
 
-def torchrun(processes: int, *words: object, program: tuple[str, ...] = ("-m", "alexnet")) -> list[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+def torchrun(*words: object, program: tuple[str, ...] = ("-m", "alexnet")) -> list[str]:
+    """Two ranks of this machine, by the command of docs/training.md."""
+    shown = re.search(r"^torchrun (.*?) -m alexnet train", DOCS.read_text(), re.MULTILINE)
+    assert shown and shown[1] == "--standalone --nproc-per-node 4"
+    launcher = [sys.executable, "-m", "torch.distributed.run", *shown[1].replace("4", "2").split()]
     return [*launcher, *program, *map(str, words)]
 
 
@@ -39,7 +43,7 @@ def ran(command: list[str]) -> "subprocess.CompletedProcess[str]":
 def two(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run of two processes, and all that it printed."""
     folder = tmp_path_factory.mktemp("ranks") / "run"
-    done = ran(torchrun(2, "train", "laptop", "--data", store.folder, "--out", folder, *SETTINGS, "--parallel", "data"))
+    done = ran(torchrun("train", "laptop", "--data", store.folder, "--out", folder, *SETTINGS, "--parallel", "data"))
     assert done.returncode == 0, done.stderr
     return folder, done.stdout + done.stderr
 
@@ -91,10 +95,10 @@ def test_stopped_and_resumed(two: tuple[Path, str], store: Store, tmp_path: Path
     run, script = tmp_path / "run", tmp_path / "stopped.py"
     script.write_text(STOPPED)
     words = ("train", "laptop", "--data", store.folder, "--out", run, *SETTINGS, "--parallel", "data")
-    stopped = ran(torchrun(2, *words, program=(str(script),)))
+    stopped = ran(torchrun(*words, program=(str(script),)))
     assert len(re.findall(r"stopped at epoch 0\.67 and saved", stopped.stderr)) == 1, stopped.stderr
     assert (native.load(run).state["epoch"], native.load(run).state["step"]) == (0, 5)
-    done = ran(torchrun(2, *words, "--resume"))
+    done = ran(torchrun(*words, "--resume"))
     assert done.returncode == 0, done.stderr
     assert same_weights(run, two[0]) and log(run) == log(two[0])
 
@@ -103,5 +107,8 @@ def test_refusals_without_torchrun(store: Store, tmp_path: Path) -> None:
     words = ("train", "laptop", "--data", store.folder, "--out", tmp_path / "run", *SETTINGS, "--parallel", "data")
     done = ran([sys.executable, "-m", "alexnet", *map(str, words)])
     assert done.returncode == 2
-    assert "parallel (=data) needs several processes: begin the command with `torchrun --nproc-per-node 2" in done.stderr
+    assert (
+        "parallel (=data) needs several processes: begin the command with `torchrun --standalone --nproc-per-node 2"
+        in done.stderr
+    )
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,6 @@
 """The processes that train one network together, which torchrun starts:
 
-    torchrun --nproc-per-node 4 -m alexnet train RECIPE --data STORE --out RUN --parallel data
+    torchrun --standalone --nproc-per-node 4 -m alexnet train RECIPE --data STORE --out RUN
 
 Each process is a rank. All of them run the whole program; `Ranks` is how they agree. Rank 0 has the
 run's folder and the terminal, and takes the decisions that hang on a clock or a signal; the others
@@ -42,7 +42,7 @@ TELL_SECONDS, FIND_SECONDS = 20.0, 5.0
 SPEAK_SECONDS = 1.0
 #: Rank 0 may take its time before the first exchange: it resamples a store, fits a last layer.
 BEGIN_TIMEOUT = timedelta(days=7)
-TORCHRUN = "torchrun --nproc-per-node 2 -m alexnet train"
+TORCHRUN = "torchrun --standalone --nproc-per-node 2 -m alexnet train"
 #: In torchrun's key-value store.
 BEGUN, FAILED, TOLD = "alexnet/begun", "alexnet/failed/{rank}", "alexnet/told"
 
