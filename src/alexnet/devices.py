@@ -75,13 +75,15 @@ def lacks_bf16() -> str | None:
     """Why this processor does not multiply in bfloat16, in a few words; None if it does, as those
     with AVX512-BF16 or AMX do. Others compute bfloat16 by float32, which is slower than float32.
     """
-    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+    kinds = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    if not any(getattr(torch.cpu, kind, bool)() for kind in kinds):  # no, where PyTorch does not say
         return "this one has neither"
-    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):  # the library of the products
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):  # of the library of the products
         if os.environ.get(name, "").upper() in BELOW_BF16:
             return f"{name} (={os.environ[name]}) leaves that out"
     if "AVX512" not in torch.backends.cpu.get_cpu_capability():
-        return f"ATEN_CPU_CAPABILITY (={os.environ.get('ATEN_CPU_CAPABILITY')}) leaves that out"
+        asked = os.environ.get("ATEN_CPU_CAPABILITY")
+        return f"ATEN_CPU_CAPABILITY (={asked}) leaves that out" if asked else "this PyTorch uses neither"
     return None if torch.backends.mkldnn.is_available() else "this PyTorch is built without oneDNN"
 
 

@@ -111,3 +111,5 @@ def test_a_processor_held_to_less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     assert lacks_bf16() == "ATEN_CPU_CAPABILITY (=avx2) leaves that out"
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY")
+    assert lacks_bf16() == "this PyTorch uses neither"
