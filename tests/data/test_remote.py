@@ -5,6 +5,7 @@ names the file.
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,14 @@ def test_what_was_used_least_recently_goes_first(server: Elsewhere, tmp_path: Pa
     for picture in (0, 300, 1, 600, 2):  # the second block is the oldest when the third comes
         store.train.take(np.array([picture]))
     assert [one.start // block for one in server.asked if one.start is not None] == [0, 1, 2]
+
+
+def test_two_that_share_a_cache_fetch_once(server: Elsewhere, published: Store) -> None:
+    """As two processes do: locks of two stores in one process are as far apart."""
+    stores = [Store(server.url + "/store") for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda store: same_records(store, published), stores))
+    assert sum(one.start is not None for one in server.asked) == 3
 
 
 @pytest.mark.parametrize("value", ["0", "many", "-3", "nan"])

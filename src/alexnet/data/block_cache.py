@@ -2,9 +2,9 @@
 
 A block is a run of records under one checksum of the manifest. It is kept in a file that is named
 by that checksum, so stores share blocks, a store that has changed has others, and every process
-can use what another one fetched. A file appears whole, by its renaming, and each process verifies
-it before the first use. Where a new block does not fit, those go that were not used for the
-longest time.
+can use what another one fetched; of several that need one at the same time, one fetches it. A file
+appears whole, by its renaming, and each process verifies it before the first use. Where a new
+block does not fit, those go that were not used for the longest time.
 """
 
 import hashlib
@@ -18,9 +18,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import FileLock
+
 from alexnet.console import say
 from alexnet.errors import StoreError
-from alexnet.files import LEFT_BEHIND, is_temporary
+from alexnet.files import LEFT_BEHIND, POLL_SECONDS, unlock
 
 GB = 1_000_000_000
 #: Size of the cache unless the user says another.
@@ -114,6 +116,19 @@ class BlockCache:
                 temporary.unlink(missing_ok=True)
         self._verified[name] = inode
 
+    @contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Wait until no other process fetches this block, and keep them waiting while it is
+        fetched here.
+        """
+        with self._writing():
+            held = FileLock(self.folder / f".{name}.lock", thread_local=False)
+            held.acquire(poll_interval=POLL_SECONDS)
+        try:
+            yield
+        finally:
+            unlock(held)
+
     def drop(self, name: str) -> None:
         """Remove a block."""
         with suppress(OSError):
@@ -144,10 +159,10 @@ class BlockCache:
             for entry in entries:
                 with suppress(FileNotFoundError):  # another process removed it
                     status = entry.stat()
-                    if is_temporary(entry.name) and time.time() - status.st_mtime > LEFT_BEHIND:
-                        Path(entry.path).unlink(missing_ok=True)
-                    else:
+                    if not entry.name.startswith("."):
                         yield status.st_mtime, status.st_size, entry.name
+                    elif time.time() - status.st_mtime > LEFT_BEHIND:
+                        Path(entry.path).unlink(missing_ok=True)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -160,7 +160,8 @@ class Remote:
             except StoreError:
                 raise
             except Exception as error:  # each of fsspec's file systems has errors of its own
-                if isinstance(error, OSError) and error.errno in FULL_DISK:
+                full = isinstance(error, OSError) and error.errno in FULL_DISK
+                if full or isinstance(error, RuntimeError):  # of a thread pool or an event loop when the program ends
                     raise
                 reason = self._reason(what, error)
                 if pause is None:

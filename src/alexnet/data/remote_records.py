@@ -54,6 +54,8 @@ class RemoteRecords:
         self._remote, self._file, self._blocks, self._length, self.cache = remote, file, blocks, length, cache
         self._starts = [0, *accumulate(count for count, _ in blocks)]
         self._rows = range(self._starts[-1]) if rows is None else rows
+        block = max(count for count, _ in blocks) * length
+        self._ahead = min(AHEAD, cache.limit // (2 * block))  # in a small cache more would go before they are used
         self._fetching = _Fetching(self._fetch_missing)
 
     def __len__(self) -> int:
@@ -89,8 +91,8 @@ class RemoteRecords:
         out = np.empty((len(numbers), self._length), np.uint8)
         places = self._by_block(numbers)
         if isinstance(which, slice) and places:
-            last = max(places)
-            self._ask(range(last + 1, min(last + 1 + AHEAD, len(self._blocks))))
+            after = max(places) + 1
+            self._ask(range(after, min(after + self._ahead, len(self._blocks))))
         waiting = self._ask(places, urgent=True)
         for block, where in places.items():
             if block in waiting:
@@ -182,8 +184,10 @@ class RemoteRecords:
         return {block: self._fetching.ask(block, urgent) for block in missing}
 
     def _fetch_missing(self, block: int) -> None:
-        if self._blocks[block][1] not in self.cache:  # another process may have fetched it
-            self._fetch(block)
+        name = self._blocks[block][1]
+        with self.cache.alone(name):
+            if name not in self.cache:  # another process may have fetched it
+                self._fetch(block)
 
     def _fetch(self, block: int) -> bytes:
         """A block from its address, kept from now on."""
