@@ -3,6 +3,8 @@
 
     python benchmarks/near_duplicates.py PHOTOS --from WEIGHTS --variant caffe
 
+3,000 photos take 67 s of one core and 600 take 48 s.
+
 Different photos are drawn from a source, and the first of them are copied: turned, cut, brightened,
 made smaller, encoded again. For each kind of vectors the share of the copies that are
 found, and the pairs of different photos that are found too. Look at those: some are what is looked
