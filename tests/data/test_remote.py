@@ -229,6 +229,15 @@ def test_the_cache_keeps_to_its_size(server: Elsewhere, published: Store, tmp_pa
     assert sum(one.start is not None for one in server.asked) > 3
 
 
+def test_a_cache_for_nothing(server: Elsewhere, published: Store, tmp_path: Path) -> None:
+    """Each block is fetched when it is read, once."""
+    assert np.array_equal(
+        Store(server.url + "/store", cache_gb=1e-6).train.take(slice(0, COUNT)), published.train.take(slice(0, COUNT))
+    )
+    assert sum(one.start is not None for one in server.asked) == 3
+    assert list((tmp_path / "cache" / "blocks").iterdir()) == []
+
+
 def test_what_was_used_least_recently_goes_first(server: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_records, "AHEAD", 0)
     block = 256 * SIZE * SIZE * 3 // 2

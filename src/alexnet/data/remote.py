@@ -169,7 +169,7 @@ class Remote:
                         f"{what} could not be read in {1 + len(PAUSES)} attempts: {reason}. Check the address and the server, "
                         "then run the same command again."
                     ) from error
-                say(f"{what} {reason}; trying again in {pause:.0f} s.")
+                say(f"{what.rstrip(',')}: {reason}; trying again in {pause:.0f} s.")
                 time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
 

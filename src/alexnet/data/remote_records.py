@@ -54,8 +54,8 @@ class RemoteRecords:
         self._remote, self._file, self._blocks, self._length, self.cache = remote, file, blocks, length, cache
         self._starts = [0, *accumulate(count for count, _ in blocks)]
         self._rows = range(self._starts[-1]) if rows is None else rows
-        block = max(count for count, _ in blocks) * length
-        self._ahead = min(AHEAD, cache.limit // (2 * block))  # in a small cache more would go before they are used
+        self._largest = max(count for count, _ in blocks) * length
+        self._ahead = min(AHEAD, cache.limit // (2 * self._largest))  # in a small cache more would go before they are used
         self._fetching = _Fetching(self._fetch_missing)
 
     def __len__(self) -> int:
@@ -114,8 +114,7 @@ class RemoteRecords:
         Raises:
             StoreError: naming what the cache has room for, and the remedy.
         """
-        block = max(count for count, _ in self._blocks) * self._length
-        fit = (self.cache.limit // block - THREADS) // 2  # those in use, and as many that are fetched ahead
+        fit = (self.cache.limit // self._largest - THREADS) // 2  # those in use, and as many that are fetched ahead
         if self.nbytes <= self.cache.limit or (mixed is not None and mixed <= fit):
             return
         what = "batches from all over it" if mixed is None else f"shuffle_blocks (={mixed})"
@@ -181,6 +180,8 @@ class RemoteRecords:
     def _ask(self, blocks: Iterable[int], urgent: bool = False) -> dict[int, Future[None]]:
         """Have threads fetch the blocks that are not here."""
         missing = [block for block in blocks if self._blocks[block][1] not in self.cache]
+        if self._largest > self.cache.limit:
+            return {}  # none is kept: each is fetched when it is read
         return {block: self._fetching.ask(block, urgent) for block in missing}
 
     def _fetch_missing(self, block: int) -> None:
