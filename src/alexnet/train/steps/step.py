@@ -31,7 +31,7 @@ class Step(Protocol):
             epoch, step: which; steps of an epoch follow one another, from any on.
             lr, scale: as in `SGD.step`.
             look: called with the batch's first pictures between gradients and update, while the
-                parameters hold the gradients.
+                parameters hold the gradients. Of several processes, the first calls it.
         """
 
     def collect(self) -> tuple[float, int, int]:
