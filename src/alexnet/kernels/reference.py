@@ -6,7 +6,7 @@ The specification of each is its formula; the way it is computed here is for a C
 * `lrn` sums five shifted copies of the squares and takes d^-0.75 as r * sqrt(r) with r = 1 /
   sqrt(d), where `F.local_response_norm` runs a 3-d average pool and `pow`. Its backward is written
   out, works in place and keeps r, and both take a few pictures at a time, which stay in the cache.
-  So it is fast uncompiled (conv1's maps, batch 64: 18 + 20 ms, at once 41 + 49). The compiler fuses
+  So it is fast uncompiled (conv1's maps, batch 64: 21 + 25 ms, at once 42 + 49). The compiler fuses
   each direction into one loop: 50 images/s at full size, 40 with autograd's backward of the same
   sum, 52 with no normalisation at all (docs/log.md).
 * `linear` goes to oneDNN, the library of the convolutions, where PyTorch's own takes Intel's MKL,
@@ -35,8 +35,9 @@ from alexnet.kernels.blocks import picture_blocks
 #: of a number above 256, and of k = 2 and a small sum bfloat16 keeps k.
 NARROW = (torch.float16, torch.bfloat16)
 #: Bytes of float32 maps that `lrn` takes at a time, so that a dozen passes over them meet them in
-#: the cache: conv1's maps, batch 64, forward and back, 42 + 49 ms at once, 18 + 20 in twos.
-CACHED = 3 << 20
+#: the cache: conv1's maps, batch 64, forward and back, 42 + 49 ms at once, 21 + 25 by fours. By
+#: twos 18 + 20, but sleeping threads are then woken too often where other programs run.
+CACHED = 6 << 20
 
 
 def lrn(x: Tensor, size: int, coefficient: float, beta: float, k: float, towers: int = 1) -> Tensor:
