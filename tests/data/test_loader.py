@@ -92,6 +92,12 @@ def test_mixed_blocks(blocks: list[int], mixed: int, seed: int) -> None:
         assert len(where) == where[-1] - where[0] + 1 == sum(blocks[block] for block in together)
 
 
+def test_mixed_blocks_without_records() -> None:
+    """As where none of a block's files could be used."""
+    for mixed in (1, 2, 9):
+        assert np.array_equal(np.sort(mixed_blocks((0, 5, 0, 3, 0), mixed, np.random.default_rng(0))), np.arange(8))
+
+
 def test_the_order_of_mixed_blocks_is_that_of_seed_and_epoch(store: Store) -> None:
     split = replace(store.train, blocks=(20, 20, 20))
     loader = Loader(split, 10, 0, shuffle_blocks=1)

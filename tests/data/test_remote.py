@@ -2,8 +2,10 @@
 names the file.
 """
 
+import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -87,6 +89,23 @@ def test_only_what_is_needed_is_fetched(server: Elsewhere) -> None:
     assert [(one.start, one.end) for one in server.asked if one.start is not None] == [(256 * length, 512 * length)]
 
 
+def test_what_comes_soon_and_what_follows_is_fetched_ahead(server: Elsewhere, tmp_path: Path) -> None:
+    def here(blocks: int) -> bool:
+        folder, until = tmp_path / "cache" / "blocks", time.monotonic() + 20
+        while len([path for path in folder.iterdir() if path.name[0] != "."]) < blocks and time.monotonic() < until:
+            time.sleep(0.01)
+        return len([path for path in folder.iterdir() if path.name[0] != "."]) == blocks
+
+    store = Store(server.url + "/store")
+    store.train.records.soon(np.array([300]))
+    assert here(1)
+    store.train.take(slice(0, 10))
+    assert here(3)
+    asked = len(server.asked)
+    store.train.take(slice(0, COUNT))
+    assert len(server.asked) == asked
+
+
 @pytest.mark.parametrize("fault", ["cut", "corrupt", "503", "short", "huge", "whole", "whole as a part"])
 @pytest.mark.parametrize("ending", [".records", "manifest.json", ".labels"])
 def test_a_fault_that_passes_changes_no_bit(server: Elsewhere, published: Store, fault: Fault, ending: str) -> None:
@@ -166,6 +185,21 @@ def test_a_manifest_that_was_changed(published: Store, tmp_path: Path) -> None:
             StoreError, match=r"store/manifest.json could not be read in 3 attempts: it is damaged: it is not valid JSON"
         ):
             Store(server.url + "/store")
+
+
+def test_blocks_without_a_record(published: Store, tmp_path: Path) -> None:
+    """Of 256 files of which none could be used."""
+    folder = tmp_path / "www" / "store"
+    shutil.copytree(published.folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    first, *others = manifest["splits"]["train"]["blocks"]
+    none = [0, hashlib.sha256(b"").hexdigest()]
+    manifest["splits"]["train"]["blocks"] = [none, first, none, none, *others, none]
+    (folder / "manifest.json").write_text(json.dumps(seal(manifest)))
+    with elsewhere(tmp_path / "www") as server:
+        store = Store(server.url + "/store")
+        assert same_records(store, published)
+        assert store.verify() == []
 
 
 def test_addresses_that_are_none(server: Elsewhere) -> None:

@@ -1,7 +1,9 @@
 """A run on a store at an address: the bits of one on the local store, and commands that name it."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from runs import log, recipe, same_weights
 
 from alexnet.cli import main
-from alexnet.data import remote_records
+from alexnet.data import remote, remote_records
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
 from alexnet.errors import Interrupted, StoreError
@@ -18,7 +20,7 @@ from alexnet.train.history import read_config
 from alexnet.train.loop import train
 from alexnet.train.optim import SGD
 from alexnet.train.result import read_result
-from elsewhere import Elsewhere, elsewhere
+from elsewhere import Elsewhere, Fault, Request, elsewhere
 from stopping import stop_after
 
 
@@ -82,10 +84,22 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return prepare([folder], tmp_path_factory.mktemp("www") / "store", size=72, workers=1, shuffle=True)
 
 
+def faulty() -> Callable[[Request], Fault | None]:
+    """Each part fails twice before it comes, in one way after the other."""
+    ways, tries = cycle(("cut", "503", "corrupt", "short", "whole as a part")), Counter[Request]()
+
+    def fault(request: Request) -> Fault | None:
+        tries[request] += 1
+        return next(ways) if request.start is not None and tries[request] % 3 else None
+
+    return fault
+
+
 def test_a_store_larger_than_its_cache(long: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bits of the local store, also of a run that is stopped and goes on; each block is fetched
-    about once an epoch.
+    """The bits of the local store, also of a run that is stopped and goes on, and from a server
+    that fails two times in three; each block is fetched about once an epoch.
     """
+    monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0))
     monkeypatch.setenv("ALEXNET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(remote_records, "THREADS", 2)
     block = 256 * 72 * 72 * 3 // 2
@@ -101,6 +115,7 @@ def test_a_store_larger_than_its_cache(long: Store, tmp_path: Path, monkeypatch:
         with pytest.raises(StoreError, match=r"shuffle_blocks \(=3\) would fetch its blocks over and over"):
             train(replace(asked, shuffle_blocks=3), store, tmp_path / "refused")
         server.asked.clear()
+        server.fault = faulty()
         with monkeypatch.context() as patch:
             stop_after(patch, SGD, "step", 50)
             with pytest.raises(Interrupted):
@@ -109,7 +124,7 @@ def test_a_store_larger_than_its_cache(long: Store, tmp_path: Path, monkeypatch:
         fetched = [one for one in server.asked if one.start is not None and "train" in one.path]
     assert same_weights(tmp_path / "local", tmp_path / "run")
     assert sum(path.stat().st_size for path in (tmp_path / "cache" / "blocks").iterdir()) <= 6.5 * block
-    assert 10 < len(fetched) < 40
+    assert 10 < len(fetched) / 3 < 40
 
 
 def test_pictures_class_by_class_are_told(long: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

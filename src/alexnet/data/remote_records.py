@@ -131,7 +131,8 @@ class RemoteRecords:
         Raises:
             StoreError: they cannot be fetched, or are damaged.
         """
-        return np.frombuffer(self._fetched(self._starts.index(start)), np.uint8).reshape(count, self._length)
+        block = next(number for number, each in enumerate(self._blocks) if (self._starts[number], each[0]) == (start, count))
+        return np.frombuffer(self._fetched(block), np.uint8).reshape(count, self._length)
 
     # --- blocks -----------------------------------------------------------------------------------
 
@@ -179,7 +180,7 @@ class RemoteRecords:
 
     def _ask(self, blocks: Iterable[int], urgent: bool = False) -> dict[int, Future[None]]:
         """Have threads fetch the blocks that are not here."""
-        missing = [block for block in blocks if self._blocks[block][1] not in self.cache]
+        missing = [block for block in blocks if self._blocks[block][0] and self._blocks[block][1] not in self.cache]
         if self._largest > self.cache.limit:
             return {}  # none is kept: each is fetched when it is read
         return {block: self._fetching.ask(block, urgent) for block in missing}
@@ -208,6 +209,8 @@ class RemoteRecords:
                 )
 
         what = f"pictures {start} to {start + count - 1}"
+        if count == 0:  # none of its files could be used
+            return b""
         return self._remote.read_range(self._file, start * self._length, count * self._length, check, what)
 
 
