@@ -28,7 +28,8 @@ class Training:
 
     data: Data
     """The store to train on, made by `alexnet prepare`: a folder, or an address such as
-    https://HOST/STORE or s3://BUCKET/STORE."""
+    https://HOST/STORE or s3://BUCKET/STORE, whose pictures are kept in $ALEXNET_CACHE, up to
+    $ALEXNET_CACHE_GB (50)."""
     out: Path
     """Folder for the run: configuration, log, checkpoints."""
     recipe: Recipe

@@ -72,6 +72,13 @@ class BlockCache:
         self._lock, self._room = threading.Lock(), 0
         self._verified: dict[str, int] = {}  # the inode by checksum: another file of this name is verified again
 
+    def holds(self, block: int) -> int:
+        """How many blocks of so many bytes stay, when room has been made for another."""
+        return (self.limit - self._freed(block)) // block
+
+    def _freed(self, block: int) -> int:
+        return max(block, int(self.limit * FREED))
+
     def __contains__(self, name: str) -> bool:
         return (self.folder / name).exists()
 
@@ -137,7 +144,7 @@ class BlockCache:
     def _make_room(self, size: int) -> None:
         with self._lock:
             if self._room < size:
-                self._room = max(size, int(self.limit * FREED))
+                self._room = self._freed(size)
                 self._free(self.limit - self._room)
             self._room -= size
 
