@@ -235,6 +235,22 @@ def elastic(store_folder: str, out: Path) -> None:
         in_ranks(count, work, scheme)
 
 
+def tuning(weights: Path) -> Recipe:
+    """A new last layer, then the layers from conv4 on."""
+    return recipes.get_recipe(
+        "finetune", weights=str(weights), tune="from conv4", features="fc6", epochs=3, batch_size=7, device="cpu"
+    )
+
+
+def tuned(store_folder: str, out: Path) -> None:
+    """Fine-tune what `elastic` left, to OUT/tuned: in towers, without fc7."""
+
+    def work(ranks: Ranks) -> None:
+        train(tuning(out / "elastic"), Store(Path(store_folder)), out / "tuned", ranks=ranks)
+
+    in_ranks(2, work, "towers")
+
+
 def main(store_folder: str, out: str) -> None:
     """All cases, by number of ranks."""
     wanted = cases()
@@ -251,6 +267,7 @@ def main(store_folder: str, out: str) -> None:
 
         in_ranks(count, work)
     elastic(store_folder, Path(out))
+    tuned(store_folder, Path(out))
 
 
 if __name__ == "__main__":

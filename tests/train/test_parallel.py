@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from in_ranks import AGAIN, ELASTIC, Case, cases, settings
+from in_ranks import AGAIN, ELASTIC, Case, cases, settings, tuning
 from runs import log
 from safetensors.torch import load_file
 from torch import Tensor
@@ -21,6 +21,7 @@ from alexnet.traffic import Scheme
 from alexnet.train.loop import train
 from alexnet.train.parallel.ranks import Ranks, open_ranks
 from alexnet.train.result import read_result
+from alexnet.trained import Trained
 from alexnet.variants import get_variant
 from alexnet.weights import native
 
@@ -115,22 +116,34 @@ def alone(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def assert_same_run(run: Path, alone: Path) -> Trained:
+    """Weights, velocity and evaluation, within float32's limit; `run`'s last checkpoint."""
+    ours, theirs = native.load(run), native.load(alone)
+    found = {**ours.model.state_dict(), **ours.extra}
+    for name, expected in {**theirs.model.state_dict(), **theirs.extra}.items():
+        assert (found[name] - expected).abs().max() <= LIMITS[False] * expected.abs().max(), name
+    assert read_result(run)["evaluation"] == read_result(alone)["evaluation"]
+    return ours
+
+
+def test_fine_tuning(results: Path, store: Store, tmp_path: Path) -> None:
+    """Rank 0 reads the weights and fits the last layer; layers below conv4 stay as they are."""
+    train(tuning(results / "elastic"), store, tmp_path / "alone", lanes=1)
+    assert_same_run(results / "tuned", tmp_path / "alone")
+
+
 def test_other_ranks_go_on(results: Path, alone: Path) -> None:
     """Four ranks in towers, two in hybrid, one, and three: but for rounding, the run of one
     process, with the same files.
     """
     run = results / "elastic"
-    ours, theirs = native.load(run), native.load(alone)
-    for name, expected in {**theirs.model.state_dict(), **theirs.extra}.items():
-        difference = ({**ours.model.state_dict(), **ours.extra}[name] - expected).abs().max()
-        assert difference <= 1e-5 * expected.abs().max(), name
+    ours = assert_same_run(run, alone)
     for mine, other in zip(log(run), log(alone), strict=True):
         assert mine.pop("kind") == other.pop("kind") and mine.keys() == other.keys()
         of_pictures = ("spread", "dead")  # rank 0 looks at its own
         numbers = {name: value for name, value in other.items() if not name.startswith(of_pictures)}
         assert {name: mine[name] for name in numbers} == pytest.approx(numbers, rel=1e-4)
     assert {path.name for path in run.iterdir()} == {path.name for path in alone.iterdir()}
-    assert read_result(run)["evaluation"] == read_result(alone)["evaluation"]
     kept = [native.load(folder / "epoch-0002.safetensors").model.fc8.weight for folder in (run, alone)]
     assert (kept[0] - kept[1]).abs().max() <= 1e-5 * kept[1].abs().max()
     assert [(one.get("ranks", 1), one.get("parallel")) for one in ours.state["environments"]] == [
