@@ -518,6 +518,23 @@ def test_unfinished_store_of_another_size(digits: Path, unfinished: Path) -> Non
         run(digits, unfinished, 16)
 
 
+def test_unfinished_store_in_another_order(digits: Path, unfinished: Path) -> None:
+    with pytest.raises(StoreError, match="unfinished store made with another source"):
+        run(digits, unfinished, shuffle=True)
+
+
+def test_in_random_order(digits: Path, tmp_path: Path) -> None:
+    """The pictures to train on in an order of the seed; those to test with stay as they were."""
+    plain, mixed = run(digits, tmp_path / "plain"), run(digits, tmp_path / "mixed", shuffle=True)
+    order = [plain.train.files.index(name) for name in mixed.train.files]
+    assert sorted(order) == list(range(100)) != order
+    assert np.array_equal(mixed.train.records, plain.train.records[order])
+    assert np.array_equal(mixed.train.labels, plain.train.labels[order])
+    assert np.array_equal(mixed.held_out.records, plain.held_out.records) and mixed.held_out.files == plain.held_out.files
+    assert run(digits, tmp_path / "again", shuffle=True).fingerprint == mixed.fingerprint
+    assert run(digits, tmp_path / "other", shuffle=True, seed=1).train.files != mixed.train.files
+
+
 def test_unfinished_store_of_another_resize(digits: Path, unfinished: Path) -> None:
     with pytest.raises(StoreError, match="unfinished store made with another resize"):
         run(digits, unfinished, resize="squash")

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from runs import log, recipe, same_weights
 
+from alexnet import engines
 from alexnet.cli import main
 from alexnet.data import remote, remote_records
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
+from alexnet.ensemble import evaluate_average
 from alexnet.errors import Interrupted, StoreError
 from alexnet.train.announce import warn_unless_mixed
 from alexnet.train.history import read_config
@@ -46,6 +48,13 @@ def test_the_same_bits(server: Elsewhere, store: Store, tmp_path: Path) -> None:
     config = read_config(tmp_path / "run")
     assert config.store.folder == read_result(tmp_path / "run")["store"]["folder"] == server.url + "/store"
     assert config.store.fingerprint == store.fingerprint
+
+
+def test_the_same_answers(server: Elsewhere, store: Store, run: Path) -> None:
+    """Also where weights of an average are fitted on every second picture."""
+    classifiers = [engines.load(run, "torch")] * 2
+    results = [evaluate_average(classifiers, one, fit=True).as_json() for one in (store, Store(server.url + "/store"))]
+    assert results[0] == results[1]
 
 
 def test_the_commands(server: Elsewhere, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
