@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/?#]*@)?(?P<rest>.*)", re.DOTALL)
+_FIRST_PARTS = {f"{scheme}:" for scheme in ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "hdfs", "ftp", "sftp")}
 #: Elsewhere, a question mark is part of a name.
 _WITH_QUERY = ("http", "https")
 
@@ -16,6 +17,11 @@ _WITH_QUERY = ("http", "https")
 def is_address(text: object) -> bool:
     """Whether this is an address and not a path."""
     return isinstance(text, str) and _ADDRESS.fullmatch(text) is not None
+
+
+def was_address(path: Path) -> bool:
+    """Whether a path that is not there was an address before `Path` took one of its slashes."""
+    return any(part in _FIRST_PARTS for part in path.parts) and not path.exists()
 
 
 def scheme(address: str) -> str:

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from alexnet.data import remote
+from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
-from alexnet.errors import StoreError
+from alexnet.errors import StoreError, TrainingError
+from alexnet.train import recipes
+from alexnet.train.loop import train
+from conftest import write_photos
 from elsewhere import Elsewhere, elsewhere
 
 
@@ -95,6 +99,15 @@ def test_a_package_that_is_not_installed(address: str, module: str, monkeypatch:
         Store(address)
 
 
-def test_a_path_that_was_an_address() -> None:
+def test_a_path_that_was_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    """It is not made a folder `https:`."""
+    photos, here = write_photos(tmp_path / "photos", 2), tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(StoreError, match="s3:/photos/new is an address, but a store is written to a folder"):
+        prepare([photos], "s3://photos/new")
+    with pytest.raises(TrainingError, match="https:/host/run is an address, but a run is written to a folder"):
+        train(recipes.get_recipe("laptop"), store, Path("https://host/run"))
+    assert list(here.iterdir()) == []
     with pytest.raises(StoreError, match=re.escape("https:/host/store is the path of no store: give an address as text")):
         Store(Path("https://host/store"))

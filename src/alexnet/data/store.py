@@ -22,7 +22,6 @@ the cache, each as its checksum says, and records come from there block by block
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import schema
-from alexnet.address import is_address, shown
+from alexnet.address import is_address, shown, was_address
 from alexnet.data.block_cache import GB, BlockCache, limit_in_gb
 from alexnet.data.image import Resize, record_bytes
 from alexnet.data.remote import Remote, WrongBytes
@@ -476,7 +475,7 @@ def sha256(data: bytes | NDArray[Any]) -> str:
 
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], Manifest]:
     """Read and check the manifest."""
-    if re.match(r"[a-z0-9]+:/", str(folder)):
+    if was_address(folder):
         raise StoreError(f"{folder} is the path of no store: give an address as text, as a Path loses one of its slashes.")
     if not folder.is_dir():
         raise StoreError(f"{folder} is not a store, as no such folder exists: make one with `alexnet prepare PHOTOS {folder}`.")

@@ -20,6 +20,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from alexnet import schema
+from alexnet.address import was_address
 from alexnet.console import say
 from alexnet.data.image import MAX_PIXELS, Resize, record_bytes
 from alexnet.data.sources import TRAIN, Item, Source
@@ -69,8 +70,10 @@ def check_free(folder: Path) -> None:
     """Refuse a folder where a store cannot be started or resumed, before the source is read.
 
     Raises:
-        StoreError: it is a finished store, a file, or a folder of other things.
+        StoreError: it is an address, a finished store, a file, or a folder of other things.
     """
+    if was_address(folder):
+        raise StoreError(f"{folder} is an address, but a store is written to a folder: name one, then copy it to the address.")
     if (folder / MANIFEST).exists():
         named = shlex.quote(str(folder))
         raise StoreError(

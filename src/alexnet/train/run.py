@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from alexnet.address import was_address
 from alexnet.console import say
 from alexnet.data.resample import origin
 from alexnet.data.store import Store
@@ -200,6 +201,8 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     Raises:
         TrainingError: as `open_run`.
     """
+    if was_address(folder):
+        raise TrainingError(f"{folder} is an address, but a run is written to a folder: name one with --out.")
     if not resume:
         _check_free(folder, overwrite)
     elif is_run(folder):
