@@ -21,7 +21,7 @@ from alexnet import AlexNet, engines
 from alexnet.cli import main
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
-from alexnet.errors import CheckpointError, Interrupted, RecipeError, TrainingError
+from alexnet.errors import CheckpointError, Interrupted, OutputError, RecipeError, TrainingError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.export import export
 from alexnet.run_folder import FEATURES, RESULT, read_log
@@ -218,6 +218,19 @@ def test_features_are_the_networks_stages(extractor: features.Extractor, store: 
             expected = stages[name].flatten(1)
             assert found[stage].shape == (len(store.train), 2, expected.shape[1])
             assert float((found[stage][:4, view].float() - expected).abs().max()) < 2e-3 * float(expected.abs().max())
+
+
+def test_features_on_a_full_disk(extractor: features.Extractor, store: Store, tmp_path: Path) -> None:
+    """What safetensors raises then is said in a line; nothing half is left."""
+    limits = pytest.importorskip("resource")
+    soft, hard = limits.getrlimit(limits.RLIMIT_FSIZE)
+    limits.setrlimit(limits.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(OutputError, match=r"safetensors could not be written \(.*File too large"):
+            extractor.of(store.train, store.fingerprint, tmp_path)
+    finally:
+        limits.setrlimit(limits.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_views_that_come_closer(extractor: features.Extractor, store: Store) -> None:

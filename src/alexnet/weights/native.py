@@ -65,9 +65,18 @@ def write(path: Path, trained: Trained, tensors: Mapping[str, Tensor], header: M
         "classes": json.dumps(trained.classes),
         "preprocessing": json.dumps(sizes),
     }
+    write_tensors(path, {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, header)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file atomically.
+
+    Raises:
+        OutputError: as `save`.
+    """
     with writing(path) as temporary:
         try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary, header)
+            save_file(tensors, temporary, header)
         except SafetensorError as error:  # its way to report a full disk
             raise OSError(str(error)) from error
         temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets the owner alone read it

@@ -20,7 +20,6 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet import engines
@@ -30,13 +29,12 @@ from alexnet.data.loader import in_order
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
 from alexnet.errors import CheckpointError, TrainingError
-from alexnet.files import writing
 from alexnet.meter import Meter
 from alexnet.phrases import counted
 from alexnet.run_folder import FEATURES
 from alexnet.trained import Trained
 from alexnet.weights.formats import onnx_graph
-from alexnet.weights.native import weights_hash
+from alexnet.weights.native import weights_hash, write_tensors
 
 BLOCK, BATCH = 256, 64
 LARGEST = 65504.0  # of a float16
@@ -246,8 +244,7 @@ def _in_time(seconds: float, done: int, count: int, most: float | None) -> None:
 
 
 def _write(path: Path, block: Stages, key: str) -> None:
-    with writing(path) as temporary:
-        save_file(block, temporary, {"key": key, "sha256": weights_hash(block)})
+    write_tensors(path, block, {"key": key, "sha256": weights_hash(block)})
 
 
 def _read(path: Path, key: str) -> Stages | None:
