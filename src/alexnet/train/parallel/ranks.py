@@ -248,12 +248,18 @@ def _disconnect(error: BaseException | None = None) -> None:
     """
     import torch.distributed as dist
 
+    if error:
+        _forget(error)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _forget(error: BaseException | None) -> None:
+    """Let go of all that the frames of an error, and of those that it came from, refer to."""
     while error:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
-    if dist.is_initialized():
-        gc.collect()
-        dist.destroy_process_group()
+    gc.collect()
 
 
 @contextmanager
