@@ -308,7 +308,7 @@ def test_a_head_on_convolutions_alone(convolutions: Path, store: Store, tmp_path
 def test_frozen_layers_have_no_gradient(weights: Path, store: Store, tmp_path: Path) -> None:
     """Below the lowest layer that is trained nothing is computed backward, and nothing changes."""
     run = tmp_path / "run"
-    asked = recipe(weights, tune="from conv4", epochs=2, lr=1e-3, features="fc6")
+    asked = recipe(weights, tune="from conv4", epochs=2, lr=3e-3, features="fc6")
     start = Start.tuned(asked, store, CPU, open_base(asked), tmp_path / "other")
     assert start.recipe.lr_factors[:7] == (0, 0, 0, 0.1, 0.1, 0.1, 0) and 0 < start.recipe.lr_factors[7] <= 1
     trained_layers = ("conv4", "conv5", "fc6", "fc8")
@@ -403,7 +403,7 @@ def asking(weights: Path, lr: float) -> recipes.Recipe:
     return recipe(weights, tune="auto", features="pool5", epochs=3, lr=lr)
 
 
-@pytest.mark.parametrize(("lr", "chosen"), [(1e-3, "all"), (0.1, "head")])
+@pytest.mark.parametrize(("lr", "chosen"), [(1e-3, "all"), (1.0, "head")])
 def test_auto_does_what_helps(
     lr: float, chosen: str, weights: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
@@ -485,7 +485,7 @@ def test_another_recipe_does_not_resume(weights: Path, store: Store, tmp_path: P
 def test_one_class() -> None:
     train_split = SimpleNamespace(labels=np.zeros(4, np.int32))
     with pytest.raises(RecipeError, match=r"store has training pictures of 1 class only: a network needs two classes or more"):
-        begin.check_store(SimpleNamespace(folder="store", train=train_split))  # type: ignore[arg-type]
+        begin.check_store(SimpleNamespace(address="store", train=train_split))  # type: ignore[arg-type]
 
 
 def test_smaller_pictures_are_enlarged(weights: Path, tmp_path: Path, photos: Any, capsys: pytest.CaptureFixture) -> None:

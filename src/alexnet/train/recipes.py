@@ -49,8 +49,8 @@ class Recipe:
     default the one with the lowest loss on held-out training photos."""
     head_views: Literal[1, 2, 10, 16] | None = None
     """Views of each training picture that the new last layer is fitted to: the centre, with its
-    mirror, the ten of a test, or these and six that come closer; by default ten, or two of many
-    pictures."""
+    mirror, the ten of a test, or these and six that come closer; by default 16, and fewer of more
+    than 1,000 pictures."""
     minutes: float | None = None
     """Minutes that fine-tuning may take; by default what the epochs need."""
 
@@ -421,9 +421,9 @@ def finetune() -> Recipe:
         variant=OF_WEIGHTS,
         tune="auto",
         init="he",
-        epochs=13,
+        epochs=5,
         batch_size=32,
-        lr=0.001,
+        lr=0.003,
         schedule="linear",
         colour_noise=0.0,
     )

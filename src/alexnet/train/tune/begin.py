@@ -35,9 +35,9 @@ from alexnet.trained import Trained
 from alexnet.variants import LAYER_NAMES, PerLayer, Variant
 
 #: Of the learning rate, for layers that were loaded; and for the last layer, over the mean squared
-#: norm of what it reads: with pool5's million, a rate of 0.001 itself undoes the fit in one epoch
-#: (18 to 42 % error on 400 photos).
-LOADED_RATE, LAST_RATE = 0.1, 1000.0
+#: norm of what it reads: with pool5's million, a rate of 0.001 undoes the fit in one epoch (18 to
+#: 42 % error on 400 photos).
+LOADED_RATE, LAST_RATE = 0.1, 300.0
 #: A step of training takes so many times as long as a test of its pictures.
 STEP_PASSES = 3.0
 

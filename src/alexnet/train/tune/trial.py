@@ -134,4 +134,4 @@ def _train(recipe: Recipe, trained: Trained, store: Store, split: Split, weights
 def part(split: Split, which: Tensor) -> Split:
     """Some pictures of a split, in memory."""
     numbers = which.numpy()
-    return replace(split, records=split.take(numbers), labels=split.labels[numbers], length=0)
+    return replace(split, records=split.take(numbers), labels=split.labels[numbers], length=0, blocks=())
