@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.bench import noise, preprocessing_of
+from alexnet.bench import STORED, noise, preprocessing_of
 from alexnet.data.augment import Augmentation
 from alexnet.traffic import Scheme
 from alexnet.train.parallel.ranks import open_ranks
@@ -80,7 +80,7 @@ def work(arguments: argparse.Namespace, scheme: Scheme | None) -> list[dict[str,
     """Be a rank; what each of them holds."""
     variant = get_variant(arguments.variant)
     preprocessing = preprocessing_of(variant)
-    split = noise(variant.input_size + 32, arguments.batch, variant.num_classes)
+    split = noise(max(STORED, variant.input_size), arguments.batch, variant.num_classes)
     start = Start.on_records(Recipe(), variant, split, Augmentation(preprocessing, True, True, np.eye(3)))
     start = start.in_batches_of(arguments.batch)
     with open_ranks(scheme, device="cpu") as ranks:
