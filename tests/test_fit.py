@@ -18,6 +18,7 @@ from alexnet.cli import main
 from alexnet.data.store import Store
 from alexnet.data.writer import Writer
 from alexnet.errors import AlexNetError, CheckpointError, Interrupted, RecipeError, SourceError, TrainingError
+from alexnet.files import lock, unlock
 from alexnet.fit import fit
 from alexnet.forecast import Times
 from alexnet.plan import weights_here
@@ -276,6 +277,19 @@ def test_another_run_is_not_mixed_in(photos: Photos, tmp_path: Path) -> None:
         TrainingError, match=r"was begun with photos \(=.*photos\), not .*others: name the same, or another --out"
     ):
         fit(photos(12, "others"), tmp_path / "run")
+
+
+def test_two_at_once(photos: Photos, tmp_path: Path) -> None:
+    """The one that comes later is refused before it touches the store."""
+    folder, out = photos(12), tmp_path / "run"
+    out.mkdir()
+    held = lock(out)
+    assert held
+    with pytest.raises(TrainingError, match="another process is at work in .*run: wait for it to finish"):
+        fit(folder, out)
+    assert [entry.name for entry in out.iterdir()] == [".lock"]
+    unlock(held)
+    assert fit(folder, out).tested.images
 
 
 def test_few_and_unequal_classes(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

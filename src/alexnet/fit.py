@@ -33,7 +33,7 @@ from alexnet.data.sources import Source
 from alexnet.data.store import MANIFEST, SKIPPED, Store
 from alexnet.errors import Interrupted, RecipeError, SourceError, TrainingError
 from alexnet.evaluate import evaluate_classifier
-from alexnet.files import write_json
+from alexnet.files import LOCK, lock, unlock, write_json
 from alexnet.phrases import MOST_NAMED, counted, quoted
 from alexnet.plan import ClassWeights, Plan, Work, weights_here
 from alexnet.published import data as published
@@ -179,8 +179,9 @@ def fit(
             plan = Plan.of(asked.weights, asked.variant, asked.class_weights)
             plan = plan.within(asked.minutes, _work(source, plan, asked))
             out.mkdir(parents=True, exist_ok=True)
-            _write(asked, out)  # now that nothing is left to refuse
-            _prepare(source, plan, asked)
+            with _alone(out):
+                _write(asked, out)  # now that nothing is left to refuse
+                _prepare(source, plan, asked)
         store = Store(asked.data)
         trained, result = train_and_test(plan.recipe, store, out, resume=begun, base=plan.base)
         views = _views(plan.recipe, store)
@@ -200,6 +201,18 @@ def _saying_how_to_go_on() -> Iterator[None]:
         raise Interrupted from stop
 
 
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Refuse to work on a store that another process makes."""
+    held = lock(out)
+    if held is None:
+        raise TrainingError(f"another process is at work in {out}: wait for it to finish, or name another --out.")
+    try:
+        yield
+    finally:
+        unlock(held)
+
+
 # --- begin, or go on ------------------------------------------------------------------------------
 
 
@@ -212,7 +225,7 @@ def _begin(now: Asked, out: Path) -> Asked:
         return _same(_read(out), now, out)
     if is_run(out):
         raise TrainingError(f"{out} is a run of `alexnet train`: continue it with `alexnet train --resume`. {REMEDY}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(entry.name != LOCK for entry in out.iterdir())):
         raise TrainingError(f"{out} exists and is not a run of `alexnet fit`: name a new or an empty folder.")
     return now
 
