@@ -28,6 +28,11 @@ def silence() -> None:
     _silent.append(True)
 
 
+def speak() -> None:
+    """Take `silence` back: the one who was to speak is gone."""
+    _silent.clear()
+
+
 def silent() -> bool:
     """Whether another process speaks for this one."""
     return bool(_silent)

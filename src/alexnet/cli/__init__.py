@@ -12,6 +12,7 @@ from contextlib import suppress
 from alexnet.cli import dispatch, failures, streams
 from alexnet.cli.dispatch import VERBS
 from alexnet.console import say, silence
+from alexnet.train.parallel import launch
 
 __all__ = ["VERBS", "main"]
 
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     # the two cores, that makes training 30 times slower (26 against 794 images/s); sleeping costs
     # 12 % where none does (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ:  # of several processes, the first speaks
+    if launch.another_speaks():
         silence()
     with streams.guarded():
         try:

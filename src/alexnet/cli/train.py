@@ -16,6 +16,7 @@ from alexnet.console import say
 from alexnet.errors import UsageError
 from alexnet.phrases import counted
 from alexnet.train import recipes
+from alexnet.train.parallel.launch import launched
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def begun(words: list[str]) -> Begun | None:
 
     if given is None and not is_run(Path(resumed or "")):
         return None
+    if given and out is None and "--resume" not in rest and launched():
+        raise UsageError("--config under torchrun needs a name for the new run's folder, the same in all processes: add --out.")
     source = Path(given or out or "")
     config = read_config(source)
     differing = {name: len(recipes.differences(make(), config.recipe)) for name, make in RECIPES.items()}
@@ -152,7 +155,7 @@ def train(command: TrainingChoice) -> None:
     """
     from alexnet.data.store import Store
     from alexnet.train.loop import train as run
-    from alexnet.train.parallel.ranks import launched, open_ranks
+    from alexnet.train.parallel.ranks import open_ranks
 
     if command.seeds is not None:
         if command.parallel or launched():

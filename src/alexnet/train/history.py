@@ -71,6 +71,8 @@ class Config:
             that has what it began with.
         tuned: of a run that began with weights, which.
         asked: of such a run, the recipe before what it left open was chosen.
+        launch: the torchrun that began it, by name; when torchrun starts its processes again, they
+            go on with the run that it began, and with no other.
     """
 
     recipe: Recipe
@@ -79,6 +81,7 @@ class Config:
     extended: tuple[Extension, ...] = ()
     tuned: TunedFrom | None = None
     asked: Recipe | None = None
+    launch: str | None = None
     format: Annotated[int, Range(1, FORMAT)] = FORMAT
 
 

@@ -27,6 +27,7 @@ from alexnet.run_folder import ENVIRONMENT as ENVIRONMENT
 from alexnet.run_folder import LOG as LOG
 from alexnet.run_folder import RESULT as RESULT
 from alexnet.train.history import Config, Extension, TrainedOn, TunedFrom, read_config
+from alexnet.train.parallel.launch import Launch
 from alexnet.train.recipes import Recipe, differences, flag
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def open_run(
     compiled: bool,
     overwrite: bool = False,
     tuned: TunedFrom | None = None,
+    launch: Launch | None = None,
 ) -> Run:
     """Make a run's folder, or find one to go on with, and lock it.
 
@@ -168,6 +170,7 @@ def open_run(
             it began with, to the bit.
         overwrite: delete the run that the folder holds, and nothing else that is in it.
         tuned: the weights that a new run begins with.
+        launch: of the processes that train, where torchrun started them.
 
     Raises:
         TrainingError: the folder is in the way, is a run of another recipe or store, or
@@ -184,13 +187,21 @@ def open_run(
     held = _locked(folder)
     try:
         _clear(folder)
-        config = Config(recipe, TrainedOn(origin(store), store.fingerprint), compiled, tuned=tuned)
+        trained_on = TrainedOn(origin(store), store.fingerprint)
+        config = Config(recipe, trained_on, compiled, tuned=tuned, launch=launch.name if launch else None)
         write_json(folder / ENVIRONMENT, environment())
         write_json(folder / CONFIG, _plain(config))
     except BaseException:
         unlock(held)
         raise
     return Run(folder, False, config, _log(folder, "w"), held)
+
+
+def begun_by(folder: Path, launch: Launch | None) -> bool:
+    """Whether the folder holds a run that this torchrun began, before it started its processes
+    again: then they go on with it, as the command that torchrun repeats does not say.
+    """
+    return launch is not None and launch.restart and is_run(folder) and read_config(folder).launch == launch.name
 
 
 def check_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) -> None:
@@ -340,4 +351,4 @@ def check_settings(folder: Path, recipe: Recipe, more_epochs: bool = False) -> N
 def _plain(config: Config) -> dict[str, Any]:
     """For JSON; what does not concern a run, such as more epochs, is left out."""
     content = asdict(config)
-    return {name: value for name, value in content.items() if value or name not in ("extended", "tuned", "asked")}
+    return {name: value for name, value in content.items() if value or name not in ("extended", "tuned", "asked", "launch")}

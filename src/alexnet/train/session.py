@@ -34,7 +34,7 @@ from alexnet.train.parallel.ranks import ALONE, Ranks
 from alexnet.train.place import Place, Window
 from alexnet.train.recipes import Recipe
 from alexnet.train.result import write_result
-from alexnet.train.run import Run, as_settled, check_folder, open_run
+from alexnet.train.run import FREE_FIELDS, Run, as_settled, begun_by, check_folder, open_run
 from alexnet.train.start import Start, fitting
 from alexnet.train.steps import choose
 from alexnet.train.steps.split import check_lanes
@@ -141,7 +141,7 @@ class Session:
             epochs = self.recipe.epochs - (self.recipe.tune is not None)
             images = epochs * loader.steps_per_epoch * loader.batch_size
             self.meter = stack.enter_context(Meter("training", images, "images"))
-            stack.enter_context(_stop_on_signal(self.stopping))
+            stack.enter_context(_stop_on_signal(self.stopping, self.ranks.several))
             if self.steps_done == 0:
                 self._keep()
             self.meter.skip(self.steps_done * loader.batch_size)
@@ -333,10 +333,14 @@ def open_session(
     """
     folder = _checked_arguments(recipe, store, folder, resume, overwrite)
     check_lanes(lanes)
+    ranks.check_alike(_alike(recipe, store), "give all ranks the same command and the same store")
     if not ranks.first:
         with _joined(recipe, store, folder, lanes, ranks) as session:
             yield session
         return
+    if not resume and begun_by(folder, ranks.launch):
+        say(f"torchrun started its processes again: continuing the run in {folder}.")
+        resume, overwrite = True, False
     check_folder(folder, recipe, resume, overwrite)
     recipe = as_settled(folder, recipe) if resume else recipe
     base = base or open_base(recipe) if recipe.tune and not (resume and (folder / LATEST).exists()) else None
@@ -351,7 +355,7 @@ def open_session(
     compiled = device.type == "cuda" if recipe.compile == "auto" else recipe.compile == "on"
     tuned = TunedFrom(str(base.file), base.layers, base.preprocessing.stored_size) if base else None
     with _in_words(folder, min(recipe.batch_size, len(store.train)), device), ExitStack() as stack:
-        run = open_run(folder, recipe, store, resume, compiled, overwrite, tuned)
+        run = open_run(folder, recipe, store, resume, compiled, overwrite, tuned, ranks.launch)
         stack.callback(run.close)
         if run.resumed:
             start = Start.resumed(recipe, store, device, folder / LATEST, variant)
@@ -387,6 +391,12 @@ def _checked_arguments(recipe: object, store: object, folder: object, resume: bo
     if resume and overwrite:
         raise RecipeError("resume continues a run and overwrite deletes it: choose one of them.")
     return Path(folder)
+
+
+def _alike(recipe: Recipe, store: Store) -> dict[str, str]:
+    """What ranks must be given alike."""
+    settings = {name: str(value) for name, value in asdict(recipe).items() if name not in FREE_FIELDS}
+    return {"the store": store.fingerprint, **settings}
 
 
 # --- what the system refuses --------------------------------------------------------------------
@@ -433,17 +443,21 @@ def _what_is_saved(folder: Path) -> str:
 
 
 @contextmanager
-def _stop_on_signal(stopping: list[int]) -> Iterator[None]:
+def _stop_on_signal(stopping: list[int], several: bool) -> Iterator[None]:
     """Fill a list when the user asks to stop, so that a step is never cut in half.
 
     A second Ctrl-C stops at once.
+
+    Args:
+        several: torchrun sends SIGTERM to all ranks when one of them has ended, too.
     """
 
     def note(number: int, _: object) -> None:
         if stopping:
             raise KeyboardInterrupt
         stopping.append(number)
-        say("Stopping after this step ...")
+        if number == signal.SIGINT or not several:
+            say("Stopping after this step ...")
 
     try:
         earlier = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,0 +1,278 @@
+"""What goes wrong on one of several ranks: it is killed, hangs, differs, has no memory or disk.
+
+All under torchrun's own agent (`launcher.py`), with two to four processes.
+"""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launcher import Launched, Launcher
+from runs import log, same_weights
+
+from alexnet.data.prepare import prepare
+from alexnet.data.store import Store
+from alexnet.evaluate import evaluate
+from alexnet.train.result import read_result
+from alexnet.weights import native
+from conftest import write_photos
+
+SETTINGS = [
+    "--width=0.125",
+    "--batch-size=9",
+    "--lr=0.02",
+    "--compile=off",
+    "--device=cpu",
+    "--dropout=0.5",
+    "--crop",
+    "--mirror",
+]
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    started = Launcher(tmp_path_factory.mktemp("launches"))
+    yield started
+    started.close()
+
+
+def training(store: Store, run: Path, *more: str, epochs: int = 2) -> list[object]:
+    return ["train", "laptop", "--data", store.folder, "--out", run, *SETTINGS, f"--epochs={epochs}", "--parallel=data", *more]
+
+
+def in_rank(rank: int, program: str) -> str:
+    return f"import os, sys, signal, time\nif rank == {rank}:\n" + "".join(f"    {line}\n" for line in program.splitlines())
+
+
+#: Runs something in a rank after each of its steps, with their number.
+AFTER_STEP = """
+from alexnet.train.optim import SGD
+step, steps = SGD.step, []
+def counted(*arguments):
+    step(*arguments)
+    steps.append(len(steps) + 1)
+    after(steps[-1])
+SGD.step = counted
+"""
+
+# --- one error, told by rank 0 --------------------------------------------------------------------
+
+WRONG_SOURCE = "import alexnet.train.parallel.meet as meet\nmeet.source_hash = lambda: 'abc'"
+NO_MEMORY = "import torch\ndef after(number): torch.empty(2**50)\n" + AFTER_STEP
+#: What goes wrong: ranks, what they do, and what rank 0 says of it.
+WRONG: dict[str, tuple[int, str, str]] = {
+    "version": (
+        2,
+        in_rank(1, "import alexnet\nalexnet.__version__ = '9'"),
+        r"rank 1 of 2 differs from rank 0 \(alexnet 9, at rank 0 0\.",
+    ),
+    "source": (
+        4,
+        in_rank(2, WRONG_SOURCE),
+        r"rank 2 of 4 differs .*source code abc, at rank 0 [0-9a-f]{12}\): install the same",
+    ),
+    "torch": (2, in_rank(1, "import torch\ntorch.__version__ = '9'"), r"rank 1 of 2 differs from rank 0 \(torch 9, at rank 0 "),
+    "recipe": (
+        2,
+        in_rank(1, "sys.argv.append('--lr=0.5')"),
+        r"rank 1 of 2 differs .*\(lr 0.5, at rank 0 0.02\): give all ranks the same",
+    ),
+    "store": (
+        3,
+        in_rank(2, "sys.argv.append('--data=OTHER')"),
+        r"rank 2 of 3 differs from rank 0 \(the store \w{16}, at rank 0 ",
+    ),
+    "no store": (2, in_rank(1, "sys.argv.append('--data=/nowhere')"), "rank 1 of 2: /nowhere is not a store"),
+    "count": (2, in_rank(1, "os.environ['WORLD_SIZE'] = '3'"), r"rank 1 of 2 differs from rank 0 \(processes 3, at rank 0 2\)"),
+    "RANK": (2, "import os\nos.environ['RANK'] = 'x'", r"RANK \(=x\) must be a whole number from 0 to 1: leave it to torchrun"),
+    "WORLD_SIZE": (2, "import os\nos.environ['WORLD_SIZE'] = '0'", r"WORLD_SIZE \(=0\) must be a whole number at least 1"),
+    "MASTER_ADDR": (2, "import os\ndel os.environ['MASTER_ADDR']", "MASTER_ADDR is not set, and RANK and WORLD_SIZE are"),
+    "memory": (
+        3,
+        in_rank(2, NO_MEMORY),
+        r"rank 2 of 3: batch_size \(=9\) and the network do not fit into this machine's memory",
+    ),
+    "disk": (
+        2,
+        in_rank(0, "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))"),
+        r"best.safetensors could not be written .*File too large.*Check that the folder",
+    ),
+    "killed": (
+        3,
+        in_rank(2, "def after(number): os.kill(os.getpid(), 9)\n" + AFTER_STEP),
+        "rank 2 of 3 ended without a word: it was killed",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def wrong(launcher: Launcher, store: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Launched]:
+    """All at once, as each waits more than it computes."""
+    folder = tmp_path_factory.mktemp("wrong")
+    other = prepare([write_photos(folder / "photos", 4)], folder / "other", size=72, hold_out=0.25)
+    return {
+        name: launcher.start(ranks, *training(store, folder / name), hook=hook.replace("OTHER", str(other.folder)))
+        for name, (ranks, hook, _) in WRONG.items()
+    }
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_one_error(wrong: dict[str, Launched], name: str) -> None:
+    ended = wrong[name].wait()
+    assert ended.status == 1 and not ended.left()
+    assert [bool(re.search(WRONG[name][2], line)) for line in ended.lines] == [True], ended.text()
+    assert "Traceback" not in ended.text() and "with the following error" not in ended.said.read_text()
+
+
+def test_a_port_in_use(launcher: Launcher, store: Store, tmp_path: Path) -> None:
+    """Where nobody but rank 0 can offer the key-value store, as without torchrun."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        hook = f"import os\nos.environ |= {{'TORCHELASTIC_USE_AGENT_STORE': 'False', 'MASTER_PORT': '{port}'}}"
+        ended = launcher.run(2, *training(store, tmp_path / "run", "--rank-timeout=3"), hook=hook)
+    assert [line[:40] for line in ended.lines] == [f"alexnet: MASTER_PORT (={port}) is in use on"[:40]], ended.text()
+
+
+def test_commands_of_one_process(launcher: Launcher) -> None:
+    started = {verb: launcher.start(2, verb, "one") for verb in ("fit", "ablate", "demo")}
+    for verb, launched in started.items():
+        said = f"alexnet: `alexnet {verb}` is one process, and torchrun starts several: run it without torchrun."
+        assert launched.wait().lines == [said] and launched.status == 1
+
+
+# --- a rank that hangs ----------------------------------------------------------------------------
+
+
+def test_a_rank_that_hangs(launcher: Launcher, store: Store, tmp_path: Path) -> None:
+    """Noticed within the timeout and five seconds; rank 0 says which one, or if it is rank 0 itself
+    that hangs, another."""
+    stops = "def after(number): os.kill(os.getpid(), signal.SIGSTOP)\n" + AFTER_STEP
+    words = {rank: training(store, tmp_path / f"{rank}", "--rank-timeout=4") for rank in (0, 2)}
+    hanging = {rank: launcher.start(3, *words[rank], hook=in_rank(rank, stops)) for rank in words}
+    for rank, launched in hanging.items():
+        ended = launched.wait()
+        assert ended.status == 1 and not ended.left()
+        said = f"alexnet: rank {rank} of 3 did not answer for 4 seconds (--rank-timeout): it hangs, or it was stopped."
+        assert [line.startswith(said) for line in ended.lines] == [True], ended.text()
+
+
+# --- killed, and started again --------------------------------------------------------------------
+
+#: What happens in each of six starts.
+KILLS = """
+import os, random, threading
+chance = random.Random(attempt + 10 * SEED)
+def kill(): os.kill(os.getpid(), 9)
+if attempt == 0 and rank == 1:  # before the first checkpoint
+    def after(number):
+        if number == 3: kill()
+if attempt == 1 and rank == 0:  # one of the two files of a checkpoint is written
+    from alexnet.weights import native
+    save = native.save
+    def dying(path, trained):
+        if path.name == "latest.safetensors" and trained.state["epoch"] == 2: kill()
+        save(path, trained)
+    native.save = dying
+if attempt in (2, 3) and rank == chance.choice([0, 1]):  # after an epoch and some steps
+    last = 6 + chance.randrange(6)
+    def after(number):
+        if number == last: kill()
+if attempt == 4 and rank == chance.choice([0, 1]):  # at any moment, also before or after the steps
+    threading.Timer(chance.uniform(0, 1.5), kill).start()
+if "after" in globals():
+""" + "".join(f"    {line}\n" for line in AFTER_STEP.splitlines())
+
+
+def test_killed_and_started_again(launcher: Launcher, store: Store, tmp_path: Path) -> None:
+    """torchrun starts all ranks again, five times. They go on by themselves, and end with the bits
+    of a run left alone; `--overwrite` is for the first start.
+    """
+    quiet, run = tmp_path / "quiet", tmp_path / "run"
+    alone = launcher.start(2, *training(store, quiet, epochs=6))
+    (run).mkdir()
+    words = training(store, run, "--overwrite", epochs=6)
+    ended = launcher.run(2, *words, options=("--max-restarts=5",), hook=KILLS.replace("SEED", str(time.time_ns())))
+    assert ended.status == 0 and alone.wait().status == 0, ended.text()
+    assert ended.text().count("torchrun started its processes again: continuing the run in") in (4, 5)
+    for name in ("latest.safetensors", "best.safetensors"):
+        assert same_weights(run / name, quiet / name)
+    assert log(run) == log(quiet)
+    assert read_result(run)["evaluation"] == read_result(quiet)["evaluation"]
+
+
+def test_another_run_is_not_gone_on_with(launcher: Launcher, store: Store, tmp_path: Path) -> None:
+    """A second start resumes what the first one began, and nothing else."""
+    run = tmp_path / "run"
+    launcher.run(1, *training(store, run, epochs=1))
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    ended = launcher.run(2, *training(store, run, epochs=2), options=("--max-restarts=1",))
+    assert [line.startswith(f"alexnet: {run} already holds a run: continue it with --resume") for line in ended.lines] == [
+        True
+    ] * 2
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+# --- other numbers of ranks -----------------------------------------------------------------------
+
+#: Notes which pictures a rank trains on, and what they look like after crop and mirror; then stops.
+SEEN = (
+    """
+import hashlib, json, os, signal
+from alexnet import evaluate
+from alexnet.data.augment import Augmentation
+from alexnet.train import session
+from alexnet.train.steps import ranked
+evaluate.BATCH_SIZE = ranked.BATCH_SIZE = 4
+call, file = Augmentation.__call__, open(f"FOLDER/{os.getpid()}.jsonl", "w", buffering=1)
+def noted(self, records, pictures, chance):
+    images = call(self, records, pictures, chance)
+    for picture, image in zip(pictures.tolist(), images):
+        file.write(json.dumps([chance.epoch, picture, hashlib.sha1(image.numpy().tobytes()).hexdigest()]) + "\\n")
+    return images
+Augmentation.__call__ = noted
+def after(number):
+    if number == LAST and rank == 0: os.kill(os.getpid(), signal.SIGINT)
+"""
+    + AFTER_STEP
+)
+
+
+def seen(folder: Path) -> list[Any]:
+    return sorted(json.loads(line) for file in folder.glob("*.jsonl") for line in file.read_text().splitlines())
+
+
+def test_other_numbers_of_ranks(launcher: Launcher, store: Store, tmp_path: Path) -> None:
+    """4 ranks, then 2, 1 and 4: each picture of each epoch once, cropped as in one process. The
+    evaluation, shared by ranks in batches of four, counts as one process does.
+    """
+    folders = [tmp_path / name for name in ("alone", "parts")]
+    for folder in folders:
+        folder.mkdir()
+    hooks = [SEEN.replace("FOLDER", str(folder)) for folder in folders]
+    launcher.run(1, *training(store, tmp_path / "one", epochs=3), hook=hooks[0].replace("LAST", "0"))
+    run = tmp_path / "run"
+    for count, steps in ((4, 4), (2, 5), (1, 2), (4, 0)):
+        more = ["--resume"] if run.exists() else []
+        ended = launcher.run(count, *training(store, run, *more, epochs=3), hook=hooks[1].replace("LAST", str(steps)))
+        assert (ended.status == 0) == (steps == 0), ended.text()
+        if steps:
+            assert [
+                bool(re.fullmatch(r"alexnet: stopped at epoch \S+ and saved\. To continue.*", line)) for line in ended.lines
+            ] == [True]
+    assert len(seen(folders[0])) == 3 * 54 and seen(folders[1]) == seen(folders[0])
+    trained = native.load(run)
+    assert [one.get("ranks", 1) for one in trained.state["environments"]] == [4, 2, 1, 4]
+    assert ended.text().count("ranks 1, now 4") == 1
+    assert (run / "latest.safetensors").stat().st_size == pytest.approx(
+        (tmp_path / "one/latest.safetensors").stat().st_size, abs=2000
+    )
+    alone = evaluate(trained.model, trained.preprocessing, store.held_out, store.classes)
+    counts = read_result(run)["evaluation"]
+    assert (counts["images"], counts["top1_wrong"]) == (alone.images, alone.wrong)
