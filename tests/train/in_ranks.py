@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alexnet.data.store import Store
-from alexnet.errors import Interrupted
+from alexnet.errors import Interrupted, TrainingError
 from alexnet.train import recipes
 from alexnet.train.loop import train
 from alexnet.train.optim import SGD
@@ -251,6 +251,18 @@ def tuned(store_folder: str, out: Path) -> None:
     in_ranks(2, work, "towers")
 
 
+def broken(store_folder: str, out: Path) -> None:
+    """A loss that is not finite; OUT/broken-RANK.txt has the error of each rank."""
+
+    def work(ranks: Ranks) -> None:
+        try:
+            train(replace(settings(), lr=1e5), Store(Path(store_folder)), out / "broken", ranks=ranks)
+        except TrainingError as error:
+            (out / f"broken-{ranks.rank}.txt").write_text(str(error))
+
+    in_ranks(2, work, "towers")
+
+
 def main(store_folder: str, out: str) -> None:
     """All cases, by number of ranks."""
     wanted = cases()
@@ -270,6 +282,7 @@ def main(store_folder: str, out: str) -> None:
         in_ranks(count, work)
     elastic(store_folder, Path(out))
     tuned(store_folder, Path(out))
+    broken(store_folder, Path(out))
 
 
 if __name__ == "__main__":

@@ -154,6 +154,13 @@ def test_other_ranks_go_on(results: Path, alone: Path) -> None:
     ]
 
 
+def test_a_loss_that_is_not_finite(results: Path) -> None:
+    """All ranks stop at the same step, and rank 0, which has the whole network then, says why."""
+    told = [(results / f"broken-{rank}.txt").read_text() for rank in range(2)]
+    assert told[0].startswith(told[1]) and "became non-finite first: lr 100000 is too high" in told[0]
+    assert not (results / "broken" / "latest.safetensors").exists()
+
+
 def test_every_picture_once(results: Path, store: Store) -> None:
     """Over all ranks and starts, each epoch is the permutation of one process, batch by batch."""
     shares: dict[tuple[int, int, int], list[int]] = {}

@@ -120,11 +120,13 @@ class Apart:
     save, and to look at.
 
     Args:
-        start: its model and velocity are taken apart, and empty between `put_together` and
+        start: its model and velocity are taken apart, and empty but between `put_together` and
             `release`.
+        saves: whether this rank needs the whole velocity too.
     """
 
-    def __init__(self, start: Start, layout: Layout) -> None:
+    def __init__(self, start: Start, layout: Layout, saves: bool) -> None:
+        self.saves = saves
         self.model, self.whole, self.layout = start.model, start.optimiser, layout
         self.part = Part(start.model, layout, start.loader.batch_size)
         self.optimiser: SGD = start.optimising(self.part)
@@ -142,7 +144,8 @@ class Apart:
             own = self.part.get_parameter(name)
             parameter.data = self._joined(name, own.data)
             if name in self.whole.velocity:
-                self.whole.velocity[name] = self._joined(name, self.optimiser.velocity[name])
+                velocity = self._joined(name, self.optimiser.velocity[name])
+                self.whole.velocity[name] = velocity if self.saves else velocity.new_empty(0)
             if gradients and own.grad is not None:
                 parameter.grad = self._joined(name, own.grad)
         self.together = True

@@ -105,7 +105,7 @@ def open_ranked_step(
 ) -> RankedStep:
     """This rank's step of a run; arguments as those of `open_step`, one lane if not said."""
     layout = Layout.of(ranks, ranks.scheme, start.device)
-    apart = None if ranks.scheme == "data" else Apart(start, layout)
+    apart = None if ranks.scheme == "data" else Apart(start, layout, ranks.first)
     if layout.cut_convolutions and lanes and lanes > 1:
         say(f"lanes (={lanes}) is for networks that are whole: using 1 lane.")
         lanes = 1
