@@ -1,6 +1,7 @@
 """From photos to a tested network in one command, which goes on wherever it was stopped."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -277,6 +278,27 @@ def test_another_run_is_not_mixed_in(photos: Photos, tmp_path: Path) -> None:
         TrainingError, match=r"was begun with photos \(=.*photos\), not .*others: name the same, or another --out"
     ):
         fit(photos(12, "others"), tmp_path / "run")
+
+
+def test_a_copy_is_as_finished(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the times of its files; nothing is written."""
+    folder = photos(12)
+    first = fit(folder, tmp_path / "run")
+    copy = Path(shutil.copytree(tmp_path / "run", tmp_path / "copy"))
+    os.utime(copy / "report.html", (0, 0))
+    monkeypatch.setattr(module, "train_and_test", None)
+    assert fit(folder, copy).tested == first.tested
+
+
+def test_a_store_that_cannot_be_there(photos: Photos, tmp_path: Path) -> None:
+    """Said before anything is written."""
+    folder, other = photos(12), tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("")
+    for data, problem in ((tmp_path / "run", "must not hold the run"), (tmp_path, "must not hold"), (other, "is not a store")):
+        with pytest.raises(AlexNetError, match=problem):
+            fit(folder, tmp_path / "run", data=data)
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_at_once(photos: Photos, tmp_path: Path) -> None:

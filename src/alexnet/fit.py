@@ -30,7 +30,8 @@ from alexnet.data.prepare import HOLD_OUT, check_apart, prepare
 from alexnet.data.preprocessing import Views
 from alexnet.data.regroup import recover, regrouped
 from alexnet.data.sources import Source
-from alexnet.data.store import MANIFEST, SKIPPED, Store
+from alexnet.data.store import MANIFEST, SKIPPED, Hash, Store, sha256
+from alexnet.data.writer import check_free
 from alexnet.errors import Interrupted, RecipeError, SourceError, TrainingError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.files import LOCK, lock, unlock, write_json
@@ -58,6 +59,8 @@ class Tested:
         chance: the error of always naming the most frequent class, a share in [0, 1].
         views: of each photo.
         seconds: that training took.
+        result: SHA-256 of the run's `result.json` then: a run that is trained for longer has
+            another one.
     """
 
     images: Annotated[int, Range(1)]
@@ -65,6 +68,7 @@ class Tested:
     chance: Share
     views: Annotated[int, Range(1, 10)]
     seconds: Seconds
+    result: Hash | None = None
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,8 @@ def fit(
         if result is None or result.views != views:
             result = evaluate_classifier(engines.of(trained), store, views=views)
         page = report.write(out / REPORT, f"AlexNet on {photos.absolute().name}", trained, store, result, out)
-    tested = Tested(result.images, result.wrong, result.chance, result.views, trained.state["seconds"])
+    proof = sha256((out / RESULT).read_bytes())
+    tested = Tested(result.images, result.wrong, result.chance, result.views, trained.state["seconds"], proof)
     _write(replace(asked, tested=tested), out)
     return Fitted(out, tested, page)
 
@@ -227,6 +232,10 @@ def _begin(now: Asked, out: Path) -> Asked:
         raise TrainingError(f"{out} is a run of `alexnet train`: continue it with `alexnet train --resume`. {REMEDY}")
     if out.exists() and (not out.is_dir() or any(entry.name != LOCK for entry in out.iterdir())):
         raise TrainingError(f"{out} exists and is not a run of `alexnet fit`: name a new or an empty folder.")
+    if Path(now.data) in (out.absolute(), *out.absolute().parents):
+        raise TrainingError(f"data (={now.data}) must not hold the run {out}: leave it out for {out / STORE}, or name another.")
+    if now.made:
+        check_free(Path(now.data))
     return now
 
 
@@ -278,8 +287,10 @@ def _moved(earlier: Asked, now: Asked, out: Path) -> Asked:
 def _finished(asked: Asked, out: Path) -> Fitted | None:
     """What a finished run has reached, with a line on what to do for more."""
     result, page = out / RESULT, out / REPORT
-    if not asked.tested or not page.exists() or not result.exists() or result.stat().st_mtime > page.stat().st_mtime:
-        return None  # trained for longer since, perhaps
+    if not asked.tested or not page.exists() or not result.exists():
+        return None
+    if asked.tested.result != sha256(result.read_bytes()):
+        return None
     store, photos = Store(asked.data), Path(asked.photos)
     recipe = read_config(out).recipe
     more = f"To train it for longer: `alexnet train --resume --out {out} --epochs {2 * recipe.epochs}`. "
