@@ -22,12 +22,13 @@ from alexnet.errors import AlexNetError, CheckpointError, Interrupted, RecipeErr
 from alexnet.files import lock, unlock
 from alexnet.fit import fit
 from alexnet.forecast import Times
-from alexnet.plan import weights_here
+from alexnet.plan import OTHER_SECONDS, Plan, Work, weights_here
 from alexnet.train import recipes
 from alexnet.train.history import read_config
 from alexnet.train.loop import train
 from alexnet.train.result import read_result
 from alexnet.train.steps.plain import PlainStep
+from alexnet.train.tune.base import open_base
 from alexnet.trained import Trained
 from alexnet.variants import get_variant
 from alexnet.weights import native
@@ -397,6 +398,22 @@ def test_on_weights_it_goes_on(photos: Photos, tmp_path: Path, weights: Path, mo
             fit(folder, tmp_path / "stopped", weights=weights)
     fit(folder, tmp_path / "stopped")
     assert runs.same_weights(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_minutes_on_weights(weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are for the last layer first; what is left is for all layers and their trial."""
+    monkeypatch.setattr("alexnet.plan.picture_seconds", lambda *_: Times.of([0.01]))
+    recipe = recipes.get_recipe("finetune", weights=str(weights))
+    plan = Plan(recipe, open_base(recipe))
+    assert plan.within(None, Work(400, 3)).recipe == recipe and "if training all" not in said(capsys)  # too few to ask
+    assert plan.within(None, Work(600, 3)).recipe == recipe
+    more = "take about 2 minutes on this machine as it is now, and about 2 minutes more if training all layers helps"
+    assert more in said(capsys)
+    once, epoch = 17 * 600 * 0.01, 3 * (600 + 480) * 0.01
+    for epochs in (0, 1, 3):
+        minutes = (OTHER_SECONDS + once + (epochs + 0.5) * epoch) / 60
+        assert plan.within(minutes, Work(600, 3)).recipe.epochs == 1 + epochs
+        assert ("if training all layers helps" in said(capsys)) == (epochs > 0)
 
 
 def test_weights_that_are_here(weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:

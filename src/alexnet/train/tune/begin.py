@@ -210,16 +210,16 @@ def rates(variant: Variant, base: Base, lowest: str, size: float) -> PerLayer:
 
 
 def worth_a_trial(recipe: Recipe, parted: Parted) -> Recipe:
-    """The recipe, whose `auto` is the head where too few pictures are held out to ask; a line says
-    so.
+    """The recipe, whose `auto` is the head where too few pictures are held out to ask, or no epoch
+    is left; a line says so.
     """
     held = len(parted.held)
-    if recipe.tune != "auto" or recipe.epochs == 1 or held >= LEAST:
-        return recipe if recipe.epochs > 1 else replace(recipe, tune="head")
-    say(
-        f"The layers below the last are left as they were loaded: whether training them helps, {counted(held, 'picture')} held "
-        f"out could not say ({LEAST} could). --tune all, or --tune from conv4, trains them."
-    )
+    if recipe.tune != "auto" or (recipe.epochs > 1 and held >= LEAST):
+        return recipe
+    why = f"whether training them helps, {counted(held, 'picture')} held out could not say ({LEAST} could)"
+    if recipe.epochs == 1:
+        why = "no epoch is left for them"
+    say(f"The layers below the last are left as they were loaded: {why}. --tune all, or --tune from conv4, trains them.")
     return replace(recipe, tune="head")
 
 
