@@ -372,6 +372,7 @@ def test_on_weights(photos: Photos, tmp_path: Path, weights: Path, capsys: pytes
     assert (store.size, store.manifest["resize"]) == (72, "squash")
     recipe = read_config(out).recipe
     assert recipe.weights == str(weights) and recipe.tune == "head"
+    assert "from the weights that the run began with, and were not trained here." in (out / "report.html").read_text()
     first = fit(folder, out)
     assert "is finished" in said(capsys) and first.tested.images == len(store.held_out)
     with pytest.raises(TrainingError, match=r"was begun with weights \(=.*\), not torchvision: name the same"):

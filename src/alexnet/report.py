@@ -118,7 +118,7 @@ def write(
         *([EXPLAINED.format(page=_text(explained))] if explained else []),
         *_settings(record, store),
         *_training(record, trained.model.variant.dropout > 0),
-        *_first_layer(trained, store),
+        *_first_layer(trained, store, record.recipe),
         *_pictures(tested, classifier.classes, len(store.held_out), result.views),
         *_confusion(result),
         *_classes(result),
@@ -259,16 +259,20 @@ def _harder(recipe: Recipe, dropout: bool) -> str:
     return ", ".join(filter(None, (pictures, "with dropout" if dropout else "")))
 
 
-def _first_layer(trained: Trained, store: Store) -> Iterator[str]:
+def _first_layer(trained: Trained, store: Store, recipe: Recipe) -> Iterator[str]:
     grey = store.statistics.axis_deviations[1] < 1  # colours vary by less than one level
     summed = " and summed over its channels, since the pictures are grey" if grey else ""
     towers = trained.model.variant.towers > 1
+    origin = "After a short training on few pictures much of the random start still shows."
+    if recipe.weights:
+        frozen = recipe.lr_factors is not None and not recipe.lr_factors[0]
+        origin = f"They are from the weights that the run began with{', and were not trained here' * frozen}."
     yield "<h2>The first layer</h2>"
     yield _drawn(figures.filters(first_layer(trained.model, grey)), "kernels of conv1")
     yield (
         f"<p class=note>Each square is one kernel of conv1, stretched to its full range{summed}. "
         f"{'The towers see the same picture and share nothing until conv3. ' * towers}"
-        "After a short training on few pictures much of the random start still shows.</p>"
+        f"{origin}</p>"
     )
 
 

@@ -249,7 +249,7 @@ def test_a_column_that_is_not_a_split(given: Given, capsys: pytest.CaptureFixtur
         ('a.jpg,cat\n"b.jpg,dog\n', "line 2, is not a row of a table .*check its quotation marks"),
         ('a.jpg,cat\n"b"x.jpg,dog\n', "line 2, is not a row of a table .*check its quotation marks"),
         (f"a.jpg,cat\nb.jpg,{'x' * 200_000}\n", "line 2, is not a row of a table .*larger than field limit"),
-        ("a.jpg,cat\nb.jpg,cat\n", "only one class in the table labels.csv"),
+        ("a.jpg,cat\nb.jpg,cat\n", r"only one class in the table labels.csv .*Add photos of another class\.$"),
         (b"PK\x03\x04\x00\x00", "is not a text file"),
         ("file,split\na.jpg,train\nb.jpg,train\n", "has no column with the classes"),
     ],

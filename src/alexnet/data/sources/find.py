@@ -241,10 +241,10 @@ def _check(source: Source) -> Source:
             "the training split too (--train PATH)."
         )
     if len(source.classes) < 2:
+        inside = " If the folders inside it are the classes, name that folder as the source." * (source.kind == "folder")
         raise SourceError(
-            f"found only one class in the {source.kind} ({quoted(source.classes)}): a "
-            "classifier needs at least two. If the folders inside it are the classes, name that "
-            "folder as the source."
+            f"found only one class in the {source.kind} ({quoted(source.classes)}): a classifier needs at least two. "
+            f"Add photos of another class.{inside}"
         )
     present = {item.label for item in splits[TRAIN]}
     missing = [name for label, name in enumerate(source.classes) if label not in present]

@@ -235,7 +235,7 @@ def _in_time(seconds: float, done: int, count: int, most: float | None) -> None:
     needed = seconds * count / max(done, 1)
     if most is not None and needed > most and seconds > LEAST_SECONDS:
         raise TrainingError(
-            f"minutes (={most / 60:g}) is too few for one pass over the pictures, which takes about {needed / 60:.1f} here. "
+            f"minutes (={most / 60:g}) is too few for one pass over the pictures, which takes about {needed:,.0f} s here. "
             "What was computed is kept: run it again with more --minutes, or without."
         )
 
