@@ -128,8 +128,9 @@ def test_a_server_without_ranges_that_cuts_is_given_up(server: Server, cache: Pa
     server.usual = Answer(ranges=False, cut_after=100_000)
     with pytest.raises(
         DownloadError, match=r"the connection was cut\. 0\.1 of 0\.3 MB are kept.*same command continues.*--url"
-    ):
+    ) as given_up:
         pull(published(server))
+    assert f"put test.bin into {cache} yourself and run the same command again." in str(given_up.value)
     assert len(server.asked) == 4  # no progress after the first, and three pauses
     assert files(cache) == ["test.bin.part", "test.bin.part.version"]
 

@@ -23,6 +23,7 @@ import urllib.request
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -72,7 +73,10 @@ def pull(what: str | Published, *, url: str | None = None, cache: Path | None = 
 def fetch(entry: Published, path: Path, url: str | None = None) -> None:
     """`pull` to `path` for a caller who has the cache to itself, see `alone_in`."""
     if not is_whole(entry, path):
-        _download(entry, url or entry.url, path)
+        by_hand = (
+            f"use another server with --url, or put {path.name} into {path.parent} yourself and run the same command again."
+        )
+        _download(replace(entry, elsewhere=entry.elsewhere or by_hand), url or entry.url, path)
 
 
 def _address(url: str) -> str:

@@ -65,7 +65,8 @@ class Published:
             pictures; None for a file that is not a network.
         protocol: how that was measured.
         companion: name of another entry without which this one cannot be used.
-        elsewhere: what a user can do if the server does not help; ends a sentence.
+        elsewhere: what a user can do if the server does not help; ends a sentence. By
+            default another server, or the file put into the cache by hand.
         member: the file that we use if this one is a tar.
     """
 
@@ -76,7 +77,7 @@ class Published:
     sha256: str
     sha1: str | None = None
     unpacked_sha256: str | None = None
-    elsewhere: str = "use another server with --url."
+    elsewhere: str | None = None
     licence: str
     variant: str | None = None
     top1: float | None = None
