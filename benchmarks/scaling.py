@@ -2,10 +2,10 @@
 
     python benchmarks/scaling.py                # the tables of docs/scaling.md, in a second
 
-A step's time is computed layer by layer. A layer waits for what it reads of other devices;
-gradients travel while the layers before it compute, and what is left of them at the end is waited
-for. What is exchanged is `alexnet.traffic`'s count, which training itself prints. docs/scaling.md
-says where each rate comes from, and which of them nobody has measured.
+A step's time is computed layer by layer. A layer waits for its input from other devices. Gradients
+are sent while the layers below are computed, and the step waits at its end for those still on their
+way. The exchanges are those that `alexnet.traffic` counts. docs/scaling.md says where each rate
+comes from, and which of them nobody has measured.
 """
 
 import argparse
@@ -50,9 +50,9 @@ CPU = Device("two cores of an EPYC", 0.039, 1 / 82.95 - 0.039 / 64)
 
 
 @dataclass(frozen=True)
-class Network:
-    """What connects: bytes a second, each way, of a device's own adapter to other machines, and
-    inside a machine of several devices.
+class Interconnect:
+    """Bytes a second in each direction: of a device's own adapter to other machines, and inside a
+    machine with several devices.
     """
 
     name: str
@@ -61,21 +61,21 @@ class Network:
     machine: int = 1  # devices in one
 
 
-NETWORKS = (
-    Network("NVLink, 8 a machine, InfiniBand between", 50e9, inside=376e9, machine=8),
-    Network("InfiniBand NDR, 1 a machine", 50e9),
-    Network("100 Gb Ethernet, 1 a machine", 12.5e9),
-    Network("10 Gb Ethernet, 1 a machine", 1.25e9),
+INTERCONNECTS = (
+    Interconnect("NVLink, 8 a machine, InfiniBand between", 50e9, inside=376e9, machine=8),
+    Interconnect("InfiniBand NDR, 1 a machine", 50e9),
+    Interconnect("100 Gb Ethernet, 1 a machine", 12.5e9),
+    Interconnect("10 Gb Ethernet, 1 a machine", 1.25e9),
 )
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to exchange: microseconds to begin and for each message, inside and between machines,
-    and the share of the bandwidth that it reaches.
+class Algorithm:
+    """An algorithm of NCCL: microseconds to start and for each message, inside a machine and
+    between two, and the share of the bandwidth that it reaches.
     """
 
-    begin: float
+    start: float
     inside: float
     between: float
     share: float
@@ -83,45 +83,46 @@ class Way:
 
 #: From the table by which NCCL itself chooses (NVIDIA/nccl, src/graph/tuning.cc): ring/Simple,
 #: ring/LL, and, for sums alone, tree/LL.
-RINGS = Way(8.4, 3.4, 9.6, 1), Way(3.6, 0.47, 2.7, 1 / 4)
-TREE = Way(4.4, 0.52, 5.0, 0.9 / 3.8)
+RINGS = Algorithm(8.4, 3.4, 9.6, 1), Algorithm(3.6, 0.47, 2.7, 1 / 4)
+TREE = Algorithm(4.4, 0.52, 5.0, 0.9 / 3.8)
 
 
 # --- the model ------------------------------------------------------------------------------------
 
 
-def exchange_seconds(network: Network, exchange: Exchange, traffic: Traffic) -> float:
-    """What one exchange takes alone, by the fastest way."""
-    near = _near(network, exchange, traffic)
+def exchange_seconds(interconnect: Interconnect, exchange: Exchange, traffic: Traffic) -> float:
+    """Seconds that one exchange takes alone, by the fastest algorithm."""
+    near = _near(interconnect, exchange, traffic)
     machines = ceil(exchange.group / near)
-    bandwidth = network.inside if machines == 1 else min(network.inside, near * network.between)
+    bandwidth = interconnect.inside if machines == 1 else min(interconnect.inside, near * interconnect.between)
     far = (machines - 1) * exchange.rounds // (exchange.group - 1)  # of the messages, those between machines
     found = [
-        (way.begin + (exchange.rounds - far) * way.inside + far * way.between) * US + exchange.sent / (way.share * bandwidth)
-        for way in RINGS
+        (ring.start + (exchange.rounds - far) * ring.inside + far * ring.between) * US
+        + exchange.sent / (ring.share * bandwidth)
+        for ring in RINGS
     ]
     if exchange.collective == "all_reduce":  # up the tree and down again
         hops = 2 * ((near - 1) * TREE.inside + log2(machines) * TREE.between)
-        found.append((TREE.begin + hops) * US + 2 * exchange.payload / (TREE.share * bandwidth))
+        found.append((TREE.start + hops) * US + 2 * exchange.payload / (TREE.share * bandwidth))
     return min(found)
 
 
-def _near(network: Network, exchange: Exchange, traffic: Traffic) -> int:
+def _near(interconnect: Interconnect, exchange: Exchange, traffic: Traffic) -> int:
     """Devices of a group that are in one machine. The towers of a pair are neighbours."""
-    here = min(network.machine, traffic.ranks)
+    here = min(interconnect.machine, traffic.ranks)
     if traffic.scheme != "towers":
         return here
     return max(1, here // PAIR) if exchange.what == "gradients" else min(PAIR, here)
 
 
-def step_seconds(device: Device, network: Network, traffic: Traffic, variant: Variant = PAPER) -> float:
-    """What one step takes: every device computes for an equal share of the batch."""
+def step_seconds(device: Device, interconnect: Interconnect, traffic: Traffic, variant: Variant = PAPER) -> float:
+    """Seconds that one step takes; every device computes an equal share of it."""
     clock, backlog = device.step, 0.0  # seconds so far; seconds of gradients that have yet to travel
     share = ceil(traffic.batch / traffic.ranks) * device.picture
-    times = {exchange: exchange_seconds(network, exchange, traffic) for exchange in traffic.exchanges}
+    times = {exchange: exchange_seconds(interconnect, exchange, traffic) for exchange in traffic.exchanges}
 
     def waits(layer: str, forward: bool) -> float:
-        """What is waited for before, or behind, a layer: it goes first on the network."""
+        """Exchanges that a layer waits for, or that wait for it: gradients let them pass."""
         return sum(time for one, time in times.items() if one.layer == layer and one.forward == forward)
 
     def gradients(layer: str) -> float:
@@ -158,31 +159,31 @@ def parts(variant: Variant) -> dict[str, Part]:
 
 
 @cache
-def seconds(device: Device, network: Network, scheme: Scheme, batch: int, ranks: int, map_bytes: int = 4) -> float:
-    """What a step takes that `ranks` devices share by `scheme`."""
-    return step_seconds(device, network, count(PAPER, scheme, batch=batch, ranks=ranks, map_bytes=map_bytes))
+def seconds(device: Device, interconnect: Interconnect, scheme: Scheme, batch: int, ranks: int, map_bytes: int = 4) -> float:
+    """Seconds of a step that `ranks` devices share by `scheme`."""
+    return step_seconds(device, interconnect, count(PAPER, scheme, batch=batch, ranks=ranks, map_bytes=map_bytes))
 
 
 def alone(device: Device, batch: int) -> float:
-    """What a step takes one device."""
+    """Seconds of a step on one device."""
     return device.step + batch * device.picture
 
 
-def efficiency(device: Device, network: Network, scheme: Scheme, ranks: int) -> float:
+def efficiency(device: Device, interconnect: Interconnect, scheme: Scheme, ranks: int) -> float:
     """Images/s a device, against one alone, at 128 pictures a device."""
-    return alone(device, EACH) / seconds(device, network, scheme, EACH * ranks, ranks) if ranks > 1 else 1.0
+    return alone(device, EACH) / seconds(device, interconnect, scheme, EACH * ranks, ranks) if ranks > 1 else 1.0
 
 
-def speedup(device: Device, network: Network, scheme: Scheme, ranks: int) -> float:
+def speedup(device: Device, interconnect: Interconnect, scheme: Scheme, ranks: int) -> float:
     """Images/s against one device, with batches of 1,024."""
-    return alone(device, GLOBAL) / seconds(device, network, scheme, GLOBAL, ranks) if ranks > 1 else 1.0
+    return alone(device, GLOBAL) / seconds(device, interconnect, scheme, GLOBAL, ranks) if ranks > 1 else 1.0
 
 
-def crossing(device: Device, network: Network, ranks: int, map_bytes: int) -> int | None:
+def crossing(device: Device, interconnect: Interconnect, ranks: int, map_bytes: int) -> int | None:
     """The most pictures a device, in powers of two, with which hybrid is faster than data."""
 
     def faster(each: int) -> bool:
-        hybrid, data = (seconds(device, network, scheme, each * ranks, ranks, map_bytes) for scheme in ("hybrid", "data"))
+        hybrid, data = (seconds(device, interconnect, scheme, each * ranks, ranks, map_bytes) for scheme in ("hybrid", "data"))
         return hybrid < data
 
     return max(filter(faster, (2**power for power in range(MOST_EACH.bit_length()))), default=None)
@@ -193,10 +194,10 @@ def crossing(device: Device, network: Network, ranks: int, map_bytes: int) -> in
 Rows = Iterator[Sequence[object]]
 
 
-def network_rows() -> Rows:
-    """What is assumed of each network."""
-    yield ("network", "devices in a machine", "GB/s each way inside", "GB/s each way of a device to other machines")
-    for one in NETWORKS:
+def interconnect_rows() -> Rows:
+    """What is assumed of each interconnect."""
+    yield ("interconnect", "devices in a machine", "GB/s each way inside", "GB/s each way of a device to other machines")
+    for one in INTERCONNECTS:
         inside = "–" if one.machine == 1 else f"{one.inside / 1e9:g}"
         yield (one.name, one.machine, inside, f"{one.between / 1e9:g}")
 
@@ -209,23 +210,27 @@ def sent_rows() -> Rows:
         yield (ranks, *(f"{count(PAPER, name, batch=one, ranks=ranks).sent / 1e6:,.0f}" for one in batches for name in SCHEMES))
 
 
-def scaling_rows(value: Callable[[Device, Network, Scheme, int], float], form: str, device: Device) -> Rows:
-    """A row for each network and scheme."""
-    yield ("network", "scheme", *DEVICES[1:])
-    for network in NETWORKS if device is GPU else NETWORKS[2:]:
-        found = {scheme: [value(device, network, scheme, ranks) for ranks in DEVICES[1:]] for scheme in SCHEMES}
+def scaling_rows(value: Callable[[Device, Interconnect, Scheme, int], float], form: str, device: Device) -> Rows:
+    """A row for each interconnect and scheme."""
+    yield ("interconnect", "scheme", *DEVICES[1:])
+    for interconnect in INTERCONNECTS if device is GPU else INTERCONNECTS[2:]:
+        found = {scheme: [value(device, interconnect, scheme, ranks) for ranks in DEVICES[1:]] for scheme in SCHEMES}
         best = [f"{max(column):{form}}" for column in zip(*found.values(), strict=True)]
         for scheme, row in found.items():
             cells = [f"{one:{form}}" for one in row]
-            yield (network.name, scheme, *(f"**{one}**" if one == most else one for one, most in zip(cells, best, strict=True)))
+            yield (
+                interconnect.name,
+                scheme,
+                *(f"**{one}**" if one == most else one for one, most in zip(cells, best, strict=True)),
+            )
 
 
 def crossing_rows() -> Rows:
     """Up to how many pictures a device hybrid is faster than data, by the type of the maps."""
-    yield ("network", "maps", *DEVICES[1:])
+    yield ("interconnect", "maps", *DEVICES[1:])
     for map_bytes, name in ((4, "float32"), (2, "bfloat16")):
-        for network in NETWORKS:
-            yield (network.name, name, *(_named(crossing(GPU, network, ranks, map_bytes)) for ranks in DEVICES[1:]))
+        for interconnect in INTERCONNECTS:
+            yield (interconnect.name, name, *(_named(crossing(GPU, interconnect, ranks, map_bytes)) for ranks in DEVICES[1:]))
 
 
 def _named(each: int | None) -> str:
@@ -235,19 +240,19 @@ def _named(each: int | None) -> str:
 def end_rows() -> Rows:
     """Where more devices stop to help."""
     yield (
-        "network",
+        "interconnect",
         "device",
         f"devices at which batches of {GLOBAL:,} are fastest",
         "speed-up there",
         "most devices at half rate",
     )
     for device in (GPU, SLOWER):
-        for network in NETWORKS:
-            best = {ranks: max(speedup(device, network, scheme, ranks) for scheme in SCHEMES) for ranks in DEVICES}
+        for interconnect in INTERCONNECTS:
+            best = {ranks: max(speedup(device, interconnect, scheme, ranks) for scheme in SCHEMES) for ranks in DEVICES}
             fastest = max(best, key=lambda ranks: best[ranks])
-            rates = {ranks: max(efficiency(device, network, scheme, ranks) for scheme in SCHEMES) for ranks in DEVICES}
+            rates = {ranks: max(efficiency(device, interconnect, scheme, ranks) for scheme in SCHEMES) for ranks in DEVICES}
             half = max(ranks for ranks in DEVICES if rates[ranks] >= 0.5)
-            yield (network.name, device.name, fastest, f"{best[fastest]:.1f}", half)
+            yield (interconnect.name, device.name, fastest, f"{best[fastest]:.1f}", half)
 
 
 def markdown(rows: Rows) -> str:
@@ -261,7 +266,7 @@ def markdown(rows: Rows) -> str:
 def tables() -> dict[str, str]:
     """Every table of docs/scaling.md that is computed, by its caption."""
     return {
-        "What is assumed of the networks": markdown(network_rows()),
+        "What is assumed of the interconnects": markdown(interconnect_rows()),
         "MB that each device sends in a step, float32": markdown(sent_rows()),
         f"{EACH} pictures a device, {GPU.name}: images/s of a device, in % of one alone": markdown(
             scaling_rows(efficiency, ".0%", GPU)

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scaling import Device, Network, exchange_seconds, step_seconds
+from scaling import Device, Interconnect, exchange_seconds, step_seconds
 
 from alexnet.bench import BATCHES, LR, STORED, Steps, noise, preprocessing_of
 from alexnet.data.augment import Augmentation
@@ -272,15 +272,15 @@ def foretold(arguments: argparse.Namespace, found: dict[str, Any], alone: float,
     """
     small, large = found["connection"]
     per_message = small / (2 * (arguments.ranks - 1))
-    network = Network("measured", 4 * LARGE * 2 * (arguments.ranks - 1) / arguments.ranks / max(large - small, 1e-9))
-    times = [exchange_seconds(network, one, traffic) + one.rounds * per_message for one in traffic.exchanges]
+    interconnect = Interconnect("measured", 4 * LARGE * 2 * (arguments.ranks - 1) / arguments.ranks / max(large - small, 1e-9))
+    times = [exchange_seconds(interconnect, one, traffic) + one.rounds * per_message for one in traffic.exchanges]
     # On a CPU the ranks have one process's cores, on GPUs each has its own.
     share = alone / arguments.ranks if torch.cuda.is_available() else alone
     device = Device("measured", 0.0, share * arguments.ranks / arguments.batch)
     return {
-        "gigabytes_per_second": round(network.between / 1e9, 2),
+        "gigabytes_per_second": round(interconnect.between / 1e9, 2),
         "microseconds_of_small": round(small * 1e6),
-        "predicted_hidden": round(step_seconds(device, network, traffic, variant_of(arguments)), 4),
+        "predicted_hidden": round(step_seconds(device, interconnect, traffic, variant_of(arguments)), 4),
         "predicted_waiting": round(share + sum(times), 4),
     }
 
