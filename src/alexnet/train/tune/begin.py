@@ -11,14 +11,15 @@ chooses nothing and ends with the same bits.
 
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from alexnet.arithmetic import Linear
 from alexnet.console import say
 from alexnet.data.loader import INIT, stream
+from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError
 from alexnet.intervals import percent
@@ -60,6 +61,51 @@ class Beginning:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Seen:
+    """The training pictures as a last layer reads them.
+
+    Attributes:
+        extractor: holds the network that gives the features, on its device.
+        features: (N, V, D) of each stage.
+        labels: (N,) int64.
+        side: of pool5's maps, in places.
+        weights: (K,) of the classes; None where they count alike.
+    """
+
+    extractor: Extractor
+    features: Stages
+    labels: Tensor
+    side: int
+    weights: Tensor | None
+
+    @classmethod
+    def of(cls, recipe: Recipe, base: Base, store: Store, device: torch.device, folder: Path) -> "Seen":
+        """Computed, or read from the run's folder; arguments and errors as those of `begin`."""
+        stages = (recipe.features,) if recipe.features else base.stages
+        variant = base.network(stages[-1], recipe, len(store.classes))
+        check_tune(recipe, variant)
+        model = with_layers(base, variant, recipe.seed).to(device)
+        trained = Trained(model, store.classes, _pictures(base, store).to(device), {}, {})
+        extractor = Extractor(trained, stages, recipe.head_views or views_for(len(store.train)))
+        seconds = None if recipe.minutes is None else 60 * recipe.minutes
+        features = extractor.of(store.train, store.fingerprint, _cache(folder, recipe), seconds)
+        labels = torch.from_numpy(store.train.labels.astype("int64"))
+        side = next(layer.input[1:2] or (1,) for layer in variant.layers() if isinstance(layer.op, Linear))[0]
+        return cls(extractor, features, labels, side, class_weights(recipe, store.train, len(store.classes)))
+
+    def head(self, choice: Trial, which: Tensor | slice = slice(None)) -> Head:
+        """A last layer fitted to some of the pictures, by their numbers, or to all."""
+        classes, features = len(self.extractor.trained.classes), self.features[choice.stage]
+        return fit(features[which], self.labels[which], classes, choice.decay, choice.blur, self.side, self.weights)
+
+    def network(self, variant: Variant, head: Head) -> AlexNet:
+        """The network with a last layer, on the CPU; nothing is shared."""
+        state = self.extractor.trained.model.state_dict()
+        below = {name: state[name].cpu().clone() for name in variant.parameter_shapes() if not name.startswith("fc8.")}
+        return AlexNet.holding(variant, {**below, "fc8.weight": head.weight.clone(), "fc8.bias": head.bias.clone()})
+
+
 def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder: Path) -> Beginning:
     """Fit a last layer for a store's classes onto weights, and settle what is trained after it.
 
@@ -75,41 +121,32 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
     """
     began = time.monotonic()
     check_store(store)
-    stages = (recipe.features,) if recipe.features else base.stages
-    variant = base.network(stages[-1], recipe, len(store.classes))
-    check_tune(recipe, variant)
-    model = with_layers(base, variant, recipe.seed)
-    preprocessing = replace(base.preprocessing, resize=store.manifest["resize"])
-    trained = Trained(model.to(device), store.classes, preprocessing.to(device), {}, {})
-    views = recipe.head_views or views_for(len(store.train))
-    extractor = Extractor(trained, stages, views)
-    seconds = None if recipe.minutes is None else 60 * recipe.minutes
-    features = extractor.of(store.train, store.fingerprint, _cache(folder, recipe), seconds)
-    labels = torch.from_numpy(store.train.labels.astype("int64"))
-    side = next(layer.input[1:2] or (1,) for layer in variant.layers() if isinstance(layer.op, Linear))[0]
-    weights = class_weights(recipe, store.train, len(store.classes))
-    choice = _chosen(recipe, features, labels, side, weights)
-    fitted = partial(fit, classes=len(store.classes), decay=choice.decay, blur=choice.blur, side=side, weights=weights)
-    head = fitted(features[choice.stage], labels)
+    seen = Seen.of(recipe, base, store, device, folder)
+    choice = _chosen(recipe, seen)
+    head = seen.head(choice)
     variant = base.network(choice.stage, recipe, len(store.classes))
-    model = _with_head(model.cpu(), variant, head)
     for line in table(base, variant):
         say(line)
+    views = seen.extractor.views
     recipe = base.settled(recipe, choice.stage, head_decay=choice.decay, head_blur=choice.blur, head_views=views)
-    parted = Parted.of(labels, recipe.seed)
-    recipe = in_minutes(worth_a_trial(recipe, parted), extractor, store, time.monotonic() - began, len(parted.used))
+    parted = Parted.of(seen.labels, recipe.seed)
+    recipe = in_minutes(worth_a_trial(recipe, parted), seen.extractor, store, time.monotonic() - began, len(parted.used))
     if recipe.tune == "auto":
-        read = features[choice.stage]
-        part = fitted(read[parted.used], labels[parted.used])
-        tried = settle(replace(recipe, tune="all"), base, variant, part.size)
-        placed = _with_head(model, variant, part).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network = Trained(placed, store.classes, preprocessing.to(device), {}, {})
-        verdict = ask(tried, network, part, store, parted, read, weights)
-        say(str(verdict))
-        recipe = replace(recipe, tune="all" if verdict.helps else "head")
+        recipe = replace(recipe, tune="all" if _all_helps(recipe, base, variant, store, seen, choice, parted) else "head")
     recipe = settle(recipe, base, variant, head.size)
-    trained = Trained(model, store.classes, preprocessing, {}, {})
+    trained = Trained(seen.network(variant, head), store.classes, _pictures(base, store), {}, {})
     return Beginning(recipe, trained, head.loss, head.error, time.monotonic() - began)
+
+
+def _all_helps(recipe: Recipe, base: Base, variant: Variant, store: Store, seen: Seen, choice: Trial, parted: Parted) -> bool:
+    """Whether training every layer helps, by a trial on a part of the pictures; a line says so."""
+    part = seen.head(choice, parted.used)
+    tried = settle(replace(recipe, tune="all"), base, variant, part.size)
+    own = seen.extractor.trained
+    model = seen.network(variant, part).to(own.model.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    verdict = ask(tried, replace(own, model=model), part, store, parted, seen.features[choice.stage], seen.weights)
+    say(str(verdict))
+    return verdict.helps
 
 
 def loaded(recipe: Recipe, base: Base, store: Store) -> tuple[Recipe, Trained]:
@@ -120,8 +157,7 @@ def loaded(recipe: Recipe, base: Base, store: Store) -> tuple[Recipe, Trained]:
     check_tune(recipe, variant)
     model = with_layers(base, variant, recipe.seed)
     torch.nn.init.normal_(model.fc8.weight, 0, 0.01, torch.Generator().manual_seed(recipe.seed))
-    preprocessing = replace(base.preprocessing, resize=store.manifest["resize"])
-    trained = Trained(model, store.classes, preprocessing, {}, {})
+    trained = Trained(model, store.classes, _pictures(base, store), {}, {})
     recipe = replace(base.settled(recipe, stage), tune="all" if recipe.tune == "auto" else recipe.tune)
     size = Extractor(trained, (stage,), 1).size_of_some(store.train)
     return settle(recipe, base, variant, size), trained
@@ -157,10 +193,9 @@ def with_layers(base: Base, variant: Variant, seed: int) -> AlexNet:
     return model.eval()
 
 
-def _with_head(model: AlexNet, variant: Variant, head: Head) -> AlexNet:
-    """A network of its own: nothing is shared."""
-    state = {name: model.state_dict()[name].clone() for name in variant.parameter_shapes() if not name.startswith("fc8.")}
-    return AlexNet.holding(variant, {**state, "fc8.weight": head.weight.clone(), "fc8.bias": head.bias.clone()})
+def _pictures(base: Base, store: Store) -> Preprocessing:
+    """What the weights do with pictures, of a store that may be resized by another rule."""
+    return replace(base.preprocessing, resize=store.manifest["resize"])
 
 
 def _cache(folder: Path, recipe: Recipe) -> Path:
@@ -168,10 +203,12 @@ def _cache(folder: Path, recipe: Recipe) -> Path:
     return folder.parent if member(folder.parent, recipe.seed) == folder else folder
 
 
-def _chosen(recipe: Recipe, features: Stages, labels: torch.Tensor, side: int, weights: torch.Tensor | None) -> Trial:
+def _chosen(recipe: Recipe, seen: Seen) -> Trial:
+    """What the last layer reads and how it is fitted; a line says so, where it is not given."""
+    features = seen.features
     if None not in (recipe.head_decay, recipe.head_blur) and len(features) == 1:
         return Trial(next(iter(features)), recipe.head_decay or 0.0, recipe.head_blur or 0.0, 0.0, 0.0)
-    best, tried = choose(features, labels, recipe.seed, recipe.head_decay, recipe.head_blur, side, weights)
+    best, tried = choose(features, seen.labels, recipe.seed, recipe.head_decay, recipe.head_blur, seen.side, seen.weights)
     others = {stage: min(one.loss for one in tried if one.stage == stage) for stage in features}
     beside = "".join(f"; on {stage} {loss:.3f}" for stage, loss in others.items() if stage != best.stage)
     say(
