@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,13 @@ class Launched:
         text = re.sub(r"^[IWE]\d{4} .*\n", "", self.said.read_text(errors="replace"), flags=re.MULTILINE)
         report = text.find("ChildFailedError")
         return text if report < 0 else text[: max(0, text.rfind("Traceback (most recent call last)", 0, report))]
+
+    def wait_for(self, text: str, seconds: float = 120) -> None:
+        """Until something was printed."""
+        until = time.monotonic() + seconds
+        while text not in self.text():
+            assert time.monotonic() < until, self.text()
+            time.sleep(0.02)
 
     def wait(self) -> "Launched":
         """Until torchrun has ended."""

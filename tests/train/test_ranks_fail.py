@@ -4,7 +4,9 @@ All under torchrun's own agent (`launcher.py`), with two to four processes.
 """
 
 import json
+import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -15,9 +17,12 @@ import pytest
 from launcher import Launched, Launcher
 from runs import log, same_weights
 
+from alexnet.cli import dispatch
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
+from alexnet.errors import UsageError
 from alexnet.evaluate import evaluate
+from alexnet.train.parallel.launch import read_launch
 from alexnet.train.result import read_result
 from alexnet.weights import native
 from conftest import write_photos
@@ -64,6 +69,7 @@ SGD.step = counted
 
 WRONG_SOURCE = "import alexnet.train.parallel.meet as meet\nmeet.source_hash = lambda: 'abc'"
 NO_MEMORY = "import torch\ndef after(number): torch.empty(2**50)\n" + AFTER_STEP
+STOPS = "def after(number): os.kill(os.getpid(), signal.SIGSTOP)\n" + AFTER_STEP
 #: What goes wrong: ranks, what they do, and what rank 0 says of it.
 WRONG: dict[str, tuple[int, str, str]] = {
     "version": (
@@ -90,8 +96,6 @@ WRONG: dict[str, tuple[int, str, str]] = {
     "no store": (2, in_rank(1, "sys.argv.append('--data=/nowhere')"), "rank 1 of 2: /nowhere is not a store"),
     "count": (2, in_rank(1, "os.environ['WORLD_SIZE'] = '3'"), r"rank 1 of 2 differs from rank 0 \(processes 3, at rank 0 2\)"),
     "RANK": (2, "import os\nos.environ['RANK'] = 'x'", r"RANK \(=x\) must be a whole number from 0 to 1: leave it to torchrun"),
-    "WORLD_SIZE": (2, "import os\nos.environ['WORLD_SIZE'] = '0'", r"WORLD_SIZE \(=0\) must be a whole number at least 1"),
-    "MASTER_ADDR": (2, "import os\ndel os.environ['MASTER_ADDR']", "MASTER_ADDR is not set, and RANK and WORLD_SIZE are"),
     "memory": (
         3,
         in_rank(2, NO_MEMORY),
@@ -107,6 +111,8 @@ WRONG: dict[str, tuple[int, str, str]] = {
         in_rank(2, "def after(number): os.kill(os.getpid(), 9)\n" + AFTER_STEP),
         "rank 2 of 3 ended without a word: it was killed",
     ),
+    "hanging": (3, in_rank(2, STOPS), r"rank 2 of 3 did not answer for 15 seconds \(--rank-timeout\): it hangs"),
+    "rank 0 hanging": (3, in_rank(0, STOPS), r"rank 0 of 3 did not answer for 15 seconds \(--rank-timeout\): it hangs"),
 }
 
 
@@ -115,10 +121,12 @@ def wrong(launcher: Launcher, store: Store, tmp_path_factory: pytest.TempPathFac
     """All at once, as each waits more than it computes."""
     folder = tmp_path_factory.mktemp("wrong")
     other = prepare([write_photos(folder / "photos", 4)], folder / "other", size=72, hold_out=0.25)
-    return {
-        name: launcher.start(ranks, *training(store, folder / name), hook=hook.replace("OTHER", str(other.folder)))
-        for name, (ranks, hook, _) in WRONG.items()
-    }
+    started = {}
+    for name, (ranks, hook, _) in WRONG.items():
+        more = ["--rank-timeout=15"] if "hanging" in name else []
+        hook = hook.replace("OTHER", str(other.folder))
+        started[name] = launcher.start(ranks, *training(store, folder / name, *more), hook=hook)
+    return started
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -127,6 +135,45 @@ def test_one_error(wrong: dict[str, Launched], name: str) -> None:
     assert ended.status == 1 and not ended.left()
     assert [bool(re.search(WRONG[name][2], line)) for line in ended.lines] == [True], ended.text()
     assert "Traceback" not in ended.text() and "with the following error" not in ended.said.read_text()
+
+
+ENVIRONMENT = {
+    "RANK": "1",
+    "WORLD_SIZE": "2",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "h",
+    "MASTER_PORT": "9",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("WORLD_SIZE", "0", r"WORLD_SIZE \(=0\) must be a whole number at least 1: leave it to torchrun"),
+        ("WORLD_SIZE", "two", r"WORLD_SIZE \(=two\) must be"),
+        ("RANK", "2", r"RANK \(=2\) must be a whole number from 0 to 1: "),
+        ("RANK", "-1", r"RANK \(=-1\) must be"),
+        ("LOCAL_RANK", "2", r"LOCAL_RANK \(=2\) must be a whole number from 0 to 1: "),
+        ("MASTER_PORT", "70000", r"MASTER_PORT \(=70000\) must be a whole number from 0 to 65535: "),
+        ("MASTER_ADDR", "", "MASTER_ADDR is not set, and RANK and WORLD_SIZE are: start with `torchrun"),
+    ],
+)
+def test_a_wrong_environment(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
+    for variable, right in ENVIRONMENT.items():
+        monkeypatch.setenv(variable, right)
+    assert read_launch().address == "h:9"
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=said):
+        read_launch()
+
+
+def test_a_repeated_run_needs_a_name(monkeypatch: pytest.MonkeyPatch, run: Path) -> None:
+    """Each rank would find another free one, and so would each start."""
+    for variable, right in ENVIRONMENT.items():
+        monkeypatch.setenv(variable, right)
+    with pytest.raises(UsageError, match="--config under torchrun needs a name .*: add --out"):
+        dispatch.run(["train", "--config", str(run)])
 
 
 def test_a_port_in_use(launcher: Launcher, store: Store, tmp_path: Path) -> None:
@@ -147,20 +194,23 @@ def test_commands_of_one_process(launcher: Launcher) -> None:
         assert launched.wait().lines == [said] and launched.status == 1
 
 
-# --- a rank that hangs ----------------------------------------------------------------------------
+# --- stopped on purpose ---------------------------------------------------------------------------
 
 
-def test_a_rank_that_hangs(launcher: Launcher, store: Store, tmp_path: Path) -> None:
-    """Noticed within the timeout and five seconds; rank 0 says which one, or if it is rank 0 itself
-    that hangs, another."""
-    stops = "def after(number): os.kill(os.getpid(), signal.SIGSTOP)\n" + AFTER_STEP
-    words = {rank: training(store, tmp_path / f"{rank}", "--rank-timeout=4") for rank in (0, 2)}
-    hanging = {rank: launcher.start(3, *words[rank], hook=in_rank(rank, stops)) for rank in words}
-    for rank, launched in hanging.items():
-        ended = launched.wait()
-        assert ended.status == 1 and not ended.left()
-        said = f"alexnet: rank {rank} of 3 did not answer for 4 seconds (--rank-timeout): it hangs, or it was stopped."
-        assert [line.startswith(said) for line in ended.lines] == [True], ended.text()
+def test_torchrun_is_asked_to_stop(launcher: Launcher, store: Store, tmp_path: Path) -> None:
+    """By Ctrl-C, or by SIGTERM as from a batch system: the run is saved, once, and all end."""
+    asked = {number: training(store, tmp_path / number.name, epochs=500) for number in (signal.SIGINT, signal.SIGTERM)}
+    started = {number: launcher.start(2, *words) for number, words in asked.items()}
+    for number, launched in started.items():
+        launched.wait_for("500 epochs of 6 steps")
+        os.kill(launched.pid, number)
+    for number, launched in started.items():
+        launched.wait()
+        assert launched.status and not launched.left()
+        stopped = r"alexnet: stopped at epoch \S+ and saved\. To continue, run the same command with --resume\."
+        assert [bool(re.fullmatch(stopped, line)) for line in launched.lines] == [True], launched.text()
+        state = native.load(tmp_path / number.name).state
+        assert 6 * state["epoch"] + state["step"] > 0
 
 
 # --- killed, and started again --------------------------------------------------------------------
@@ -201,6 +251,8 @@ def test_killed_and_started_again(launcher: Launcher, store: Store, tmp_path: Pa
     ended = launcher.run(2, *words, options=("--max-restarts=5",), hook=KILLS.replace("SEED", str(time.time_ns())))
     assert ended.status == 0 and alone.wait().status == 0, ended.text()
     assert ended.text().count("torchrun started its processes again: continuing the run in") in (4, 5)
+    told = r"alexnet: rank 1 of 2 ended without a word: .* torchrun starts all ranks again\."
+    assert re.search(told, ended.text()), ended.text()  # of the first start
     for name in ("latest.safetensors", "best.safetensors"):
         assert same_weights(run / name, quiet / name)
     assert log(run) == log(quiet)

@@ -7,14 +7,20 @@ PyTorch takes a second to import, so the verbs import what they need when they r
 
 import os
 import sys
+import time
 from contextlib import suppress
 
 from alexnet.cli import dispatch, failures, streams
 from alexnet.cli.dispatch import VERBS
-from alexnet.console import say, silence
+from alexnet.console import say, silence, silent
 from alexnet.train.parallel import launch
 
 __all__ = ["VERBS", "main"]
+
+
+#: torchrun ends all of its processes as soon as one has ended: so a silent one gives the one that
+#: says why this long.
+SPEAK_SECONDS = 5.0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,6 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
             if ending is None:
                 raise
             status, line = ending
+            if silent():
+                time.sleep(SPEAK_SECONDS)
             if line:
                 with suppress(OSError):  # where standard error is what cannot be written
                     say(f"alexnet: {line}")

@@ -131,17 +131,15 @@ def _cause(notes: Notes, error: BaseException) -> str | None:
     if not lost(error):
         return None
     listed = ", ".join(map(str, notes.without_word()))
+    then = "torchrun starts all ranks again." if notes.restarts else "Continue with --resume."
     if not listed:
-        return f"the {notes.count} ranks lost their connection ({_line(error)}). Check the network, and continue with --resume."
+        return f"the {notes.count} ranks lost their connection ({_line(error)}): check the network. {then}"
     if "imed out" in str(error):
         return (
             f"rank {listed} of {notes.count} did not answer for {notes.timeout:g} seconds (--rank-timeout): it hangs, or it "
-            "was stopped. Look at that process and its machine, and continue with --resume."
+            f"was stopped. Look at that process and its machine. {then}"
         )
-    return (
-        f"rank {listed} of {notes.count} ended without a word: it was killed, or its machine ran out of memory. "
-        "Continue with --resume."
-    )
+    return f"rank {listed} of {notes.count} ended without a word: it was killed, or its machine ran out of memory. {then}"
 
 
 def _line(error: BaseException) -> str:

@@ -24,6 +24,7 @@ class Launch:
         address: where their key-value store is, "host:port"; empty for one process alone.
         restart: whether torchrun has started its processes before: it repeats the command when one
             of them ends with an error.
+        restarts_left: how often it will.
         name: the same after a restart, another for another torchrun.
     """
 
@@ -33,6 +34,7 @@ class Launch:
     local_count: int
     address: str
     restart: bool
+    restarts_left: int
     name: str
 
 
@@ -66,9 +68,8 @@ def read_launch() -> Launch:
     local_count = _number("LOCAL_WORLD_SIZE", 1, count) if "LOCAL_WORLD_SIZE" in os.environ else 1
     local_rank = _number("LOCAL_RANK", 0, local_count - 1) if "LOCAL_RANK" in os.environ else 0
     address = f"{_given('MASTER_ADDR')}:{_number('MASTER_PORT', 0, 65535)}" if count > 1 else ""
-    return Launch(
-        rank, count, local_rank, local_count, address, os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0", _name()
-    )
+    restarts, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return Launch(rank, count, local_rank, local_count, address, restarts > 0, most - restarts, _name())
 
 
 def _name() -> str:

@@ -34,7 +34,7 @@ def meet(launch: Launch, timeout: float) -> Notes:
     except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
         raise TrainingError(_unreachable(launch, str(error).splitlines()[0], timeout)) from error
     name = _named(launch, notes, timeout) if launch.rank == 0 else _asked(launch, notes, timeout)
-    return Notes(launch.rank, launch.count, timeout, dist.PrefixStore(name, notes))
+    return Notes(launch.rank, launch.count, timeout, dist.PrefixStore(name, notes), launch.restarts_left > 0)
 
 
 def _unreachable(launch: Launch, reason: str, timeout: float) -> str:

@@ -29,12 +29,14 @@ class Notes:
         rank, count: as in `Ranks`.
         timeout: in seconds; a rank that keeps the others waiting for so long ends the run.
         store: torchrun's, the part of this start.
+        restarts: whether torchrun starts all ranks again when one has failed.
     """
 
     rank: int
     count: int
     timeout: float
     store: Any
+    restarts: bool = False
 
     @property
     def first(self) -> bool:
