@@ -96,9 +96,10 @@ def choose_way(start: Start, wanted: int | None) -> Way:
     way = _fastest(start, wanted, ("fp32", "bf16"))
     if way.precision == "fp32" or (moved := rounding(start)) <= ROUNDING:
         return way
+    much = f"{moved:.0%} of what" if moved < 1 else "more than"
     say(
-        f"bf16 is faster here, but would blur this network's start: it moves the logits by {moved:.0%} of what they differ by "
-        f"from picture to picture, and auto takes {ROUNDING:.0%}. Computing in float32; --precision bf16 insists."
+        f"bf16 is faster here, but would blur this network's start: it moves the logits by {much} they differ by from picture "
+        f"to picture, and auto allows {ROUNDING:.0%}. Computing in float32; --precision bf16 insists."
     )
     return Way("fp32", choose_lanes(start, wanted))
 
