@@ -174,6 +174,17 @@ def test_the_optimum_is_that_of_another_solver(decay: float, at_once: int, monke
     assert fitted.loss == pytest.approx(F.cross_entropy(torch.from_numpy(logits), targets).item(), abs=1e-4)
 
 
+def test_rows_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many pictures, blurred: the same optimum, and the features are left as they are."""
+    features_, labels = problem(40, 2, 108)
+    before, whole = features_.clone(), head.fit(features_, labels, 3, 0.1, 1.2)
+    monkeypatch.setattr(head, "ROWS_AT_ONCE", 7)
+    parts = head.fit(features_, labels, 3, 0.1, 1.2)
+    assert torch.equal(features_, before)
+    logits = [features_.flatten(0, 1) @ fitted.weight.T + fitted.bias for fitted in (whole, parts)]
+    assert float((logits[0] - logits[1]).abs().max()) < 2e-3 < float(logits[0].std())
+
+
 @pytest.mark.parametrize("blur", [0.0, 1.2])
 def test_choosing_solves_the_same_problem(blur: float) -> None:
     """In as many dimensions as there are rows, and in as many as there are features."""

@@ -217,7 +217,9 @@ def _minimise(
     decay: float,
     weights: Tensor | None = None,
 ) -> None:
-    """L-BFGS on weight and bias, in place; `scaling` gives z of the rows, which are z if None."""
+    """L-BFGS on weight and bias, in place; `scaling` gives z of the rows, which are z if None. At
+    every step the weights and their gradient are blurred and divided, not the rows, which are many.
+    """
     solver = torch.optim.LBFGS(
         [weight, bias],
         max_iter=ITERATIONS,
@@ -229,17 +231,19 @@ def _minimise(
 
     def closure() -> float:
         loss = 0.5 * decay * float(weight.square().sum())
-        weight.grad, bias.grad = decay * weight, torch.zeros_like(bias)
+        folded, slope = scaling.folded(weight) if scaling else weight, torch.zeros_like(weight)
+        bias.grad = torch.zeros_like(bias)
         for part, labels in zip(rows.split(ROWS_AT_ONCE), targets.split(ROWS_AT_ONCE), strict=True):
-            z = scaling(part) if scaling else part
-            shares = torch.addmm(bias, z, weight.T).log_softmax(1)
+            z = part.float() - scaling.mean if scaling else part  # before it is blurred and divided
+            shares = torch.addmm(bias, z, folded.T).log_softmax(1)
             loss += float(F.nll_loss(shares, labels, weights, reduction="sum")) / len(targets)
             gradient = shares.exp_()
             gradient[torch.arange(len(labels)), labels] -= 1
             if weights is not None:
                 gradient *= weights[labels, None]
-            weight.grad.addmm_(gradient.T, z, alpha=1 / len(targets))
+            slope.addmm_(gradient.T, z, alpha=1 / len(targets))
             bias.grad += gradient.sum(0) / len(targets)
+        weight.grad = decay * weight + (scaling.folded(slope) if scaling else slope)
         return loss
 
     with torch.no_grad():
