@@ -68,18 +68,20 @@ class Launcher:
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
         )
 
-    def start(self, processes: int, *words: object, hook: str = "", options: tuple[object, ...] = (), **env: str) -> Launched:
-        """As `torchrun --standalone --nproc-per-node PROCESSES OPTIONS -m alexnet WORDS`.
+    def start(
+        self, processes: int, *words: object, hook: str = "", options: tuple[object, ...] = (), meeting: str = "--standalone"
+    ) -> Launched:
+        """As `torchrun MEETING --nproc-per-node PROCESSES OPTIONS -m alexnet WORDS`.
 
         Args:
             hook: a program that each rank runs first; it knows `rank` and `attempt`.
             options: of torchrun.
-            env: of torchrun and the ranks.
+            meeting: its options by which several torchruns find each other.
         """
         assert self.process.stdin
         said = self.folder / f"{len(self.launches)}.txt"
-        torchrun = ["--standalone", f"--nproc-per-node={processes}", *map(str, options)]
-        print(json.dumps([torchrun, list(map(str, words)), hook, env, str(said)]), file=self.process.stdin, flush=True)
+        torchrun = [*meeting.split(), f"--nproc-per-node={processes}", *map(str, options)]
+        print(json.dumps([torchrun, list(map(str, words)), hook, str(said)]), file=self.process.stdin, flush=True)
         launched = Launched(0, said, self)
         self.launches.append(launched)
         while not launched.pid:
@@ -131,7 +133,7 @@ def _report(pid: int, status: int | None) -> None:
     os.write(1, (json.dumps([pid, status]) + "\n").encode())
 
 
-def _torchrun(options: list[str], words: list[str], hook: str, env: dict[str, str], said: str) -> None:
+def _torchrun(options: list[str], words: list[str], hook: str, said: str) -> None:
     """What the console script torchrun does; ends the process."""
     from torch.distributed.run import main
     from torch.multiprocessing import ProcessContext
@@ -139,7 +141,6 @@ def _torchrun(options: list[str], words: list[str], hook: str, env: dict[str, st
     os.setsid()
     joined = ProcessContext._join_procs_with_timeout
     ProcessContext._join_procs_with_timeout = lambda self, seconds: joined(self, min(seconds, 6))  # of torchrun's 30
-    os.environ.update(env)
     os.environ["HOOK"] = hook
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in (1, 2):

@@ -240,23 +240,59 @@ if "after" in globals():
 """ + "".join(f"    {line}\n" for line in AFTER_STEP.splitlines())
 
 
-def test_killed_and_started_again(launcher: Launcher, store: Store, tmp_path: Path) -> None:
-    """torchrun starts all ranks again, five times. They go on by themselves, and end with the bits
-    of a run left alone; `--overwrite` is for the first start.
-    """
-    quiet, run = tmp_path / "quiet", tmp_path / "run"
-    alone = launcher.start(2, *training(store, quiet, epochs=6))
-    (run).mkdir()
-    words = training(store, run, "--overwrite", epochs=6)
-    ended = launcher.run(2, *words, options=("--max-restarts=5",), hook=KILLS.replace("SEED", str(time.time_ns())))
-    assert ended.status == 0 and alone.wait().status == 0, ended.text()
-    assert ended.text().count("torchrun started its processes again: continuing the run in") in (4, 5)
-    told = r"alexnet: rank 1 of 2 ended without a word: .* torchrun starts all ranks again\."
-    assert re.search(told, ended.text()), ended.text()  # of the first start
+@pytest.fixture(scope="module")
+def quiet(launcher: Launcher, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Left alone."""
+    folder = tmp_path_factory.mktemp("quiet") / "run"
+    assert launcher.run(2, *training(store, folder, epochs=6)).status == 0
+    return folder
+
+
+def assert_equal(run: Path, quiet: Path) -> None:
     for name in ("latest.safetensors", "best.safetensors"):
         assert same_weights(run / name, quiet / name)
     assert log(run) == log(quiet)
     assert read_result(run)["evaluation"] == read_result(quiet)["evaluation"]
+
+
+def test_killed_and_started_again(launcher: Launcher, store: Store, quiet: Path, tmp_path: Path) -> None:
+    """torchrun starts all ranks again, five times. They go on by themselves, and end with the bits
+    of a run left alone; `--overwrite` is for the first start.
+    """
+    run = tmp_path / "run"
+    words = training(store, run, "--overwrite", epochs=6)
+    ended = launcher.run(2, *words, options=("--max-restarts=5",), hook=KILLS.replace("SEED", str(time.time_ns())))
+    assert ended.status == 0, ended.text()
+    assert ended.text().count("torchrun started its processes again: continuing the run in") in (4, 5)
+    told = r"alexnet: rank 1 of 2 ended without a word: .* torchrun starts all ranks again\."
+    assert re.search(told, ended.text()), ended.text()  # of the first start
+    assert_equal(run, quiet)
+
+
+def test_killed_on_another_machine(launcher: Launcher, store: Store, quiet: Path, tmp_path: Path) -> None:
+    """The torchrun of a machine that is well starts its ranks again, and does not count it as a
+    restart: they go on all the same, where `--overwrite` could delete the run.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = f"--nnodes=2 --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:{port} --rdzv-id=two"
+    kill = f"""
+def after(number):
+    if number == 9 and not os.path.exists({str(tmp_path / "killed")!r}):
+        open({str(tmp_path / "killed")!r}, "w")
+        os.kill(os.getpid(), 9)
+"""
+    words = training(store, tmp_path / "run", "--overwrite", epochs=6)
+    hook = (
+        in_rank(1, kill + AFTER_STEP)
+        + "import torch\nfrom alexnet.devices import cores\ntorch.set_num_threads(max(1, cores() // 2))"
+    )
+    machines = [launcher.start(1, *words, options=("--max-restarts=1",), meeting=meeting, hook=hook) for _ in range(2)]
+    said = "".join(machine.wait().text() for machine in machines)
+    assert [machine.status for machine in machines] == [0, 0], said
+    assert said.count("continuing the run in") == 1 and "already holds" not in said
+    assert_equal(tmp_path / "run", quiet)
 
 
 def test_another_run_is_not_gone_on_with(launcher: Launcher, store: Store, tmp_path: Path) -> None:

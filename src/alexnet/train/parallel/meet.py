@@ -7,6 +7,7 @@ makes anew itself, so that neither takes an answer to a rank that is gone for it
 
 import hashlib
 import secrets
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -17,11 +18,11 @@ from alexnet.errors import TrainingError
 from alexnet.train.parallel.launch import Launch
 from alexnet.train.parallel.notes import Notes, polled
 
-ASKED, ANSWERED = "alexnet/asked/{rank}", "alexnet/answered/{word}"
+ASKED, ANSWERED, LAUNCH = "alexnet/asked/{rank}", "alexnet/answered/{word}", "alexnet/launch"
 
 
-def meet(launch: Launch, timeout: float) -> Notes:
-    """The notes of this start.
+def meet(launch: Launch, timeout: float) -> tuple[Launch, Notes]:
+    """The launch, with what rank 0 alone can know of it, and the notes of this start.
 
     Raises:
         TrainingError: the store cannot be reached, its port is in use, or a rank did not come
@@ -34,7 +35,17 @@ def meet(launch: Launch, timeout: float) -> Notes:
     except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
         raise TrainingError(_unreachable(launch, str(error).splitlines()[0], timeout)) from error
     name = _named(launch, notes, timeout) if launch.rank == 0 else _asked(launch, notes, timeout)
-    return Notes(launch.rank, launch.count, timeout, dist.PrefixStore(name, notes), launch.restarts_left > 0)
+    launch = _same_launch(launch, notes) if launch.rank == 0 else launch
+    return launch, Notes(launch.rank, launch.count, timeout, dist.PrefixStore(name, notes), launch.restarts_left > 0)
+
+
+def _same_launch(launch: Launch, notes: Any) -> Launch:
+    """With a name that lives as long as torchrun's store. torchrun's own name may be an earlier
+    launch's too, and where one machine fails the others do not count a restart.
+    """
+    word = secrets.token_hex(8)
+    name = notes.compare_set(LAUNCH, "", word).decode()
+    return replace(launch, name=name, restart=name != word)
 
 
 def _unreachable(launch: Launch, reason: str, timeout: float) -> str:

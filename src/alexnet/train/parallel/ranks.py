@@ -188,7 +188,7 @@ def open_ranks(
     if launch.count == 1:  # connected to nobody
         yield Ranks(wanted=wanted or "auto", launch=launch)
         return
-    notes = meet(launch, timeout)
+    launch, notes = meet(launch, timeout)
     if not notes.first:
         silence()
     with told_by_first(notes):
