@@ -281,14 +281,17 @@ def test_another_run_is_not_mixed_in(photos: Photos, tmp_path: Path) -> None:
         fit(photos(12, "others"), tmp_path / "run")
 
 
-def test_a_copy_is_as_finished(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the times of its files; nothing is written."""
+def test_a_copy_is_as_finished(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """Whatever the times of its files, and without the store; nothing is written."""
     folder = photos(12)
     first = fit(folder, tmp_path / "run")
     copy = Path(shutil.copytree(tmp_path / "run", tmp_path / "copy"))
     os.utime(copy / "report.html", (0, 0))
     monkeypatch.setattr(module, "train_and_test", None)
     assert fit(folder, copy).tested == first.tested
+    shutil.rmtree(copy / "store")
+    assert fit(folder, copy).tested == first.tested
+    assert "cannot be compared with those that it was trained on: " in said(capsys)
 
 
 def test_a_store_that_cannot_be_there(photos: Photos, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from alexnet.data.regroup import recover, regrouped
 from alexnet.data.sources import Source
 from alexnet.data.store import MANIFEST, SKIPPED, Hash, Store, sha256
 from alexnet.data.writer import check_free
-from alexnet.errors import Interrupted, RecipeError, SourceError, TrainingError
+from alexnet.errors import Interrupted, RecipeError, SourceError, StoreError, TrainingError
 from alexnet.evaluate import evaluate_classifier
 from alexnet.files import LOCK, lock, unlock, write_json
 from alexnet.phrases import MOST_NAMED, counted, quoted
@@ -291,14 +291,14 @@ def _finished(asked: Asked, out: Path) -> Fitted | None:
         return None
     if asked.tested.result != sha256(result.read_bytes()):
         return None
-    store, photos = Store(asked.data), Path(asked.photos)
+    photos = Path(asked.photos)
     recipe = read_config(out).recipe
     more = f"To train it for longer: `alexnet train --resume --out {out} --epochs {2 * recipe.epochs}`. "
     say(f"{out} is finished. {'' if recipe.tune == 'head' else more}For other photos, name another --out.")
     if photos.exists():
         try:
-            _say_what_changed(photos, _listed(photos, asked), store)
-        except SourceError as error:
+            _say_what_changed(photos, _listed(photos, asked), Store(asked.data))
+        except (SourceError, StoreError) as error:
             say(f"The photos of now cannot be compared with those that it was trained on: {error}")
     return Fitted(out, asked.tested, page)
 
