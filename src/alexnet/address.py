@@ -1,7 +1,7 @@
-"""Addresses of stores that are elsewhere, such as `https://host/store` and `s3://bucket/store`.
+"""Addresses of remote stores, such as `https://host/store` and `s3://bucket/store`.
 
-An address may hold a password, or a signature behind a question mark: only `shown` of it is
-printed or written down.
+An address may contain a password, or a signature after a question mark: only what `shown` leaves of
+it is printed or recorded.
 """
 
 import re
@@ -10,33 +10,33 @@ from pathlib import Path
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/?#]*@)?(?P<rest>.*)", re.DOTALL)
 _FIRST_PARTS = {f"{scheme}:" for scheme in ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "hdfs", "ftp", "sftp")}
-#: Elsewhere, a question mark is part of a name.
+#: For other schemes, a question mark is part of a name.
 _WITH_QUERY = ("http", "https")
 
 
 def is_address(text: object) -> bool:
-    """Whether this is an address and not a path."""
+    """Whether this is an address rather than a path."""
     return isinstance(text, str) and _ADDRESS.fullmatch(text) is not None
 
 
 def was_address(path: Path) -> bool:
-    """Whether a path that is not there was an address before `Path` took one of its slashes."""
+    """Whether a path that does not exist was an address before `Path` dropped a slash of it."""
     return any(part in _FIRST_PARTS for part in path.parts) and not path.exists()
 
 
 def scheme(address: str) -> str:
-    """What stands before `://`, in small letters."""
+    """What precedes `://`, in lower case."""
     return address.partition("://")[0].lower()
 
 
 def beside(address: str, name: str) -> str:
-    """The address of a file in the folder at `address`."""
+    """The address of a file in the folder `address`."""
     folder, query = _split(address)
     return f"{folder.rstrip('/')}/{name}{query}"
 
 
 def shown(address: str | PathLike[str]) -> str:
-    """A path as it is; an address without password and without what follows a question mark."""
+    """A path as it is; an address without its password and its query."""
     match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
     if not isinstance(address, str) or not match:
         return str(address)
@@ -51,7 +51,7 @@ def last_part(address: str) -> str:
 
 
 def without_secrets(text: str, address: str) -> str:
-    """A text of somebody else's, without what `shown` leaves out of the address."""
+    """A text of another program, without what `shown` leaves out of the address."""
     match, query = _ADDRESS.fullmatch(address), _split(address)[1]
     password = (match["user"] or "").removesuffix("@").partition(":")[2] if match else ""
     for secret in filter(None, (query, password and f":{password}@")):
@@ -60,6 +60,6 @@ def without_secrets(text: str, address: str) -> str:
 
 
 def _split(address: str) -> tuple[str, str]:
-    """The folder, and the query with its question mark."""
+    """The address of the folder, and the query with its question mark."""
     folder, mark, query = address.partition("?") if scheme(address) in _WITH_QUERY else (address, "", "")
     return folder, mark + query

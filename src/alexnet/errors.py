@@ -24,6 +24,8 @@ from collections.abc import Iterable
 #: What the system says when nothing more can be written; an `OSError` with one of these
 #: is the user's to mend.
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: HTTP codes of the 400s worth a retry: too slow, too many requests.
+RETRIED_CODES = (408, 429)
 
 
 class AlexNetError(Exception):

@@ -109,5 +109,5 @@ def test_a_path_that_was_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(TrainingError, match="https:/host/run is an address, but a run is written to a folder"):
         train(recipes.get_recipe("laptop"), store, Path("https://host/run"))
     assert list(here.iterdir()) == []
-    with pytest.raises(StoreError, match=re.escape("https:/host/store is the path of no store: give an address as text")):
+    with pytest.raises(StoreError, match=re.escape("https:/host/store is not a folder: pass an address as text")):
         Store(Path("https://host/store"))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alexnet.data.loader import Batch, Loader, in_order, mixed_blocks
+from alexnet.data.loader import Batch, Loader, block_shuffle, in_order
 from alexnet.data.store import Split, Store
 
 
@@ -74,31 +74,31 @@ def test_in_order(store: Store) -> None:
     assert np.array_equal(torch.cat([batch.labels for batch in batches]).numpy(), store.held_out.labels)
 
 
-# --- mixed blocks ---------------------------------------------------------------------------------
+# --- block shuffle --------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
-@given(blocks=st.lists(st.integers(1, 20), min_size=1, max_size=30), mixed=st.integers(1, 40), seed=st.integers(0, 2**31))
-def test_mixed_blocks(blocks: list[int], mixed: int, seed: int) -> None:
-    """Every record once; at any place of the order, of `mixed` blocks only, and of those all."""
-    order = mixed_blocks(blocks, mixed, np.random.default_rng(seed))
+@given(blocks=st.lists(st.integers(1, 20), min_size=1, max_size=30), count=st.integers(1, 40), seed=st.integers(0, 2**31))
+def test_block_shuffle(blocks: list[int], count: int, seed: int) -> None:
+    """Every record once; at any place of the order, of `count` blocks only, and of those all."""
+    order = block_shuffle(blocks, count, np.random.default_rng(seed))
     assert np.array_equal(np.sort(order), np.arange(sum(blocks)))
     block_of = np.repeat(np.arange(len(blocks)), blocks)[order]
     names, first = np.unique(block_of, return_index=True)
     by_first = names[np.argsort(first)]
-    for start in range(0, len(blocks), mixed):
-        together = by_first[start : start + mixed]
+    for start in range(0, len(blocks), count):
+        together = by_first[start : start + count]
         where = np.flatnonzero(np.isin(block_of, together))
         assert len(where) == where[-1] - where[0] + 1 == sum(blocks[block] for block in together)
 
 
-def test_mixed_blocks_without_records() -> None:
+def test_block_shuffle_without_records() -> None:
     """As where none of a block's files could be used."""
-    for mixed in (1, 2, 9):
-        assert np.array_equal(np.sort(mixed_blocks((0, 5, 0, 3, 0), mixed, np.random.default_rng(0))), np.arange(8))
+    for count in (1, 2, 9):
+        assert np.array_equal(np.sort(block_shuffle((0, 5, 0, 3, 0), count, np.random.default_rng(0))), np.arange(8))
 
 
-def test_the_order_of_mixed_blocks_is_that_of_seed_and_epoch(store: Store) -> None:
+def test_the_order_of_a_block_shuffle_is_that_of_seed_and_epoch(store: Store) -> None:
     split = replace(store.train, blocks=(20, 20, 20))
     loader = Loader(split, 10, 0, shuffle_blocks=1)
     orders = [np.concatenate([loader.indices(epoch, step) for step in range(6)]) for epoch in (0, 1, 0)]
@@ -108,7 +108,7 @@ def test_the_order_of_mixed_blocks_is_that_of_seed_and_epoch(store: Store) -> No
     assert np.array_equal(np.concatenate(parts), loader.indices(0, 3))
 
 
-def test_the_order_of_mixed_blocks_stays_in_later_versions(store: Store) -> None:
+def test_the_order_of_a_block_shuffle_stays_in_later_versions(store: Store) -> None:
     """Or a run that is resumed would repeat pictures and skip others."""
     loader = Loader(replace(store.train, blocks=(25, 25, 10)), 10, 0, shuffle_blocks=2)
     assert loader.indices(3, 0).tolist() == [47, 45, 30, 32, 11, 0, 13, 17, 38, 25]

@@ -97,7 +97,7 @@ def test_what_comes_soon_and_what_follows_is_fetched_ahead(server: Elsewhere, tm
         return len([path for path in folder.iterdir() if path.name[0] != "."]) == blocks
 
     store = Store(server.url + "/store")
-    store.train.records.soon(np.array([300]))
+    store.train.records.prefetch(np.array([300]))
     assert here(1)
     store.train.take(slice(0, 10))
     assert here(3)
@@ -114,7 +114,7 @@ def test_a_fault_that_passes_changes_no_bit(server: Elsewhere, published: Store,
 
 
 def test_a_slow_answer_is_given_up(server: Elsewhere, published: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "QUIET", 0.2)
+    monkeypatch.setattr(remote, "READ_TIMEOUT", 0.2)
     server.first(1, "stall")
     assert same_records(Store(server.url + "/store"), published)
 
@@ -129,9 +129,9 @@ def test_a_slow_answer_is_given_up(server: Elsewhere, published: Store, monkeypa
         ("corrupt", "differ from the manifest's checksum"),
         ("503", "the server answered 503"),
         ("403", r"may not be read \(the server answered 403\)"),
-        ("whole", "a server that honours HTTP's Range"),
-        ("whole as a part", "more bytes came instead of"),
-        ("short", r"49,152 bytes came instead of 98,304"),
+        ("whole", "a server that supports HTTP range requests"),
+        ("whole as a part", "the server sent more bytes instead of"),
+        ("short", r"the server sent 49,152 bytes instead of 98,304"),
     ],
 )
 def test_a_fault_that_stays_is_an_error_that_names_the_pictures(server: Elsewhere, fault: Fault, said: str) -> None:
@@ -273,7 +273,7 @@ def test_a_cache_for_nothing(server: Elsewhere, published: Store, tmp_path: Path
 
 
 def test_what_was_used_least_recently_goes_first(server: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_records, "AHEAD", 0)
+    monkeypatch.setattr(remote_records, "PREFETCH_BLOCKS", 0)
     block = 256 * SIZE * SIZE * 3 // 2
     store = Store(server.url + "/store", cache_gb=2.5 * block / 1e9)
     for picture in (0, 300, 1, 600, 2):  # the second block is the oldest when the third comes
@@ -310,7 +310,7 @@ def test_a_request_reads_no_more_than_it_asked_for(server: Elsewhere) -> None:
     """A server that sends fifty times as much is not read to the end."""
     store = Store(server.url + "/store")
     server.fault = lambda request: "huge" if request.start is not None else None
-    with pytest.raises(StoreError, match="more bytes came instead of 98,304"):
+    with pytest.raises(StoreError, match="the server sent more bytes instead of 98,304"):
         store.train.take(np.array([0]))
 
 

@@ -1,10 +1,10 @@
-"""Blocks of stores that are elsewhere, kept on the disk up to a size.
+"""A cache on the disk for blocks of remote stores, limited in size.
 
-A block is a run of records under one checksum of the manifest. It is kept in a file that is named
-by that checksum, so stores share blocks, a store that has changed has others, and every process
-can use what another one fetched; of several that need one at the same time, one fetches it. A file
-appears whole, by its renaming, and each process verifies it before the first use. Where a new
-block does not fit, those go that were not used for the longest time.
+A block is a run of records under one checksum of the manifest. The checksum names its file, so
+stores share blocks, a changed store has other ones, and a process can use what another one fetched;
+if several need a block at the same time, one of them fetches it. A file is written under another
+name and renamed, so it is always complete, and each process verifies it before its first use. When
+a new block does not fit, the least recently used ones are removed.
 """
 
 import hashlib
@@ -25,11 +25,10 @@ from alexnet.errors import StoreError
 from alexnet.files import LEFT_BEHIND, POLL_SECONDS, unlock
 
 GB = 1_000_000_000
-#: Size of the cache unless the user says another.
+#: Size of the cache by default.
 CACHE_GB = 50.0
 LIMIT_VARIABLE = "ALEXNET_CACHE_GB"
-#: The share of the cache that is freed at a time. Looking for what to remove reads the whole
-#: folder.
+#: The share of the cache that is freed at a time, as finding what to remove lists the whole folder.
 FREED = 1 / 64
 #: Bytes of the disk that the cache leaves free.
 LEFT_FREE = GB
@@ -55,11 +54,11 @@ def limit_in_gb(given: float | None = None) -> float:
 class BlockCache:
     """Blocks on the disk, by their checksums.
 
-    Safe with several processes: each removes what was used least, and a file that another one
-    removed is fetched again. Each process beyond the first may exceed the limit by `FREED` of it.
+    Safe with several processes: each removes the least recently used blocks, and fetches again what
+    another one removed. Each process after the first may exceed the limit by `FREED` of it.
 
     Attributes:
-        limit: bytes that it may take: as asked for, or what the disk has room for.
+        limit: bytes that it may take: as requested, or what the disk has room for.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -70,10 +69,10 @@ class BlockCache:
         used = sum(size for _, size, _ in self._files())
         self.limit = max(0, min(limit, used + free - LEFT_FREE))
         self._lock, self._room = threading.Lock(), 0
-        self._verified: dict[str, int] = {}  # the inode by checksum: another file of this name is verified again
+        self._verified: dict[str, int] = {}  # inodes by checksum: a new file of the same name is verified, too
 
     def holds(self, block: int) -> int:
-        """How many blocks of so many bytes stay, when room has been made for another."""
+        """How many blocks of `block` bytes remain after making room for another one."""
         return (self.limit - self._freed(block)) // block
 
     def _freed(self, block: int) -> int:
@@ -94,17 +93,17 @@ class BlockCache:
         inode = os.fstat(file.fileno()).st_ino
         if self._verified.get(name) != inode:
             if hashlib.file_digest(file, "sha256").hexdigest() != name:
-                say(f"{path} is damaged, and fetched again.")
+                say(f"{path} is damaged and will be downloaded again.")
                 file.close()
                 self.drop(name)
                 return None
             self._verified[name] = inode
-        with suppress(OSError):  # of a cache that may only be read
+        with suppress(OSError):  # a read-only cache
             _touch(path)
         return file
 
     def put(self, name: str, data: bytes) -> None:
-        """Keep a verified block, if the cache can hold it at all.
+        """Keep a verified block, unless it alone exceeds the limit.
 
         Raises:
             StoreError: the disk is full or cannot be written.
@@ -125,9 +124,7 @@ class BlockCache:
 
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
-        """Wait until no other process fetches this block, and keep them waiting while it is
-        fetched here.
-        """
+        """A lock on a block, held while it is fetched: other processes wait for it."""
         with self._writing():
             held = FileLock(self.folder / f".{name}.lock", thread_local=False)
             held.acquire(poll_interval=POLL_SECONDS)
@@ -160,8 +157,9 @@ class BlockCache:
             total -= size
 
     def _files(self) -> Iterator[tuple[float, int, str]]:
-        """Time of the last use, bytes and name of each block. What a killed process left is
-        removed after a day."""
+        """Time of the last use, bytes and name of each block. What a killed process left behind is
+        removed after a day.
+        """
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 with suppress(FileNotFoundError):  # another process removed it
@@ -187,6 +185,6 @@ class BlockCache:
 
 
 def _touch(path: Path) -> None:
-    """Note that a file is used now, finer than the ticks of the system's own clock for files."""
+    """Set a file's time of last use to now, more precisely than the kernel would."""
     now = time.time_ns()
     os.utime(path, ns=(now, now))

@@ -1,8 +1,8 @@
 """Choose the records of each batch: a pure function of (seed, epoch, step).
 
-An epoch is a permutation of the split, and step i takes its i-th run of `batch_size` records. For a
-store that is elsewhere and larger than the cache there is a second kind of permutation, which stays
-among a few blocks at a time: `mixed_blocks`.
+An epoch is a permutation of the split, and step i takes its i-th run of `batch_size` records. A
+remote store that is larger than the cache has another kind of permutation, which uses only a few
+blocks at a time: `block_shuffle`.
 Nothing is remembered between batches, so training can start at any step and sees what it would have
 seen: resuming inside an epoch repeats and skips nothing. The pictures left over after the last
 whole batch are others in each epoch. What chance then does to a picture does not depend on its
@@ -27,8 +27,8 @@ from alexnet.data.store import BLOCK, Split
 
 # Names of the independent streams of random numbers that grow from one seed; `chance.py` has 1, 2.
 SHUFFLE, INIT, HOLD_OUT = 0, 3, 4
-#: Batches whose blocks are fetched ahead where all pictures are mixed.
-AHEAD = 4
+#: Batches whose blocks are fetched in advance when all pictures are shuffled.
+PREFETCH_BATCHES = 4
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
@@ -53,10 +53,9 @@ class Loader:
         workers: threads that read ahead.
         pinned: whether records come in page-locked memory, from which a GPU copies
             while the program goes on.
-        shuffle_blocks: blocks that pictures are mixed within, as in `mixed_blocks`; by default all
-            pictures are mixed.
-        share: (number, of how many) of the parts that each batch is cut into, as even as can be;
-            this part alone is read. `batch_size` stays that of the whole batch.
+        shuffle_blocks: blocks that are shuffled at a time, as in `block_shuffle`; by default all.
+        share: (number, parts): each batch is divided into `parts`, as evenly as possible, and only
+            part `number` is read. `batch_size` stays that of the whole batch.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Loader:
         self._order = lru_cache(maxsize=2)(self._permutation)
 
     def like(self, **changes: Any) -> "Loader":
-        """Another loader with these arguments, and otherwise those of this one."""
+        """A loader with these arguments, and those of this one for the rest."""
         names = ("split", "batch_size", "seed", "workers", "pinned", "share", "shuffle_blocks")
         return Loader(**{name: getattr(self, name) for name in names} | changes)
 
@@ -83,10 +82,10 @@ class Loader:
         rng = stream(self.seed, SHUFFLE, epoch)
         if self.shuffle_blocks is None:
             return rng.permutation(len(self.split))
-        return mixed_blocks(self.split.blocks or (len(self.split),), self.shuffle_blocks, rng)
+        return block_shuffle(self.split.blocks or (len(self.split),), self.shuffle_blocks, rng)
 
     def indices(self, epoch: int, step: int) -> NDArray[np.int64]:
-        """Which records batch `step` of `epoch` holds, or this share of it."""
+        """The numbers of the records in batch `step` of `epoch`, or in this share of it."""
         if not 0 <= step < self.steps_per_epoch:
             raise IndexError(f"step (={step}) must be in [0, {self.steps_per_epoch}).")
         start = step * self.batch_size
@@ -97,11 +96,11 @@ class Loader:
         """Batch `step` of `epoch`.
 
         Raises:
-            StoreError: the store's files are gone or have shrunk; one that is elsewhere is out of
-                reach or damaged.
+            StoreError: the store's files are gone or have shrunk; a remote store cannot be reached
+                or is damaged.
         """
         indices = self.indices(epoch, step)
-        self._fetch_ahead(epoch, step)
+        self._prefetch(epoch, step)
         # Reading in the order of the file is kinder to a disk; the batch keeps the
         # order of the permutation.
         order = np.argsort(indices)
@@ -109,21 +108,20 @@ class Loader:
         records.numpy()[order] = self.split.take(indices[order])
         return Batch(records, torch.from_numpy(self.split.labels[indices].astype(np.int64)))
 
-    def _fetch_ahead(self, epoch: int, step: int) -> None:
-        """Have the blocks fetched that later batches need: a whole mix ahead where blocks are
-        mixed, as its first batch needs nearly all of its blocks.
+    def _prefetch(self, epoch: int, step: int) -> None:
+        """Have the blocks of later batches fetched. With `shuffle_blocks` that is one group of
+        blocks in advance, as the first batch of a group needs nearly all of its blocks.
         """
         if isinstance(self.split.records, RemoteRecords):
-            ahead = -(-(self.shuffle_blocks or 0) * BLOCK // self.batch_size) or AHEAD
+            ahead = -(-(self.shuffle_blocks or 0) * BLOCK // self.batch_size) or PREFETCH_BATCHES
             later = divmod(step + ahead, self.steps_per_epoch)
-            self.split.records.soon(self.indices(epoch + later[0], later[1]))
+            self.split.records.prefetch(self.indices(epoch + later[0], later[1]))
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The epoch's batches from step `start` on.
 
         Raises:
-            StoreError: as `batch`; or the store is elsewhere, and the cache too small for the
-                order.
+            StoreError: as `batch`, or the cache is too small for this order of a remote store.
         """
         if isinstance(self.split.records, RemoteRecords):
             self.split.records.check_room(self.shuffle_blocks)
@@ -141,25 +139,28 @@ class Loader:
                     future.cancel()
 
 
-def mixed_blocks(blocks: Sequence[int], mixed: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """All records in an order that stays among `mixed` blocks at a time: blocks in random order,
-    then the records of each `mixed` blocks in random order.
+def block_shuffle(blocks: Sequence[int], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """All records in an order that uses only `count` blocks at a time: the blocks in random order,
+    then the records of each group of `count` blocks in random order.
 
     Args:
-        blocks: how many records each has.
+        blocks: number of records of each.
+
+    Returns:
+        (N,) numbers of records.
     """
     ends = np.cumsum(blocks)
     order = rng.permutation(len(blocks))
     parts = [np.arange(ends[block] - blocks[block], ends[block]) for block in order]
-    mixes = [np.concatenate(parts[start : start + mixed]) for start in range(0, len(parts), mixed)]
-    return np.concatenate([rng.permutation(mix) for mix in mixes])
+    groups = [np.concatenate(parts[start : start + count]) for start in range(0, len(parts), count)]
+    return np.concatenate([rng.permutation(group) for group in groups])
 
 
 def in_order(split: Split, batch_size: int, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
     """Every record once, in the order of the store, the last batch smaller: for evaluation.
 
     Args:
-        share: (number, of how many) who read the batches in turn; those of this number come.
+        share: (number, parts): the readers take batches in turn; this gives those of one reader.
     """
     number, parts = share
     for start in range(number * batch_size, len(split), parts * batch_size):

@@ -71,8 +71,8 @@ def prepare(
         hold_out: share of each class that becomes `val` if the source has no
             second split, see `hold_out.split_off`.
         seed: of that draw, and of the order of `shuffle`.
-        shuffle: store the training pictures in random order instead of the source's, as an order of
-            training needs that mixes a few blocks at a time (`loader.mixed_blocks`).
+        shuffle: store the training pictures in random order instead of the source's, as
+            `loader.block_shuffle` needs.
         strict: stop at the first file that is not a usable picture.
         workers: processes that decode; all cores if None.
         max_pixels: a picture that takes more pixels of memory is skipped, see `image.encode`.

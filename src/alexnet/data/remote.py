@@ -1,9 +1,9 @@
-"""Read the files of a store at an address, through fsspec: https, s3 and whatever else it knows.
+"""Read the files of a remote store through fsspec: https, s3 and whatever else it supports.
 
-Servers cut connections, answer slowly, are overloaded for a while, send other bytes. Whatever is
-read is compared with a checksum by the caller's `check`, and read again after a pause if it
-cannot be read or does not match: `1 + len(PAUSES)` times in all. Then an error names the file.
-No answer takes more memory than the bytes that were asked for.
+Servers drop connections, answer slowly, are overloaded for a while or send wrong bytes. The `check`
+of the caller compares what was read with a checksum. What cannot be read or does not match is read
+again after a pause: `1 + len(PAUSES)` attempts in all. Then an error names the file. No response
+takes more memory than the bytes that were requested.
 """
 
 import hashlib
@@ -15,34 +15,32 @@ from typing import Any, TypeVar
 
 from alexnet.address import beside, scheme, shown, without_secrets
 from alexnet.console import say
-from alexnet.errors import FULL_DISK, StoreError
+from alexnet.errors import FULL_DISK, RETRIED_CODES, StoreError
 from alexnet.files import replacing
 
 T = TypeVar("T")
 #: Seconds to wait before each new attempt.
 PAUSES = (1.0, 2.0, 4.0, 8.0)
-#: Seconds without a byte after which a connection counts as dead, and that an answer may take.
-QUIET, LONGEST = 30.0, 600.0
-#: HTTP codes of the 400s worth a retry: too slow, too many requests.
-PASSING = (408, 429)
+#: Seconds without a byte after which a connection counts as dead, and seconds for a whole response.
+READ_TIMEOUT, TOTAL_TIMEOUT = 30.0, 600.0
 CHUNK = 1 << 20
-#: Bytes of a manifest, and of another small file. ImageNet's have 0.5 MB and 50 MB.
+#: The most bytes of a manifest, and of another small file. ImageNet's have 0.5 MB and 50 MB.
 MOST_MANIFEST, MOST_SMALL = 1 << 28, 1 << 33
 INSTALL = "pip install 'alexnet[remote]'"
 
 
 class WrongBytes(Exception):
-    """An answer that was read and is not what was asked for; retried."""
+    """A response that is not what was requested; retried."""
 
 
 class Remote:
-    """The folder of a store at an address.
+    """The folder of a remote store.
 
     Attributes:
-        address: without password, to be printed and recorded.
+        address: without its password, to print and record.
 
     Raises:
-        StoreError: fsspec knows no such address, or a package for it is not installed.
+        StoreError: fsspec does not support the address, or needs a package that is not installed.
     """
 
     def __init__(self, address: str) -> None:
@@ -55,7 +53,7 @@ class Remote:
         return f"{self.address}/{file}"
 
     def read(self, file: str, check: Callable[[bytes], None]) -> bytes:
-        """All of a manifest that `check` accepts.
+        """All bytes of a manifest that `check` accepts.
 
         Args:
             check: raises `WrongBytes` for one that is damaged.
@@ -67,7 +65,7 @@ class Remote:
         return self._again(self.name(file), lambda: self._whole(file, check))
 
     def read_range(self, file: str, start: int, length: int, check: Callable[[bytes], None], what: str) -> bytes:
-        """A part of a file that `check` accepts.
+        """The bytes of a part of a file that `check` accepts.
 
         Args:
             start, length: in bytes.
@@ -80,10 +78,10 @@ class Remote:
         return self._again(f"{self.name(file)}, {what},", lambda: self._range(file, start, length, check))
 
     def download(self, file: str, path: Path, sha256: str) -> None:
-        """Write a file to `path`, whole and as its checksum says, or not at all.
+        """Write a file to `path`, complete and verified, or not at all.
 
         Raises:
-            StoreError: it cannot be read, or is another one.
+            StoreError: it cannot be read, or has another checksum.
             OSError: `path` cannot be written.
         """
         with replacing(path) as temporary:
@@ -114,7 +112,7 @@ class Remote:
         data = self._http_range(file, start, length) if self._is_http else self._any_range(file, start, length)
         if len(data) != length:
             more = "more" if len(data) > length else f"{len(data):,}"
-            raise WrongBytes(f"{more} bytes came instead of {length:,}")
+            raise WrongBytes(f"the server sent {more} bytes instead of {length:,}")
         check(data)
         return data
 
@@ -125,10 +123,10 @@ class Remote:
     def _http_range(self, file: str, start: int, length: int) -> bytes:
         """At most one byte more than asked for is read, whatever the server sends."""
         with closing(self._opened(file, headers={"Range": f"bytes={start}-{start + length - 1}"})) as stream:
-            if stream.r.status != 206 and start:  # the whole file comes, from its beginning
+            if stream.r.status != 206 and start:  # the whole file, from its beginning
                 raise WrongBytes(
-                    "the server sends the whole file where a part of it was asked for; a store needs a server that "
-                    "honours HTTP's Range, as nginx, Apache, Caddy and S3 do"
+                    "the server sends the whole file instead of the requested part; a store needs a server that supports "
+                    "HTTP range requests, as nginx, Apache, Caddy and S3 do"
                 )
             most = length if stream.r.status == 200 else length + 1
             return b"".join(_chunks(stream.read, most))
@@ -144,16 +142,16 @@ class Remote:
                 raise WrongBytes(f"it has more than {most:,} bytes")
 
     def _opened(self, file: str, **request: Any) -> Any:
-        """A file over HTTP, as a stream. A size is given so that the server is not asked for it."""
+        """A file over HTTP, as a stream. Given a size, fsspec does not ask the server for it."""
         return self._files.open(self._path(file), "rb", block_size=0, size=1, **request)
 
     def _path(self, file: str) -> str:
         return beside(self._folder, file)
 
-    # --- again ------------------------------------------------------------------------------------
+    # --- retries ----------------------------------------------------------------------------------
 
     def _again(self, what: str, attempt: Callable[[], T]) -> T:
-        """What an attempt gives; after one that failed, the next follows after a pause."""
+        """The result of the first attempt that succeeds; a pause follows each that does not."""
         for pause in (*PAUSES, None):
             try:
                 return attempt()
@@ -161,7 +159,7 @@ class Remote:
                 raise
             except Exception as error:  # each of fsspec's file systems has errors of its own
                 full = isinstance(error, OSError) and error.errno in FULL_DISK
-                if full or isinstance(error, RuntimeError):  # of a thread pool or an event loop when the program ends
+                if full or isinstance(error, RuntimeError):  # a thread pool or event loop that ends with the program
                     raise
                 reason = self._reason(what, error)
                 if pause is None:
@@ -174,7 +172,7 @@ class Remote:
         raise AssertionError("the last attempt returns or raises")
 
     def _reason(self, what: str, error: Exception) -> str:
-        """Why an attempt failed; raises where another one cannot help."""
+        """Why an attempt failed; raises if another one cannot help."""
         status = getattr(error, "status", None)
         if isinstance(error, FileNotFoundError):
             raise StoreError(f"{what} does not exist: check the address of the store, {self.address}.") from error
@@ -183,13 +181,13 @@ class Remote:
                 f"{what} cannot be read without credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 "or FSSPEC_S3_ANON=true for a public bucket."
             ) from error
-        if isinstance(error, PermissionError) or (status and 400 <= status < 500 and status not in PASSING):
+        if isinstance(error, PermissionError) or (status and 400 <= status < 500 and status not in RETRIED_CODES):
             said = f"the server answered {status}" if status else self._text(error)
             raise StoreError(f"{what} may not be read ({said}): check the address and the credentials.") from error
         if status:
             return f"the server answered {status}"
         if isinstance(error, TimeoutError):
-            return f"no answer came within {QUIET:.0f} s, or a whole one within {LONGEST:.0f} s"
+            return f"the server sent nothing for {READ_TIMEOUT:.0f} s, or did not finish within {TOTAL_TIMEOUT:.0f} s"
         return self._text(error)
 
     def _text(self, error: Exception) -> str:
@@ -197,7 +195,7 @@ class Remote:
 
 
 def _chunks(read: Callable[[int], bytes], most: int) -> Iterator[bytes]:
-    """What `read` gives, at most `most` bytes."""
+    """What `read` returns, at most `most` bytes."""
     while most and (chunk := read(min(CHUNK, most))):
         yield chunk
         most -= len(chunk)
@@ -215,7 +213,7 @@ def _digest(chunks: Iterator[bytes], also: Callable[[bytes], object] = lambda _:
 
 
 def _file_system(address: str) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the folder in its words."""
+    """fsspec's file system for an address, and its path of the folder."""
     from fsspec.core import url_to_fs
 
     kind = scheme(address)
@@ -232,18 +230,18 @@ def _file_system(address: str) -> tuple[Any, str]:
             "s3://BUCKET/STORE."
         ) from error
     if kind in ("s3", "s3a"):
-        files.retries = 1  # it would try several times in each of our attempts
+        files.retries = 1  # not several times within each of our attempts
     return files, folder
 
 
 def _http_options() -> dict[str, Any]:
     import aiohttp
 
-    timeout = aiohttp.ClientTimeout(total=LONGEST, sock_connect=QUIET, sock_read=QUIET)
+    timeout = aiohttp.ClientTimeout(total=TOTAL_TIMEOUT, sock_connect=READ_TIMEOUT, sock_read=READ_TIMEOUT)
     headers = {"Accept-Encoding": "identity", "User-Agent": "alexnet"}
     return {"client_kwargs": {"timeout": timeout, "headers": headers, "trust_env": True, "read_bufsize": CHUNK}}
 
 
 def _s3_options() -> dict[str, Any]:
-    patience = {"connect_timeout": QUIET, "read_timeout": QUIET, "retries": {"max_attempts": 0}}
+    patience = {"connect_timeout": READ_TIMEOUT, "read_timeout": READ_TIMEOUT, "retries": {"max_attempts": 0}}
     return {"config_kwargs": patience}

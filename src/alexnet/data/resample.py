@@ -3,9 +3,9 @@
 `alexnet prepare photos store` keeps 256 pixels, and a recipe may need 144. Decoding thousands of
 photos again is slow, and the photos may be gone; shrinking the records takes seconds. The copy is
 a store like any other, in STORE/144px: it is deleted, moved and copied together with the store
-that it was made from, changes nothing in it, and is made anew when that store has changed. That
-of a store at an address is made in the cache, beside its small files, from blocks that are read
-once; the cache's limit does not count it.
+that it was made from, changes nothing in it, and is made anew when that store has changed. The copy
+of a remote store is made in the cache, beside its small files, and reads each block once; it does
+not count towards the cache's limit.
 
 Y, U and V are shrunk by the antialiased bilinear filter that `prepare` uses, each in its own
 resolution. A picture that is shrunk twice is a little softer than one that is shrunk once: over 96
@@ -69,7 +69,7 @@ def resampled(store: Store, size: int) -> Store:
     if store.size == size or size < 2 or size % 2:
         return store
     copy = _copy(store, size)
-    if is_address(store.address):  # the copy is in the cache, and nothing that one would name
+    if is_address(store.address):  # a folder of the cache means nothing to the user
         copy.address, copy.given = store.address, store.given
     return copy
 
@@ -93,8 +93,8 @@ def _copy(store: Store, size: int) -> Store:
 
 
 def origin(store: Store) -> str:
-    """The store's address, or its folder's absolute path; for a resampled copy, that of the store
-    it was made from.
+    """A remote store's address, or the absolute path of a local one; for a resampled copy, that of
+    the store it was made from.
     """
     if is_address(store.address):
         return store.address

@@ -15,9 +15,8 @@ and a store that fits into the page cache is read at the speed of memory. A mapp
 kills the process that reads it, so its length is checked before each batch. Other damage is looked
 for on demand (`alexnet verify store`).
 
-A store may also be elsewhere: `Store("https://host/store")`. Then the small files are copied into
-the cache, each as its checksum says, and records come from there block by block
-(`remote_records.py`).
+A store may also be remote: `Store("https://host/store")`. Then the small files are copied to the
+cache and verified, and the records are fetched block by block (`remote_records.py`).
 """
 
 import hashlib
@@ -49,7 +48,7 @@ FORMAT = 1
 MANIFEST, MEAN, PROGRESS, SKIPPED = "manifest.json", "mean.npy", "progress.jsonl", "skipped.jsonl"
 HELD_OUT = ("val", "test")  # the first that is there is evaluated on
 BLOCK = 256  # pictures under one checksum
-#: In the cache: the small files of stores that are elsewhere, and blocks of their records.
+#: Folders of the cache: small files of remote stores, and blocks of their records.
 STORES, BLOCKS = "stores", "blocks"
 LABEL = np.dtype("<i4")
 AGAIN = "Prepare the store again."
@@ -158,11 +157,10 @@ class Split:
     """One split of a store.
 
     Attributes:
-        records: (N, S * S * 3 / 2) uint8, memory-mapped; of a store that is elsewhere, what
-            fetches them.
+        records: (N, S * S * 3 / 2) uint8, memory-mapped, or fetched if the store is remote.
         labels: (N,) int32, read-only.
         length: bytes of the mapped file; 0 without a file.
-        blocks: records in each run under one checksum; of records that no file has, one run.
+        blocks: number of records under each checksum; empty without a file.
     """
 
     name: str
@@ -208,10 +206,10 @@ class Split:
         return np.array(taken) if mapped else np.asarray(taken)  # the others are copies already
 
     def at_the_source(self, start: int, count: int) -> NDArray[np.uint8]:
-        """The records of a block as they are where the store is, whatever the cache holds.
+        """(count, bytes) records of a block as they are in the store, whatever the cache holds.
 
         Raises:
-            StoreError: of a store that is elsewhere, they cannot be fetched or are damaged.
+            StoreError: those of a remote store cannot be fetched, or are damaged.
         """
         records = self.records
         return records.fresh(start, count) if isinstance(records, RemoteRecords) else records[start : start + count]
@@ -272,18 +270,18 @@ class Store:
     >>> Store("https://host/store", cache_gb=200)
 
     Args:
-        folder: its folder, or an address that fsspec knows (https, s3 ...), as text.
-        cache_gb: of a store at an address, the most that its records, and those of all other such
-            stores, take in the cache, in GB; by default $ALEXNET_CACHE_GB, else 50.
+        folder: its folder, or as text an address that fsspec supports (https, s3 ...).
+        cache_gb: the most that the records of all remote stores may take in the cache, in GB; by
+            default $ALEXNET_CACHE_GB, else 50.
 
     Attributes:
-        folder: the store's; of a store at an address, that of its small files in the cache.
-        address: what to print and record: the path as given, or the address without password.
-        given: `folder` as it was given, to open the store again; it may hold a password.
+        folder: the store's; of a remote store, that of its small files in the cache.
+        address: to print and record: the path as given, or the address without its password.
+        given: `folder` as given, to open the store again; it may contain a password.
         manifest: `manifest.json`, as it was read.
 
     Raises:
-        StoreError: missing, unfinished, of another format, damaged, or out of reach.
+        StoreError: missing, unfinished, of another format, damaged, or unreachable.
     """
 
     def __init__(self, folder: str | PathLike[str], cache_gb: float | None = None) -> None:
@@ -476,7 +474,7 @@ def sha256(data: bytes | NDArray[Any]) -> str:
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], Manifest]:
     """Read and check the manifest."""
     if was_address(folder):
-        raise StoreError(f"{folder} is the path of no store: give an address as text, as a Path loses one of its slashes.")
+        raise StoreError(f"{folder} is not a folder: pass an address as text, as a Path loses one of its slashes.")
     if not folder.is_dir():
         raise StoreError(f"{folder} is not a store, as no such folder exists: make one with `alexnet prepare PHOTOS {folder}`.")
     path = folder / MANIFEST
@@ -497,7 +495,7 @@ def _checked_manifest(content: dict[str, Any], store: str, path: str) -> Manifes
     return schema.parse(content, Manifest, path, StoreError, AGAIN)
 
 
-# --- at an address --------------------------------------------------------------------------------
+# --- remote stores --------------------------------------------------------------------------------
 
 
 def _check_seal(text: bytes) -> None:
@@ -510,9 +508,8 @@ def _check_seal(text: bytes) -> None:
 
 
 def _copy_of_small_files(remote: Remote) -> Path:
-    """The folder in the cache with a store's manifest, labels, names and mean, each as its checksum
-    says; what is missing is fetched. It is named by the manifest's checksum: another manifest is
-    another store.
+    """The folder in the cache with a store's manifest, labels, names and mean, all verified; what
+    is missing is fetched. The manifest's checksum names it: another manifest is another store.
     """
     text, name = remote.read(MANIFEST, _check_seal), remote.name(MANIFEST)
     manifest = _checked_manifest(json.loads(text), remote.address, name)

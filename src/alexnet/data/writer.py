@@ -73,7 +73,9 @@ def check_free(folder: Path) -> None:
         StoreError: it is an address, a finished store, a file, or a folder of other things.
     """
     if was_address(folder):
-        raise StoreError(f"{folder} is an address, but a store is written to a folder: name one, then copy it to the address.")
+        raise StoreError(
+            f"{folder} is an address, but a store is written to a folder: name a folder, then copy it to the address."
+        )
     if (folder / MANIFEST).exists():
         named = shlex.quote(str(folder))
         raise StoreError(

@@ -29,7 +29,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from alexnet.console import say
-from alexnet.errors import FULL_DISK, DownloadError
+from alexnet.errors import FULL_DISK, RETRIED_CODES, DownloadError
 from alexnet.files import alone, replacing
 from alexnet.meter import Meter
 from alexnet.published.registry import CHUNK, MB, Published, TarMember, cache_folder, digests, get_published, size
@@ -39,8 +39,6 @@ KB = 1_000
 TIMEOUT = 30.0
 #: Seconds to wait before each retry after a cut; the list starts again whenever the file has grown.
 PAUSES = (1.0, 2.0, 4.0, 8.0)
-#: HTTP codes worth a retry: too slow, too many requests; also the server's own errors, 500 and up.
-PASSING = (408, 429)
 
 
 def pull(what: str | Published, *, url: str | None = None, cache: Path | None = None) -> Path:
@@ -217,7 +215,7 @@ def _refused(error: urllib.error.HTTPError, entry: Published, url: str, part: Pa
     said = f"the server answered {error.code} {' '.join(str(error.reason).split())}"
     if error.code == 416:  # it has no bytes at that offset: the part is from another file
         _discard(part)
-    elif error.code not in PASSING and error.code < 500:
+    elif error.code not in RETRIED_CODES and error.code < 500:
         raise DownloadError(f"{url} could not be downloaded: {said}. Instead, {entry.elsewhere}")
     return said
 

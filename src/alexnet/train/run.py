@@ -213,7 +213,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
         TrainingError: as `open_run`.
     """
     if was_address(folder):
-        raise TrainingError(f"{folder} is an address, but a run is written to a folder: name one with --out.")
+        raise TrainingError(f"{folder} is an address, but a run is written to a folder: name a folder with --out.")
     if not resume:
         _check_free(folder, overwrite)
     elif is_run(folder):
