@@ -156,7 +156,7 @@ ENVIRONMENT = {
         ("RANK", "-1", r"RANK \(=-1\) must be"),
         ("LOCAL_RANK", "2", r"LOCAL_RANK \(=2\) must be a whole number from 0 to 1: "),
         ("MASTER_PORT", "70000", r"MASTER_PORT \(=70000\) must be a whole number from 0 to 65535: "),
-        ("MASTER_ADDR", "", "MASTER_ADDR is not set, and RANK and WORLD_SIZE are: start with `torchrun"),
+        ("MASTER_ADDR", "", "MASTER_ADDR is not set, but RANK and WORLD_SIZE are: start with `torchrun"),
     ],
 )
 def test_a_wrong_environment(monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:

@@ -28,8 +28,8 @@ class TrainedOn:
 
 
 def store_of(run: Path, named: str) -> str:
-    """A run's store: the folder or the address that it names, or the folder inside it where the
-    named one is no longer there, as in a run of `alexnet fit` that was moved.
+    """A run's store: the folder or address that it names, or, if that folder no longer exists, the
+    one inside the run's folder, as in a run of `alexnet fit` that was moved.
     """
     inside = run / STORE
     gone = not is_address(named) and not Path(named).exists()
@@ -71,8 +71,8 @@ class Config:
             that has what it began with.
         tuned: of a run that began with weights, which.
         asked: of such a run, the recipe before what it left open was chosen.
-        launch: the torchrun that began it, by name; when torchrun starts its processes again, they
-            go on with the run that it began, and with no other.
+        launch: name of the torchrun launch that began it: restarted processes continue the run of
+            their own launch only.
     """
 
     recipe: Recipe

@@ -108,10 +108,8 @@ class Run:
         unlock(self._lock)
 
 
-class RunElsewhere(Run):
-    """A run as the processes know it that train it with the one that has its folder: what they log
-    is written nowhere.
-    """
+class SilentRun(Run):
+    """A run on the ranks that do not have its folder: it writes nothing."""
 
     def __init__(self, folder: Path, resumed: bool, config: Config) -> None:
         self.folder, self.resumed, self.config = folder, resumed, config
@@ -170,7 +168,7 @@ def open_run(
             it began with, to the bit.
         overwrite: delete the run that the folder holds, and nothing else that is in it.
         tuned: the weights that a new run begins with.
-        launch: of the processes that train, where torchrun started them.
+        launch: of the processes, if torchrun started them.
 
     Raises:
         TrainingError: the folder is in the way, is a run of another recipe or store, or
@@ -198,8 +196,8 @@ def open_run(
 
 
 def begun_by(folder: Path, launch: Launch | None) -> bool:
-    """Whether the folder holds a run that this torchrun began, before it started its processes
-    again: then they go on with it, as the command that torchrun repeats does not say.
+    """Whether the folder holds a run that this launch began before torchrun restarted its
+    processes: then they continue it, although the repeated command has no --resume.
     """
     return launch is not None and launch.restart and is_run(folder) and read_config(folder).launch == launch.name
 

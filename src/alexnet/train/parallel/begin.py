@@ -1,8 +1,8 @@
-"""One beginning for all ranks: rank 0 opens the folder and begins or resumes the run, and the
-others receive recipe, place, weights and velocity from it.
+"""How all ranks begin alike: rank 0 opens the folder and begins or resumes the run, then broadcasts
+recipe, place, weights and velocity.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,14 +14,14 @@ from alexnet.train.history import Config
 from alexnet.train.parallel.ranks import Ranks
 from alexnet.train.place import Place
 from alexnet.train.recipes import Recipe
-from alexnet.train.run import Run, RunElsewhere
+from alexnet.train.run import Run, SilentRun
 from alexnet.train.start import Start
 from alexnet.variants import Variant
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """What rank 0 begins with, but for weights and velocity."""
+    """What rank 0 begins with, except weights and velocity."""
 
     recipe: Recipe
     config: Config
@@ -33,7 +33,7 @@ class Beginning:
 
 
 def give(ranks: Ranks, run: Run, start: Start) -> None:
-    """At rank 0: let the others begin as this one does."""
+    """On rank 0: broadcast how the run begins."""
     ranks.wait_for_first()
     if ranks.several:
         preprocessing = start.preprocessing.to(torch.device("cpu"))
@@ -44,25 +44,25 @@ def give(ranks: Ranks, run: Run, start: Start) -> None:
 
 
 def receive(ranks: Ranks, folder: Path, store: Store, device: torch.device) -> tuple[Run, Start, Store]:
-    """At every other rank: what rank 0 gives.
+    """On every other rank: begin as rank 0 does.
 
     Args:
-        folder: rank 0's; nothing is written into it here.
-        store: as opened here; its pictures are resampled if rank 0's were.
+        folder: rank 0's; this rank writes nothing to it.
+        store: as opened here; resampled if rank 0's was.
 
     Returns:
-        The run without a folder, its beginning, and the store in the size that is trained on.
+        The run without its files, how it begins, and the store in the size that is trained on.
     """
     ranks.wait_for_first()
     what: Beginning = ranks.share(None)  # type: ignore[assignment]
     store = resampled(store, what.preprocessing.stored_size)
-    start = Start.of_another(what.recipe, store, device, what.variant, what.preprocessing, replace(what.place))
+    start = Start.of_another(what.recipe, store, device, what.variant, what.preprocessing, what.place)
     _spread(ranks, start)
-    return RunElsewhere(folder, what.resumed, what.config), start, store
+    return SilentRun(folder, what.resumed, what.config), start, store
 
 
 def _spread(ranks: Ranks, start: Start) -> None:
-    """Rank 0's weights and velocity to all."""
+    """Broadcast rank 0's weights and velocity."""
     for parameter in start.model.parameters():
         ranks.spread(parameter.data)
     for velocity in start.optimiser.velocity.values():

@@ -1,5 +1,5 @@
-"""What torchrun tells the processes that it starts, in their environment. PyTorch is not needed to
-read it.
+"""What torchrun sets in the environment of the processes that it starts. It is read without
+PyTorch.
 """
 
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from alexnet.errors import UsageError
 
 TORCHRUN = "torchrun --standalone --nproc-per-node 2 -m alexnet train"
-#: torchrun's name of a launch that was given none.
+#: torchrun's name for a launch without --rdzv-id.
 NAMELESS = "none"
 
 
@@ -20,12 +20,11 @@ class Launch:
     Attributes:
         rank: this process, in [0, count).
         count: processes.
-        local_rank, local_count: the same on this machine.
-        address: where their key-value store is, "host:port"; empty for one process alone.
-        restart: whether torchrun has started its processes before: it repeats the command when one
-            of them ends with an error.
-        restarts_left: how often it will.
-        name: the same after a restart, another for another torchrun.
+        local_rank, local_count: the same among those on this machine.
+        address: of their key-value store, "host:port"; empty for a single process.
+        restart: whether torchrun restarted the processes, as it does when one of them fails.
+        restarts_left: how often torchrun may still restart them.
+        name: of the launch: the same after a restart, and another for another torchrun.
     """
 
     rank: int
@@ -39,29 +38,27 @@ class Launch:
 
 
 def launched() -> bool:
-    """Whether torchrun, or something like it, started this process as one of several or as the
-    only one.
-    """
+    """Whether torchrun or a similar launcher started this process, alone or as one of several."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def several_by_torchrun() -> bool:
-    """Whether torchrun itself started this process and others."""
+    """Whether torchrun itself started several processes."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE") != "1"
 
 
 def another_speaks() -> bool:
-    """Whether the first process on this machine says what goes wrong before all are connected: they
-    have the same command.
+    """Whether this process leaves errors before the ranks are connected to rank 0, or to the first
+    rank of its machine: all have the same command.
     """
     return launched() and all(os.environ.get(name, "0") not in ("", "0") for name in ("RANK", "LOCAL_RANK"))
 
 
 def read_launch() -> Launch:
-    """This process, as its environment says.
+    """This process, from its environment.
 
     Raises:
-        UsageError: a variable is missing or does not fit.
+        UsageError: a variable is missing or invalid.
     """
     count = _number("WORLD_SIZE", 1, None)
     rank = _number("RANK", 0, count - 1)
@@ -73,7 +70,7 @@ def read_launch() -> Launch:
 
 
 def _name() -> str:
-    """The one that torchrun has, if it is its own; otherwise that of its process."""
+    """The --rdzv-id of the launch, or if it has none, the machine and process of torchrun."""
     given = os.environ.get("TORCHELASTIC_RUN_ID", NAMELESS)
     return given if given != NAMELESS else f"{platform.node()}, process {os.getppid()}"
 
@@ -81,7 +78,7 @@ def _name() -> str:
 def _given(name: str) -> str:
     if value := os.environ.get(name):
         return value
-    raise UsageError(f"{name} is not set, and RANK and WORLD_SIZE are: start with `{TORCHRUN}`, which sets all of them.")
+    raise UsageError(f"{name} is not set, but RANK and WORLD_SIZE are: start with `{TORCHRUN}`, which sets all of them.")
 
 
 def _number(name: str, least: int, most: int | None) -> int:

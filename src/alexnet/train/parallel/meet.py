@@ -1,8 +1,8 @@
-"""How ranks find each other and make sure that they are alike, by torchrun's key-value store.
+"""How ranks find each other and check that they match, through torchrun's key-value store.
 
-The store outlives a restart, and with it all that the ranks wrote before: so each start has a part
-of its own, under a name that rank 0 makes anew. Another rank asks for the name with a word that it
-makes anew itself, so that neither takes an answer to a rank that is gone for its own.
+The store survives a restart, and with it all that the ranks wrote before. So each start has a
+section of its own in it, under a random name that rank 0 draws. Another rank asks for this name
+with a random token, so it cannot take the answer to a rank of an earlier start for its own.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from alexnet.errors import TrainingError
 from alexnet.train.parallel.launch import Launch
 from alexnet.train.parallel.notes import Notes, polled
 
-ASKED, ANSWERED, LAUNCH = "alexnet/asked/{rank}", "alexnet/answered/{word}", "alexnet/launch"
+ASKED, ANSWERED, LAUNCH = "alexnet/asked/{rank}", "alexnet/answered/{token}", "alexnet/launch"
 
 
 def meet(launch: Launch, timeout: float) -> tuple[Launch, Notes]:
-    """The launch, with what rank 0 alone can know of it, and the notes of this start.
+    """The launch, on rank 0 with its name in the store, and the notes of this start.
 
     Raises:
         TrainingError: the store cannot be reached, its port is in use, or a rank did not come
@@ -31,21 +31,21 @@ def meet(launch: Launch, timeout: float) -> tuple[Launch, Notes]:
     import torch.distributed as dist
 
     try:
-        notes = next(dist.rendezvous("env://", launch.rank, launch.count, timeout=timedelta(seconds=timeout)))[0]
+        store = next(dist.rendezvous("env://", launch.rank, launch.count, timeout=timedelta(seconds=timeout)))[0]
     except (RuntimeError, ValueError) as error:  # DistError is a RuntimeError
         raise TrainingError(_unreachable(launch, str(error).splitlines()[0], timeout)) from error
-    name = _named(launch, notes, timeout) if launch.rank == 0 else _asked(launch, notes, timeout)
-    launch = _same_launch(launch, notes) if launch.rank == 0 else launch
-    return launch, Notes(launch.rank, launch.count, timeout, dist.PrefixStore(name, notes), launch.restarts_left > 0)
+    name = _named(launch, store, timeout) if launch.rank == 0 else _asked(launch, store, timeout)
+    launch = _same_launch(launch, store) if launch.rank == 0 else launch
+    return launch, Notes(launch.rank, launch.count, timeout, dist.PrefixStore(name, store), launch.restarts_left > 0)
 
 
-def _same_launch(launch: Launch, notes: Any) -> Launch:
-    """With a name that lives as long as torchrun's store. torchrun's own name may be an earlier
-    launch's too, and where one machine fails the others do not count a restart.
+def _same_launch(launch: Launch, store: Any) -> Launch:
+    """The launch under a name that lives as long as torchrun's store. torchrun's own name may also
+    be that of an earlier launch, and if one machine fails the others do not count a restart.
     """
-    word = secrets.token_hex(8)
-    name = notes.compare_set(LAUNCH, "", word).decode()
-    return replace(launch, name=name, restart=name != word)
+    token = secrets.token_hex(8)
+    name = store.compare_set(LAUNCH, "", token).decode()
+    return replace(launch, name=name, restart=name != token)
 
 
 def _unreachable(launch: Launch, reason: str, timeout: float) -> str:
@@ -60,43 +60,44 @@ def _unreachable(launch: Launch, reason: str, timeout: float) -> str:
     )
 
 
-def _named(launch: Launch, notes: Any, timeout: float) -> str:
-    """At rank 0: name the start, and wait until all know the name."""
+def _named(launch: Launch, store: Any, timeout: float) -> str:
+    """On rank 0: draw the name of this start, and wait until all ranks have it."""
     name, missing, answered = secrets.token_hex(8), set(range(1, launch.count)), set()
     for _ in polled(timeout):
         for rank in sorted(missing):
-            if notes.check([ASKED.format(rank=rank)]):
-                word = notes.get(ASKED.format(rank=rank)).decode()
-                if word not in answered:
-                    notes.set(ANSWERED.format(word=word), name)
-                    answered.add(word)
-            if notes.check([f"{name}/{rank}"]):
+            if store.check([ASKED.format(rank=rank)]):
+                token = store.get(ASKED.format(rank=rank)).decode()
+                if token not in answered:
+                    store.set(ANSWERED.format(token=token), name)
+                    answered.add(token)
+            if store.check([f"{name}/{rank}"]):
                 missing.discard(rank)
         if not missing:
             return name
     listed = ", ".join(map(str, sorted(missing)))
     raise TrainingError(
-        f"rank {listed} of {launch.count} did not start within {timeout:g} seconds (--rank-timeout): look at what "
-        "torchrun says of it, and start all of them again."
+        f"rank {listed} of {launch.count} did not start within {timeout:g} seconds (--rank-timeout): see what torchrun "
+        "reports about it, and start all ranks again."
     )
 
 
-def _asked(launch: Launch, notes: Any, timeout: float) -> str:
-    """At another rank: ask for the start's name."""
-    word = secrets.token_hex(8)
-    notes.set(ASKED.format(rank=launch.rank), word)
+def _asked(launch: Launch, store: Any, timeout: float) -> str:
+    """On another rank: ask for the name of this start."""
+    token = secrets.token_hex(8)
+    store.set(ASKED.format(rank=launch.rank), token)
     for _ in polled(timeout):
-        if notes.check([ANSWERED.format(word=word)]):
-            name: str = notes.get(ANSWERED.format(word=word)).decode()
-            notes.set(f"{name}/{launch.rank}", "")
+        if store.check([ANSWERED.format(token=token)]):
+            name: str = store.get(ANSWERED.format(token=token)).decode()
+            store.set(f"{name}/{launch.rank}", "")
             return name
     raise TrainingError(
-        f"rank 0 of {launch.count} did not start within {timeout:g} seconds (--rank-timeout): look at what torchrun says of it."
+        f"rank 0 of {launch.count} did not start within {timeout:g} seconds (--rank-timeout): see what torchrun reports "
+        "about it, and start all ranks again."
     )
 
 
 def program(launch: Launch) -> dict[str, str]:
-    """What has to be alike for the processes to understand each other."""
+    """What must be the same in all processes, by name."""
     import torch
 
     return {
@@ -109,7 +110,7 @@ def program(launch: Launch) -> dict[str, str]:
 
 @cache
 def source_hash() -> str:
-    """Of the package's modules: their names and bytes."""
+    """A hash of the names and bytes of the package's modules."""
     root, digest = Path(alexnet.__file__).parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + hashlib.sha256(path.read_bytes()).digest())

@@ -21,7 +21,7 @@ from alexnet.memory import keep_freed
 from alexnet.model import AlexNet
 from alexnet.train.balance import class_weights
 from alexnet.train.parallel.layout import Layout
-from alexnet.train.parallel.part import Apart
+from alexnet.train.parallel.part import Sharded
 from alexnet.train.parallel.ranks import ALONE, Ranks
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
@@ -105,14 +105,14 @@ def open_ranked_step(
 ) -> RankedStep:
     """This rank's step of a run; arguments as those of `open_step`, one lane if not said."""
     layout = Layout.of(ranks, ranks.scheme, start.device)
-    apart = None if ranks.scheme == "data" else Apart(start, layout, ranks.first)
-    if layout.cut_convolutions and lanes and lanes > 1:
+    sharded = None if ranks.scheme == "data" else Sharded(start, layout, ranks.first)
+    if layout.sharded_convolutions and lanes and lanes > 1:
         say(f"lanes (={lanes}) is for networks that are whole: using 1 lane.")
         lanes = 1
-    network, split = _network(start, apart.part if apart else start.model, compiled, lanes or 1, precision)
+    network, split = _network(start, sharded.shard if sharded else start.model, compiled, lanes or 1, precision)
     size, smoothing = start.loader.batch_size, start.recipe.label_smoothing
     loss = loss_function(network, compiled, smoothing, _class_weights(start), size)
-    return RankedStep(start, layout, apart, loss, split, ranks, held_out)
+    return RankedStep(start, layout, sharded, loss, split, ranks, held_out)
 
 
 def _network(start: Start, part: AlexNet, compiled: bool, lanes: int | None, precision: str) -> tuple[Scores, Lanes | None]:

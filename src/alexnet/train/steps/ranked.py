@@ -1,16 +1,16 @@
-"""The plain step over several processes (`parallel/ranks.py`), in any of three schemes
+"""The plain step on several processes (`parallel/ranks.py`), in any of three schemes
 (`parallel/layout.py`).
 
-Each rank takes its share of the batch through its part of the network. The loss is the sum over
-pictures, divided by those of the whole batch, so that the gradients of ranks that share a batch
-need only be added, also where they do not divide it.
+Each rank computes its share of the batch with its part of the network. Its loss is a sum over
+pictures, divided by the size of the whole batch, so the gradients of ranks that share a batch need
+only be summed, even if the shares are not equal.
 
-The gradient of each parameter is added over the ranks as soon as it is there, while those of the
-layers below are computed. AlexNet has 16 parameters, and three of them are 96 % of the bytes: there
-is nothing to gain by putting several into one exchange, as PyTorch's DistributedDataParallel does.
-That puts them together otherwise from its second step on, and where a number lies in an exchange
-decides in which order gloo adds the ranks'. On 3 ranks 14 of the 16 gradients of the same batch
-have other bits in its second step: a run that is resumed would part from one that went on.
+The gradient of each parameter is summed over the ranks as soon as it is there, while those of the
+layers below are computed. AlexNet has 16 parameters, and three of them have 96 % of the bytes:
+nothing is gained by buckets of several gradients, as in PyTorch's DistributedDataParallel. That
+rebuilds its buckets after the first step, and the position of a number in a bucket decides the
+order in which Gloo sums the ranks' values. On 3 ranks, 14 of the 16 gradients of the same batch
+have other bits in the second step: a resumed run would differ from one that was not stopped.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,7 +28,7 @@ from alexnet.evaluate import BATCH_SIZE
 from alexnet.lanes import Lanes
 from alexnet.train.parallel.exchange import Group
 from alexnet.train.parallel.layout import Layout
-from alexnet.train.parallel.part import Apart
+from alexnet.train.parallel.part import Sharded
 from alexnet.train.parallel.ranks import Ranks
 from alexnet.train.start import Start
 from alexnet.train.steps.plain import LossFunction, PlainStep
@@ -38,37 +38,37 @@ class RankedStep(PlainStep):
     """Training steps of all ranks, taken one after the other.
 
     Args:
-        start: the network and all that trains it, of the whole batch; it is whole after
-            `whole`, and where the layout cuts it, not while steps are taken.
-        apart: the network where the layout cuts it.
+        start: the network and all that trains it, for the whole batch. If the layout shards it, it
+            is complete only after `whole`.
+        sharded: the network in shards; None if each rank has all of it.
         loss_function: of this rank's network, with the size of the whole batch.
-        held_out: tested in turn: each rank takes every `ranks.count`-th batch.
+        held_out: to test on; each rank takes every `ranks.count`-th batch.
     """
 
     def __init__(
         self,
         start: Start,
         layout: Layout,
-        apart: Apart | None,
+        sharded: Sharded | None,
         loss_function: LossFunction,
         split: Lanes | None,
         ranks: Ranks,
         held_out: Split,
     ) -> None:
-        network, optimiser = (apart.part, apart.optimiser) if apart else (start.model, start.optimiser)
+        network, optimiser = (sharded.shard, sharded.optimiser) if sharded else (start.model, start.optimiser)
         loader = start.of_share(*layout.share).loader
         super().__init__(network, loss_function, optimiser, loader, start.augmentation, split)
-        self.start, self.layout, self.apart, self.ranks, self.held_out = start, layout, apart, ranks, held_out
+        self.start, self.layout, self.sharded, self.ranks, self.held_out = start, layout, sharded, ranks, held_out
         self._under_way: list[Any] = []
         self._hooks = [
-            parameter.register_post_accumulate_grad_hook(partial(self._add_up, group))
+            parameter.register_post_accumulate_grad_hook(partial(self._sum, group))
             for name, parameter in optimiser.parameters.items()
-            if (group := layout.added(name))
+            if (group := layout.summed(name))
         ]
 
-    def _add_up(self, group: Group, parameter: Tensor) -> None:
-        """Begin to add a gradient over ranks. Autograd comes here in the same order everywhere,
-        as it has the same graph, of no pictures too.
+    def _sum(self, group: Group, parameter: Tensor) -> None:
+        """Start to sum a gradient over the ranks. Autograd calls this in the same order on all of
+        them, as they have the same graph, even a rank without pictures.
         """
         import torch.distributed as dist
 
@@ -77,8 +77,8 @@ class RankedStep(PlainStep):
 
     def take(self, epoch: int, step: int, lr: float, scale: float, look: Callable[[Tensor], None] | None = None) -> None:
         """As `Step.take`."""
-        if self.apart:
-            self.apart.release()
+        if self.sharded:
+            self.sharded.release()
         super().take(epoch, step, lr, scale, look)
 
     def _judged(self, epoch: int, step: int, labels: Tensor) -> tuple[Pictures, Tensor]:
@@ -88,8 +88,8 @@ class RankedStep(PlainStep):
         return pictures, torch.from_numpy(self.loader.split.labels[pictures].astype("int64"))
 
     def _of_batch(self, loss: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed over the ranks before any goes backward: what is not finite moves no weight on
-        any of them.
+        """Summed over the ranks before the backward pass: a loss that is not finite changes no
+        weight on any rank.
         """
         sums = self.ranks.total(torch.stack([loss.double(), wrong.double()]) * self.layout.counts)  # 0 x NaN is NaN
         return sums[0], sums[1]
@@ -101,17 +101,17 @@ class RankedStep(PlainStep):
         self._under_way.clear()
 
     def _show(self, look: Callable[[Tensor], None], images: Tensor) -> None:
-        if self.apart:
-            self.apart.put_together(gradients=True)
+        if self.sharded:
+            self.sharded.gather(gradients=True)
         if self.ranks.first:
             look(images)
-        if self.apart:
-            self.apart.release()
+        if self.sharded:
+            self.sharded.release()
 
     def whole(self) -> None:
         """As `Step.whole`."""
-        if self.apart and not self.apart.together:
-            self.apart.put_together()
+        if self.sharded and not self.sharded.gathered:
+            self.sharded.gather()
 
     def for_testing(self) -> tuple[Network, Iterable[Batch]]:
         """As `Step.for_testing`; the batches are this rank's."""
@@ -126,7 +126,7 @@ class RankedStep(PlainStep):
 
 
 def flat(tensor: Tensor) -> Tensor:
-    """A tensor's memory as one row, whatever the order of its dimensions; a gradient has that of
-    its parameter.
+    """A tensor's memory in one dimension, whatever its memory format; a gradient has that of its
+    parameter.
     """
     return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
