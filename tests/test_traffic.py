@@ -146,10 +146,10 @@ def test_the_fewest_bytes(name: str, batch: int, ranks: int, best: str) -> None:
 
 def test_the_count_is_printed() -> None:
     _, lines = choose(PAPER, batch=128, ranks=2)
-    assert lines[0] == "Sent by each of 2 ranks in a step of 128 pictures:"
+    assert lines[0] == "Bytes that each of 2 ranks sends in a step of 128 pictures:"
     assert "  data      243.9 MB: gradients 243.9" in lines
     _, lines = choose(named()["owt"], batch=128, ranks=3)
-    assert lines[3].endswith("–   : towers puts each of two towers on a rank, and owt has 1: use data or hybrid.")
+    assert lines[3].endswith("–   : towers needs a network of two towers, but owt has 1: use data or hybrid.")
 
 
 def test_data_and_hybrid_cross() -> None:

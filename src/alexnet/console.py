@@ -24,17 +24,17 @@ _silent: list[bool] = []
 
 
 def silence() -> None:
-    """From here on this process says nothing and shows no progress: another one speaks for it."""
+    """Print no messages and no progress from here on: another process prints them."""
     _silent.append(True)
 
 
 def speak() -> None:
-    """Take `silence` back: the one who was to speak is gone."""
+    """End `silence`: the process that was to print is gone."""
     _silent.clear()
 
 
 def silent() -> bool:
-    """Whether another process speaks for this one."""
+    """Whether `silence` is in effect."""
     return bool(_silent)
 
 

@@ -15,7 +15,7 @@ from alexnet.errors import RecipeError, TrainingError
 
 #: Where a container finds its limits.
 CGROUP = Path("/sys/fs/cgroup")
-#: What oneDNN may be held to that has no products of bfloat16.
+#: Instruction sets without bfloat16 products that oneDNN may be restricted to.
 BELOW_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
 #: Where Linux shows that NVIDIA's driver is loaded.
 NVIDIA = Path("/proc/driver/nvidia/version")
@@ -50,7 +50,7 @@ def _why_no_cuda() -> str:
 
 def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
     """What to compute in: bf16 where the GPU has it and the step is the fused one, tf32 on
-    other GPUs, fp32 elsewhere. A processor that has bf16 (`lacks_bf16`) computes in it if asked.
+    other GPUs, fp32 elsewhere; bf16 on a CPU only if requested (`lacks_bf16`).
 
     Raises:
         RecipeError: it is not to be had there.
@@ -72,18 +72,18 @@ def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
 
 
 def lacks_bf16() -> str | None:
-    """Why this processor does not multiply in bfloat16, in a few words; None if it does, as those
-    with AVX512-BF16 or AMX do. Others compute bfloat16 by float32, which is slower than float32.
+    """Why this processor has no bfloat16 products, in a few words; None if it has (AVX512-BF16 or
+    AMX). Others emulate bfloat16 in float32, which is slower than float32 itself.
     """
     kinds = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    if not any(getattr(torch.cpu, kind, bool)() for kind in kinds):  # no, where PyTorch does not say
+    if not any(getattr(torch.cpu, kind, bool)() for kind in kinds):  # `bool`: False in a PyTorch without the function
         return "this one has neither"
-    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):  # of the library of the products
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):  # oneDNN computes the products
         if os.environ.get(name, "").upper() in BELOW_BF16:
-            return f"{name} (={os.environ[name]}) leaves that out"
+            return f"{name} (={os.environ[name]}) disables that"
     if "AVX512" not in torch.backends.cpu.get_cpu_capability():
         asked = os.environ.get("ATEN_CPU_CAPABILITY")
-        return f"ATEN_CPU_CAPABILITY (={asked}) leaves that out" if asked else "this PyTorch uses neither"
+        return f"ATEN_CPU_CAPABILITY (={asked}) disables that" if asked else "this PyTorch uses neither"
     return None if torch.backends.mkldnn.is_available() else "this PyTorch is built without oneDNN"
 
 

@@ -91,7 +91,7 @@ class Evaluation:
         return self.confusion / np.maximum(self.confusion.sum(axis=1, keepdims=True), 1)
 
     def __add__(self, other: "Evaluation") -> "Evaluation":
-        """Of both, where each tested pictures of its own."""
+        """The evaluation of both sets of pictures together, which must be disjoint."""
         return replace(self, confusion=self.confusion + other.confusion, in_top5=self.in_top5 + other.in_top5)
 
     def as_json(self) -> dict[str, Any]:

@@ -32,13 +32,15 @@ class Lanes:
         model: on the CPU; its parameters may change in place.
         count: lanes.
         threads: of each lane.
-        dtype: of the pictures, to compute in; the parameters' own if None.
+        dtype: what to compute in, also that of the pictures; by default the parameters' own.
     """
 
     def __init__(self, model: AlexNet, count: int, threads: int = 1, dtype: torch.dtype | None = None) -> None:
         self.model, self.count, self.threads = model, count, threads
         self._weights = {name: weight.detach() for name, weight in model.named_parameters() if name.startswith("conv")}
-        self._seen = {name: weight.to(dtype) for name, weight in self._weights.items()}  # by all lanes; rounded once a step
+        self._seen = {
+            name: weight.to(dtype) for name, weight in self._weights.items()
+        }  # shared by all lanes; rounded once a step
         self._networks = [AlexNet.beginning(model.variant, self._seen) for _ in range(count)]
         self._names = [*self._weights]
         self._pool = _pool(count, threads)

@@ -144,9 +144,9 @@ class AlexNet(nn.Module):
 
         Args:
             x: (N, 3, input_size, input_size) float, normalised and in the channel
-                order that the variant says. Its type is what the network computes in: of bfloat16,
-                float32 parameters are rounded as they are used, and normalisation and fc8 stay in
-                float32.
+                order that the variant says. The network computes in its type. With bfloat16,
+                float32 parameters are rounded when they are used, and normalisation and fc8 are
+                computed in float32.
             keys: (N, dropouts) int32, from which `kernels.dropout` decides in training what each
                 picture loses, layer by layer; None to leave that to PyTorch's generator.
 
@@ -170,7 +170,7 @@ class AlexNet(nn.Module):
         return x
 
     def drop(self, op: Dropout, x: Tensor, keys: Tensor) -> Tensor:
-        """Dropout in training, of pictures with these keys."""
+        """Dropout in training; (N,) int32 keys, one for each picture."""
         return kernels.dropout(x, op.rate, keys, op.inverted)
 
     def stages(self, x: Tensor) -> dict[str, Tensor]:
@@ -228,6 +228,6 @@ class AlexNet(nn.Module):
         raise AssertionError(op)
 
     def _parameters_of(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Weight and bias of a layer, rounded where its input is bfloat16."""
+        """Weight and bias of a layer, rounded if its input is bfloat16."""
         weight, bias = self.get_parameter(f"{name}.weight"), self.get_parameter(f"{name}.bias")
         return (weight.to(x.dtype), bias.to(x.dtype)) if x.dtype == torch.bfloat16 else (weight, bias)

@@ -1,16 +1,18 @@
 """Bytes that several processes exchange in one step of training, counted before anything runs.
 
-Three schemes share a step among ranks, one process a device:
+Three schemes divide a step among ranks, one process for each device:
 
-- **data**: each rank has the whole network and a share of the batch; the gradients are summed.
-- **towers**: as in 2012. A pair of ranks has one tower each, all pictures, and exchanges maps where
-  figure 2 of the paper has the towers meet; more pairs share the batch as in data.
-- **hybrid**: Krizhevsky's "one weird trick" (2014). Convolutions as in data; the fully connected
-  layers, with 96 % of the parameters and 8 % of the arithmetic, are cut by units, and their inputs
-  for the whole batch are gathered on every rank instead of their gradients.
+- **data**: data parallelism. Each rank has the whole network and a share of the batch; the
+  gradients are summed.
+- **towers**: the model parallelism of 2012. Each rank of a pair has one tower and all pictures, and
+  they exchange maps where the towers meet in figure 2 of the paper; several pairs share the batch
+  as in data.
+- **hybrid**: Krizhevsky's "one weird trick" (2014). Convolutions as in data; the units of the fully
+  connected layers, with 96 % of the parameters and 8 % of the arithmetic, are divided, and every
+  rank gathers their inputs for the whole batch instead of summing their gradients.
 
-Gradients cost the same for any batch, maps and units grow with it: so the batch decides. Standard
-library only.
+The size of the gradients does not depend on the batch, that of maps and units does: so the batch
+decides which scheme sends the least. Standard library only.
 
 >>> from alexnet.variants import get_variant
 >>> count(get_variant("paper"), "data", batch=128, ranks=2).sent
@@ -47,24 +49,25 @@ class Exchange:
     layer: str
     """The parameter whose gradient it is, or the operation that reads what is gathered."""
     collective: Collective
-    """Which one."""
+    """The operation of torch.distributed."""
     forward: bool
     """Whether it belongs to the forward pass, which waits for it."""
     group: int
-    """Ranks that exchange with one another."""
+    """Number of ranks that communicate with one another."""
     payload: int
-    """Bytes of the whole tensor: summed by all_reduce, put together by all_gather, summed and cut
-    up by reduce_scatter. Where the ranks' parts differ, all are as long as the longest."""
+    """Bytes of the whole tensor: the result of all_reduce and all_gather, the input of
+    reduce_scatter. If the ranks' slices differ in size, all are padded to the largest."""
 
     @property
     def rounds(self) -> int:
-        """Messages that follow one another: what latency multiplies."""
+        """Number of messages one after another; each costs one latency."""
         return (self.group - 1) * (2 if self.collective == "all_reduce" else 1)
 
     @property
     def sent(self) -> int:
-        """Bytes that each rank sends, and receives, when the group passes parts around a ring. No
-        algorithm that only sends between ranks needs fewer."""
+        """Bytes that each rank sends, and receives, in a ring. No algorithm without sums in the
+        network's switches needs fewer.
+        """
         return self.rounds * self.payload // self.group
 
 
@@ -95,50 +98,45 @@ class Traffic:
         return f"{self.scheme:<7} {_mb(self.sent):>7} MB{f': {parts}' if parts else ''}"
 
 
-def count(
-    variant: Variant, scheme: Scheme, *, batch: int, ranks: int, weight_bytes: int = FLOAT_BYTES, map_bytes: int = FLOAT_BYTES
-) -> Traffic:
+def count(variant: Variant, scheme: Scheme, *, batch: int, ranks: int, map_bytes: int = FLOAT_BYTES) -> Traffic:
     """What a step of training exchanges.
 
     Args:
         variant: the network.
         scheme: data, towers or hybrid.
-        batch: pictures of one update, of all ranks together.
-        ranks: processes.
-        weight_bytes: of one number of a gradient.
-        map_bytes: of one number of an activation.
+        batch: pictures in one update, of all ranks together.
+        ranks: number of processes.
+        map_bytes: bytes of one number of an activation; gradients are float32.
 
     Raises:
         UsageError: the scheme does not fit the network or the number of ranks, as `refusal` says.
     """
     if why := refusal(variant, scheme, ranks):
         raise UsageError(why)
-    found = {"data": _data, "towers": _towers, "hybrid": _hybrid}[scheme](variant, batch, ranks, weight_bytes, map_bytes)
+    found = {"data": _data, "towers": _towers, "hybrid": _hybrid}[scheme](variant, batch, ranks, map_bytes)
     loss = Exchange(what="loss", layer="loss", collective="all_reduce", forward=True, group=ranks, payload=LOSS_BYTES)
     exchanges = tuple(exchange for exchange in (*found, loss) if exchange.group > 1)
     return Traffic(scheme=scheme, ranks=ranks, batch=batch, exchanges=exchanges)
 
 
 def refusal(variant: Variant, scheme: Scheme, ranks: int) -> str | None:
-    """Why a scheme cannot share this network among so many ranks, with the next step; None if it
-    can.
-    """
+    """Why a scheme cannot divide this network among so many ranks, with the next step, or None."""
     if ranks < 1:
         return f"ranks (={ranks}) must be at least 1."
     if scheme != "towers":
         return None
     if variant.towers != PAIR:
-        return f"towers puts each of two towers on a rank, and {variant.label} has {variant.towers}: use data or hybrid."
+        return f"towers needs a network of two towers, but {variant.label} has {variant.towers}: use data or hybrid."
     if ranks % PAIR:
-        return f"towers needs an even number of ranks, one for each tower, not {ranks}: start more, or use data or hybrid."
+        return f"towers needs an even number of ranks, one for each tower, not {ranks}: start one more, or use data or hybrid."
     return None
 
 
 def choose(variant: Variant, *, batch: int, ranks: int) -> tuple[Traffic, list[str]]:
-    """The scheme that sends the fewest bytes among those that fit, and the whole count as lines to
-    print. Of equal ones it is the simplest: data, then hybrid.
+    """The possible scheme that sends the fewest bytes, and the counts of all schemes as lines to
+    print. If counts are equal, the simplest is chosen: data, then hybrid.
     """
-    lines, counts = [f"Sent by each of {counted(ranks, 'rank')} in a step of {counted(batch, 'picture')}:"], []
+    lines, counts = [f"Bytes that each of {counted(ranks, 'rank')} sends in a step of {counted(batch, 'picture')}:"], []
     for scheme in SCHEMES:
         if why := refusal(variant, scheme, ranks):
             lines.append(f"  {scheme:<7}       –   : {why}")
@@ -149,17 +147,17 @@ def choose(variant: Variant, *, batch: int, ranks: int) -> tuple[Traffic, list[s
     return best, [*lines, f"auto takes {best.scheme}."]
 
 
-def _data(variant: Variant, batch: int, ranks: int, weight_bytes: int, map_bytes: int) -> Iterator[Exchange]:
-    del batch, map_bytes  # gradients are as large for any batch
+def _data(variant: Variant, batch: int, ranks: int, map_bytes: int) -> Iterator[Exchange]:
+    del batch, map_bytes  # the size of gradients does not depend on them
     for name, shape in variant.parameter_shapes().items():
-        yield _summed(name, prod(shape) * weight_bytes, ranks)
+        yield _summed(name, prod(shape) * FLOAT_BYTES, ranks)
 
 
-def _hybrid(variant: Variant, batch: int, ranks: int, weight_bytes: int, map_bytes: int) -> Iterator[Exchange]:
-    """Every rank computes its own units for the whole batch, so these need no sum."""
+def _hybrid(variant: Variant, batch: int, ranks: int, map_bytes: int) -> Iterator[Exchange]:
+    """Every rank computes its own units for the whole batch, so their gradients need no sum."""
     for name, shape in variant.parameter_shapes().items():
         if name.startswith("conv"):
-            yield _summed(name, prod(shape) * weight_bytes, ranks)
+            yield _summed(name, prod(shape) * FLOAT_BYTES, ranks)
     layers = [layer for layer in variant.layers() if isinstance(layer.op, Linear)]
     maps = ranks * ceil(batch / ranks) * prod(layers[0].input)
     yield from _gathered("pool5", layers[0].name, maps * map_bytes, ranks)
@@ -169,11 +167,11 @@ def _hybrid(variant: Variant, batch: int, ranks: int, weight_bytes: int, map_byt
     yield _logits(batch * _padded(variant.num_classes, ranks) * map_bytes, ranks)
 
 
-def _towers(variant: Variant, batch: int, ranks: int, weight_bytes: int, map_bytes: int) -> Iterator[Exchange]:
+def _towers(variant: Variant, batch: int, ranks: int, map_bytes: int) -> Iterator[Exchange]:
     """A rank has half of every layer's kernels or units; replicas of the pair share the batch."""
     replicas = ranks // PAIR
     for name, (outputs, *others) in variant.parameter_shapes().items():
-        yield _summed(name, ceil(outputs / PAIR) * prod(others) * weight_bytes, replicas)
+        yield _summed(name, ceil(outputs / PAIR) * prod(others) * FLOAT_BYTES, replicas)
     share, source = ceil(batch / replicas), "pool5"
     for layer in variant.layers():
         match layer.op:
@@ -189,25 +187,26 @@ def _towers(variant: Variant, batch: int, ranks: int, weight_bytes: int, map_byt
 
 
 def _padded(count: int, parts: int) -> int:
-    """The next multiple: every part is as long as the longest."""
+    """The next multiple of `parts`: all slices are padded to the largest."""
     return parts * ceil(count / parts)
 
 
 def _summed(name: str, payload: int, group: int) -> Exchange:
-    """A gradient, as soon as the backward pass has it."""
+    """A gradient, summed as soon as the backward pass has it."""
     return Exchange(what="gradients", layer=name, collective="all_reduce", forward=False, group=group, payload=payload)
 
 
 def _gathered(what: str, layer: str, payload: int, group: int) -> Iterator[Exchange]:
-    """Parts put together for the layer that reads them; on the way back the ranks' gradients of the
-    whole are summed, and each takes that of its part."""
+    """Slices concatenated for the layer that reads them; in the backward pass the ranks' gradients
+    of the whole are summed, and each keeps its slice.
+    """
     yield Exchange(what=what, layer=layer, collective="all_gather", forward=True, group=group, payload=payload)
     yield Exchange(what=what, layer=layer, collective="reduce_scatter", forward=False, group=group, payload=payload)
 
 
 def _logits(payload: int, group: int) -> Exchange:
-    """Every rank computes the whole loss and keeps the gradient of its own part: nothing goes
-    back.
+    """Every rank computes the whole loss and keeps its slice of the gradient: the backward pass
+    exchanges nothing.
     """
     return Exchange(what="logits", layer="loss", collective="all_gather", forward=True, group=group, payload=payload)
 

@@ -107,9 +107,9 @@ def test_a_processor_held_to_less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     for value, refused in (("avx2", True), ("AVX512_CORE_VNNI", True), ("AVX512_CORE_BF16", False), ("all", False)):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", value)
-        assert lacks_bf16() == (f"ONEDNN_MAX_CPU_ISA (={value}) leaves that out" if refused else None)
+        assert lacks_bf16() == (f"ONEDNN_MAX_CPU_ISA (={value}) disables that" if refused else None)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
-    assert lacks_bf16() == "ATEN_CPU_CAPABILITY (=avx2) leaves that out"
+    assert lacks_bf16() == "ATEN_CPU_CAPABILITY (=avx2) disables that"
     monkeypatch.delenv("ATEN_CPU_CAPABILITY")
     assert lacks_bf16() == "this PyTorch uses neither"

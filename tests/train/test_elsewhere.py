@@ -17,7 +17,7 @@ from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
 from alexnet.ensemble import evaluate_average
 from alexnet.errors import Interrupted, StoreError
-from alexnet.train.announce import warn_unless_mixed
+from alexnet.train.announce import warn_unless_shuffled
 from alexnet.train.history import read_config
 from alexnet.train.loop import train
 from alexnet.train.optim import SGD
@@ -141,5 +141,5 @@ def test_pictures_class_by_class_are_told(long: Store, tmp_path: Path, capfd: py
     order = np.argsort(long.train.labels, kind="stable")
     split = replace(long.train, labels=long.train.labels[order])
     for one, told in ((long.train, False), (split, True)):
-        warn_unless_mixed(2, one, long)
+        warn_unless_shuffled(2, one, long)
         assert ("are not in random order: a block has 1.2 classes instead of 3.0" in capfd.readouterr().err) == told

@@ -31,12 +31,12 @@ from torch.autograd import forward_ad
 
 from alexnet.kernels.blocks import picture_blocks
 
-#: Types too narrow for a normalisation's arithmetic, which is float32 then: float16 has no square
-#: of a number above 256, and of k = 2 and a small sum bfloat16 keeps k.
+#: Types in which normalisation is computed in float32: in float16 the square of a number above 256
+#: overflows, and in bfloat16 a small sum is lost when k = 2 is added.
 NARROW = (torch.float16, torch.bfloat16)
-#: Bytes of float32 maps that `lrn` takes at a time, so that a dozen passes over them meet them in
-#: the cache: conv1's maps, batch 64, forward and back, 42 + 49 ms at once, 21 + 25 by fours. By
-#: twos 18 + 20, but sleeping threads are then woken too often where other programs run.
+#: Bytes of float32 maps that `lrn` processes at a time, so that a dozen passes find them in the
+#: processor's cache: conv1's maps, batch 64, forward and backward, take 42 + 49 ms at once, 21 + 25
+#: in fours. In twos 18 + 20, but beside other programs waking the threads so often costs more.
 CACHED = 6 << 20
 
 
@@ -78,7 +78,7 @@ def _window_sum(q: Tensor, size: int, towers: int) -> Tensor:
     tensor of the same shape."""
     n, c, h, w = q.shape
     each, reach = c // towers, size // 2
-    if towers > 1:  # channels last, as they are in memory: no layout is changed
+    if towers > 1:  # channels last, as in memory, so that no copy changes the layout
         q = F.pad(q.permute(0, 2, 3, 1).reshape(n, h, w, towers, each), (reach, reach))
         total = q[..., :each].clone()
         for shift in range(1, size):
@@ -145,8 +145,8 @@ def _wide(x: Tensor) -> torch.dtype:
 
 
 def _parts(*maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Tensors of one shape, by as many pictures as `CACHED` says; at once for the compiler, which
-    makes one pass of them all.
+    """Tensors of one shape, split into runs of pictures of at most `CACHED` bytes; whole for the
+    compiler, which fuses the passes.
     """
     bytes_each = maps[0][:1].numel() * 4
     count = len(maps[0]) if torch.compiler.is_compiling() else max(1, CACHED // max(1, bytes_each))
@@ -297,7 +297,7 @@ def dropout(x: Tensor, rate: float, keys: Tensor, inverted: bool, first: int = 0
         rate: in [0, 1).
         keys: (N,) int32, random; another for every picture, layer and epoch.
         inverted: whether what stays is divided by 1 - rate.
-        first: the number of x's first unit, where x is a slice of a layer.
+        first: number of x's first unit in the layer, if x is a slice of it.
 
     Returns:
         A new tensor like x.

@@ -15,8 +15,8 @@ from alexnet.train.recipes import Recipe
 from alexnet.train.run import Run
 from alexnet.train.start import Start
 
-#: The share of the classes that a block in random order has, below which blocks are not in one.
-MIXED = 0.8
+#: Blocks with less than this share of the classes expected in random order are not in random order.
+SHUFFLED = 0.8
 
 
 def note_step(place: Place, kind: str) -> None:
@@ -75,7 +75,7 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
             f"{store.manifest['resize']} ones (see `alexnet prepare --resize`)."
         )
     if recipe.shuffle_blocks is not None:
-        warn_unless_mixed(recipe.shuffle_blocks, loader.split, store)
+        warn_unless_shuffled(recipe.shuffle_blocks, loader.split, store)
     say(
         f"{variant.label}, {variant.input_size} pixels, "
         f"{variant.parameters:,} parameters; {counted(len(store.train), 'picture')} of {len(store.classes)} classes; "
@@ -85,17 +85,17 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
     )
 
 
-def warn_unless_mixed(blocks: int, split: Split, store: Store) -> None:
-    """Warn where the blocks that are mixed hold few classes each, as in the order of folders."""
+def warn_unless_shuffled(blocks: int, split: Split, store: Store) -> None:
+    """Warn if the blocks to shuffle have few classes each, as in the order of folders."""
     shares = np.bincount(split.labels) / len(split)
     starts = np.cumsum((0, *split.blocks))
     held = np.array([len(np.unique(split.labels[start:end])) for start, end in pairwise(starts)])
     expected = np.array([(1 - (1 - shares) ** count).sum() for count in split.blocks])  # in random order
-    if blocks < len(split.blocks) and held.sum() < expected.sum() * MIXED:
+    if blocks < len(split.blocks) and held.sum() < expected.sum() * SHUFFLED:
         say(
             f"warning: the pictures of {store.address} are not in random order: a block has {held.mean():.1f} classes instead "
-            f"of {expected.mean():.1f}, so with shuffle_blocks (={blocks}) each batch shows a part of the classes only, and "
-            "the net learns less. Prepare the store with --shuffle."
+            f"of {expected.mean():.1f}, so with shuffle_blocks (={blocks}) each batch has only a part of the classes, and "
+            "the network learns less. Prepare the store with --shuffle."
         )
 
 

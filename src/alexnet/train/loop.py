@@ -50,9 +50,9 @@ def train(
         overwrite: delete the run that the folder holds, and begin anew.
         lanes: over how many each batch is split on a CPU; None for those that are fastest here.
         ranks: the processes that train together, each of which calls this (`parallel/ranks.py`).
-            The first of them has the folder.
-        compared: whether its result is held against other runs', as in a study: then precision
-            (=auto) is float32 on every CPU.
+            Only the first writes to the folder.
+        compared: whether the result is compared with those of other runs, as in a study: then
+            precision (=auto) is float32 on every CPU.
 
     Returns:
         The network after the last epoch, as in `latest.safetensors`.
@@ -79,11 +79,11 @@ def train_and_test(
     ranks: Ranks = ALONE,
     compared: bool = False,
 ) -> tuple[Trained, Evaluation | None]:
-    """As `train`, with the last test on the held-out pictures, one view; None if the run had ended
-    before.
+    """As `train`, with the last evaluation on the held-out pictures, one view, or None if the run
+    had already ended.
 
     Args:
-        base: the recipe's weights, where they have been read.
+        base: the recipe's weights, if they have been read already.
     """
     with open_session(recipe, store, folder, resume, overwrite, lanes, base, ranks, compared) as session:
         if not session.finished:

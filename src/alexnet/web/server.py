@@ -49,8 +49,8 @@ CHUNK = 1 << 20
 KEPT = 2
 #: Requests at once, and seconds that open ones have when the server is stopped.
 MOST_REQUESTS, GRACE = 16, 3
-#: That a picture may take to arrive: without a limit, as many slow ones as there may be requests
-#: would keep the page from opening.
+#: Seconds for a picture to arrive: without a limit, `MOST_REQUESTS` slow uploads would block the
+#: page.
 BODY_SECONDS = 30
 KINDS = {"js": "text/javascript", "css": "text/css", "json": "application/json", "svg": "image/svg+xml"}
 POLICY = (
@@ -208,8 +208,8 @@ def run(app: ASGIApp, listening: socket.socket) -> None:
 
 
 def _not_of_stopping(record: logging.LogRecord) -> bool:
-    """Whether a line of the log is about something else than the end of open requests when the
-    server is stopped, which is as it should be.
+    """Whether to log a record: not if it is about open requests that end because the server is
+    being stopped.
     """
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, asyncio.CancelledError) and not str(record.msg).startswith("Cancel ")
@@ -285,7 +285,7 @@ async def _body_in_time(request: Request, studio: Studio) -> bytes:
     """The bytes of a request.
 
     Raises:
-        Refused: they are too many, or take too long.
+        Refused: they are too many, or took longer than `studio.body_seconds`.
     """
     try:
         async with asyncio.timeout(studio.body_seconds):

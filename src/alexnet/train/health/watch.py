@@ -85,7 +85,7 @@ class Watch:
         return self._why_flat(sum(losses) / len(losses), step, model, images) if len(images) >= 2 else None
 
     def flat(self, step: int, losses: Sequence[float]) -> bool:
-        """Whether the losses are those of a plateau; arguments as of `plateau`."""
+        """Whether the losses are on a plateau; arguments as those of `plateau`."""
         full = len(losses) == PLATEAU_LINES and step >= self.plateau_from
         low, high = PLATEAU[0] * self.blind, PLATEAU[1] * self.blind
         return full and low <= sum(losses) / len(losses) <= high

@@ -381,7 +381,7 @@ class FusedStep:
         }
 
     def whole(self) -> None:
-        """As `Step.whole`: they are."""
+        """As `Step.whole`: nothing is sharded."""
 
     def for_testing(self) -> tuple[Network, list[Batch] | None]:
         """On a CPU the plain walk, by which `alexnet verify` counts to the picture."""

@@ -74,15 +74,15 @@ class PlainStep:
         self._count(float(total), int(wrong))
 
     def _judged(self, epoch: int, step: int, labels: Tensor) -> tuple[Pictures, Tensor]:
-        """The pictures that the loss is of, and their labels, from those of the images."""
+        """The pictures whose loss is computed, and their labels, given the labels of the images."""
         return self.loader.indices(epoch, step), labels
 
     def _of_batch(self, loss: Tensor, wrong: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the whole batch: as they are, since one process has all of it."""
+        """Loss and number of wrong guesses of the whole batch, which one process has."""
         return loss, wrong
 
     def _backward(self, loss: Tensor) -> None:
-        """Give the parameters the gradients of the batch."""
+        """Fill the parameters' gradients with those of the batch."""
         loss.backward()
 
     def _show(self, look: Callable[[Tensor], None], images: Tensor) -> None:
@@ -122,7 +122,7 @@ class PlainStep:
         return self._images[:count]
 
     def whole(self) -> None:
-        """As `Step.whole`: they are."""
+        """As `Step.whole`: nothing is sharded."""
 
     def for_testing(self) -> tuple[Network, Iterable[Batch] | None]:
         """As `Step.for_testing`."""
@@ -136,7 +136,7 @@ class PlainStep:
 
 
 def computing_in(dtype: torch.dtype, network: Scores) -> Scores:
-    """A network that sees its pictures, and so computes, in a type; its logits are float32."""
+    """A network that computes in `dtype`, as its pictures are converted to it; float32 logits."""
     if dtype == torch.float32:
         return network
     return lambda images, keys: network(images.to(dtype), keys)
@@ -156,8 +156,8 @@ def loss_function(
         label_smoothing: s; the target is 1 - s for the right class, and s / K more
             for each of the K classes.
         weights: (K,) of each class; a picture's loss is multiplied by that of its class.
-        batch_size: of the whole batch, where pictures and labels are a share of it: then the loss
-            is the share of the batch's.
+        batch_size: of the whole batch, if pictures and labels are a share of it: the losses of
+            all shares then add up to the batch's.
     """
 
     def forward(images: Tensor, labels: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ class Step(Protocol):
             epoch, step: which; steps of an epoch follow one another, from any on.
             lr, scale: as in `SGD.step`.
             look: called with the batch's first pictures between gradients and update, while the
-                parameters hold the gradients. Of several processes, the first calls it.
+                parameters hold the gradients; with several processes, by the first only.
         """
 
     def collect(self) -> tuple[float, int, int]:
@@ -41,13 +41,13 @@ class Step(Protocol):
         """(count, 3, K, K) float32: the first pictures of the last step."""
 
     def whole(self) -> None:
-        """Have the run's network and velocity hold what was trained, where several processes have
-        a part each: all of them call this before the network is tested, saved or looked at.
+        """Gather the network and velocity if several processes have a shard each. All must call
+        this before the network is tested, saved or looked at.
         """
 
     def for_testing(self) -> tuple[Network, Iterable[Batch] | None]:
-        """The network as `evaluate` takes it, and the held-out pictures where they lie ready, or
-        this process's share of them.
+        """The network as `evaluate` takes it, and batches of held-out pictures: those already
+        loaded, or this process's share of them; None for all, read from the store.
         """
 
     def close(self) -> None:
