@@ -11,6 +11,17 @@ from alexnet.train.recipes import Recipe
 from alexnet.weights import native
 
 SMALL: dict[str, Any] = {"width": 1 / 8, "epochs": 2, "batch_size": 10, "lr": 0.005, "compile": "off", "device": "cpu"}
+#: Such a run by options of the command, with chance in crops, mirrors and dropout.
+OPTIONS = [
+    "--width=0.125",
+    "--batch-size=9",
+    "--lr=0.02",
+    "--compile=off",
+    "--device=cpu",
+    "--dropout=0.5",
+    "--crop",
+    "--mirror",
+]
 
 
 def recipe(**changes: Any) -> Recipe:

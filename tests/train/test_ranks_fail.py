@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from launcher import Launched, Launcher
-from runs import log, same_weights
+from runs import OPTIONS, log, same_weights
 
 from alexnet.cli import dispatch
 from alexnet.data.prepare import prepare
@@ -27,17 +27,6 @@ from alexnet.train.result import read_result
 from alexnet.weights import native
 from conftest import write_photos
 
-SETTINGS = [
-    "--width=0.125",
-    "--batch-size=9",
-    "--lr=0.02",
-    "--compile=off",
-    "--device=cpu",
-    "--dropout=0.5",
-    "--crop",
-    "--mirror",
-]
-
 
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
@@ -47,7 +36,7 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
 
 
 def training(store: Store, run: Path, *more: str, epochs: int = 2) -> list[object]:
-    return ["train", "laptop", "--data", store.folder, "--out", run, *SETTINGS, f"--epochs={epochs}", "--parallel=data", *more]
+    return ["train", "laptop", "--data", store.folder, "--out", run, *OPTIONS, f"--epochs={epochs}", "--parallel=data", *more]
 
 
 def in_rank(rank: int, program: str) -> str:
@@ -190,7 +179,7 @@ def test_a_port_in_use(launcher: Launcher, store: Store, tmp_path: Path) -> None
 def test_commands_of_one_process(launcher: Launcher) -> None:
     started = {verb: launcher.start(2, verb, "one") for verb in ("fit", "ablate", "demo")}
     for verb, launched in started.items():
-        said = f"alexnet: `alexnet {verb}` is one process, and torchrun starts several: run it without torchrun."
+        said = f"alexnet: `alexnet {verb}` runs in one process, but torchrun starts several: run it without torchrun."
         assert launched.wait().lines == [said] and launched.status == 1
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import log, recipe, same_weights
+from runs import OPTIONS, log, recipe, same_weights
 
 from alexnet.data.store import Store
 from alexnet.train.loop import train
@@ -14,17 +14,6 @@ from alexnet.train.result import read_result
 from alexnet.weights import native
 
 DOCS = Path(__file__).parents[2] / "docs" / "training.md"
-SETTINGS = [
-    "--width=0.125",
-    "--epochs=2",
-    "--batch-size=9",
-    "--lr=0.02",
-    "--compile=off",
-    "--device=cpu",
-    "--dropout=0.5",
-    "--crop",
-    "--mirror",
-]
 
 
 def torchrun(*words: object, program: tuple[str, ...] = ("-m", "alexnet")) -> list[str]:
@@ -43,7 +32,9 @@ def ran(command: list[str]) -> "subprocess.CompletedProcess[str]":
 def two(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run of two processes, and all that it printed."""
     folder = tmp_path_factory.mktemp("ranks") / "run"
-    done = ran(torchrun("train", "laptop", "--data", store.folder, "--out", folder, *SETTINGS, "--parallel", "data"))
+    done = ran(
+        torchrun("train", "laptop", "--data", store.folder, "--out", folder, *OPTIONS, "--epochs=2", "--parallel", "data")
+    )
     assert done.returncode == 0, done.stderr
     return folder, done.stdout + done.stderr
 
@@ -94,7 +85,7 @@ def test_stopped_and_resumed(two: tuple[Path, str], store: Store, tmp_path: Path
     """
     run, script = tmp_path / "run", tmp_path / "stopped.py"
     script.write_text(STOPPED)
-    words = ("train", "laptop", "--data", store.folder, "--out", run, *SETTINGS, "--parallel", "data")
+    words = ("train", "laptop", "--data", store.folder, "--out", run, *OPTIONS, "--epochs=2", "--parallel", "data")
     stopped = ran(torchrun(*words, program=(str(script),)))
     assert len(re.findall(r"stopped at epoch 0\.67 and saved", stopped.stderr)) == 1, stopped.stderr
     assert (native.load(run).state["epoch"], native.load(run).state["step"]) == (0, 5)
@@ -104,7 +95,18 @@ def test_stopped_and_resumed(two: tuple[Path, str], store: Store, tmp_path: Path
 
 
 def test_refusals_without_torchrun(store: Store, tmp_path: Path) -> None:
-    words = ("train", "laptop", "--data", store.folder, "--out", tmp_path / "run", *SETTINGS, "--parallel", "data")
+    words = (
+        "train",
+        "laptop",
+        "--data",
+        store.folder,
+        "--out",
+        tmp_path / "run",
+        *OPTIONS,
+        "--epochs=2",
+        "--parallel",
+        "data",
+    )
     done = ran([sys.executable, "-m", "alexnet", *map(str, words)])
     assert done.returncode == 2
     assert (

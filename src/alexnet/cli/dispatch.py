@@ -97,15 +97,15 @@ def run(words: list[str]) -> None:
         words: what follows `alexnet`.
 
     Raises:
-        UsageError: a verb, a recipe, an ablation or an option that does not exist, or torchrun
-            before a verb of one process.
+        UsageError: a verb, a recipe, an ablation or an option that does not exist, or a verb other
+            than train under torchrun.
     """
     if any(word.startswith("--tyro-") for word in words):
         tyro.extras.subcommand_cli_from_dict(VERBS, prog="alexnet", args=words, config=CONFIG)
         return
     verb, *rest = words or ["help"]
     if verb != "train" and several_by_torchrun():
-        raise UsageError(f"`alexnet {verb}` is one process, and torchrun starts several: run it without torchrun.")
+        raise UsageError(f"`alexnet {verb}` runs in one process, but torchrun starts several: run it without torchrun.")
     if verb == "help" and rest:
         verb, rest = rest[0], [*rest[1:], "--help"]
     if verb in ("help", *HELP):

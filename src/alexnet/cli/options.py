@@ -7,7 +7,7 @@ from tyro.conf import arg, subcommand
 
 from alexnet.train.recipes import OPTIONS, RECIPES, Recipe
 
-#: A store to read: its folder, or its address.
+#: A store to read: its folder or its address.
 Data = Annotated[str, arg(metavar="STORE")]
 DataIfAny = Annotated[str | None, arg(metavar="STORE")]
 #: As in `alexnet.engines`.

@@ -68,8 +68,8 @@ def prepare(
             choice depends only on the content of the files: identical files stay together, and
             adding a picture later moves no other.
         seed: changes which pictures are held out, and the order of --shuffle.
-        shuffle: store the training pictures in random order instead of class by class, as `train
-            --shuffle-blocks` needs.
+        shuffle: store the training pictures in random order instead of class by class, for `train
+            --shuffle-blocks`.
         strict: stop at the first file that is not a usable picture, instead of skipping it.
         workers: processes that decode; one per core by default.
         max_pixels: skip pictures with more pixels, as decompression bombs. Each worker needs up to

@@ -29,8 +29,8 @@ class Training:
 
     data: Data
     """The store to train on, made by `alexnet prepare`: a folder, or an address such as
-    https://HOST/STORE or s3://BUCKET/STORE, whose pictures are kept in $ALEXNET_CACHE, up to
-    $ALEXNET_CACHE_GB (50)."""
+    https://HOST/STORE or s3://BUCKET/STORE. Downloaded pictures are kept in $ALEXNET_CACHE, up to
+    $ALEXNET_CACHE_GB gigabytes (default 50)."""
     out: Path
     """Folder for the run: configuration, log, checkpoints."""
     recipe: Recipe
@@ -60,13 +60,13 @@ class Training:
     another.
     """
     parallel: Literal["auto", "data", "towers", "hybrid"] | None = None
-    """How processes started by torchrun train one network together. data: each takes its share of
-    every batch. towers: one tower each, as in 2012. hybrid: shares of the batch in the
-    convolutions, units of the fully connected layers. auto: the one that sends the fewest bytes.
+    """How processes started by torchrun divide the training of one network. data: each takes a
+    share of every batch. towers: each takes one tower, as in 2012. hybrid: each takes a share of
+    the batch in the convolutions and a part of the units in the fully connected layers. auto: the
+    scheme that sends the fewest bytes.
     """
     rank_timeout: float = 300.0
-    """Seconds for which one of several processes may keep the others waiting before the run ends.
-    """
+    """Seconds that the processes wait for one that does not answer before the run ends."""
 
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def begun(words: list[str]) -> Begun | None:
     if given is None and not is_run(Path(resumed or "")):
         return None
     if given and out is None and "--resume" not in rest and launched():
-        raise UsageError("--config under torchrun needs a name for the new run's folder, the same in all processes: add --out.")
+        raise UsageError("--config under torchrun needs the folder of the new run, the same in all processes: add --out.")
     source = Path(given or out or "")
     config = read_config(source)
     differing = {name: len(recipes.differences(make(), config.recipe)) for name, make in RECIPES.items()}
@@ -160,8 +160,8 @@ def train(command: TrainingChoice) -> None:
     if command.seeds is not None:
         if command.parallel or launched():
             raise UsageError(
-                f"seeds (={command.seeds}) trains networks one after another in one process: leave out torchrun and "
-                "--parallel, or train one of them with --seed."
+                f"seeds (={command.seeds}) trains several networks, one after another in one process: drop torchrun and "
+                "--parallel, or train one network with --seed."
             )
         _train_family(command, command.seeds)
         return

@@ -122,7 +122,7 @@ class RemoteRecords:
         if len(self._blocks) <= held or (shuffled is not None and shuffled <= fit):
             return
         what = "batches from all over it" if shuffled is None else f"shuffle_blocks (={shuffled})"
-        fewer = f"shuffle within {min(fit, USUAL_SHUFFLE)} blocks at a time (--shuffle-blocks {min(fit, USUAL_SHUFFLE)}), or "
+        fewer = f"shuffle the pictures of a few blocks at a time with --shuffle-blocks {min(fit, USUAL_SHUFFLE)}, or "
         raise StoreError(
             f"{self._remote.name(self._file)} ({_size(self.nbytes)}) does not fit into the cache {self.cache.folder}, "
             f"which has room for {_size(self.cache.limit)}, and {what} would fetch its blocks over and over: "

@@ -35,8 +35,8 @@ class Recipe:
     tune: str | None = None
     """What to train of a network that begins with weights. head: a new last layer. all, or from
     LAYER such as from conv4: after the head, the layers too, loaded ones at a tenth of the learning
-    rate. auto: the head, then all if training pictures that are held out for it say that it helps
-    and the minutes allow it.
+    rate. auto: the head, then all layers if that helps on training pictures held out for the test
+    and --minutes allows it.
     """
     features: Literal["pool5", "fc6", "fc7"] | None = None
     """The stage that the new last layer reads; by default the one whose head has the lowest loss on
@@ -49,7 +49,7 @@ class Recipe:
     default the one with the lowest loss on held-out training photos."""
     head_views: Literal[1, 2, 10, 16] | None = None
     """Views of each training picture that the new last layer is fitted to: the centre, with its
-    mirror, the ten of a test, or these and six that come closer; by default 16, and fewer of more
+    mirror image, the ten of a test, or these and six closer ones; by default 16, fewer with more
     than 1,000 pictures."""
     minutes: float | None = None
     """Minutes that fine-tuning may take; by default what the epochs need."""
@@ -153,13 +153,13 @@ class Recipe:
     once its gradients are checked on the run's own pictures; on takes it on a CPU too."""
     precision: Literal["auto", "bf16", "tf32", "fp32"] = "auto"
     """Number type to compute in; weights, normalisation and logits are always float32. auto takes
-    the fastest that a GPU supports. On a CPU bf16 needs AVX512-BF16 or AMX, and auto takes it for a
-    run from scratch if it is faster there by a quarter and can tell the pictures apart.
+    the fastest that a GPU supports. On a CPU bf16 needs AVX512-BF16 or AMX; auto takes it for a run
+    from scratch if it is at least a quarter faster and can tell the pictures apart.
     """
     shuffle_blocks: int | None = None
-    """For a store at an address that is larger than the cache: mix pictures within this many blocks
-    of 256 at a time, 32 for example, instead of all at once. The store must have been prepared with
-    --shuffle.
+    """For a store at an address that is larger than the cache: shuffle the pictures of this many
+    blocks of 256 at a time, 32 for example, instead of all at once. The store must have been
+    prepared with --shuffle.
     """
     feed: Literal["auto", "resident", "pinned", "disk"] = "auto"
     """Where the fused step keeps its pictures: on the GPU, in the host's memory, or in the store;
