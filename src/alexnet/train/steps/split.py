@@ -1,5 +1,5 @@
 """How a run computes on a CPU: over how many lanes its batches are split, and whether in bfloat16.
-As `--lanes` and `--precision` say, or what is fastest here.
+`--lanes` and `--precision` decide it, or else what is fastest here.
 
 Lanes of one core each are fastest where operations are small or cores many, and one lane of all
 cores where a batch has few pictures; where the border is depends on the processor, the network and
@@ -7,11 +7,11 @@ the batch. So a few steps are timed as a run begins, without an update, and the 
 the user's cache. Lanes do not change what is computed, but the order in which the convolutions'
 gradients are summed: a run that is resumed keeps its own where it can.
 
-bfloat16 changes more than that, and `auto` takes it only if it is `MARGIN` times as fast and the
-network as it begins can stand it (`rounding`). A small network is not much faster: half of its step
-is waiting, normalisation and update. A network that begins with all pictures alike cannot stand it:
-numbers near 1 that differ by less than 1/256 are one number in bfloat16, and so are the pictures.
-The paper's own start is one (`alexnet doctor paper-text`).
+bfloat16 changes more than that, and `auto` takes it only if it is `MARGIN` times as fast and does
+not change the outputs of the initial network too much (`rounding`). Small networks gain little:
+half of their step is waiting, normalisation and update. If the initial outputs for different
+pictures are nearly equal, bfloat16 cannot distinguish them: numbers near 1 that differ by less than
+1/256 are one number. The paper's own initialisation is such a case (`alexnet doctor paper-text`).
 """
 
 import hashlib
@@ -68,24 +68,26 @@ class Way:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the pictures and what is made of them."""
+        """Of the pictures and all that is computed from them."""
         return TYPES[self.precision]
 
 
 def choose_lanes(start: Start, wanted: int | None, precision: Precision = "fp32") -> int:
-    """The lanes of a run on a CPU; a line says them where there was something to choose.
+    """The lanes of a run on a CPU; a line names them if there was something to choose.
 
     Args:
-        wanted: as the user says; None to choose.
+        wanted: as the user asked; None to choose.
 
     Raises:
         UsageError: fewer than one.
     """
-    return _fastest(start, wanted, (precision,)).lanes
+    way, why = _fastest(start, wanted, (precision,))
+    _say(way, why)
+    return way.lanes
 
 
 def choose_way(start: Start, wanted: int | None) -> Way:
-    """Precision and lanes of a run on a CPU that has bfloat16; a run that goes on keeps its own.
+    """Precision and lanes of a run on a CPU that has bfloat16; a resumed run keeps its own.
 
     Args and errors as those of `choose_lanes`.
     """
@@ -93,41 +95,51 @@ def choose_way(start: Start, wanted: int | None) -> Way:
     if place.trained_by or place.epoch or place.step:
         precision: Precision = "bf16" if place.trained_by[-1:] == [BF16] else "fp32"
         return Way(precision, choose_lanes(start, wanted, precision))
-    way = _fastest(start, wanted, ("fp32", "bf16"))
-    if way.precision == "fp32" or (moved := rounding(start)) <= ROUNDING:
-        return way
-    much = f"{moved:.0%} of what" if moved < 1 else "more than"
-    say(
-        f"bf16 is faster here, but would blur this network's start: it moves the logits by {much} they differ by from picture "
-        f"to picture, and auto allows {ROUNDING:.0%}. Computing in float32; --precision bf16 insists."
-    )
-    return Way("fp32", choose_lanes(start, wanted))
+    way, why = _fastest(start, wanted, ("fp32", "bf16"))
+    if way.precision == "bf16" and (moved := rounding(start)) > ROUNDING:
+        way, _ = _fastest(start, wanted, ("fp32",))
+        much = f"{moved:.0%} of what they differ by" if moved < 1 else "more than they differ"
+        why = (
+            f" in float32: bf16 is faster here, but it would move the logits of this network's start by {much} from "
+            f"picture to picture (limit {ROUNDING:.0%}); --precision bf16 uses it anyway"
+        )
+    _say(way, why)
+    return way
 
 
-def _fastest(start: Start, wanted: int | None, precisions: Sequence[Precision]) -> Way:
-    """Of the precisions, the first one if the run is too short to measure, or the other one is not
-    `MARGIN` times as fast.
+def _say(way: Way, why: str) -> None:
+    """One line on what was chosen, if there was something to choose."""
+    if why:
+        say(f"Batches are split over {_described(way)}{why}.")
+
+
+def _fastest(start: Start, wanted: int | None, precisions: Sequence[Precision]) -> tuple[Way, str]:
+    """The fastest way and the reason, which is empty if nothing was measured; the first precision
+    if the run is too short to measure, or the other one is not `MARGIN` times as fast.
     """
     counts = _counts(start, wanted)
     ways = [Way(precision, count) for precision in precisions for count in counts]
     if len(ways) == 1:
-        return ways[0]
+        return ways[0], ""
     key, known = _key(start, ways), _read()
     changes = "--lanes changes it" if len(precisions) == 1 else "--lanes and --precision change it"
     if key in known:
-        say(f"Batches are split over {_described(known[key])}, as measured here before ({changes}).")
-        return known[key]
+        return known[key], f", as measured here before ({changes})"
     left = start.recipe.epochs * start.loader.steps_per_epoch - start.place.epoch * start.loader.steps_per_epoch
     if left < PAYS_AFTER * len(ways) * (1 + ROUNDS):
-        return _fastest(start, wanted, precisions[:1]) if len(precisions) > 1 else ways[0]
+        return _fastest(start, wanted, precisions[:1]) if len(precisions) > 1 else (ways[0], "")
     rates = measured(start, ways)
     way = best(rates)
+    _remember(known | {key: way})
     listed = ", ".join(f"{one} {rate:,.0f}" for one, rate in rates.items())
-    say(f"Batches are split over {_described(way)} (images/s without the update: {listed}; {changes}).")
-    with suppress(AlexNetError, OSError):  # a home that cannot be written to: it is measured again
+    return way, f" (images/s without the update: {listed}; {changes})"
+
+
+def _remember(ways: Mapping[str, Way]) -> None:
+    """Write all choices; if the cache cannot be written, they are measured again."""
+    with suppress(AlexNetError, OSError):
         cache_folder().mkdir(parents=True, exist_ok=True)
-        write_json(cache_folder() / CHOSEN, {name: asdict(one) for name, one in (known | {key: way}).items()})
-    return way
+        write_json(cache_folder() / CHOSEN, {key: asdict(way) for key, way in ways.items()})
 
 
 def best(rates: Mapping[Way, float]) -> Way:
