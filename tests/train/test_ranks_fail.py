@@ -85,6 +85,17 @@ WRONG: dict[str, tuple[int, str, str]] = {
     "no store": (2, in_rank(1, "sys.argv.append('--data=/nowhere')"), "rank 1 of 2: /nowhere is not a store"),
     "count": (2, in_rank(1, "os.environ['WORLD_SIZE'] = '3'"), r"rank 1 of 2 differs from rank 0 \(processes 3, at rank 0 2\)"),
     "RANK": (2, "import os\nos.environ['RANK'] = 'x'", r"RANK \(=x\) must be a whole number from 0 to 1: leave it to torchrun"),
+    "timeout": (
+        2,
+        "import sys\nsys.argv.append('--rank-timeout=inf')",
+        r"rank_timeout \(=inf\) must be more than 0 seconds, and",
+    ),
+    "late": (
+        2,
+        "import sys, time\nsys.argv.append('--width=0.1')\nif rank == 0: time.sleep(1)",
+        r"width \(=0.1\) gives conv1 9.6",
+    ),
+    "alone": (2, in_rank(1, "sys.argv.append('--width=0.1')"), r"width \(=0.1\) gives conv1 9.6"),
     "memory": (
         3,
         in_rank(2, NO_MEMORY),
@@ -163,6 +174,12 @@ def test_a_repeated_run_needs_a_name(monkeypatch: pytest.MonkeyPatch, run: Path)
         monkeypatch.setenv(variable, right)
     with pytest.raises(UsageError, match="--config under torchrun needs a name .*: add --out"):
         dispatch.run(["train", "--config", str(run)])
+
+
+def test_an_option_that_cannot_be_read(launcher: Launcher, store: Store, tmp_path: Path) -> None:
+    """The parser of the command line prints by itself; one rank's is enough."""
+    ended = launcher.run(2, *training(store, tmp_path / "run", "--rank-timeout=abc"))
+    assert ended.status == 1 and ended.text().count("could not convert string to float: 'abc'") == 1, ended.text()
 
 
 def test_a_port_in_use(launcher: Launcher, store: Store, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from alexnet.cli import dispatch, failures, streams
 from alexnet.cli.dispatch import VERBS
-from alexnet.console import say, silence, silent
+from alexnet.console import say, silence, silent, speak
 from alexnet.train.parallel import launch
 
 __all__ = ["VERBS", "main"]
@@ -20,7 +20,7 @@ __all__ = ["VERBS", "main"]
 
 #: torchrun ends all of its processes as soon as one has ended: so a silent one gives the one that
 #: says why this long.
-SPEAK_SECONDS = 5.0
+SPEAK_SECONDS = 10.0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,15 +36,29 @@ def main(arguments: list[str] | None = None) -> None:
             _run(sys.argv[1:] if arguments is None else arguments)
         except BaseException as error:
             ending = failures.explain(error)
+            if silent():
+                _let_the_other_speak(error, ending)
             if ending is None:
                 raise
             status, line = ending
-            if silent():
-                time.sleep(SPEAK_SECONDS)
             if line:
                 with suppress(OSError):  # where standard error is what cannot be written
                     say(f"alexnet: {line}")
             raise SystemExit(status) from None
+
+
+def _let_the_other_speak(error: BaseException, ending: tuple[int, str] | None) -> None:
+    """Wait until torchrun ends this process. If it does not, and the processes have not met, the
+    error is this one's alone: then it speaks itself.
+    """
+    unsaid = getattr(error, "__notes__", [])
+    if not ending and not unsaid:
+        return
+    time.sleep(SPEAK_SECONDS)
+    if launch.another_speaks():
+        speak()
+        with suppress(OSError):
+            sys.stderr.writelines(unsaid)
 
 
 def _run(words: list[str]) -> None:

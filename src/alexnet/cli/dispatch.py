@@ -5,8 +5,10 @@ messages list no options of other verbs. The parser for all verbs is built only 
 completion.
 """
 
+import io
 import textwrap
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from inspect import getdoc
 from typing import Any, NamedTuple
 
@@ -41,7 +43,7 @@ from alexnet.errors import UsageError, nearest
 from alexnet.study import ablations
 from alexnet.study.ablations import ABLATIONS
 from alexnet.train import recipes
-from alexnet.train.parallel.launch import several_by_torchrun
+from alexnet.train.parallel.launch import another_speaks, several_by_torchrun
 from alexnet.train.recipes import RECIPES
 
 USUAL_RECIPE = "small-photos"  # for users' own photos; it also has everything that an ablation can remove
@@ -128,6 +130,19 @@ def run(words: list[str]) -> None:
 
 def _call(target: Any, words: list[str], prog: str, description: str | None = None, **settings: Any) -> Any:
     check_options(target, words, prog)
+    if not another_speaks():
+        return _parsed(target, words, prog, description, **settings)
+    unsaid = io.StringIO()  # tyro prints errors and help itself
+    try:
+        with redirect_stdout(unsaid), redirect_stderr(unsaid):
+            return _parsed(target, words, prog, description, **settings)
+    except SystemExit as error:
+        if error.code:
+            error.add_note(unsaid.getvalue())  # in case that the first process has no such error
+        raise
+
+
+def _parsed(target: Any, words: list[str], prog: str, description: str | None, **settings: Any) -> Any:
     if not set(HELP).isdisjoint(words):
         print(description or _wrapped(getdoc(target)), end="\n\n")  # tyro would join its lines
         unwrap(target)

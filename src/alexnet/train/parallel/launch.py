@@ -12,6 +12,8 @@ TORCHRUN = "torchrun --standalone --nproc-per-node 2 -m alexnet train"
 #: torchrun's name for a launch without --rdzv-id.
 NAMELESS = "none"
 
+_met: list[bool] = []
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -51,7 +53,12 @@ def another_speaks() -> bool:
     """Whether this process leaves errors before the ranks are connected to rank 0, or to the first
     rank of its machine: all have the same command.
     """
-    return launched() and all(os.environ.get(name, "0") not in ("", "0") for name in ("RANK", "LOCAL_RANK"))
+    return launched() and not _met and all(os.environ.get(name, "0") not in ("", "0") for name in ("RANK", "LOCAL_RANK"))
+
+
+def have_met() -> None:
+    """From here on rank 0 says what goes wrong, on any of them."""
+    _met.append(True)
 
 
 def read_launch() -> Launch:

@@ -27,7 +27,7 @@ from alexnet.errors import UsageError
 from alexnet.phrases import counted
 from alexnet.traffic import Scheme
 from alexnet.train.parallel.failures import told_by_first
-from alexnet.train.parallel.launch import TORCHRUN, Launch, launched, read_launch
+from alexnet.train.parallel.launch import TORCHRUN, Launch, have_met, launched, read_launch
 from alexnet.train.parallel.meet import meet, program
 from alexnet.train.parallel.notes import Notes
 from alexnet.variants import Variant
@@ -35,6 +35,7 @@ from alexnet.variants import Variant
 T = TypeVar("T")
 
 TIMEOUT = 300.0  # in seconds
+LONGEST = 1e9  # thirty years; the clocks of gloo and nccl end somewhere beyond
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,12 @@ def open_ranks(
         device: as the recipe's: cpu leaves GPUs alone.
 
     Raises:
-        UsageError: a scheme was asked for without torchrun, `timeout` is not positive, what the
+        UsageError: a scheme was asked for without torchrun, `timeout` is out of range, what the
             environment says of the ranks does not fit, or this machine has fewer GPUs than ranks.
         TrainingError: another rank failed, or is not like this one; told by rank 0.
     """
-    if not timeout > 0:
-        raise UsageError(f"rank_timeout (={timeout:g}) must be more than 0 seconds.")
+    if not 0 < timeout <= LONGEST:
+        raise UsageError(f"rank_timeout (={timeout:g}) must be more than 0 seconds, and at most {LONGEST:g}.")
     if not launched():
         if wanted is not None:
             raise UsageError(f"parallel (={wanted}) needs several processes: begin the command with `{TORCHRUN}`.")
@@ -189,6 +190,7 @@ def open_ranks(
         yield Ranks(wanted=wanted or "auto", launch=launch)
         return
     launch, notes = meet(launch, timeout)
+    have_met()
     if not notes.first:
         silence()
     with told_by_first(notes):
