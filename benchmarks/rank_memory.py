@@ -86,7 +86,7 @@ def work(arguments: argparse.Namespace, scheme: Scheme | None) -> list[dict[str,
     with open_ranks(scheme, device="cpu") as ranks:
         start.model.train()
         step = open_ranked_step(start, split, False, 1, ranks) if scheme else open_plain_step(start, False, 1)
-        return ranks.gather(held(step))
+        return ranks.all_gather_object(held(step))
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def work(name: str, arguments: argparse.Namespace) -> None:
             found[scheme] = {"connection": connection, **observed.during(step, ranks)} if observed else {}
         if ranks.first:
             print(json.dumps(found), flush=True)
-        while number := ranks.share(int(sys.stdin.readline() or 0) if ranks.first else 0):
+        while number := ranks.broadcast_object(int(sys.stdin.readline() or 0) if ranks.first else 0):
             begun = time.perf_counter()
             for _ in range(number):
                 step()
@@ -159,7 +159,7 @@ def sum_seconds(ranks: Ranks, numbers: int) -> float:
     found = []
     for _ in range(SUMS + 1):  # the first connects
         begun = time.perf_counter()
-        ranks.total(tensor)
+        ranks.all_reduce(tensor)
         settle()
         found.append(time.perf_counter() - begun)
     return min(found[1:])

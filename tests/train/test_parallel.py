@@ -102,7 +102,7 @@ def test_one_process_needs_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     with open_ranks("auto") as ranks:
         assert not ranks.several and ranks.settled(get_variant("paper"), 128).scheme == "data"
-        assert ranks.share("x") == "x" and ranks.gather("x") == ["x"] and ranks.together(True)
+        assert ranks.broadcast_object("x") == "x" and ranks.all_gather_object("x") == ["x"] and ranks.agree(True)
 
 
 # --- a run that goes on with other ranks ----------------------------------------------------------

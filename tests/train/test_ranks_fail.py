@@ -54,7 +54,7 @@ def counted(*arguments):
 SGD.step = counted
 """
 
-# --- one error, told by rank 0 --------------------------------------------------------------------
+# --- one error, reported by rank 0 ----------------------------------------------------------------
 
 WRONG_SOURCE = "import alexnet.train.parallel.meet as meet\nmeet.source_hash = lambda: 'abc'"
 NO_MEMORY = "import torch\ndef after(number): torch.empty(2**50)\n" + AFTER_STEP
@@ -109,7 +109,7 @@ WRONG: dict[str, tuple[int, str, str]] = {
     "killed": (
         3,
         in_rank(2, "def after(number): os.kill(os.getpid(), 9)\n" + AFTER_STEP),
-        "rank 2 of 3 ended without a word: it was killed",
+        "rank 2 of 3 ended without an error: it was killed",
     ),
     "hanging": (3, in_rank(2, STOPS), r"rank 2 of 3 did not answer for 15 seconds \(--rank-timeout\): it hangs"),
     "rank 0 hanging": (3, in_rank(0, STOPS), r"rank 0 of 3 did not answer for 15 seconds \(--rank-timeout\): it hangs"),
@@ -270,7 +270,7 @@ def test_killed_and_started_again(launcher: Launcher, store: Store, quiet: Path,
     ended = launcher.run(2, *words, options=("--max-restarts=5",), hook=KILLS.replace("SEED", str(time.time_ns())))
     assert ended.status == 0, ended.text()
     assert ended.text().count("torchrun started its processes again: continuing the run in") in (4, 5)
-    told = r"alexnet: rank 1 of 2 ended without a word: .* torchrun starts all ranks again\."
+    told = r"alexnet: rank 1 of 2 ended without an error: .* torchrun starts all ranks again\."
     assert re.search(told, ended.text()), ended.text()  # of the first start
     assert_equal(run, quiet)
 

@@ -97,7 +97,7 @@ class Session:
     @property
     def finished(self) -> bool:
         """Whether nothing is left to do."""
-        return self.ranks.together(self.place.epoch >= self.recipe.epochs and (self.run.folder / RESULT).exists())
+        return self.ranks.agree(self.place.epoch >= self.recipe.epochs and (self.run.folder / RESULT).exists())
 
     @property
     def fitted_head(self) -> bool:
@@ -218,7 +218,7 @@ class Session:
         cause = None
         if self.ranks.first:
             cause = self.watch.plateau(self.steps_done, self.place.losses, self.start.model, self.step.pictures)
-        if cause := self.ranks.share(cause):
+        if cause := self.ranks.broadcast_object(cause):
             self._warn(cause)
             self.place.warned.append("plateau")
 
@@ -238,11 +238,11 @@ class Session:
         """
         asked = bool(self.stopping)  # once, as a signal may come at any time
         due = asked or time.monotonic() - self.saved > 60 * self.recipe.checkpoint_minutes
-        if not self.ranks.together(due):
+        if not self.ranks.agree(due):
             return
         self._collect(now)
         self._save()
-        if self.ranks.together(asked):
+        if self.ranks.agree(asked):
             raise Interrupted(STOPPED.format(epoch=now))
 
     # --- an epoch -------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ class Session:
         self.start.model.eval()
         network, batches = self.step.for_testing()
         here = evaluate(network, self.start.preprocessing, self.store.held_out, self.store.classes, batches=batches)
-        first, *others = self.ranks.gather(here)
+        first, *others = self.ranks.all_gather_object(here)
         return sum(others, first)
 
     def end_epoch(self, result: Evaluation) -> None:
@@ -280,7 +280,7 @@ class Session:
         self.result = result
         self._keep()
         self._save()
-        if self.ranks.together(bool(self.stopping)) and place.epoch < self.recipe.epochs:
+        if self.ranks.agree(bool(self.stopping)) and place.epoch < self.recipe.epochs:
             raise Interrupted(STOPPED.format(epoch=place.epoch))
 
     # --- checkpoints ----------------------------------------------------------------------------

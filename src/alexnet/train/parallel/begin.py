@@ -39,8 +39,8 @@ def give(ranks: Ranks, run: Run, start: Start) -> None:
         preprocessing = start.preprocessing.to(torch.device("cpu"))
         trained = start.trained
         what = Beginning(start.recipe, run.config, run.resumed, start.variant, trained.classes, preprocessing, start.place)
-        ranks.share(what)
-        _spread(ranks, start)
+        ranks.broadcast_object(what)
+        _broadcast(ranks, start)
 
 
 def receive(ranks: Ranks, folder: Path, store: Store, device: torch.device) -> tuple[Run, Start, Store]:
@@ -54,16 +54,16 @@ def receive(ranks: Ranks, folder: Path, store: Store, device: torch.device) -> t
         The run without its files, how it begins, and the store in the size that is trained on.
     """
     ranks.wait_for_first()
-    what: Beginning = ranks.share(None)  # type: ignore[assignment]
+    what: Beginning = ranks.broadcast_object(None)  # type: ignore[assignment]
     store = resampled(store, what.preprocessing.stored_size)
     start = Start.of_another(what.recipe, store, device, what.variant, what.preprocessing, what.place)
-    _spread(ranks, start)
+    _broadcast(ranks, start)
     return SilentRun(folder, what.resumed, what.config), start, store
 
 
-def _spread(ranks: Ranks, start: Start) -> None:
+def _broadcast(ranks: Ranks, start: Start) -> None:
     """Broadcast rank 0's weights and velocity."""
     for parameter in start.model.parameters():
-        ranks.spread(parameter.data)
+        ranks.broadcast(parameter.data)
     for velocity in start.optimiser.velocity.values():
-        ranks.spread(velocity)
+        ranks.broadcast(velocity)

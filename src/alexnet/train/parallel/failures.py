@@ -1,9 +1,9 @@
 """How a run of several ranks ends when something goes wrong on one of them.
 
-Rank 0 tells it, once. Another rank leaves word in torchrun's key-value store before its connections
-close; by that the others' exchanges fail, and they leave word too: that they are there. So rank 0
-knows what to say: another's error, or which ranks left no word, because they were killed or hang.
-Where rank 0 itself is silent, the lowest rank that left word speaks.
+Rank 0 reports it, once. A rank that fails writes its error to torchrun's key-value store before it
+closes its connections. That makes the exchanges of the others fail, and they write that they are
+still there. So rank 0 can report another's error, or name the ranks that wrote nothing because they
+were killed or hang. If rank 0 itself is silent, the lowest rank that wrote something reports.
 """
 
 import gc
@@ -15,21 +15,21 @@ from contextlib import contextmanager, suppress
 
 from alexnet.console import speak
 from alexnet.errors import AlexNetError, TrainingError
-from alexnet.train.parallel.notes import Gone, Notes, wait_until
+from alexnet.train.parallel.notes import Gone, Notes, named, wait_until
 
-#: A rank other than 0 waits so long for rank 0 to tell an error of its own, or the end of another.
-TELL_SECONDS, LOST_SECONDS = 20.0, 10.0
-#: Rank 0 waits so long for word of the others.
-FIND_SECONDS = 3.0
+#: Seconds that another rank waits for rank 0 to report its own error, or a lost connection.
+REPORT_SECONDS, LOST_SECONDS = 20.0, 10.0
+#: Seconds that rank 0 waits for messages of the others.
+WORD_SECONDS = 3.0
 
 
 class Terminated(SystemExit):
-    """torchrun ends its processes, as one of them has ended."""
+    """torchrun ends this process, as another one has ended."""
 
 
 @contextmanager
-def told_by_first(notes: Notes) -> Iterator[None]:
-    """An error on any rank is raised by rank 0, once, and ends the others without a word.
+def reported_once(notes: Notes) -> Iterator[None]:
+    """Have an error on any rank raised by rank 0 only, once; the other ranks end silently.
 
     Raises:
         TrainingError: another rank failed.
@@ -49,10 +49,10 @@ def told_by_first(notes: Notes) -> Iterator[None]:
 
 
 def disconnect(error: BaseException | None = None) -> None:
-    """Close the connections: others that wait for this rank then fail at once.
+    """Close the connections, so that ranks that wait for this one fail at once.
 
-    gloo closes one when nothing refers to it any more, and the frames that an error went through
-    do: without clearing them the others learn of it only when this process ends.
+    Gloo closes a connection when nothing refers to it any more. The frames of an error's traceback
+    do: unless they are cleared, the others notice only when this process ends.
     """
     import torch.distributed as dist
 
@@ -63,7 +63,7 @@ def disconnect(error: BaseException | None = None) -> None:
 
 
 def _forget(error: BaseException | None) -> None:
-    """Let go of all that the frames of an error, and of those that it came from, refer to."""
+    """Drop all that the frames of an error, and of its causes, refer to."""
     while error:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -71,7 +71,7 @@ def _forget(error: BaseException | None) -> None:
 
 
 def _terminate(number: int, _: object) -> None:
-    if sys.exc_info()[0] is None:  # else an error is on its way
+    if sys.exc_info()[0] is None:  # otherwise an error is being handled
         raise Terminated(128 + number)
 
 
@@ -81,65 +81,65 @@ def _on_sigterm(handler: object) -> None:
 
 
 def _end_first(notes: Notes, error: BaseException) -> None:
-    """Raise another rank's error in place of what it caused here."""
-    _on_sigterm(signal.SIG_IGN)  # torchrun ends all as soon as one has ended: this one has something to say
-    notes.speaks()
+    """On rank 0: raise another rank's error instead of what it caused here."""
+    _on_sigterm(signal.SIG_IGN)  # torchrun ends all ranks when one has ended, but this one must report
+    notes.claim()
     disconnect(error)
     cause = None
-    if isinstance(error, Terminated) and error.__context__:  # what torchrun ends it for was on its way
+    if isinstance(error, Terminated) and error.__context__:  # an error was being handled
         error = error.__context__
     if lost(error) or isinstance(error, Terminated):
-        wait_until(lambda: notes.told() or not notes.without_word(), FIND_SECONDS if lost(error) else 0.0)
+        wait_until(lambda: notes.reported() or not notes.silent(), WORD_SECONDS if lost(error) else 0.0)
         cause = _cause(notes, error)
     if cause:
         raise TrainingError(cause) from error
 
 
 def _end_other(notes: Notes, error: BaseException) -> None:
-    """End a rank other than 0: with word of an error of its own, once rank 0 has told it."""
+    """On another rank: write down its error, and end once rank 0 or another rank reports it."""
     if isinstance(error, Terminated):
         return
     own = not lost(error)
     if own:
-        notes.tell(str(error) if isinstance(error, AlexNetError) else f"{type(error).__name__}: {error}")
+        notes.report(str(error) if isinstance(error, AlexNetError) else f"{type(error).__name__}: {error}")
     else:
-        notes.tell_lost(str(error))
+        notes.report_lost(str(error))
     disconnect(error)
     _on_sigterm(signal.SIG_DFL)
-    if not wait_until(notes.spoken, TELL_SECONDS if own else LOST_SECONDS) and _lowest(notes):
+    if not wait_until(notes.claimed, REPORT_SECONDS if own else LOST_SECONDS) and _lowest(notes):
         _on_sigterm(signal.SIG_IGN)
-        notes.speaks()
+        notes.claim()
         speak()
         if not own:
             raise TrainingError(_cause(notes, error)) from error
-    wait_until(notes.spoken, TELL_SECONDS)
+    wait_until(notes.claimed, REPORT_SECONDS)
     if not own:
         raise SystemExit(1) from None
 
 
 def _lowest(notes: Notes) -> bool:
-    """Whether no lower rank but 0 has left word."""
-    return not {*range(1, notes.rank)} - {*notes.without_word()}
+    """Whether all lower ranks are silent, not counting rank 0."""
+    return not {*range(1, notes.rank)} - {*notes.silent()}
 
 
 def _cause(notes: Notes, error: BaseException) -> str | None:
-    """Why an exchange failed, as far as the others have left word; None if torchrun ended this rank
-    and nobody has left any.
+    """Why an exchange failed, from what the other ranks wrote; None if torchrun ended this rank and
+    none wrote anything.
     """
-    if found := notes.told():
+    if found := notes.reported():
         return f"rank {found[0]} of {notes.count}: {found[1]}"
     if not lost(error):
         return None
-    listed = ", ".join(map(str, notes.without_word()))
+    silent = notes.silent()
     then = "torchrun starts all ranks again." if notes.restarts else "Continue with --resume."
-    if not listed:
+    if not silent:
         return f"the {notes.count} ranks lost their connection ({_line(error)}): check the network. {then}"
     if "imed out" in str(error):
         return (
-            f"rank {listed} of {notes.count} did not answer for {notes.timeout:g} seconds (--rank-timeout): it hangs, or it "
+            f"{named(silent, notes.count)} did not answer for {notes.timeout:g} seconds (--rank-timeout): it hangs, or it "
             f"was stopped. Look at that process and its machine. {then}"
         )
-    return f"rank {listed} of {notes.count} ended without a word: it was killed, or its machine ran out of memory. {then}"
+    return f"{named(silent, notes.count)} ended without an error: it was killed, or its machine ran out of memory. {then}"
 
 
 def _line(error: BaseException) -> str:
@@ -147,7 +147,7 @@ def _line(error: BaseException) -> str:
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an exchange failed because another rank was gone or did not answer."""
+    """Whether an error is an exchange that failed because another rank ended or did not answer."""
     import torch.distributed as dist
 
     if isinstance(error, AlexNetError) or not isinstance(error, RuntimeError):

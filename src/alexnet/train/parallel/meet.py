@@ -16,7 +16,7 @@ from typing import Any
 import alexnet
 from alexnet.errors import TrainingError
 from alexnet.train.parallel.launch import Launch
-from alexnet.train.parallel.notes import Notes, polled
+from alexnet.train.parallel.notes import Notes, named, polled
 
 ASKED, ANSWERED, LAUNCH = "alexnet/asked/{rank}", "alexnet/answered/{token}", "alexnet/launch"
 
@@ -74,9 +74,8 @@ def _named(launch: Launch, store: Any, timeout: float) -> str:
                 missing.discard(rank)
         if not missing:
             return name
-    listed = ", ".join(map(str, sorted(missing)))
     raise TrainingError(
-        f"rank {listed} of {launch.count} did not start within {timeout:g} seconds (--rank-timeout): see what torchrun "
+        f"{named(sorted(missing), launch.count)} did not start within {timeout:g} seconds (--rank-timeout): see what torchrun "
         "reports about it, and start all ranks again."
     )
 

@@ -1,20 +1,20 @@
-"""What ranks write to each other in torchrun's key-value store, beside the exchanges of tensors: it
-works before those do, and after they have failed.
+"""What ranks write to each other in torchrun's key-value store. Unlike the exchanges of tensors, it
+works before the ranks are connected and after their connections have failed.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from alexnet.errors import TrainingError
 
-#: Rank 0 may take its time before the first exchange: it resamples a store, fits a last layer.
+#: Seconds that rank 0 may take before the first exchange: it resamples a store, fits a last layer.
 BEGIN_SECONDS = 7 * 24 * 3600.0
 POLL_SECONDS = 0.02
-BEGUN, FAILED, LOST, SPOKEN = "begun", "failed/{rank}", "lost/{rank}", "spoken"
+BEGUN, FAILED, LOST, CLAIMED = "begun", "failed/{rank}", "lost/{rank}", "claimed"
 
 
 class Gone(RuntimeError):
@@ -27,9 +27,9 @@ class Notes:
 
     Attributes:
         rank, count: as in `Ranks`.
-        timeout: in seconds; a rank that keeps the others waiting for so long ends the run.
-        store: torchrun's, the part of this start.
-        restarts: whether torchrun starts all ranks again when one has failed.
+        timeout: seconds; a rank that does not answer for so long ends the run.
+        store: torchrun's, the section of this start.
+        restarts: whether torchrun restarts all ranks when one has failed.
     """
 
     rank: int
@@ -44,7 +44,7 @@ class Notes:
         return self.rank == 0
 
     def wait_for_first(self) -> None:
-        """Before the first exchange: let rank 0 begin the run, however long it takes."""
+        """Before the first exchange: wait until rank 0 has begun the run, however long it takes."""
         if self.first:
             self.store.set(BEGUN, "")
         else:
@@ -54,8 +54,8 @@ class Notes:
         """Refuse to train together if one rank differs from the others.
 
         Args:
-            mine: what has to be alike, by what it is called; the names are those of all ranks.
-            remedy: what to do where it is not.
+            mine: values that must be the same on all ranks, by name; all ranks have these names.
+            remedy: the next step if they are not.
 
         Raises:
             TrainingError: a rank differs, or has failed.
@@ -72,40 +72,40 @@ class Notes:
             raise TrainingError(f"{problem}: {remedy}.")
 
     def _wait_for_others(self, keys: list[str]) -> None:
-        if not wait_until(lambda: self.told() or self.store.check(keys), self.timeout):
-            missing = ", ".join(str(rank) for rank, key in enumerate(keys) if not self.store.check([key]))
+        if not wait_until(lambda: self.reported() or self.store.check(keys), self.timeout):
+            missing = [rank for rank, key in enumerate(keys) if not self.store.check([key])]
             raise TrainingError(
-                f"rank {missing} of {self.count} did not begin within {self.timeout:g} seconds (--rank-timeout). Look at "
+                f"{named(missing, self.count)} did not begin within {self.timeout:g} seconds (--rank-timeout). Look at "
                 "that process and its machine."
             )
-        if found := self.told():
+        if found := self.reported():
             raise TrainingError(f"rank {found[0]} of {self.count}: {found[1]}")
 
     def _until(self, key: str, seconds: float) -> None:
-        """Wait for something that rank 0 writes."""
-        if not wait_until(lambda: self.store.check([key]) or self.spoken(), seconds) or not self.store.check([key]):
-            raise Gone("rank 0 has ended" if self.spoken() else "timed out waiting for rank 0")
+        """Wait for a key that rank 0 sets."""
+        if not wait_until(lambda: self.store.check([key]) or self.claimed(), seconds) or not self.store.check([key]):
+            raise Gone("rank 0 has ended" if self.claimed() else "timed out waiting for rank 0")
 
-    def tell(self, text: str) -> None:
-        """Leave word of an error for rank 0; before this rank's connections close."""
+    def report(self, text: str) -> None:
+        """Write this rank's error for rank 0, before this rank's connections are closed."""
         with suppress(RuntimeError):  # rank 0's machine is gone
             self.store.set(FAILED.format(rank=self.rank), text)
 
-    def tell_lost(self, text: str) -> None:
-        """Leave word that an exchange failed here because of another rank."""
+    def report_lost(self, text: str) -> None:
+        """Write that an exchange failed here because of another rank."""
         with suppress(RuntimeError):
             self.store.set(LOST.format(rank=self.rank), text)
 
-    def told(self) -> tuple[int, str] | None:
-        """The lowest rank that left word of an error, and its word."""
+    def reported(self) -> tuple[int, str] | None:
+        """The lowest rank that wrote an error, and the error."""
         with suppress(RuntimeError):
             for rank in range(1, self.count):
                 if self.store.check([FAILED.format(rank=rank)]):
                     return rank, self.store.get(FAILED.format(rank=rank)).decode()
         return None
 
-    def without_word(self) -> list[int]:
-        """The other ranks that have left no word: they were killed, or hang."""
+    def silent(self) -> list[int]:
+        """The other ranks that have written nothing: they were killed, or hang."""
         with suppress(RuntimeError):
             return [
                 rank
@@ -114,21 +114,21 @@ class Notes:
             ]
         return [rank for rank in range(self.count) if rank != self.rank]
 
-    def speaks(self) -> None:
-        """Leave word that this rank tells the error; it is rank 0, if that is there."""
+    def claim(self) -> None:
+        """Write that this rank reports the error: rank 0, unless that is silent."""
         with suppress(RuntimeError):
-            self.store.set(SPOKEN, "")
+            self.store.set(CLAIMED, "")
 
-    def spoken(self) -> bool:
-        """Whether a rank tells the error."""
+    def claimed(self) -> bool:
+        """Whether a rank reports the error to the user."""
         with suppress(RuntimeError):
-            return bool(self.store.check([SPOKEN]))
+            return bool(self.store.check([CLAIMED]))
         return False
 
 
 def polled(seconds: float) -> Iterator[None]:
-    """Ever again until `seconds` are over: in between Python takes signals, as it does not while it
-    waits for the store.
+    """Turns of a loop until `seconds` have passed. In between Python handles signals, which it does
+    not while it waits for the store.
     """
     until = time.monotonic() + seconds
     while True:
@@ -139,15 +139,25 @@ def polled(seconds: float) -> Iterator[None]:
 
 
 def wait_until(condition: Callable[[], object], seconds: float) -> bool:
-    """Whether a condition came true in time."""
+    """Whether a condition became true within `seconds`."""
     return any(condition() for _ in polled(seconds))
 
 
+def named(ranks: Iterable[int], count: int) -> str:
+    """Ranks in a message.
+
+    >>> named([1], 2), named([1, 3], 4)
+    ('rank 1 of 2', 'ranks 1, 3 of 4')
+    """
+    listed = [str(rank) for rank in ranks]
+    return f"rank{'s' * (len(listed) > 1)} {', '.join(listed)} of {count}"
+
+
 def unlike(mine: list[Mapping[str, str]]) -> str | None:
-    """In what the first rank differs that is not like rank 0; None if all are alike.
+    """How the first rank that is not like rank 0 differs from it, or None.
 
     Args:
-        mine: of each rank, by what it is called.
+        mine: values of each rank, by name.
     """
     first = mine[0]
     for rank, one in enumerate(mine):

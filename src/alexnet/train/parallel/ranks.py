@@ -2,10 +2,10 @@
 
     torchrun --standalone --nproc-per-node 4 -m alexnet train RECIPE --data STORE --out RUN
 
-Each process is a rank. All of them run the whole program; `Ranks` is how they agree. Rank 0 has the
-run's folder and the terminal, and takes the decisions that hang on a clock or a signal; the others
-are silent. Without torchrun there is one process, `ALONE`: then nothing of torch.distributed is
-used, and every method gives back what it was given.
+Each process is a rank. All of them run the whole program and agree through `Ranks`. Rank 0 has the
+run's folder and the terminal, and takes the decisions that depend on a clock or a signal; the
+others are silent. Without torchrun there is one process, `ALONE`: torch.distributed is not used,
+and every method returns its argument.
 
 How they find each other is in `meet.py`, what happens when one of them fails in `failures.py`.
 """
@@ -26,7 +26,7 @@ from alexnet.devices import cores
 from alexnet.errors import UsageError
 from alexnet.phrases import counted
 from alexnet.traffic import Scheme
-from alexnet.train.parallel.failures import told_by_first
+from alexnet.train.parallel.failures import reported_once
 from alexnet.train.parallel.launch import TORCHRUN, Launch, have_met, launched, read_launch
 from alexnet.train.parallel.meet import meet, program
 from alexnet.train.parallel.notes import Notes
@@ -45,9 +45,9 @@ class Ranks:
     Attributes:
         rank: this process, in [0, count).
         count: processes.
-        wanted: how they are to share the work; auto to choose.
+        wanted: the scheme that the user asked for; auto to choose.
         launch: how this process was started; None without torchrun.
-        notes: what several write to each other.
+        notes: messages of several ranks to each other; None for one.
     """
 
     rank: int = 0
@@ -58,13 +58,13 @@ class Ranks:
 
     @property
     def scheme(self) -> Scheme:
-        """How they share the work, once `settled`."""
+        """How they divide the work, once `settled`."""
         assert self.wanted != "auto"
         return self.wanted
 
     def settled(self, variant: Variant, batch_size: int) -> "Ranks":
-        """The same with a scheme: the one that was asked for, or the one that sends the fewest
-        bytes, and then a count of all.
+        """The same with a scheme: the one asked for, or the one that sends the fewest bytes, after
+        printing the count of all.
 
         Raises:
             UsageError: the scheme does not fit the network, or the number of ranks.
@@ -82,7 +82,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this is rank 0, which has the run's folder and speaks."""
+        """Whether this is rank 0, which has the run's folder and prints."""
         return self.rank == 0
 
     def __str__(self) -> str:
@@ -90,19 +90,19 @@ class Ranks:
 
     @property
     def several(self) -> bool:
-        """Whether there are others."""
+        """Whether there is more than one rank."""
         return self.count > 1
 
-    def together(self, flag: bool) -> bool:
-        """Rank 0's decision."""
+    def agree(self, flag: bool) -> bool:
+        """Rank 0's decision, on every rank."""
         if not self.several:
             return flag
         decided = torch.tensor([flag], dtype=torch.uint8)
-        self.spread(decided)
+        self.broadcast(decided)
         return bool(decided)
 
-    def share(self, thing: T) -> T:
-        """What rank 0 gives, at every rank; anything that can be pickled, not large."""
+    def broadcast_object(self, thing: T) -> T:
+        """Rank 0's object, on every rank; small, and of any type that can be pickled."""
         if not self.several:
             return thing
         import torch.distributed as dist
@@ -111,8 +111,8 @@ class Ranks:
         dist.broadcast_object_list(things, src=0, device=torch.device("cpu"))
         return things[0]  # type: ignore[return-value]
 
-    def gather(self, thing: T) -> list[T]:
-        """What each rank gives, in their order, at every rank; as `share`."""
+    def all_gather_object(self, thing: T) -> list[T]:
+        """The objects of all ranks in order, on every rank; as `broadcast_object`."""
         if not self.several:
             return [thing]
         import torch.distributed as dist
@@ -121,8 +121,8 @@ class Ranks:
         dist.all_gather_object(things, thing)
         return things
 
-    def spread(self, tensor: Tensor) -> Tensor:
-        """Fill a tensor with rank 0's values, which have its shape and type everywhere."""
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Fill a tensor with rank 0's values; all ranks pass the same shape and type."""
         if self.several:
             import torch.distributed as dist
 
@@ -132,7 +132,7 @@ class Ranks:
                 tensor.detach().copy_(plain)
         return tensor
 
-    def total(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum a contiguous tensor over the ranks, in place."""
         if self.several:
             import torch.distributed as dist
@@ -141,18 +141,18 @@ class Ranks:
         return tensor
 
     def barrier(self) -> None:
-        """Wait for all."""
-        self.total(torch.zeros(1))
+        """Wait until all ranks are here."""
+        self.all_reduce(torch.zeros(1))
 
     # --- the beginning --------------------------------------------------------------------------
 
     def wait_for_first(self) -> None:
-        """Before the first exchange: let rank 0 begin the run, however long it takes."""
+        """As `Notes.wait_for_first`; one process does not wait."""
         if self.notes:
             self.notes.wait_for_first()
 
     def check_alike(self, mine: Mapping[str, str], remedy: str) -> None:
-        """As `Notes.check_alike`; one process is like itself."""
+        """As `Notes.check_alike`; one process passes."""
         if self.notes:
             self.notes.check_alike(mine, remedy)
 
@@ -166,17 +166,17 @@ def open_ranks(
 ) -> Iterator[Ranks]:
     """The ranks that torchrun started, connected; one process alone if it did not.
 
-    On GPUs tensors travel by nccl, on CPUs by gloo. Ranks other than 0 print nothing from here on.
+    GPUs use NCCL, CPUs use Gloo. Ranks other than 0 print nothing from here on.
 
     Args:
-        wanted: how they are to share the work; None for auto.
-        timeout: in seconds; a rank that keeps the others waiting for so long ends the run.
-        device: as the recipe's: cpu leaves GPUs alone.
+        wanted: how to divide the work; None for auto.
+        timeout: seconds; a rank that does not answer for so long ends the run.
+        device: the recipe's; cpu does not use GPUs.
 
     Raises:
-        UsageError: a scheme was asked for without torchrun, `timeout` is out of range, what the
-            environment says of the ranks does not fit, or this machine has fewer GPUs than ranks.
-        TrainingError: another rank failed, or is not like this one; told by rank 0.
+        UsageError: a scheme was asked for without torchrun, `timeout` is out of range, torchrun's
+            environment variables are invalid, or this machine has fewer GPUs than ranks.
+        TrainingError: another rank failed or differs from this one; raised by rank 0.
     """
     if not 0 < timeout <= LONGEST:
         raise UsageError(f"rank_timeout (={timeout:g}) must be more than 0 seconds, and at most {LONGEST:g}.")
@@ -193,14 +193,14 @@ def open_ranks(
     have_met()
     if not notes.first:
         silence()
-    with told_by_first(notes):
+    with reported_once(notes):
         notes.check_alike(program(launch), "install the same on all machines, and start all ranks together")
         _connect(launch, notes, device != "cpu" and torch.cuda.is_available())
         yield Ranks(launch.rank, launch.count, wanted or "auto", launch, notes)
 
 
 def _connect(launch: Launch, notes: Notes, cuda: bool) -> None:
-    """Open the channels for tensors."""
+    """Open the connections for tensors."""
     import torch.distributed as dist
 
     if cuda:

@@ -91,7 +91,7 @@ class RankedStep(PlainStep):
         """Summed over the ranks before the backward pass: a loss that is not finite changes no
         weight on any rank.
         """
-        sums = self.ranks.total(torch.stack([loss.double(), wrong.double()]) * self.layout.counts)  # 0 x NaN is NaN
+        sums = self.ranks.all_reduce(torch.stack([loss.double(), wrong.double()]) * self.layout.counts)  # 0 x NaN is NaN
         return sums[0], sums[1]
 
     def _backward(self, loss: Tensor) -> None:
