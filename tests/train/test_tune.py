@@ -422,15 +422,13 @@ def test_auto_does_what_helps(
     monkeypatch.setattr(begin, "LEAST", 12)
     train(asking(weights, lr), store, tmp_path / "auto")
     said = capsys.readouterr().err
-    assert "The last layer alone, and all layers after 2 epochs: " in said
-    assert (
-        "12 training pictures held out for it; so " + ("all layers are" if chosen == "all" else "the last layer alone") in said
-    )
+    assert "On 12 training pictures held out for this test: the last layer alone " in said
+    assert ("All layers are trained." if chosen == "all" else "Only the last layer is trained: ") in said
     settled = read_config(tmp_path / "auto").recipe
     assert (settled.tune, settled.epochs) == (chosen, 3 if chosen == "all" else 1)
     train(replace(asking(weights, lr), tune=chosen), store, tmp_path / "named")
     assert same_weights(tmp_path / "auto", tmp_path / "named")
-    assert "held out for it; so" not in capsys.readouterr().err
+    assert "held out for this test" not in capsys.readouterr().err
 
 
 def test_killed_while_asking(weights: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,15 +445,15 @@ def test_killed_while_asking(weights: Path, store: Store, tmp_path: Path, monkey
 
 def test_too_few_to_ask(weights: Path, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     train(asking(weights, 1e-3), store, tmp_path / "run")
-    assert "12 pictures held out could not say (100 could)" in capsys.readouterr().err
+    assert "12 pictures held out are too few to tell whether training them helps (at least 100)" in capsys.readouterr().err
     assert read_config(tmp_path / "run").recipe.tune == "head"
 
 
 def test_a_gain_must_be_beyond_chance() -> None:
     """Two standard errors, at no more errors; a network that diverged has none."""
     verdict = trial.Verdict(100, 4, (0.5, 0.15), (0.45, 0.15), gain=0.05, margin=0.04)
-    assert verdict.helps and str(verdict).endswith("held out for it; so all layers are trained.")
-    nothing, worse, diverged = "no gain beyond chance", "worse", "that learning rate is too high"
+    assert verdict.helps and str(verdict).endswith(". All layers are trained.")
+    nothing, worse, diverged = "no gain beyond chance", "worse", "for all layers the learning rate is too high"
     cases = (
         ({"margin": 0.06}, nothing),
         ({"tuned": (0.4, 0.16)}, nothing),
@@ -519,9 +517,9 @@ def test_minutes_are_kept(weights: Path, store: Store, tmp_path: Path, monkeypat
     asked = recipe(weights, tune="all", epochs=6, minutes=1.0)
     extractor = SimpleNamespace(seconds_a_pass=lambda split: 5.0)
     assert begin.in_minutes(asked, extractor, store, spent=10.0).epochs == 1 + 3  # type: ignore[arg-type]
-    assert "leave time for 3 epochs of 5" in capsys.readouterr().err
+    assert "leaves time for 3 epochs of 5" in capsys.readouterr().err
     assert begin.in_minutes(asked, extractor, store, spent=50.0).tune == "head"  # type: ignore[arg-type]
-    assert "the last layer alone is new. Pass more --minutes" in capsys.readouterr().err
+    assert "only the last layer is trained. Pass more --minutes" in capsys.readouterr().err
     asked = replace(asked, tune="auto")  # which tries them before, on a part
     assert begin.in_minutes(asked, extractor, store, spent=0.0, part=20).epochs == 1 + 3  # type: ignore[arg-type]
     assert begin.in_minutes(asked, extractor, store, spent=45.0, part=20).tune == "head"  # type: ignore[arg-type]

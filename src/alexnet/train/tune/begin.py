@@ -139,7 +139,7 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
 
 
 def _all_helps(recipe: Recipe, base: Base, variant: Variant, store: Store, seen: Seen, choice: Trial, parted: Parted) -> bool:
-    """Whether training every layer helps, by a trial on a part of the pictures; a line says so."""
+    """Whether training every layer helps, by a trial on some of the pictures; prints it."""
     part = seen.head(choice, parted.used)
     tried = settle(replace(recipe, tune="all"), base, variant, part.size)
     own = seen.extractor.trained
@@ -247,22 +247,22 @@ def rates(variant: Variant, base: Base, lowest: str, size: float) -> PerLayer:
 
 
 def worth_a_trial(recipe: Recipe, parted: Parted) -> Recipe:
-    """The recipe, whose `auto` is the head where too few pictures are held out to ask, or no epoch
-    is left; a line says so.
+    """The recipe; `auto` becomes the head if too few pictures are held out for a trial, or no epoch
+    is left, which is printed.
     """
     held = len(parted.held)
     if recipe.tune != "auto" or (recipe.epochs > 1 and held >= LEAST):
         return recipe
-    why = f"whether training them helps, {counted(held, 'picture')} held out could not say ({LEAST} could)"
+    why = f"{counted(held, 'picture')} held out are too few to tell whether training them helps (at least {LEAST})"
     if recipe.epochs == 1:
         why = "no epoch is left for them"
-    say(f"The layers below the last are left as they were loaded: {why}. --tune all, or --tune from conv4, trains them.")
+    say(f"The layers below the last stay as they were loaded: {why}. --tune all, or --tune from conv4, trains them.")
     return replace(recipe, tune="head")
 
 
 def passes_an_epoch(pictures: int) -> float:
-    """How long an epoch of all layers and its trial take, in passes over the pictures, one view
-    each; 0 for so few that `auto` does not try.
+    """Duration of an epoch of all layers and its trial, in passes over the pictures in one view
+    each; 0 for too few pictures for a trial.
     """
     tried = min(pictures, MOST)
     held = tried // FOLDS
@@ -270,12 +270,12 @@ def passes_an_epoch(pictures: int) -> float:
 
 
 def in_minutes(recipe: Recipe, extractor: Extractor, store: Store, spent: float, part: int = 0) -> Recipe:
-    """The recipe with as many epochs of steps as its minutes leave time for; a line says so where
-    they are fewer.
+    """The recipe with as many epochs of steps as its minutes leave time for; fewer than asked for
+    are printed.
 
     Args:
         spent: seconds until now.
-        part: pictures that `auto` tries all epochs on, before.
+        part: pictures of the trial of `auto`, on which all epochs are trained before.
     """
     if recipe.minutes is None or recipe.tune == "head":
         return recipe
@@ -286,11 +286,11 @@ def in_minutes(recipe: Recipe, extractor: Extractor, store: Store, spent: float,
     epochs = min(recipe.epochs - 1, int(left / epoch))
     if epochs < 1:
         say(
-            f"minutes (={recipe.minutes:g}) leave {max(left, 0):.0f} s after the last layer, and an epoch of all "
-            f"{'and its trial take' if recipe.tune == 'auto' else 'takes'} about {epoch:.0f} s here: the last layer alone is "
-            "new. Pass more --minutes to train the layers below it."
+            f"minutes (={recipe.minutes:g}) leaves {max(left, 0):.0f} s after the last layer, but an epoch of all layers "
+            f"{'and its trial take' if recipe.tune == 'auto' else 'takes'} about {epoch:.0f} s here: only the last layer is "
+            "trained. Pass more --minutes to train the layers below it."
         )
         return replace(recipe, tune="head")
     if epochs < recipe.epochs - 1:
-        say(f"minutes (={recipe.minutes:g}) leave time for {counted(epochs, 'epoch')} of {recipe.epochs - 1}.")
+        say(f"minutes (={recipe.minutes:g}) leaves time for {counted(epochs, 'epoch')} of {recipe.epochs - 1}.")
     return replace(recipe, epochs=1 + epochs)

@@ -1,12 +1,12 @@
-"""Does it help to train the layers below the last, too? Asked of training pictures held out for it.
+"""Whether training the layers below the last helps, too, tested on held-out training pictures.
 
     last layer, fitted to the other training pictures              head.py
     then every layer by SGD on them, as the run itself would do
     the held-out pictures' loss and error before and after
 
-The pictures are those by which the last layer's weight decay was chosen, which favours the last
-layer, if anything. The test pictures are not looked at. Everything is a function of the recipe, so
-a run that is killed meanwhile asks again and hears the same.
+The last layer's weight decay was chosen on the same pictures, which if anything favours the last
+layer. The test pictures are not looked at. Everything is a function of the recipe, so a run that
+is killed meanwhile repeats the trial and gets the same result.
 """
 
 from dataclasses import dataclass, replace
@@ -30,21 +30,21 @@ from alexnet.train.tune.features import Extractor
 from alexnet.train.tune.head import Head, Parted, Tested
 from alexnet.trained import Trained
 
-#: Of the standard error of the mean gain: below, it may be chance (95 %).
+#: Standard errors that the mean gain must exceed; less may be chance (95 %).
 MARGIN = 2.0
-#: Pictures held out: from fewer the trial would hear little but chance.
+#: Pictures held out: with fewer the result would be mostly chance.
 LEAST = 100
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What held-out pictures say of both networks.
+    """The result of both networks on held-out pictures.
 
     Attributes:
         pictures: held out.
         epochs: of SGD.
         head, tuned: loss and top-1 error of the last layer alone, and of all layers.
-        gain, margin: the loss that all layers save, mean of the pictures, and what it must exceed.
+        gain, margin: the mean reduction of a picture's loss, and what it must exceed.
     """
 
     pictures: int
@@ -60,16 +60,18 @@ class Verdict:
         return self.gain > self.margin and self.tuned[1] <= self.head[1]
 
     def __str__(self) -> str:
-        losses = " and ".join(f"{percent(error)} error, loss {loss:.3f}" for loss, error in (self.head, self.tuned))
+        head, tuned = (f"{percent(error)} error, loss {loss:.3f}" for loss, error in (self.head, self.tuned))
         if self.helps:
-            then = "so all layers are trained."
+            then = "All layers are trained."
         elif not isfinite(self.gain):
-            then = "so the last layer alone is new: that learning rate is too high."
+            then = "Only the last layer is trained: for all layers the learning rate is too high."
         else:
-            then = f"so the last layer alone is new: that is {'worse' if self.gain < 0 else 'no gain beyond chance'}."
+            then = (
+                f"Only the last layer is trained: all layers {'are worse' if self.gain < 0 else 'bring no gain beyond chance'}."
+            )
         return (
-            f"The last layer alone, and all layers after {counted(self.epochs, 'epoch')}: {losses}, on "
-            f"{counted(self.pictures, 'training picture')} held out for it; {then}"
+            f"On {counted(self.pictures, 'training picture')} held out for this test: the last layer alone {head}; all layers "
+            f"after {counted(self.epochs, 'epoch')} {tuned}. {then}"
         )
 
 
@@ -85,8 +87,8 @@ def ask(
     """Train every layer on a part of the training pictures, and compare on the rest.
 
     Args:
-        recipe: says how; its rates are for every layer, and its first epoch is the fit.
-        trained: with `head` as its last layer; on a device, and changed.
+        recipe: how to train; its rates are for every layer, and its first epoch is the fit.
+        trained: with `head` as its last layer; it is trained in place, on its device.
         head: fitted to the part.
         parted: which pictures are trained on, and which are held out.
         features: (N, V, D) of the stage that the last layer reads, for every training picture.
