@@ -172,7 +172,7 @@ def test_a_repeated_run_needs_a_name(monkeypatch: pytest.MonkeyPatch, run: Path)
     """Each rank would find another free one, and so would each start."""
     for variable, right in ENVIRONMENT.items():
         monkeypatch.setenv(variable, right)
-    with pytest.raises(UsageError, match="--config under torchrun needs a name .*: add --out"):
+    with pytest.raises(UsageError, match="--config under torchrun needs the folder .*: add --out"):
         dispatch.run(["train", "--config", str(run)])
 
 

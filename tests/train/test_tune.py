@@ -523,7 +523,7 @@ def test_minutes_are_kept(weights: Path, store: Store, tmp_path: Path, monkeypat
     asked = replace(asked, tune="auto")  # which tries them before, on a part
     assert begin.in_minutes(asked, extractor, store, spent=0.0, part=20).epochs == 1 + 3  # type: ignore[arg-type]
     assert begin.in_minutes(asked, extractor, store, spent=45.0, part=20).tune == "head"  # type: ignore[arg-type]
-    assert "an epoch of all and its trial take about 20 s here" in capsys.readouterr().err
+    assert "an epoch of all layers and its trial take about 20 s here" in capsys.readouterr().err
 
 
 def test_loaded(weights: Path, store: Store, tmp_path: Path) -> None:
