@@ -208,12 +208,12 @@ def test_a_class_that_was_renamed_later(photos: Photos, tmp_path: Path, capsys: 
     (folder / "red").rename(folder / "crimson")
     capsys.readouterr()
     assert fit(folder, out) == first
-    changes = "(12 photos new, 12 photos gone, classes new: 'crimson'; gone: 'red'), and this run is of the photos of then"
+    changes = "(12 photos new, 12 photos gone, classes new: 'crimson'; gone: 'red'); this run uses the photos as they were then"
     assert f"{folder} has changed since {out / 'store'} was made {changes}" in said(capsys)
     for file in folder.rglob("*.jpg"):
         file.unlink()
     assert fit(folder, out) == first
-    assert "The photos of now cannot be compared with those that it was trained on: " in said(capsys)
+    assert "The photos cannot be compared with those that it was trained on: " in said(capsys)
     files = [f"{number}.jpg" for number in range(24)]
     for number, name in enumerate(files):
         draw((200, 50, 40) if number % 2 else (40, 60, 200), number).save(folder / name)
@@ -244,8 +244,7 @@ def test_all_of_it_has_moved(
     assert fit(place / "photos", place / "run").tested.images
     lines = said(capsys)
     assert (
-        f"{old / 'photos'}, with which {place / 'run'} was begun, is no longer there: taking {place / 'photos'} for it."
-        in lines
+        f"{old / 'photos'}, with which {place / 'run'} was begun, no longer exists: using {place / 'photos'} instead." in lines
     )
     assert ("is finished" in lines) != stopped and "has changed" not in lines
     assert runs.same_weights(tmp_path / "whole", place / "run")

@@ -59,8 +59,8 @@ class Tested:
         chance: the error of always naming the most frequent class, a share in [0, 1].
         views: of each photo.
         seconds: that training took.
-        result: SHA-256 of the run's `result.json` then: a run that is trained for longer has
-            another one.
+        result: SHA-256 of the run's `result.json` at that time; it changes when the run is trained
+            for longer.
     """
 
     images: Annotated[int, Range(1)]
@@ -208,7 +208,7 @@ def _saying_how_to_go_on() -> Iterator[None]:
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Refuse to work on a store that another process makes."""
+    """Refuse to work in a folder in which another process is making the store."""
     held = lock(out)
     if held is None:
         raise TrainingError(f"another process is at work in {out}: wait for it to finish, or name another --out.")
@@ -268,8 +268,8 @@ def _same(earlier: Asked, now: Asked, out: Path) -> Asked:
 
 
 def _moved(earlier: Asked, now: Asked, out: Path) -> Asked:
-    """What was asked for earlier, with the files of now for those that are no longer where they
-    were: a disk may have another name, or all of it may have moved.
+    """What was asked for earlier, with the present paths of files that are no longer where they
+    were: a disk may have another name, or everything may have been moved.
     """
     for name in ("photos", "labels", "data", "weights"):
         then, given = getattr(earlier, name), getattr(now, name)
@@ -278,7 +278,7 @@ def _moved(earlier: Asked, now: Asked, out: Path) -> Asked:
         if name == "weights" and is_run(out) and not (out / LATEST).exists():
             continue  # they are read again, from where its recipe says
         if Path(then).is_absolute():  # else it is a published name
-            say(f"{then}, with which {out} was begun, is no longer there: taking {given} for it.")
+            say(f"{then}, with which {out} was begun, no longer exists: using {given} instead.")
             made = earlier.made and (now.made or name != "data")  # another's store is not changed
             earlier = replace(earlier, made=made, **{name: given})
     return earlier
@@ -299,7 +299,7 @@ def _finished(asked: Asked, out: Path) -> Fitted | None:
         try:
             _say_what_changed(photos, _listed(photos, asked), Store(asked.data))
         except (SourceError, StoreError) as error:
-            say(f"The photos of now cannot be compared with those that it was trained on: {error}")
+            say(f"The photos cannot be compared with those that it was trained on: {error}")
     return Fitted(out, asked.tested, page)
 
 
@@ -334,7 +334,7 @@ def _listed(photos: Path, asked: Asked) -> Source:
 
 
 def _say_what_changed(photos: Path, source: Source, store: Store) -> None:
-    """Say which photos and classes came and went since the store was made."""
+    """Print which photos and classes are new or gone since the store was made."""
     now = {item.name: source.classes[item.label] for items in source.splits.values() for item in items}
     then = {
         name: store.classes[label]
@@ -349,13 +349,13 @@ def _say_what_changed(photos: Path, source: Source, store: Store) -> None:
         changes.append(f"classes {_classes_changed(source, store)}")
     if changes:
         say(
-            f"{photos} has changed since {store.folder} was made ({', '.join(changes)}), and this run is of the photos of "
-            "then. To train on those of now, name another --out."
+            f"{photos} has changed since {store.folder} was made ({', '.join(changes)}); this run uses the photos as "
+            "they were then. To train on the present ones, name another --out."
         )
 
 
 def _classes_changed(source: Source, store: Store) -> str:
-    """Which classes came and went since the store was made."""
+    """Which classes are new or gone since the store was made."""
     came, went = sorted({*source.classes} - {*store.classes}), sorted({*store.classes} - {*source.classes})
     return f"new: {quoted(came) or 'none'}; gone: {quoted(went) or 'none'}"
 

@@ -26,8 +26,8 @@ SHORT = 45  # seconds
 
 
 class Times(NamedTuple):
-    """Seconds that something took when it was tried a few times. On a machine with other work they
-    differ: then nobody knows how long a thousand of it will take, only between what and what.
+    """Seconds that something took in a few tries. Beside other programs they differ, so the time of
+    many repetitions can only be predicted as a range.
     """
 
     usual: float
@@ -36,11 +36,11 @@ class Times(NamedTuple):
 
     @classmethod
     def of(cls, tried: Sequence[float]) -> "Times":
-        """Of a few tries: their median, and the ends."""
+        """Median, least and most of a few tries."""
         return cls(median(tried), min(tried), max(tried))
 
     def each(self, factor: float, more: float = 0.0) -> "Times":
-        """The times of so many, and so many seconds more."""
+        """These times `factor` times over, plus `more` seconds."""
         return Times(*(factor * one + more for one in self))
 
 

@@ -18,8 +18,8 @@ from alexnet.train.parallel import launch
 __all__ = ["VERBS", "main"]
 
 
-#: torchrun ends all of its processes as soon as one has ended: so a silent one gives the one that
-#: says why this long.
+#: Seconds that a silent process leaves for another one to report the error, as torchrun ends all
+#: processes when one has ended.
 SPEAK_SECONDS = 10.0
 
 
@@ -48,8 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _let_the_other_speak(error: BaseException, ending: tuple[int, str] | None) -> None:
-    """Wait until torchrun ends this process. If it does not, and the processes have not met, the
-    error is this one's alone: then it speaks itself.
+    """Wait until torchrun ends this process. If it does not, and the ranks are not connected, only
+    this process has the error: then it reports it itself.
     """
     unsaid = getattr(error, "__notes__", [])
     if not ending and not unsaid:

@@ -138,7 +138,7 @@ def _call(target: Any, words: list[str], prog: str, description: str | None = No
             return _parsed(target, words, prog, description, **settings)
     except SystemExit as error:
         if error.code:
-            error.add_note(unsaid.getvalue())  # in case that the first process has no such error
+            error.add_note(unsaid.getvalue())  # in case the first process does not have this error
         raise
 
 

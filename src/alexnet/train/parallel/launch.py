@@ -57,7 +57,7 @@ def another_speaks() -> bool:
 
 
 def have_met() -> None:
-    """From here on rank 0 says what goes wrong, on any of them."""
+    """The ranks are connected: from here on rank 0 reports errors."""
     _met.append(True)
 
 
