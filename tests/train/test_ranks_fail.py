@@ -17,7 +17,7 @@ import pytest
 from launcher import Launched, Launcher
 from runs import OPTIONS, log, same_weights
 
-from alexnet.cli import dispatch
+from alexnet.cli import dispatch, main
 from alexnet.data.prepare import prepare
 from alexnet.data.store import Store
 from alexnet.errors import UsageError
@@ -174,6 +174,17 @@ def test_a_repeated_run_needs_a_name(monkeypatch: pytest.MonkeyPatch, run: Path)
         monkeypatch.setenv(variable, right)
     with pytest.raises(UsageError, match="--config under torchrun needs the folder .*: add --out"):
         dispatch.run(["train", "--config", str(run)])
+
+
+def test_other_commands_are_not_silent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In a shell where RANK and WORLD_SIZE are left over, or Slurm's."""
+    for variable, right in ENVIRONMENT.items():
+        monkeypatch.setenv(variable, right)
+    main(["summary", "paper"])
+    with pytest.raises(SystemExit):
+        main(["verify", "/nowhere"])
+    said = capsys.readouterr()
+    assert "60,965,224" in said.out and "alexnet: /nowhere is not a store" in said.err
 
 
 def test_an_option_that_cannot_be_read(launcher: Launcher, store: Store, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from alexnet.cli import dispatch, failures, streams
 from alexnet.cli.dispatch import VERBS
 from alexnet.console import say, silence, silent, speak
+from alexnet.errors import Interrupted
 from alexnet.train.parallel import launch
 
 __all__ = ["VERBS", "main"]
@@ -29,14 +30,15 @@ def main(arguments: list[str] | None = None) -> None:
     # the two cores, that makes training 30 times slower (26 against 794 images/s); sleeping costs
     # 12 % where none does (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if launch.another_speaks():
-        silence()
+    words = sys.argv[1:] if arguments is None else arguments
+    if launch.another_speaks() and (words[:1] == ["train"] or launch.several_by_torchrun()):
+        silence()  # other verbs are one process, whatever the environment is left over from
     with streams.guarded():
         try:
-            _run(sys.argv[1:] if arguments is None else arguments)
+            _run(words)
         except BaseException as error:
             ending = failures.explain(error)
-            if silent():
+            if silent() and launch.another_speaks():
                 _let_the_other_speak(error, ending)
             if ending is None:
                 raise
@@ -48,17 +50,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _let_the_other_speak(error: BaseException, ending: tuple[int, str] | None) -> None:
-    """Wait until torchrun ends this process. If it does not, and the ranks are not connected, only
-    this process has the error: then it reports it itself.
+    """Wait until torchrun ends this process. If it does not, only this process has the error: then
+    it reports it itself.
     """
     unsaid = getattr(error, "__notes__", [])
-    if not ending and not unsaid:
+    if isinstance(error, KeyboardInterrupt | Interrupted) or not (ending or unsaid):
         return
     time.sleep(SPEAK_SECONDS)
-    if launch.another_speaks():
-        speak()
-        with suppress(OSError):
-            sys.stderr.writelines(unsaid)
+    speak()
+    with suppress(OSError):
+        sys.stderr.writelines(unsaid)
 
 
 def _run(words: list[str]) -> None:

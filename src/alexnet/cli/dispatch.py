@@ -39,11 +39,12 @@ from alexnet.cli.train import Training, begun, joined, train
 from alexnet.cli.verify import verify
 from alexnet.cli.weights import WEIGHTS, weights
 from alexnet.cli.words import HELP, check_options
+from alexnet.console import silent
 from alexnet.errors import UsageError, nearest
 from alexnet.study import ablations
 from alexnet.study.ablations import ABLATIONS
 from alexnet.train import recipes
-from alexnet.train.parallel.launch import another_speaks, several_by_torchrun
+from alexnet.train.parallel.launch import several_by_torchrun
 from alexnet.train.recipes import RECIPES
 
 USUAL_RECIPE = "small-photos"  # for users' own photos; it also has everything that an ablation can remove
@@ -130,7 +131,7 @@ def run(words: list[str]) -> None:
 
 def _call(target: Any, words: list[str], prog: str, description: str | None = None, **settings: Any) -> Any:
     check_options(target, words, prog)
-    if not another_speaks():
+    if not silent():
         return _parsed(target, words, prog, description, **settings)
     unsaid = io.StringIO()  # tyro prints errors and help itself
     try:
