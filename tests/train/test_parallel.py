@@ -91,7 +91,7 @@ def test_a_family_in_several_processes(store: Store, tmp_path: Path, monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     words = ["train", "laptop", "--data", str(store.folder), "--out", str(tmp_path / "family"), "--seeds", "2"]
-    with pytest.raises(UsageError, match="leave out torchrun"):
+    with pytest.raises(UsageError, match="drop torchrun and --parallel"):
         dispatch.run(words)
     assert not (tmp_path / "family").exists()
 
