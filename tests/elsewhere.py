@@ -9,7 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 
-Fault = Literal["cut", "stall", "corrupt", "503", "403", "whole", "whole as a part", "short", "huge"]
+Fault = Literal[
+    "cut", "stall", "corrupt", "503", "403", "whole", "whole as a part", "short", "huge", "to a file", "in a circle"
+]
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ def elsewhere(folder: Path, prefix: str = "") -> Iterator[Elsewhere]:
 
 def _answer(handler: BaseHTTPRequestHandler, request: Request, state: Elsewhere) -> None:
     fault, path = state.fault(request), state.folder / request.path.partition("?")[0].lstrip("/")
+    if fault in ("to a file", "in a circle"):
+        handler.send_response(302)
+        handler.send_header("Location", f"file://{path}" if fault == "to a file" else handler.path)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+        return
     if fault in ("503", "403") or not path.is_file():
         handler.send_response(int(fault or 404))
         handler.send_header("Content-Length", "0")

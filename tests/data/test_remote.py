@@ -212,6 +212,14 @@ def test_addresses_that_are_none(server: Elsewhere) -> None:
             Store(address)
 
 
+@pytest.mark.parametrize("fault", ["to a file", "in a circle"])
+def test_a_redirect_that_leads_nowhere_is_not_tried_again(server: Elsewhere, fault: Fault) -> None:
+    server.fault = lambda _: fault
+    with pytest.raises(StoreError, match=r"manifest.json is redirected to .* cannot be read from: check the address"):
+        Store(server.url + "/store")
+    assert len(server.asked) <= 11, "one attempt: the redirects that aiohttp follows"
+
+
 # --- secrets --------------------------------------------------------------------------------------
 
 

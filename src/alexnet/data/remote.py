@@ -181,6 +181,10 @@ class Remote:
                 f"{what} cannot be read without credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 "or FSSPEC_S3_ANON=true for a public bucket."
             ) from error
+        if self._is_http and _leads_nowhere(error):
+            raise StoreError(
+                f"{what} is redirected to an address that a store cannot be read from: check the address and the server."
+            ) from error
         if isinstance(error, PermissionError) or (status and 400 <= status < 500 and status not in RETRIED_CODES):
             said = f"the server answered {status}" if status else self._text(error)
             raise StoreError(f"{what} may not be read ({said}): check the address and the credentials.") from error
@@ -192,6 +196,13 @@ class Remote:
 
     def _text(self, error: Exception) -> str:
         return without_secrets(" ".join(str(error).split()), self._own) or type(error).__name__
+
+
+def _leads_nowhere(error: Exception) -> bool:
+    """Whether an HTTP server redirects in a circle, or to what is not an HTTP address."""
+    import aiohttp
+
+    return isinstance(error, aiohttp.TooManyRedirects | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError)
 
 
 def _chunks(read: Callable[[int], bytes], most: int) -> Iterator[bytes]:
