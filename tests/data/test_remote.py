@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from alexnet.data import remote, remote_records
+from alexnet.data.block_cache import BlockCache
 from alexnet.data.loader import in_order
 from alexnet.data.prepare import prepare
 from alexnet.data.resample import origin, resampled
@@ -269,6 +270,15 @@ def test_the_cache_keeps_to_its_size(server: Elsewhere, published: Store, tmp_pa
         assert same_records(store, published)
         assert sum(path.stat().st_size for path in (tmp_path / "cache" / "blocks").iterdir()) <= 2.5 * block
     assert sum(one.start is not None for one in server.asked) > 3
+
+
+def test_threads_that_write_at_once_keep_to_the_size(tmp_path: Path) -> None:
+    blocks = [np.random.default_rng(seed).bytes(100_000) for seed in range(8)]
+    for attempt in range(10):
+        cache = BlockCache(tmp_path / str(attempt), 250_000)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(cache.put, [hashlib.sha256(block).hexdigest() for block in blocks], blocks))
+        assert 0 < sum(path.stat().st_size for path in cache.folder.iterdir()) <= 250_000
 
 
 def test_a_cache_for_nothing(server: Elsewhere, published: Store, tmp_path: Path) -> None:

@@ -69,6 +69,7 @@ class BlockCache:
         used = sum(size for _, size, _ in self._files())
         self.limit = max(0, min(limit, used + free - LEFT_FREE))
         self._lock, self._room = threading.Lock(), 0
+        self._written = 0  # bytes of blocks that are being written, whose files do not count yet
         self._verified: dict[str, int] = {}  # inodes by checksum: a new file of the same name is verified, too
 
     def holds(self, block: int) -> int:
@@ -103,14 +104,14 @@ class BlockCache:
         return file
 
     def put(self, name: str, data: bytes) -> None:
-        """Keep a verified block, unless it alone exceeds the limit.
+        """Keep a verified block, unless it exceeds the limit, alone or with those that other
+        threads are writing.
 
         Raises:
             StoreError: the disk is full or cannot be written.
         """
-        if len(data) > self.limit:
+        if not self._make_room(len(data)):
             return
-        self._make_room(len(data))
         temporary = self.folder / f".{name}.{secrets.token_hex(6)}.tmp"
         with self._writing():
             try:
@@ -120,6 +121,8 @@ class BlockCache:
                 os.replace(temporary, self.folder / name)
             finally:
                 temporary.unlink(missing_ok=True)
+                with self._lock:
+                    self._written -= len(data)
         self._verified[name] = inode
 
     @contextmanager
@@ -138,12 +141,17 @@ class BlockCache:
         with suppress(OSError):
             (self.folder / name).unlink()
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self, size: int) -> bool:
+        """Whether there is room for a block now, which the caller then writes."""
         with self._lock:
+            if self._written + size > self.limit:
+                return False
             if self._room < size:
                 self._room = self._freed(size)
-                self._free(self.limit - self._room)
+                self._free(self.limit - self._room - self._written)
             self._room -= size
+            self._written += size
+        return True
 
     def _free(self, most: int) -> None:
         """Remove the blocks used least recently, until the others have `most` bytes."""
