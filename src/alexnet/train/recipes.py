@@ -158,8 +158,8 @@ class Recipe:
     """
     shuffle_blocks: int | None = None
     """For a store at an address that is larger than the cache: shuffle the pictures of this many
-    blocks of 256 at a time, 32 for example, instead of all at once. It needs a store that `prepare
-    --shuffle` made.
+    blocks of 256 at a time, 32 for example, instead of all at once. It needs a store whose pictures
+    `prepare` has shuffled.
     """
     feed: Literal["auto", "resident", "pinned", "disk"] = "auto"
     """Where the fused step keeps its pictures: on the GPU, in the host's memory, or in the store;

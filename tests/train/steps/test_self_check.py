@@ -186,7 +186,7 @@ def test_what_a_run_does_then(
     check runs on the CPU.
     """
     monkeypatch.setattr(steps, "must_be_checked", lambda device: True)
-    monkeypatch.setattr(steps, "wants_fused", lambda recipe, variant, device: recipe.fused != "off")
+    monkeypatch.setattr(steps, "wants_fused", lambda recipe, variant, device, ranks: recipe.fused != "off")
     monkeypatch.setattr(fused.kernels, "bias_relu", no_bias(kernels.bias_relu))
     small: dict[str, Any] = {"width": 1 / 8, "epochs": 1, "batch_size": 10, "compile": "off", "device": "cpu"}
     fallen_back = train(recipes.get_recipe("laptop", fused="auto", **small), store, tmp_path / "auto")
