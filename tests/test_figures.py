@@ -92,6 +92,22 @@ def test_curves(epochs: int) -> None:
     assert [pixels(figure).shape for figure in drawn] == [(480, 672, 3)] * 3
 
 
+@pytest.mark.parametrize(
+    ("tests", "expected"),
+    [
+        ([], [0, 5, 15]),  # in steps
+        ([(10, 1)], [0, 0.5, 1.5]),
+        ([(10, 1), (20, 2)], [0, 0.5, 1.5]),
+        ([(0, 1)], [1, 6, 16]),  # a last layer that was fitted, and nothing after it
+        ([(0, 1), (10, 2), (20, 3)], [1, 1.5, 2.5]),
+    ],
+)
+def test_epochs_of_lines(tests: list[tuple[int, int]], expected: list[float]) -> None:
+    """Also of a fine-tuned run, whose first epoch has no steps."""
+    log = [{"step": step, "epoch": epoch} for step, epoch in tests]
+    assert figures.epochs_of([{"step": step} for step in (0, 5, 15)], log) == expected
+
+
 @pytest.mark.parametrize("shape", [(2, 48, 11, 11), (1, 3, 7, 5), (4, 17, 3, 3), (1, 1, 1, 1)])
 def test_filters(shape: tuple[int, ...]) -> None:
     kernels = np.random.default_rng(0).random((*shape, 3), np.float32)

@@ -41,8 +41,7 @@ def curves(log: Sequence[dict[str, Any]]) -> tuple[Figure, Figure, Figure]:
     """
     train = [line for line in log if line["kind"] == "train"]
     tests = [line for line in log if "epoch" in line]
-    per_epoch = tests[-1]["step"] / tests[-1]["epoch"] if tests else 1
-    x = [line["step"] / per_epoch for line in train]
+    x = epochs_of(train, log)
     loss, error, lr = (Figure(figsize=(4.2, 3), dpi=160, layout="constrained") for _ in range(3))
     with _panel(loss, "loss (training)", bool(tests)) as axes:
         axes.plot(x, [line["loss"] for line in train], color=BLUE, linewidth=1)
@@ -50,7 +49,7 @@ def curves(log: Sequence[dict[str, Any]]) -> tuple[Figure, Figure, Figure]:
     with _panel(error, "top-1 error", bool(tests)) as axes:
         axes.plot(x, [line["top1_error"] for line in train], color=BLUE, linewidth=1, label="training, augmented")
         if tests:
-            places, errors = [line["step"] / per_epoch for line in tests], [line["top1_error"] for line in tests]
+            places, errors = epochs_of(tests, log), [line["top1_error"] for line in tests]
             marker = "o" if len(tests) <= MOST_MARKERS else ""
             axes.plot(places, errors, marker=marker, markersize=3, color=RED, linewidth=1.5, label=tests[0]["kind"])
         axes.set_ylim(0, 1)
@@ -60,6 +59,19 @@ def curves(log: Sequence[dict[str, Any]]) -> tuple[Figure, Figure, Figure]:
         axes.plot(x, [line["lr"] for line in train], color=GREY)
         axes.set_ylim(0, None)
     return loss, error, lr
+
+
+def epochs_of(lines: Sequence[dict[str, Any]], log: Sequence[dict[str, Any]]) -> list[float]:
+    """When lines of a log were written, in epochs; in steps if no epoch of the log has ended.
+
+    The first epoch of a fine-tuned run fits the last layer and has no steps: its lines are of step
+    0, and of epoch 1.
+    """
+    tests = [line for line in log if "epoch" in line]
+    first = tests[0]["epoch"] if tests and not tests[0]["step"] else 0
+    steps = tests[-1]["step"] if tests else 0
+    per_epoch = steps / (tests[-1]["epoch"] - first) if steps else 1
+    return [first + line["step"] / per_epoch for line in lines]
 
 
 @contextmanager
@@ -99,12 +111,11 @@ def bands(
     training, held_out, *more = figure.subplots(1, 3 if pairs else 2)
     for (name, logs), colour in zip(groups.items(), (BLUE, RED), strict=False):
         tests = [line for line in logs[0] if "epoch" in line]
-        per_epoch = tests[0]["step"] / tests[0]["epoch"]
         for axes, is_test, marker in ((training, False, ""), (held_out, True, "o" if len(tests) <= MOST_MARKERS else "")):
             lines = [[line for line in log if "top1_error" in line and ("epoch" in line) == is_test] for log in logs]
-            values = [[(line["step"] / per_epoch, line["top1_error"]) for line in one] for one in lines]
-            epochs, errors = np.moveaxis(np.array(values), 2, 0)  # (runs, lines) each
-            _band(axes, epochs[0], errors, colour, f"{name}, n = {len(logs)}", marker if len(epochs[0]) > 1 else "o")
+            epochs = np.array(epochs_of(lines[0], logs[0]))
+            errors = np.array([[line["top1_error"] for line in one] for one in lines])  # (runs, lines)
+            _band(axes, epochs, errors, colour, f"{name}, n = {len(logs)}", marker if len(epochs) > 1 else "o")
     training.set(title="top-1 error, training batches", xlabel="epoch", ylim=(0, 1))
     held_out.set(title="top-1 error, held out", xlabel="epoch", ylim=(0, 1))
     if level is not None:

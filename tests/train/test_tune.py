@@ -482,6 +482,16 @@ def test_a_family_shares_its_features(weights: Path, store: Store, tmp_path: Pat
     train_family(recipe(weights), store, tmp_path / "family", [0, 1], resume=True)
 
 
+@pytest.mark.parametrize(("tune", "epochs"), [("head", "1"), ("all", "2")])
+def test_a_family_on_the_command_line(weights: Path, store: Store, tmp_path: Path, tune: str, epochs: str) -> None:
+    """Its page and its curves, although the first epoch has no steps."""
+    words = ["--from", str(weights), "--data", str(store.folder), "--out", str(tmp_path / "family"), "--seeds", "0..1"]
+    main(["train", "finetune", *words, "--tune", tune, "--epochs", epochs, "--batch-size", "8"])
+    page = (tmp_path / "family" / "README.md").read_text()
+    assert "mean ± deviation, n = 2" in page and "; caffe at 0.0625 times its width, 67 pixels, " in page
+    assert (tmp_path / "family" / "curves.png").exists()
+
+
 def test_another_recipe_does_not_resume(weights: Path, store: Store, tmp_path: Path) -> None:
     train(recipe(weights), store, tmp_path / "run")
     assert (tmp_path / "run" / RESULT).exists()

@@ -21,6 +21,7 @@ from alexnet.study.ablate import Outcome, Plan
 from alexnet.study.ablations import what_changes
 from alexnet.study.paired import Difference
 from alexnet.train import recipes
+from alexnet.train.history import read_config
 from alexnet.train.recipes import Recipe
 from alexnet.train.run import write_json
 
@@ -81,13 +82,15 @@ def write_family(folder: Path, recipe: Recipe, store: Store, summary: dict[str, 
     ]
     if len(rows) > 1:
         cells.append([f"mean ± deviation, n = {len(rows)}", *map(_spread, errors.values()), ""])
-    figure_file.save(figures.bands({recipe.variant: [read_log(run) for run in members(folder)]}), folder / CURVES)
+    runs = members(folder)
+    trained = read_config(runs[0]).recipe  # with what weights and pictures have decided
+    figure_file.save(figures.bands({trained.variant: [read_log(run) for run in runs]}), folder / CURVES)
     seeds = [row["seed"] for row in rows]
     page = FAMILY_PAGE.format(
         words=recipes.words(recipe),
         n=len(rows),
         seeds=f"{seeds[0]}..{seeds[-1]}",
-        facts=_facts(recipe, store),
+        facts=_facts(trained, store),
         table=_table([["seed", "top-1 error", "top-5 error", "seconds"], *cells]),
         seconds=summary["seconds_per_model"],
         shared=f", {summary['at_once']} at once" if summary["at_once"] > 1 else "",
