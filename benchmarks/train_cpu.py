@@ -106,7 +106,7 @@ def work(name: str, arguments: argparse.Namespace) -> None:
     if name not in ("naive", "before"):
         from alexnet.memory import keep_freed
 
-        keep_freed(arguments.batch * max(layer.activation_bytes for layer in variant.layers()))
+        keep_freed(arguments.batch * variant.largest_activation_bytes)
     lanes = int(name.split()[0]) if name[0].isdigit() else 1
     bf16 = name.endswith(BF16)
     step = naive_step(variant, images, labels, bf16) if "naive" in name else our_step(variant, images, labels, lanes, bf16)

@@ -274,6 +274,11 @@ class Variant:
         return sum(layer.parameters for layer in self.layers())
 
     @property
+    def largest_activation_bytes(self) -> int:
+        """Bytes of the largest output of a layer for one picture, in float32."""
+        return max(layer.activation_bytes for layer in self.layers())
+
+    @property
     def multiply_adds(self) -> int:
         """Multiply-adds of one forward pass on one picture."""
         return sum(layer.multiply_adds for layer in self.layers())

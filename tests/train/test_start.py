@@ -31,10 +31,6 @@ PARTS = {"AlexNet", "SGD", "Loader", "Augmentation", "Augmentation.of", "Preproc
 OTHERWISE = {
     ("train/steps/check.py", "AlexNet"): "weights to check the kernels with, whatever the run's are",
     ("train/tune/begin.py", "AlexNet"): "draws the layers that a file of weights lacks",
-    **{
-        ("train/tune/trial.py", name): "trains on a part of the pictures, to ask whether it helps: nothing of it is kept"
-        for name in ("SGD", "Loader", "Augmentation.of")
-    },
     ("bench.py", "Augmentation"): "noise has no statistics to take the colours from",
 }
 

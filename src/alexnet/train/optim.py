@@ -135,6 +135,17 @@ def _described(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
 
 
+def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int, errors: Sequence[float]) -> tuple[float, float]:
+    """The arguments of `SGD.step` for a step of an epoch of `steps`: the learning rate, and the
+    schedule's factor on it.
+
+    Args:
+        errors: held-out error after each epoch done.
+    """
+    now = epoch + step / steps
+    return recipe.lr * warmup(recipe, now + 1 / steps), schedule(recipe, now, errors)
+
+
 def warmup(recipe: Recipe, epoch: float) -> float:
     """The rise of the learning rate at the start, up to 1, for the step that ends at
     `epoch` (with its fraction).

@@ -105,11 +105,16 @@ class Start:
             RecipeError: recipe, weights and store do not fit.
             TrainingError: the recipe's minutes are too few.
         """
-        begun = begin(recipe, base, store, device, folder)
+        begun = begin(recipe, base, store, device, folder, cls.on_part)
         preprocessing = begun.trained.preprocessing.to(device)
         trained = replace(begun.trained, model=_placed(begun.trained.model, device), preprocessing=preprocessing)
         window = Window(begun.loss, round(begun.error * len(store.train)), len(store.train), 1)
         return cls._around(trained, begun.recipe, store, Place(seconds=begun.seconds, window=window))
+
+    @classmethod
+    def on_part(cls, recipe: Recipe, trained: Trained, store: Store, split: Split) -> "Start":
+        """With a network that is there, on some of a store's training pictures."""
+        return cls._around(trained, recipe, store, Place(), split)
 
     @classmethod
     def before_head(cls, recipe: Recipe, store: Store, device: torch.device, base: Base) -> "Start":
@@ -157,10 +162,10 @@ class Start:
         return cls._of(trained, recipe, split, augmentation, Place())
 
     @classmethod
-    def _around(cls, trained: Trained, recipe: Recipe, store: Store, place: Place) -> "Start":
-        """All that trains a network on a store."""
+    def _around(cls, trained: Trained, recipe: Recipe, store: Store, place: Place, split: Split | None = None) -> "Start":
+        """All that trains a network on a store, or on a part of its training pictures."""
         augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
-        return cls._of(trained, recipe, store.train, augmentation, place)
+        return cls._of(trained, recipe, split or store.train, augmentation, place)
 
     @classmethod
     def _of(cls, trained: Trained, recipe: Recipe, split: Split, augmentation: Augmentation, place: Place) -> "Start":

@@ -121,7 +121,7 @@ def _network(start: Start, part: AlexNet, compiled: bool, lanes: int | None, pre
     """
     dtype, split = TYPES[precision], None
     if start.device.type == "cpu":
-        keep_freed(start.loader.batch_size * max(layer.activation_bytes for layer in start.variant.layers()))
+        keep_freed(start.loader.batch_size * start.variant.largest_activation_bytes)
         count = 1 if compiled or lanes == 1 else choose_lanes(start, lanes, "bf16" if precision == "bf16" else "fp32")
         if compiled and lanes and lanes > 1:
             say(f"lanes (={lanes}) is for training without the compiler: using 1 lane.")

@@ -31,7 +31,7 @@ from alexnet.train.recipes import Recipe
 from alexnet.train.tune.base import Base, table
 from alexnet.train.tune.features import Extractor, Stages, views_for
 from alexnet.train.tune.head import FOLDS, MOST, Head, Parted, Trial, choose, fit
-from alexnet.train.tune.trial import LEAST, ask
+from alexnet.train.tune.trial import LEAST, OnPart, ask, some
 from alexnet.trained import Trained
 from alexnet.variants import LAYER_NAMES, PerLayer, Variant
 
@@ -106,7 +106,7 @@ class Seen:
         return AlexNet.holding(variant, {**below, "fc8.weight": head.weight.clone(), "fc8.bias": head.bias.clone()})
 
 
-def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder: Path) -> Beginning:
+def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder: Path, on_part: OnPart) -> Beginning:
     """Fit a last layer for a store's classes onto weights, and settle what is trained after it.
 
     Args:
@@ -114,6 +114,7 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
         store: of pictures in the size that the weights want (`base.pictures_for`).
         device: where features are computed.
         folder: of the run, in which they are kept.
+        on_part: `Start.on_part`.
 
     Raises:
         RecipeError: the store has one class only, or the recipe names a layer that is not there.
@@ -132,19 +133,23 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
     parted = Parted.of(seen.labels, recipe.seed)
     recipe = in_minutes(worth_a_trial(recipe, parted), seen.extractor, store, time.monotonic() - began, len(parted.used))
     if recipe.tune == "auto":
-        recipe = replace(recipe, tune="all" if _all_helps(recipe, base, variant, store, seen, choice, parted) else "head")
+        helps = _all_helps(recipe, base, variant, store, seen, choice, parted, on_part)
+        recipe = replace(recipe, tune="all" if helps else "head")
     recipe = settle(recipe, base, variant, head.size)
     trained = Trained(seen.network(variant, head), store.classes, _pictures(base, store), {}, {})
     return Beginning(recipe, trained, head.loss, head.error, time.monotonic() - began)
 
 
-def _all_helps(recipe: Recipe, base: Base, variant: Variant, store: Store, seen: Seen, choice: Trial, parted: Parted) -> bool:
+def _all_helps(
+    recipe: Recipe, base: Base, variant: Variant, store: Store, seen: Seen, choice: Trial, parted: Parted, on_part: OnPart
+) -> bool:
     """Whether training every layer helps, by a trial on some of the pictures; prints it."""
     part = seen.head(choice, parted.used)
-    tried = settle(replace(recipe, tune="all"), base, variant, part.size)
+    tried = settle(replace(recipe, tune="all", shuffle_blocks=None), base, variant, part.size)  # the part is in memory
     own = seen.extractor.trained
     model = seen.network(variant, part).to(own.model.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    verdict = ask(tried, replace(own, model=model), part, store, parted, seen.features[choice.stage], seen.weights)
+    start = on_part(tried, replace(own, model=model), store, some(store.train, parted.used))
+    verdict = ask(start, part, some(store.train, parted.held), parted, seen.features[choice.stage], seen.weights)
     say(str(verdict))
     return verdict.helps
 

@@ -9,29 +9,34 @@ layer. The test pictures are not looked at. Everything is a function of the reci
 is killed meanwhile repeats the trial and gets the same result.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from alexnet.data.augment import Augmentation
-from alexnet.data.loader import Loader
 from alexnet.data.store import Split, Store
 from alexnet.errors import CheckpointError
 from alexnet.intervals import percent
 from alexnet.memory import keep_freed
 from alexnet.meter import Meter
 from alexnet.phrases import counted
-from alexnet.train.optim import SGD, schedule, warmup
+from alexnet.train.optim import learning_rate
 from alexnet.train.recipes import Recipe
 from alexnet.train.steps.plain import PlainStep, loss_function
 from alexnet.train.tune.features import Extractor
 from alexnet.train.tune.head import Head, Parted, Tested
 from alexnet.trained import Trained
 
+if TYPE_CHECKING:
+    from alexnet.train.start import Start  # which begins runs with this module
+
 #: Standard errors that the mean gain must exceed; less may be chance (95 %).
 MARGIN = 2.0
+OnPart = Callable[[Recipe, Trained, Store, Split], "Start"]
+
 #: Pictures held out: with fewer the result would be mostly chance.
 LEAST = 100
 
@@ -76,10 +81,9 @@ class Verdict:
 
 
 def ask(
-    recipe: Recipe,
-    trained: Trained,
+    start: "Start",
     head: Head,
-    store: Store,
+    others: Split,
     parted: Parted,
     features: Tensor,
     weights: Tensor | None = None,
@@ -87,21 +91,22 @@ def ask(
     """Train every layer on a part of the training pictures, and compare on the rest.
 
     Args:
-        recipe: how to train; its rates are for every layer, and its first epoch is the fit.
-        trained: with `head` as its last layer; it is trained in place, on its device.
+        start: of the part, with `head` as the network's last layer; its recipe's rates are for
+            every layer, and its first epoch is the fit.
         head: fitted to the part.
-        parted: which pictures are trained on, and which are held out.
+        others: the rest.
+        parted: the numbers of both.
         features: (N, V, D) of the stage that the last layer reads, for every training picture.
         weights: (K,) of each class, as in `head.fit`.
     """
-    _train(recipe, trained, store, part(store.train, parted.used), weights)
+    recipe, labels = start.recipe, parted.labels_of_held
+    _train(start, weights)
     stage, views = recipe.features or "pool5", features.shape[1]
-    others, labels = part(store.train, parted.held), parted.labels_of_held
-    last = trained.model.fc8
+    last = start.model.fc8
     now = Head(last.weight.detach().cpu(), last.bias.detach().cpu())
     before = head.on_pictures(features[parted.held], labels)
     try:
-        seen = Extractor(trained, (stage,), views).computed(others, "testing what was trained")[stage]
+        seen = Extractor(start.trained, (stage,), views).computed(others, "testing what was trained")[stage]
         after = now.on_pictures(seen, labels)
     except CheckpointError:  # it has diverged
         after = Tested(torch.full_like(before.losses, torch.nan), torch.ones_like(before.wrong))
@@ -111,29 +116,25 @@ def ask(
     return Verdict(len(labels), recipe.epochs - 1, before.means(each), after.means(each), float(gains.mean()), margin)
 
 
-def _train(recipe: Recipe, trained: Trained, store: Store, split: Split, weights: Tensor | None) -> None:
+def _train(start: "Start", weights: Tensor | None) -> None:
     """The recipe's epochs of SGD, in place."""
-    model, device = trained.model, trained.preprocessing.mean.device
-    loader = Loader(split, recipe.batch_size, recipe.seed, recipe.workers)
-    augmentation = Augmentation.of(trained.preprocessing, store, recipe.crop, recipe.mirror, recipe.colour_noise)
-    optimiser = SGD(model, recipe.momentum, recipe.weight_decay, model.variant, recipe.nesterov, recipe.lr_factors)
-    loss = loss_function(model, False, recipe.label_smoothing, None if weights is None else weights.to(device))
-    if device.type == "cpu":
-        keep_freed(loader.batch_size * max(layer.activation_bytes for layer in model.variant.layers()))
-    step, steps = PlainStep(model, loss, optimiser, loader, augmentation), loader.steps_per_epoch
+    recipe, model, loader = start.recipe, start.model, start.loader
+    loss = loss_function(model, False, recipe.label_smoothing, None if weights is None else weights.to(start.device))
+    if start.device.type == "cpu":
+        keep_freed(loader.batch_size * start.variant.largest_activation_bytes)
+    step, steps = PlainStep(model, loss, start.optimiser, loader, start.augmentation), loader.steps_per_epoch
     epochs = range(1, recipe.epochs)
     with Meter("trying to train all layers", len(epochs) * steps * loader.batch_size, "images") as meter:
         model.train()
         for epoch in epochs:
             for number in range(steps):
-                now = epoch + number / steps
-                step.take(epoch, number, recipe.lr * warmup(recipe, now + 1 / steps), schedule(recipe, now, ()))
+                step.take(epoch, number, *learning_rate(recipe, epoch, number, steps, ()))
                 meter.add(loader.batch_size)
         model.eval()
     step.close()
 
 
-def part(split: Split, which: Tensor) -> Split:
+def some(split: Split, which: Tensor) -> Split:
     """Some pictures of a split, in memory."""
     numbers = which.numpy()
     return replace(split, records=split.take(numbers), labels=split.labels[numbers], length=0, blocks=())
