@@ -44,6 +44,7 @@ from alexnet.train import recipes
 from alexnet.train.history import read_config
 from alexnet.train.loop import train_and_test
 from alexnet.train.recipes import Recipe
+from alexnet.train.session import open_session
 
 MOST_IN_TEN_VIEWS = 4000
 FEW, UNBALANCED = 10, 3.0  # photos of a class; times as many in the largest as in the smallest
@@ -187,7 +188,8 @@ def fit(
                 _write(asked, out)  # now that nothing is left to refuse
                 _prepare(source, plan, asked)
         store = Store(asked.data)
-        trained, result = train_and_test(plan.recipe, store, out, resume=begun, base=plan.base)
+        with open_session(plan.recipe, store, out, resume=begun, base=plan.base) as session:
+            trained, result = train_and_test(session)
         views = _views(plan.recipe, store)
         if result is None or result.views != views:
             result = evaluate_classifier(engines.of(trained), store, views=views)

@@ -20,11 +20,10 @@ from pathlib import Path
 
 from alexnet.data.store import Store
 from alexnet.evaluate import Evaluation
-from alexnet.train.optim import schedule, warmup
+from alexnet.train.optim import learning_rate
 from alexnet.train.parallel.ranks import ALONE, Ranks
 from alexnet.train.recipes import Recipe
 from alexnet.train.session import Session, open_session
-from alexnet.train.tune.base import Base
 from alexnet.trained import Trained
 
 
@@ -65,31 +64,18 @@ def train(
         CheckpointError: a checkpoint could not be written or read.
         Interrupted: the user stopped it; it was saved.
     """
-    return train_and_test(recipe, store, folder, resume, overwrite, lanes, ranks=ranks, compared=compared)[0]
+    with open_session(recipe, store, folder, resume, overwrite, lanes, ranks, compared) as session:
+        return train_and_test(session)[0]
 
 
-def train_and_test(
-    recipe: Recipe,
-    store: Store,
-    folder: Path,
-    resume: bool = False,
-    overwrite: bool = False,
-    lanes: int | None = None,
-    base: Base | None = None,
-    ranks: Ranks = ALONE,
-    compared: bool = False,
-) -> tuple[Trained, Evaluation | None]:
-    """As `train`, with the last evaluation on the held-out pictures, one view, or None if the run
-    had already ended.
-
-    Args:
-        base: the recipe's weights, if they have been read already.
+def train_and_test(session: Session) -> tuple[Trained, Evaluation | None]:
+    """The network after the last epoch, and its evaluation on the held-out pictures, one view, or
+    None if the run had already ended. Errors as those of `train`.
     """
-    with open_session(recipe, store, folder, resume, overwrite, lanes, base, ranks, compared) as session:
-        if not session.finished:
-            with session.under_way():
-                learn(session)
-        return session.end(), session.result
+    if not session.finished:
+        with session.under_way():
+            learn(session)
+    return session.end(), session.result
 
 
 def learn(session: Session) -> None:
@@ -99,8 +85,7 @@ def learn(session: Session) -> None:
         session.begin_epoch()
         while place.step < steps and not session.fitted_head:
             now = place.epoch + place.step / steps
-            lr = recipe.lr * warmup(recipe, now + 1 / steps)
-            lr_scale = schedule(recipe, now, place.errors)
+            lr, lr_scale = learning_rate(recipe, place.epoch, place.step, steps, place.errors)
             session.step.take(place.epoch, place.step, lr, lr_scale, session.look())
             session.count_step(now, lr * lr_scale)  # every so often a line of the log
             session.save_if_due(now)

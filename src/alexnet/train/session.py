@@ -321,15 +321,17 @@ def open_session(
     recipe: Recipe,
     store: Store,
     folder: Path,
-    resume: bool,
-    overwrite: bool,
+    resume: bool = False,
+    overwrite: bool = False,
     lanes: int | None = None,
-    base: Base | None = None,
     ranks: Ranks = ALONE,
     compared: bool = False,
+    base: Base | None = None,
 ) -> Iterator[Session]:
-    """Open a run's folder and begin the run; arguments and errors as those of
-    `loop.train_and_test`.
+    """Open a run's folder and begin the run; arguments and errors as those of `loop.train`.
+
+    Args:
+        base: the recipe's weights, if they have been read already.
     """
     folder = _checked_arguments(recipe, store, folder, resume, overwrite)
     check_lanes(lanes)
