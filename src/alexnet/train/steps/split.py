@@ -130,7 +130,8 @@ def _fastest(start: Start, wanted: int | None, precisions: Sequence[Precision]) 
         return _fastest(start, wanted, precisions[:1]) if len(precisions) > 1 else (ways[0], "")
     rates = measured(start, ways)
     way = best(rates)
-    _remember(known | {key: way})
+    first = {one: rate for one, rate in rates.items() if one.precision == precisions[0]}  # measured for itself, too
+    _remember(known | {_key(start, [*first]): best(first), key: way})
     listed = ", ".join(f"{one} {rate:,.0f}" for one, rate in rates.items())
     return way, f" (images/s without the update: {listed}; {changes})"
 
