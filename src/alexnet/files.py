@@ -109,8 +109,11 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def lock(folder: Path) -> FileLock | None:
+def lock(folder: Path, name: str = LOCK) -> FileLock | None:
     """Keep a folder for this process until `unlock`, or until the process ends, however it ends.
+
+    Args:
+        name: of the lock's file in it.
 
     Returns:
         The lock, which must be kept: without a reference it is released. None if
@@ -119,7 +122,7 @@ def lock(folder: Path) -> FileLock | None:
     Raises:
         OSError: the folder is missing or cannot be written.
     """
-    held = FileLock(folder / LOCK, thread_local=False)
+    held = FileLock(folder / name, thread_local=False)
     try:
         held.acquire(timeout=0)
     except Timeout:
@@ -138,17 +141,17 @@ def unlock(held: FileLock) -> None:
 
 
 @contextmanager
-def alone(folder: Path, waiting: Callable[[], object]) -> Iterator[None]:
+def alone(folder: Path, waiting: Callable[[], object] = lambda: None, name: str = LOCK) -> Iterator[None]:
     """Keep a folder for this process while the block runs; where another process has it,
-    call `waiting` and wait.
+    call `waiting` and wait. `name` is that of the lock's file.
 
     Raises:
         OSError: as `lock`.
     """
-    held = lock(folder)
+    held = lock(folder, name)
     if held is None:
         waiting()
-        held = FileLock(folder / LOCK, thread_local=False)
+        held = FileLock(folder / name, thread_local=False)
         held.acquire(poll_interval=POLL_SECONDS)
     try:
         yield

@@ -16,7 +16,7 @@ from alexnet.console import say
 from alexnet.errors import UsageError
 from alexnet.phrases import counted
 from alexnet.train import recipes
-from alexnet.train.parallel.launch import launched
+from alexnet.train.parallel.launch import TIMEOUT, launched
 from alexnet.train.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Training:
     the batch in the convolutions and a part of the units in the fully connected layers. auto: the
     scheme that sends the fewest bytes.
     """
-    rank_timeout: float = 300.0
+    rank_timeout: float = TIMEOUT
     """Seconds that the processes wait for one that does not answer before the run ends."""
 
 

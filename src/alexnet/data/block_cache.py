@@ -14,15 +14,13 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock
-
 from alexnet.console import say
 from alexnet.errors import StoreError
-from alexnet.files import LEFT_BEHIND, POLL_SECONDS, unlock
+from alexnet.files import LEFT_BEHIND, alone
 
 GB = 1_000_000_000
 #: Size of the cache by default.
@@ -128,13 +126,10 @@ class BlockCache:
     @contextmanager
     def alone(self, name: str) -> Iterator[None]:
         """A lock on a block, held while it is fetched: other processes wait for it."""
-        with self._writing():
-            held = FileLock(self.folder / f".{name}.lock", thread_local=False)
-            held.acquire(poll_interval=POLL_SECONDS)
-        try:
+        with ExitStack() as stack:
+            with self._writing():
+                stack.enter_context(alone(self.folder, name=f".{name}.lock"))
             yield
-        finally:
-            unlock(held)
 
     def drop(self, name: str) -> None:
         """Remove a block."""

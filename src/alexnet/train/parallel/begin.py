@@ -27,7 +27,6 @@ class Beginning:
     config: Config
     resumed: bool
     variant: Variant
-    classes: tuple[str, ...]
     preprocessing: Preprocessing
     place: Place
 
@@ -37,8 +36,7 @@ def give(ranks: Ranks, run: Run, start: Start) -> None:
     ranks.wait_for_first()
     if ranks.several:
         preprocessing = start.preprocessing.to(torch.device("cpu"))
-        trained = start.trained
-        what = Beginning(start.recipe, run.config, run.resumed, start.variant, trained.classes, preprocessing, start.place)
+        what = Beginning(start.recipe, run.config, run.resumed, start.variant, preprocessing, start.place)
         ranks.broadcast_object(what)
         _broadcast(ranks, start)
 

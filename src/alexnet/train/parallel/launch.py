@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from alexnet.errors import UsageError
 
+#: Seconds that ranks wait for one that does not answer.
+TIMEOUT = 300.0
 TORCHRUN = "torchrun --standalone --nproc-per-node 2 -m alexnet train"
 #: torchrun's name for a launch without --rdzv-id.
 NAMELESS = "none"

@@ -27,14 +27,13 @@ from alexnet.errors import UsageError
 from alexnet.phrases import counted
 from alexnet.traffic import Scheme
 from alexnet.train.parallel.failures import reported_once
-from alexnet.train.parallel.launch import TORCHRUN, Launch, have_met, launched, read_launch
+from alexnet.train.parallel.launch import TIMEOUT, TORCHRUN, Launch, have_met, launched, read_launch
 from alexnet.train.parallel.meet import meet, program
 from alexnet.train.parallel.notes import Notes
 from alexnet.variants import Variant
 
 T = TypeVar("T")
 
-TIMEOUT = 300.0  # in seconds
 LONGEST = 1e9  # thirty years; the clocks of gloo and nccl end somewhere beyond
 
 
