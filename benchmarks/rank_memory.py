@@ -15,15 +15,13 @@ The last line is one JSON object: MB (10^6 bytes) by scheme and rank.
 import argparse
 import json
 import os
-import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from train_ranks import as_torchrun, free_port
 
 from alexnet.bench import STORED, noise, preprocessing_of
 from alexnet.data.augment import Augmentation
@@ -89,20 +87,9 @@ def work(arguments: argparse.Namespace, scheme: Scheme | None) -> list[dict[str,
         return ranks.all_gather_object(held(step))
 
 
-@contextmanager
-def as_rank(rank: int, count: int, port: int) -> Iterator[None]:
-    """The environment that torchrun gives."""
-    here = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
-    os.environ.update({"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in here.items()}})
-    yield
-
-
 def measured(arguments: argparse.Namespace, scheme: str) -> list[dict[str, float]]:
     """What each rank of a scheme holds, from processes forked for it."""
-    count = RANKS[scheme]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    count, port = RANKS[scheme], free_port()
     reader, writer = os.pipe()
     children = []
     for rank in range(count):
@@ -110,11 +97,9 @@ def measured(arguments: argparse.Namespace, scheme: str) -> list[dict[str, float
             children.append(child)
             continue
         try:
-            if count == 1:
-                found = work(arguments, None)
-            else:
-                with as_rank(rank, count, port):
-                    found = work(arguments, scheme)  # type: ignore[arg-type]
+            if count > 1:
+                os.environ.update(as_torchrun(rank, count, port))
+            found = work(arguments, scheme if count > 1 else None)  # type: ignore[arg-type]
             if rank == 0:
                 os.write(writer, json.dumps(found).encode())
             os._exit(0)

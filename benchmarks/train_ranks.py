@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from scaling import Device, Interconnect, exchange_seconds, step_seconds
+from train_cpu import variant_of
 
 from alexnet.bench import BATCHES, LR, STORED, Steps, noise, preprocessing_of
 from alexnet.data.augment import Augmentation
@@ -43,7 +44,6 @@ from alexnet.train.parallel.ranks import Ranks, open_ranks
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
 from alexnet.train.steps.choose import open_step
-from alexnet.variants import Variant, get_variant
 
 SMALL, LARGE = 1, 2**24  # numbers of float32 in the sums that measure the connection
 SUMS = 5
@@ -171,12 +171,6 @@ def settle() -> None:
         torch.cuda.synchronize()
 
 
-def variant_of(arguments: argparse.Namespace) -> Variant:
-    """The network; of fewer pixels than the paper's it has ten classes."""
-    classes = {} if arguments.input_size >= 224 else {"num_classes": 10}
-    return get_variant(arguments.variant, width=arguments.width, input_size=arguments.input_size, **classes)
-
-
 # --- the contest ----------------------------------------------------------------------------------
 
 
@@ -189,13 +183,9 @@ class Contestant:
         self.processes = []
         port = free_port()
         for rank in range(count):
-            there = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
             alone = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
-            set_by_torchrun = {name: str(value) for name, value in there.items()} | {
-                "MASTER_ADDR": "127.0.0.1",
-                "OMP_NUM_THREADS": "1",
-            }
-            variables = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **(set_by_torchrun if count > 1 else alone)}
+            own = {**as_torchrun(rank, count, port), "OMP_NUM_THREADS": "1"} if count > 1 else alone
+            variables = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", **own}
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE} if rank == 0 else {"stdin": subprocess.DEVNULL}
             self.processes.append(subprocess.Popen(command, env=variables, text=True, **pipes))  # type: ignore[call-overload]
         self.first = self.processes[0]
@@ -221,6 +211,12 @@ class Contestant:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+def as_torchrun(rank: int, count: int, port: int) -> dict[str, str]:
+    """What torchrun sets in the environment of a rank, if all are on this machine."""
+    here = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    return {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in here.items()}}
 
 
 def free_port() -> int:
