@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,8 +102,9 @@ def run_folder(folder: Path, epochs: int = 60, **changes: object) -> Path:
     return folder
 
 
-def write(store: Store, folder: Path, run: Path) -> tuple[Page, str, Evaluation]:
+def write(store: Store, folder: Path, run: Path, **state: object) -> tuple[Page, str, Evaluation]:
     net = trained(store)
+    net.state.update(state)
     result = evaluate_classifier(engines.of(net), store)
     path = report.write(folder / "page.html", "AlexNet on <odd>", net, store, result, run)
     assert [entry.name for entry in folder.iterdir() if entry.is_file()] == ["page.html"]
@@ -168,6 +170,33 @@ def test_more_epochs_later(odd: Store, tmp_path: Path, page: tuple[Page, str, Ev
     planned = f"for 1 epoch until epoch 1, for 40 epochs until epoch 12.5, and for {config['recipe']['epochs']} from there on"
     assert f"given more epochs later: it was planned {planned}" in write(odd, tmp_path / "page", run)[1]
     assert "given more epochs" not in page[1]
+
+
+@pytest.mark.parametrize(
+    ("places", "said", "table"),
+    [
+        ([{"torch": "<2.11>", "lanes": 2}], "", "what value torch <2.11> lanes 2"),
+        ([{"torch": "3", "ranks": 2, "parallel": "data"}], "2 processes (--parallel data)", "ranks 2 parallel data"),
+        (
+            [
+                {"threads": 2, "ranks": 4, "parallel": "towers"},
+                {"threads": 1, "ranks": 4, "parallel": "towers"},
+                {"threads": 1, "ranks": 2, "parallel": "hybrid"},
+                {"threads": 1, "lanes": 2, "gpu": "H<100>"},
+            ],
+            "4 processes (--parallel towers), then by 2 processes (--parallel hybrid), then by 1 process",
+            "what first then then then threads 2 1 1 1 ranks 4 4 2 1 parallel towers towers hybrid none lanes 1 1 1 2 "
+            "gpu none none none H<100>",
+        ),
+    ],
+)
+def test_which_processes_trained_it(odd: Store, tmp_path: Path, places: list[Any], said: str, table: str) -> None:
+    """As result.json lists them; number and scheme before all that is folded."""
+    (tmp_path / "page").mkdir()
+    text = write(odd, tmp_path / "page", run_folder(tmp_path / "run"), environments=places)[0].text
+    shown, _, folded = text.partition("All settings")
+    assert (f"Trained by {said}." in shown) == bool(said) and ("process" in shown) == bool(said)
+    assert table in folded
 
 
 def test_names(page: tuple[Page, str, Evaluation]) -> None:

@@ -10,6 +10,7 @@ import io
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from alexnet.files import writing
 from alexnet.inspect.filters import first_layer
 from alexnet.intervals import percent
 from alexnet.phrases import counted
+from alexnet.run_folder import ALONE, Environment
 from alexnet.train import history, recipes
 from alexnet.train.history import History
 from alexnet.train.recipes import RECIPES, Recipe
@@ -116,7 +118,7 @@ def write(
         f"<h1>{_text(title)}</h1>",
         *_result(result, trained, record.recipe),
         *([EXPLAINED.format(page=_text(explained))] if explained else []),
-        *_settings(record, store),
+        *_settings(record, store, trained.state.get("environments") or [record.environment]),
         *_training(record, trained.model.variant.dropout > 0),
         *_first_layer(trained, store, record.recipe),
         *_pictures(tested, classifier.classes, len(store.held_out), result.views),
@@ -203,7 +205,7 @@ def _result(result: Evaluation, trained: Trained, recipe: Recipe) -> Iterator[st
         yield f"<p class=warning>{_text(few[0].upper() + few[1:])}</p>"
 
 
-def _settings(record: History, store: Store) -> Iterator[str]:
+def _settings(record: History, store: Store, environments: Sequence[Environment]) -> Iterator[str]:
     name = recipes.closest(record.recipe)
     changed = recipes.differences(RECIPES[name](), record.recipe)
     yield "<h2>Settings</h2>"
@@ -213,12 +215,29 @@ def _settings(record: History, store: Store) -> Iterator[str]:
         yield _table(["setting", name, "this run"], rows, 0)
     else:
         yield f"<p>Recipe: <code>{name}</code>, unchanged.</p>"
+    if processes := _processes(environments):
+        yield f"<p>Trained by {_text(processes)}.</p>"
     data = store.address if is_address(store.address) else store.folder.name
     command = f"alexnet train {recipes.words(record.recipe)} --data {data} --out run"
     everything = [[_text(field), _text(value)] for field, value in asdict(record.recipe).items()]
-    place = [[_text(field), _text(value)] for field, value in record.environment.items() if value is not None]
     yield _folded("All settings", f"<p><code>{_text(command)}</code></p>" + _table(["setting", "value"], everything, 0))
-    yield _folded("Where it was trained", _table(["what", "value"], place, 0))
+    yield _folded("Where it was trained", _places(environments))
+
+
+def _processes(environments: Sequence[Environment]) -> str:
+    """How many processes trained a run, and in which scheme, in order; empty if always one."""
+    pairs = ((one["ranks"], one["parallel"]) for one in (ALONE | each for each in environments))
+    said = ["1 process" if count == 1 else f"{count} processes (--parallel {scheme})" for (count, scheme), _ in groupby(pairs)]
+    return "" if said == ["1 process"] else ", then by ".join(said)
+
+
+def _places(environments: Sequence[Environment]) -> str:
+    """Where a run was trained, with a column for each time that it went on elsewhere."""
+    names = dict.fromkeys(name for one in environments for name, value in one.items() if value is not None)
+    complete = [ALONE | one for one in environments]
+    rows = [[_text(name), *(_text(one.get(name) or "none") for one in complete)] for name in names]
+    headings = ["value"] if len(complete) == 1 else ["first", *["then"] * (len(complete) - 1)]
+    return _table(["what", *headings], rows, 0)
 
 
 def _training(record: History, dropout: bool) -> Iterator[str]:

@@ -120,6 +120,9 @@ def members(folder: Path) -> list[Path]:
 
 # --- where a run computed -------------------------------------------------------------------------
 
+#: What an environment means that does not say: one lane, as once all runs had, and one process.
+ALONE: Environment = {"lanes": 1, "ranks": 1, "parallel": "none"}
+
 
 def environment() -> Environment:
     """Where a run computed, for its record."""
@@ -158,9 +161,10 @@ def read_environment(folder: Path) -> Environment:
 
 
 def changes(earlier: Environment, later: Environment) -> str:
-    """In what two environments differ: "threads 2, now 4"."""
-    names = [name for name in {**earlier, **later} if earlier.get(name) != later.get(name)]
-    return ", ".join(f"{name} {earlier.get(name)}, now {later.get(name)}" for name in names)
+    """In what two environments differ: "threads 2, now 4"; empty if in nothing."""
+    one, other = ALONE | earlier, ALONE | later
+    names = [name for name in earlier | later if one.get(name) != other.get(name)]
+    return ", ".join(f"{name} {one.get(name)}, now {other.get(name)}" for name in names)
 
 
 # --- the log --------------------------------------------------------------------------------------

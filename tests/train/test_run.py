@@ -19,7 +19,7 @@ from alexnet.data.store import Store
 from alexnet.ensemble import evaluate_average
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate_classifier
-from alexnet.run_folder import member
+from alexnet.run_folder import changes, member
 from alexnet.study.ablate import Plan, ablate
 from alexnet.study.ablations import ABLATIONS
 from alexnet.study.family import train_family
@@ -296,6 +296,13 @@ def test_another_number_of_threads_is_said_and_recorded(
     assert verify_run(folder) == []
     train(recipe(epochs=2), store, folder, resume=True)
     assert read_result(folder)["environments"] == [here, there, here]
+
+
+def test_one_process_after_several_is_said() -> None:
+    """What an environment does not say is one lane and one process, in `alexnet verify` too."""
+    several, alone = {"threads": 1, "ranks": 4, "parallel": "towers"}, {"threads": 1, "lanes": 1}
+    assert changes(several, alone) == "ranks 4, now 1, parallel towers, now none"
+    assert changes(alone, {"threads": 1}) == ""
 
 
 def test_an_unbroken_run_has_one_environment(finished: Path) -> None:

@@ -34,16 +34,15 @@ def note_environment(place: Place, run: Run, lanes: int, ranks: Ranks) -> None:
     """
     if not place.environments and run.resumed:  # by a version that kept the first one only
         place.environments.append(read_environment(run.folder))
-    # What does not say had one lane, as once all had, and one process, as most have.
-    alone: Environment = {"lanes": 1, "ranks": 1, "parallel": "none"}
-    several: Environment = {"ranks": ranks.count, "parallel": ranks.scheme} if ranks.several else {}
-    here: Environment = {**environment(), "lanes": lanes, **several}
-    earlier: Environment = {**alone, **place.environments[-1]} if place.environments else {}
-    if {**alone, **here} == earlier:
-        return
-    if earlier:
+    here: Environment = environment() | {"lanes": lanes}
+    if ranks.several:
+        here |= {"ranks": ranks.count, "parallel": ranks.scheme}
+    if place.environments:
+        changed = changes(place.environments[-1], here)
+        if not changed:
+            return
         say(
-            f"This run continues in another environment ({changes(earlier, {**alone, **here})}): its weights "
+            f"This run continues in another environment ({changed}): its weights "
             "will differ slightly from those of a run that was never stopped."
         )
     place.environments.append(here)
