@@ -27,16 +27,25 @@ def pick_device(wanted: str) -> torch.device:
     Raises:
         RecipeError: it is not there.
     """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        wanted = next(name for name, available in there.items() if available)
-        if wanted != "cuda" and NVIDIA.exists():
-            say(f"PyTorch cannot use this machine's NVIDIA GPU ({_why_no_cuda()}): going on, many times slower, on {wanted}.")
-    if not there[wanted]:
-        known = ", ".join(name for name, available in there.items() if available)
+    chosen = meant(wanted)
+    if wanted == "auto" and chosen != "cuda" and NVIDIA.exists():
+        say(f"PyTorch cannot use this machine's NVIDIA GPU ({_why_no_cuda()}): going on, many times slower, on {chosen}.")
+    if chosen not in _available():
         reason = f" ({_why_no_cuda()})" if wanted == "cuda" else ""
+        known = ", ".join(_available())
         raise RecipeError(f"device (={wanted!r}) is not available to PyTorch here{reason}; available: {known}.")
-    return torch.device(wanted)
+    return torch.device(chosen)
+
+
+def meant(wanted: str) -> str:
+    """The device that a recipe's name stands for on this machine, be it there or not."""
+    return _available()[0] if wanted == "auto" else wanted
+
+
+def _available() -> list[str]:
+    """PyTorch's devices here, the best one first."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return [name for name, available in there.items() if available]
 
 
 def _why_no_cuda() -> str:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from runs import log, recipe, same_weights
 
-from alexnet import engines
+from alexnet import engines, run_folder
 from alexnet.data.prepare import prepare
 from alexnet.data.resample import resampled
 from alexnet.data.store import Store
 from alexnet.ensemble import evaluate_average
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
 from alexnet.evaluate import evaluate_classifier
-from alexnet.run_folder import changes, member
+from alexnet.run_folder import member
 from alexnet.study.ablate import Plan, ablate
 from alexnet.study.ablations import ABLATIONS
 from alexnet.study.family import train_family
@@ -298,11 +298,53 @@ def test_another_number_of_threads_is_said_and_recorded(
     assert read_result(folder)["environments"] == [here, there, here]
 
 
+@pytest.mark.parametrize(
+    ("begun", "later", "said"),
+    [("auto", "cpu", False), ("cpu", "auto", False), ("cuda", "auto", True), ("cuda", "cpu", True)],
+)
+def test_a_run_goes_on_by_the_device_that_it_computes_on(
+    begun: str,
+    later: str,
+    said: bool,
+    finished: Path,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """auto and cpu are one device where there is no GPU; another one is said, and mixes nothing
+    that is compared.
+    """
+    for gpu in ("torch.cuda", "torch.backends.mps"):
+        monkeypatch.setattr(f"{gpu}.is_available", lambda: False)
+    family = tmp_path / "family"
+    folder = member(family, 0)
+    with monkeypatch.context() as patch:
+        stop_after(patch, SGD, "step", 3)
+        with pytest.raises(Interrupted):
+            train(recipe(device="cpu" if begun == "cuda" else begun), store, folder)
+    if begun == "cuda":
+        config = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(config.replace('"device": "cpu"', '"device": "cuda"'))
+        saved = native.load(folder)
+        saved.state["trained_by"] = ["fp32 on cuda"]
+        native.save(folder / "latest.safetensors", saved)
+        with pytest.raises(TrainingError, match=rf"other settings \(device cuda, now {later}\)"):
+            train_family(recipe(device=later), store, family, (0,), resume=True)
+    capfd.readouterr()
+    train(recipe(device=later), store, folder, resume=True)
+    line = "This run used fp32 on cuda until now and continues with fp32 on cpu: its results mix the two."
+    assert (line in capfd.readouterr().err) == said
+    assert same_weights(folder, finished)
+    if not said:
+        train_family(recipe(device=later), store, family, (0,), resume=True)
+
+
 def test_one_process_after_several_is_said() -> None:
     """What an environment does not say is one lane and one process, in `alexnet verify` too."""
     several, alone = {"threads": 1, "ranks": 4, "parallel": "towers"}, {"threads": 1, "lanes": 1}
-    assert changes(several, alone) == "ranks 4, now 1, parallel towers, now none"
-    assert changes(alone, {"threads": 1}) == ""
+    assert run_folder.changes(several, alone) == "ranks 4, now 1, parallel towers, now none"
+    assert run_folder.changes(alone, {"threads": 1}) == ""
 
 
 def test_an_unbroken_run_has_one_environment(finished: Path) -> None:

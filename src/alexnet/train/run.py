@@ -19,6 +19,7 @@ from alexnet.address import was_address
 from alexnet.console import say
 from alexnet.data.resample import origin
 from alexnet.data.store import Store
+from alexnet.devices import meant
 from alexnet.errors import TrainingError
 from alexnet.files import LOCK, is_temporary, lock, unlock, write_json
 from alexnet.run_folder import BEST, EVENTS, FEATURES, FIT, LATEST, STORE, TENSORBOARD, environment, is_run
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Fields that may differ when a run is resumed, since they change no result.
 FREE_FIELDS = ("feed", "workers", "checkpoint_minutes")
+#: Of a single run the device, too: what goes on elsewhere says so (`announce.note_step`).
+SINGLE_FREE_FIELDS = (*FREE_FIELDS, "device")
 #: Names of what a run writes beside its configuration and TensorBoard's folder, and of
 #: such files half written.
 _OWN = "|".join(map(re.escape, (ENVIRONMENT, LOG, RESULT, LATEST, BEST, LOCK))) + r"|epoch-\d{4,}\.safetensors"
@@ -176,7 +179,7 @@ def open_run(
     """
     check_folder(folder, recipe, resume, overwrite)
     if resume and is_run(folder):
-        config = check_same(folder, recipe, store, more_epochs=True)
+        config = check_same(folder, recipe, store, single=True)
         held = _locked(folder)
         return Run(folder, (folder / LATEST).exists(), config, _log(folder, "a"), held)
     if is_run(folder):
@@ -215,7 +218,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     if not resume:
         _check_free(folder, overwrite)
     elif is_run(folder):
-        check_settings(folder, recipe, more_epochs=True)
+        check_settings(folder, recipe, single=True)
     elif not folder.exists():
         raise TrainingError(f"{folder} does not exist, so there is nothing to resume: drop --resume to start.")
     else:
@@ -301,11 +304,12 @@ def _log(folder: Path, mode: str) -> IO[str]:
     return open(folder / LOG, mode, encoding="utf-8")  # closed in `Run.close`
 
 
-def check_same(folder: Path, recipe: Recipe, store: Store, more_epochs: bool = False) -> Config:
+def check_same(folder: Path, recipe: Recipe, store: Store, single: bool = False) -> Config:
     """A run's configuration, if it is of this recipe and store.
 
     Args:
-        more_epochs: whether the recipe may ask for more epochs than the run was begun with.
+        single: whether the run is by itself: then it may go on for more epochs than it was begun
+            with, and on another device. Runs that are compared may not.
 
     Raises:
         TrainingError: it is not.
@@ -315,34 +319,35 @@ def check_same(folder: Path, recipe: Recipe, store: Store, more_epochs: bool = F
         raise TrainingError(
             f"{folder} was trained on another store ({config.store.folder}): resume with that one, or choose another --out."
         )
-    check_settings(folder, recipe, more_epochs)
+    check_settings(folder, recipe, single)
     return config
 
 
 def as_settled(folder: Path, recipe: Recipe) -> Recipe:
     """A run's own recipe, with all that was chosen for it, if this is what was asked for."""
     config = read_config(folder) if is_run(folder) else None
-    if config is None or config.asked is None or differences(config.asked, recipe).keys() - set(FREE_FIELDS):
+    if config is None or config.asked is None or differences(config.asked, recipe).keys() - {*SINGLE_FREE_FIELDS}:
         return recipe
-    return replace(config.recipe, **{name: getattr(recipe, name) for name in FREE_FIELDS})
+    return replace(config.recipe, **{name: getattr(recipe, name) for name in SINGLE_FREE_FIELDS})
 
 
-def check_settings(folder: Path, recipe: Recipe, more_epochs: bool = False) -> None:
+def check_settings(folder: Path, recipe: Recipe, single: bool = False) -> None:
     """As `check_same`, without a look at the store."""
     config = read_config(folder)
-    if config.asked and not differences(config.asked, recipe).keys() - set(FREE_FIELDS):
+    here = meant(config.recipe.device) == meant(recipe.device)  # auto and cpu are one device without a GPU
+    free = SINGLE_FREE_FIELDS if single or here else FREE_FIELDS
+    if config.asked and not differences(config.asked, recipe).keys() - set(free):
         return
-    changed = {name: pair for name, pair in differences(config.recipe, recipe).items() if name not in FREE_FIELDS}
+    changed = {name: pair for name, pair in differences(config.recipe, recipe).items() if name not in free}
     more = recipe.epochs > config.recipe.epochs
-    if more_epochs and more:
+    if single and more:
         changed.pop("epochs")
     if changed:
         listed = ", ".join(f"{name} {old}, now {new}" for name, (old, new) in changed.items())
         flags = " ".join(flag(name, old) for name, (old, _) in changed.items())
-        single = " Only a single run can be given more epochs." if more and not more_epochs else ""
+        only = " Only a single run can be given more epochs." if more and not single else ""
         raise TrainingError(
-            f"{folder} was begun with other settings ({listed}): resume with the same ({flags}), or choose another "
-            f"--out.{single}"
+            f"{folder} was begun with other settings ({listed}): resume with the same ({flags}), or choose another --out.{only}"
         )
 
 
