@@ -293,6 +293,76 @@ def test_a_copy_is_as_finished(photos: Photos, tmp_path: Path, monkeypatch: pyte
     assert "cannot be compared with those that it was trained on: " in said(capsys)
 
 
+def test_finished_but_its_network_is_gone(photos: Photos, tmp_path: Path) -> None:
+    """It is not called finished; what is said to do keeps the photos to test on."""
+    folder, out = photos(12), tmp_path / "run"
+    first = fit(folder, out)
+    (out / "latest.safetensors").unlink()
+    same = f"restore it from a copy, or fit again with another --out, where --data {out / 'store'} keeps the same test photos"
+    with pytest.raises(TrainingError, match=f"is finished, but its latest.safetensors, .* is missing: {same}"):
+        fit(folder, out)
+    with pytest.raises(SystemExit):
+        main(["train", "--resume", "--out", str(out)])
+    assert fit(folder, tmp_path / "again", data=out / "store").tested.wrong == first.tested.wrong
+    shutil.rmtree(out / "store")
+    with pytest.raises(TrainingError, match=r"or fit again with another --out\.$"):
+        fit(folder, out)
+
+
+@pytest.mark.parametrize("on_weights", [False, True])
+def test_the_store_of_an_unfinished_run_is_gone(
+    photos: Photos, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, on_weights: bool
+) -> None:
+    """The same photos give the same store, the same ones held out; others are refused."""
+    folder, out, start = photos(15), tmp_path / "run", weights if on_weights else None
+    for number in range(15):
+        draw((200, 50, 40), 3000 + number).save(folder / "red" / f"copy{number}.jpg", quality=60)  # groups: sides change
+    place = ("alexnet.train.tune.begin.fit", None) if on_weights else ("alexnet.train.steps.plain.PlainStep.take", None)
+    with monkeypatch.context() as patch:
+        patch.setattr(place[0], lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(Interrupted):
+            fit(folder, out, weights=start)
+    before = Store(out / "store").fingerprint
+    shutil.rmtree(out / "store")
+    late = draw((200, 50, 40), 99)
+    late.save(folder / "red" / "late.jpg")
+    with pytest.raises(TrainingError, match="prepared again it is another one.* other photos would be held out for testing"):
+        fit(folder, out)
+    assert not (out / "store").exists()
+    (folder / "red" / "late.jpg").unlink()
+    with monkeypatch.context() as patch:  # killed between preparing and looking for near-duplicates
+        patch.setattr(module, "_with_groups", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(Interrupted):
+            fit(folder, out)
+    fit(folder, out)
+    assert Store(out / "store").fingerprint == before
+    fit(folder, tmp_path / "whole", weights=start)
+    assert runs.same_weights(tmp_path / "whole", out)
+
+
+def test_the_store_of_another_is_gone(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that this command did not make is not made by it."""
+    folder, data = photos(12), tmp_path / "elsewhere"
+    fit(folder, tmp_path / "one", data=data)
+    with monkeypatch.context() as patch:
+        stop_after(patch, PlainStep, "take", 1)
+        with pytest.raises(Interrupted):
+            fit(folder, tmp_path / "two", data=data)
+    shutil.rmtree(data)
+    with pytest.raises(TrainingError, match="elsewhere, the store of .*two, is gone: put it back, or begin anew with another"):
+        fit(folder, tmp_path / "two", data=data)
+
+
+def test_a_store_of_small_pictures(photos: Photos, tmp_path: Path, weights: Path) -> None:
+    """From scratch it is refused before anything is written; on weights it is enlarged."""
+    folder, data = photos(12), tmp_path / "small"
+    main(["prepare", str(folder), str(data), "--size", "32"])
+    with pytest.raises(RecipeError, match=r"data \(=.*small\) has pictures of 32 pixels, .* leave out --data, .* --from"):
+        fit(folder, tmp_path / "run", data=data)
+    assert not (tmp_path / "run").exists()
+    fit(folder, tmp_path / "run", data=data, weights=weights)
+
+
 def test_a_store_that_cannot_be_there(photos: Photos, tmp_path: Path) -> None:
     """Said before anything is written."""
     folder, other = photos(12), tmp_path / "other"

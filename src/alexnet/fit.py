@@ -12,10 +12,12 @@ it was stopped, and ends at once where all is done.
     └── report.html   the page
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import numpy as np
@@ -36,7 +38,7 @@ from alexnet.errors import Interrupted, RecipeError, SourceError, StoreError, Tr
 from alexnet.evaluate import evaluate_classifier
 from alexnet.files import LOCK, lock, unlock, write_json
 from alexnet.phrases import MOST_NAMED, counted, quoted
-from alexnet.plan import ClassWeights, Plan, Work, weights_here
+from alexnet.plan import FROM_SCRATCH, ClassWeights, Plan, Work, weights_here
 from alexnet.published import data as published
 from alexnet.run_folder import FIT, LATEST, REPORT, RESULT, STORE, Count, Seconds, Share, is_run
 from alexnet.schema import Range
@@ -178,10 +180,12 @@ def fit(
     source = _find(photos, asked)
     with _saying_how_to_go_on():
         if begun := is_run(out):
+            _prepare_again(source, asked, out)
             plan = Plan(read_config(out).recipe)
         else:
             asked = replace(asked, weights=weights_here(asked.weights))
             plan = Plan.of(asked.weights, asked.variant, asked.class_weights)
+            _check_size(plan, asked)
             plan = plan.within(asked.minutes, _work(source, plan, asked))
             out.mkdir(parents=True, exist_ok=True)
             with _alone(out):
@@ -190,6 +194,7 @@ def fit(
         store = Store(asked.data)
         with open_session(plan.recipe, store, out, resume=begun, base=plan.base) as session:
             trained, result = train_and_test(session)
+            store = session.store  # in pictures of the network's size
         views = _views(plan.recipe, store)
         if result is None or result.views != views:
             result = evaluate_classifier(engines.of(trained), store, views=views)
@@ -289,6 +294,13 @@ def _moved(earlier: Asked, now: Asked, out: Path) -> Asked:
 def _finished(asked: Asked, out: Path) -> Fitted | None:
     """What a finished run has reached, with a line on what to do for more."""
     result, page = out / RESULT, out / REPORT
+    if result.exists() and not (out / LATEST).exists():
+        there = (Path(asked.data) / MANIFEST).exists()
+        same = f", where --data {quote(asked.data)} keeps the same test photos" if there else ""
+        raise TrainingError(
+            f"{out} is finished, but its {LATEST}, which holds the network, is missing: restore it from a copy, or fit again "
+            f"with another --out{same}."
+        )
     if not asked.tested or not page.exists() or not result.exists():
         return None
     if asked.tested.result != sha256(result.read_bytes()):
@@ -385,6 +397,43 @@ def _prepare(source: Source | None, plan: Plan, asked: Asked) -> None:
         store = _with_groups(store, plan)
     for line in _notes(store, asked.class_weights is not None):
         say(line)
+
+
+def _check_size(plan: Plan, asked: Asked) -> None:
+    """Refuse a store whose pictures are too small for training from scratch."""
+    data, least = Path(asked.data), plan.recipe.crop_size
+    if plan.base or not (data / MANIFEST).exists() or (store := Store(data)).size >= least:
+        return
+    raise RecipeError(
+        f"data (={data}) has pictures of {store.size} pixels, but {FROM_SCRATCH} is trained on {least}: leave out --data, so "
+        "that the photos are prepared for it, or name trained weights with --from, for which small pictures are enlarged."
+    )
+
+
+def _prepare_again(source: Source | None, asked: Asked, out: Path) -> None:
+    """Make the store of a run that has begun once more if it was deleted: with the same photos it
+    becomes the same, with the same ones held out.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    folder, config = Path(asked.data), read_config(out)
+    there = (folder / MANIFEST).exists()
+    if not there and not asked.made:
+        raise TrainingError(f"{folder}, the store of {out}, is gone: put it back, or begin anew with another --out.")
+    if not asked.made or (there and Store(folder).fingerprint == config.store.fingerprint):
+        return
+    say(f"{folder} is not the store that {out} was begun with, or not whole: preparing it again.")
+    with _alone(out):
+        _prepare(source, Plan.of(asked.weights, asked.variant, asked.class_weights), asked)
+        if Store(folder).fingerprint == config.store.fingerprint:
+            return
+        if not there:
+            shutil.rmtree(folder)
+    raise TrainingError(
+        f"{folder}, the store of {out}, is gone, and prepared again it is another one, as the photos have changed: other "
+        "photos would be held out for testing. Put the store or the photos back, or begin anew with another --out."
+    )
 
 
 def _with_groups(store: Store, plan: Plan) -> Store:

@@ -168,6 +168,15 @@ def test_a_damaged_checkpoint(copy: Path, store: Store, change: Callable[[Any], 
         train(recipe(), store, copy, resume=True)
 
 
+def test_a_run_that_has_ended_without_its_network(copy: Path, store: Store) -> None:
+    """To go on would train it again in silence, under a result that is there."""
+    (copy / "latest.safetensors").unlink()
+    with pytest.raises(TrainingError, match="has ended, but its latest.safetensors, .* is missing: .* --overwrite in place of"):
+        train(recipe(), store, copy, resume=True)
+    train(recipe(), store, copy, overwrite=True)
+    train(recipe(), store, copy, resume=True)
+
+
 def test_the_checkpoint_of_another_run(copy: Path, store: Store, tmp_path: Path) -> None:
     train(recipe(width=1 / 16, epochs=1), store, tmp_path / "other")
     shutil.copyfile(tmp_path / "other" / "latest.safetensors", copy / "latest.safetensors")

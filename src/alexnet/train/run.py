@@ -218,11 +218,21 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     if not resume:
         _check_free(folder, overwrite)
     elif is_run(folder):
+        _check_whole(folder)
         check_settings(folder, recipe, single=True)
     elif not folder.exists():
         raise TrainingError(f"{folder} does not exist, so there is nothing to resume: drop --resume to start.")
     else:
         _check_free(folder, overwrite)
+
+
+def _check_whole(folder: Path) -> None:
+    """Refuse to continue a run that has ended and lost its network: it would begin anew."""
+    if (folder / RESULT).exists() and not (folder / LATEST).exists():
+        raise TrainingError(
+            f"{folder} has ended, but its {LATEST}, which holds the network, is missing: restore it from a copy, or train "
+            "it again with --overwrite in place of --resume."
+        )
 
 
 def _check_free(folder: Path, overwrite: bool) -> None:
