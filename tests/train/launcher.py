@@ -9,12 +9,16 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from select import select
 from typing import Any
+
+#: Seconds without news after which a launch hangs: less than a test may take.
+HANGS = 240
 
 
 @dataclass
@@ -65,7 +69,7 @@ class Launcher:
     def __init__(self, folder: Path) -> None:
         self.folder, self.launches = folder, list[Launched]()
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, cwd=Path(__file__).parent
         )
 
     def start(
@@ -81,7 +85,7 @@ class Launcher:
         assert self.process.stdin
         said = self.folder / f"{len(self.launches)}.txt"
         torchrun = [*meeting.split(), f"--nproc-per-node={processes}", *map(str, options)]
-        print(json.dumps([torchrun, list(map(str, words)), hook, str(said)]), file=self.process.stdin, flush=True)
+        self.process.stdin.write(json.dumps([torchrun, list(map(str, words)), hook, str(said)]).encode() + b"\n")
         launched = Launched(0, said, self)
         self.launches.append(launched)
         while not launched.pid:
@@ -95,6 +99,8 @@ class Launcher:
     def hear(self) -> None:
         """Take a line of news: a launch has begun, or has ended."""
         assert self.process.stdout
+        under_way = [one for one in self.launches if one.status is None]
+        assert select([self.process.stdout], [], [], HANGS)[0], "\n".join(one.text() for one in under_way)
         pid, status = json.loads(self.process.stdout.readline())
         if status is None:
             next(one for one in self.launches if not one.pid).pid = pid
@@ -135,11 +141,13 @@ def _report(pid: int, status: int | None) -> None:
 
 def _torchrun(options: list[str], words: list[str], hook: str, said: str) -> None:
     """What the console script torchrun does; ends the process."""
+    from torch.distributed.elastic.multiprocessing.api import MultiprocessContext
     from torch.distributed.run import main
     from torch.multiprocessing import ProcessContext
 
     os.setsid()
-    joined = ProcessContext._join_procs_with_timeout
+    start, joined = MultiprocessContext._start, ProcessContext._join_procs_with_timeout
+    MultiprocessContext._start = lambda self: start(_unwaited(self))
     ProcessContext._join_procs_with_timeout = lambda self, seconds: joined(self, min(seconds, 6))  # of torchrun's 30
     os.environ["HOOK"] = hook
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -157,6 +165,15 @@ def _torchrun(options: list[str], words: list[str], hook: str, said: str) -> Non
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _unwaited(context: Any) -> Any:
+    """The context of forked ranks that end without waiting for each other, as those that torchrun
+    starts as programs do. It lets forked ones wait, and waits forever for one that is killed then.
+    """
+    context._worker_finished_event = threading.Event()
+    context._worker_finished_event.set()
+    return context
 
 
 def rank() -> None:
