@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 Fault = Literal[
-    "cut", "stall", "corrupt", "503", "403", "whole", "whole as a part", "short", "huge", "to a file", "in a circle"
+    "cut", "stall", "corrupt", "503", "403", "401", "whole", "whole as a part", "short", "huge", "to a file", "in a circle"
 ]
 
 
@@ -88,7 +88,7 @@ def _answer(handler: BaseHTTPRequestHandler, request: Request, state: Elsewhere)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
         return
-    if fault in ("503", "403") or not path.is_file():
+    if fault in ("503", "403", "401") or not path.is_file():
         handler.send_response(int(fault or 404))
         handler.send_header("Content-Length", "0")
         handler.end_headers()

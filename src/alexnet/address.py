@@ -1,7 +1,7 @@
 """Addresses of remote stores, such as `https://host/store` and `s3://bucket/store`.
 
-An address may contain a password, or a signature after a question mark: only what `shown` leaves of
-it is printed or recorded.
+An address may contain a password, a token in place of the user, or a signature after a question
+mark: only what `shown` leaves of it is printed or recorded. `left_out` says what a copy lacks.
 """
 
 import re
@@ -10,8 +10,7 @@ from pathlib import Path
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/?#]*@)?(?P<rest>.*)", re.DOTALL)
 _FIRST_PARTS = {f"{scheme}:" for scheme in ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "hdfs", "ftp", "sftp")}
-#: For other schemes, a question mark is part of a name.
-_WITH_QUERY = ("http", "https")
+_HTTP, _S3 = ("http", "https"), ("s3", "s3a")
 
 
 def is_address(text: object) -> bool:
@@ -36,13 +35,45 @@ def beside(address: str, name: str) -> str:
 
 
 def shown(address: str | PathLike[str]) -> str:
-    """A path as it is; an address without its password and its query."""
-    match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
-    if not isinstance(address, str) or not match:
+    """A path as it is; an address without its password and its query, and over HTTP without its
+    user, as ~/.netrc is not read for an address that has one.
+    """
+    if not isinstance(address, str) or not is_address(address):
         return str(address)
-    user = (match["user"] or "").removesuffix("@").partition(":")[0]
-    rest = _split(address)[0].partition("://")[2].removeprefix(match["user"] or "")
-    return f"{match['scheme']}://{user and user + '@'}{rest.rstrip('/')}"
+    kind, user, _, rest = _parts(address)
+    user = f"{user}@" if user and scheme(address) not in _HTTP else ""
+    return f"{kind}://{user}{rest.rstrip('/')}"
+
+
+def left_out(address: str) -> str:
+    """What `shown` leaves out of an address, and how to give it; empty if nothing.
+
+    >>> left_out("ftp://ann:secret@host/store")
+    'its password, which is not printed: complete it, or set FSSPEC_FTP_PASSWORD'
+    """
+    if not is_address(address):
+        return ""
+    _, user, password, _ = _parts(address)
+    if scheme(address) in _HTTP:
+        secret = "its user and password" if user or password else ""
+    else:
+        secret = "its password" if password else ""
+    query = "its query after the question mark" if _split(address)[1] else ""
+    if not (secret or query):
+        return ""
+    remedy = f", or {password_place(address)}" if secret else ""
+    both = f"{secret}{' and ' if secret and query else ''}{query}"
+    return f"{both}, which {'are' if ' and ' in both else 'is'} not printed: complete it{remedy}"
+
+
+def password_place(address: str) -> str:
+    """Where a password is read from that is not in the address, as a request to the user."""
+    kind = scheme(address)
+    if kind in _HTTP:
+        return "write `machine HOST login USER password PASSWORD` into ~/.netrc"
+    if kind in _S3:
+        return "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    return f"set FSSPEC_{kind.upper()}_PASSWORD"
 
 
 def last_part(address: str) -> str:
@@ -52,14 +83,26 @@ def last_part(address: str) -> str:
 
 def without_secrets(text: str, address: str) -> str:
     """A text of another program, without what `shown` leaves out of the address."""
-    match, query = _ADDRESS.fullmatch(address), _split(address)[1]
-    password = (match["user"] or "").removesuffix("@").partition(":")[2] if match else ""
-    for secret in filter(None, (query, password and f":{password}@")):
-        text = text.replace(secret, "@" if secret.endswith("@") else "")
-    return text
+    if not is_address(address):
+        return text
+    _, user, password, _ = _parts(address)
+    if password:
+        text = text.replace(f":{password}@", "@")
+    if user and scheme(address) in _HTTP:
+        text = text.replace(f"{user}@", "")
+    query = _split(address)[1]
+    return text.replace(query, "") if query else text
+
+
+def _parts(address: str) -> tuple[str, str, str, str]:
+    """Scheme, user and password of an address, empty if it has none, and the rest without query."""
+    match = _ADDRESS.fullmatch(_split(address)[0])
+    assert match
+    user, _, password = (match["user"] or "").removesuffix("@").partition(":")
+    return match["scheme"], user, password, match["rest"]
 
 
 def _split(address: str) -> tuple[str, str]:
     """The address of the folder, and the query with its question mark."""
-    folder, mark, query = address.partition("?") if scheme(address) in _WITH_QUERY else (address, "", "")
+    folder, mark, query = address.partition("?") if scheme(address) in _HTTP else (address, "", "")
     return folder, mark + query

@@ -1,5 +1,6 @@
 """A run on a store at an address: the bits of one on the local store, and commands that name it."""
 
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -57,26 +58,47 @@ def test_the_same_answers(server: Elsewhere, store: Store, run: Path) -> None:
     assert results[0] == results[1]
 
 
-def test_the_commands(server: Elsewhere, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Trained with a password in the address, which no output and no file of the run has."""
+def test_the_commands(
+    server: Elsewhere,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Trained with a password in the address, which no output and no file of the run has. The
+    commands that are printed for it run once the password is in ~/.netrc.
+    """
+    known = f"Basic {b64encode(b'ann:s3cret').decode()}"
+    server.fault = lambda request: None if request.authorization == known else "401"
     run, address = tmp_path / "run", server.url.replace("http://", "http://ann:s3cret@") + "/store"
     small = ("--width", 0.125, "--epochs", 1, "--batch-size", 10, "--compile", "off", "--device", "cpu")
     assert call("train", "laptop", "--data", address, "--out", run, *small) == 0
-    shown = address.replace(":s3cret", "")
-    assert f"alexnet evaluate {run} --data {shown}" in capfd.readouterr().err
-    for words in (
-        ("evaluate", run, "--data", address),
-        ("verify", address),
-        ("verify", run),
-        ("report", run, "--data", address),
-    ):
+    *_, lacks, following = capfd.readouterr().err.splitlines()
+    shown, place = server.url + "/store", "write `machine HOST login USER password PASSWORD` into ~/.netrc"
+    assert (
+        lacks == f"The address in the next command lacks its user and password, which are not printed: complete it, or {place}."
+    )
+    assert following == f"Next: alexnet evaluate {run} --data {shown}"
+    for words in (("report", run, "--data", address), ("verify", address)):
         assert call(*words) == 0
+    said = capfd.readouterr()
+    assert shown in said.out and "s3cret" not in said.out + said.err
+    assert said.err.splitlines()[-2:] == [lacks, f"Next: alexnet train laptop --data {shown} --out run"]
+    netrc = tmp_path_factory.mktemp("home") / ".netrc"
+    monkeypatch.setenv("NETRC", str(netrc))
+    evaluating = following.split()[2:]
+    assert call(*evaluating) == 2
+    assert f"(the server answered 401): check the address and the credentials. If they are not given yet, {place}, or name" in (
+        capfd.readouterr().err
+    )
+    netrc.write_text("machine 127.0.0.1 login ann password s3cret\n")
+    assert call(*evaluating) == call("verify", run) == 0
     assert call("train", "--config", run, "--out", tmp_path / "again") == 0
     assert same_weights(run, tmp_path / "again")
     texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(texts) > 10 and not any(b"s3cret" in text for text in texts)
     said = capfd.readouterr()
-    assert shown in said.out and "s3cret" not in said.out + said.err
+    assert "s3cret" not in said.out + said.err
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alexnet.address import shown
+from alexnet.address import left_out, shown
 from alexnet.console import say
 
 if TYPE_CHECKING:
@@ -22,17 +22,19 @@ PHOTO = "photo.jpg"  # in place of a picture of the user's
 
 
 def next_step(*words: object) -> None:
-    """Print the next command.
+    """Print the next command; before it, what an address in it lacks, such as a password.
 
     Args:
         words: what follows `alexnet`; each is quoted for the shell.
     """
     sys.stdout.flush()  # what was printed comes first, also where both go to one file
+    for lacking in filter(None, (left_out(str(word)) for word in words)):
+        say(f"The address in the next command lacks {lacking}.")
     say(f"Next: {command_line(words)}", whole=True)
 
 
 def command_line(words: Iterable[object]) -> str:
-    """`alexnet` and these words, quoted for the shell; addresses without their passwords."""
+    """`alexnet` and these words, quoted for the shell; addresses without passwords."""
     texts = ["alexnet", *(shown(str(word)) for word in words)]
     return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
 
@@ -42,7 +44,7 @@ def train_on(store: "Store") -> None:
     from alexnet.train.recipes import RECIPES
 
     fitting = (name for name in ("small-photos", "laptop") if (RECIPES[name]().input_size or 0) <= store.size)
-    next_step("train", next(fitting, "laptop"), "--data", store.address, "--out", free_folder("run"))
+    next_step("train", next(fitting, "laptop"), "--data", store.given, "--out", free_folder("run"))
 
 
 def free_folder(name: str) -> str:

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alexnet.address import beside, scheme, shown, without_secrets
+from alexnet.address import beside, password_place, scheme, shown, without_secrets
 from alexnet.console import say
 from alexnet.errors import FULL_DISK, RETRIED_CODES, StoreError
 from alexnet.files import replacing
@@ -26,6 +26,7 @@ READ_TIMEOUT, TOTAL_TIMEOUT = 30.0, 600.0
 CHUNK = 1 << 20
 #: The most bytes of a manifest, and of another small file. ImageNet's have 0.5 MB and 50 MB.
 MOST_MANIFEST, MOST_SMALL = 1 << 28, 1 << 33
+IN_ADDRESS = "name them in the address, as in https://USER:PASSWORD@HOST/STORE"
 INSTALL = "pip install 'alexnet[remote]'"
 
 
@@ -178,8 +179,8 @@ class Remote:
             raise StoreError(f"{what} does not exist: check the address of the store, {self.address}.") from error
         if type(error).__name__ == "NoCredentialsError":
             raise StoreError(
-                f"{what} cannot be read without credentials: set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                "or FSSPEC_S3_ANON=true for a public bucket."
+                f"{what} cannot be read without credentials: {password_place(self._own)}, or FSSPEC_S3_ANON=true for a public "
+                "bucket."
             ) from error
         if self._is_http and _leads_nowhere(error):
             raise StoreError(
@@ -187,7 +188,10 @@ class Remote:
             ) from error
         if isinstance(error, PermissionError) or (status and 400 <= status < 500 and status not in RETRIED_CODES):
             said = f"the server answered {status}" if status else self._text(error)
-            raise StoreError(f"{what} may not be read ({said}): check the address and the credentials.") from error
+            raise StoreError(
+                f"{what} may not be read ({said}): check the address and the credentials. If they are not given yet, "
+                f"{password_place(self._own)}{f', or {IN_ADDRESS}' if self._is_http else ''}."
+            ) from error
         if status:
             return f"the server answered {status}"
         if isinstance(error, TimeoutError):
