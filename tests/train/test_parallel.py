@@ -1,6 +1,7 @@
 """Several ranks train as one process does, by number: every scheme, every variant, dropout on."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -80,7 +81,12 @@ def test_towers_that_do_not_fit(variant: str, ranks: Ranks, reason: str) -> None
 
 @pytest.mark.parametrize(
     ("wanted", "timeout", "reason"),
-    [("data", 300.0, "begin the command with `torchrun"), (None, 0.0, "rank_timeout .=0. must be more than 0")],
+    [
+        ("data", 300.0, "begin the command with `torchrun"),
+        (None, 2.9, "rank_timeout .=2.9. must be at least 3 seconds, and at most"),
+        (None, math.inf, "rank_timeout .=inf. must be at least 3 seconds, and at most"),
+        (None, math.nan, "rank_timeout .=nan. must be at least 3 seconds, and at most"),
+    ],
 )
 def test_arguments_that_do_not_fit(wanted: Scheme | None, timeout: float, reason: str) -> None:
     with pytest.raises(UsageError, match=reason), open_ranks(wanted, timeout):

@@ -87,8 +87,8 @@ WRONG: dict[str, tuple[int, str, str]] = {
     "RANK": (2, "import os\nos.environ['RANK'] = 'x'", r"RANK \(=x\) must be a whole number from 0 to 1: leave it to torchrun"),
     "timeout": (
         2,
-        "import sys\nsys.argv.append('--rank-timeout=inf')",
-        r"rank_timeout \(=inf\) must be more than 0 seconds, and",
+        "import sys\nsys.argv.append('--rank-timeout=0.001')",
+        r"rank_timeout \(=0.001\) must be at least 3 seconds, and",
     ),
     "late": (
         2,

@@ -66,7 +66,9 @@ class Training:
     scheme that sends the fewest bytes.
     """
     rank_timeout: float = TIMEOUT
-    """Seconds that the processes wait for one that does not answer before the run ends."""
+    """Seconds that the processes wait for one that does not answer before the run ends; at least
+    3.
+    """
 
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from alexnet.errors import UsageError
 
-#: Seconds that ranks wait for one that does not answer.
-TIMEOUT = 300.0
+#: Seconds that ranks wait for one that does not answer: by default, at least, at most. Ranks that
+#: are well start up to a second apart; beyond thirty years the clocks of gloo and nccl end.
+TIMEOUT, SHORTEST, LONGEST = 300.0, 3.0, 1e9
 TORCHRUN = "torchrun --standalone --nproc-per-node 2 -m alexnet train"
 #: torchrun's name for a launch without --rdzv-id.
 NAMELESS = "none"

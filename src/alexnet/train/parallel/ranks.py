@@ -27,14 +27,12 @@ from alexnet.errors import UsageError
 from alexnet.phrases import counted
 from alexnet.traffic import Scheme
 from alexnet.train.parallel.failures import reported_once
-from alexnet.train.parallel.launch import TIMEOUT, TORCHRUN, Launch, have_met, launched, read_launch
+from alexnet.train.parallel.launch import LONGEST, SHORTEST, TIMEOUT, TORCHRUN, Launch, have_met, launched, read_launch
 from alexnet.train.parallel.meet import meet, program
 from alexnet.train.parallel.notes import Notes
 from alexnet.variants import Variant
 
 T = TypeVar("T")
-
-LONGEST = 1e9  # thirty years; the clocks of gloo and nccl end somewhere beyond
 
 
 @dataclass(frozen=True)
@@ -177,8 +175,8 @@ def open_ranks(
             environment variables are invalid, or this machine has fewer GPUs than ranks.
         TrainingError: another rank failed or differs from this one; raised by rank 0.
     """
-    if not 0 < timeout <= LONGEST:
-        raise UsageError(f"rank_timeout (={timeout:g}) must be more than 0 seconds, and at most {LONGEST:g}.")
+    if not SHORTEST <= timeout <= LONGEST:
+        raise UsageError(f"rank_timeout (={timeout:g}) must be at least {SHORTEST:g} seconds, and at most {LONGEST:g}.")
     if not launched():
         if wanted is not None:
             raise UsageError(f"parallel (={wanted}) needs several processes: begin the command with `{TORCHRUN}`.")
