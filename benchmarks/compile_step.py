@@ -105,9 +105,10 @@ def run_without_launching(self: Any, *args: Any, grid: Any, warmup: bool, **kwar
 
 
 def run_all_without_launching(self: Any, *args: Any, **kwargs: Any) -> None:
-    """Each configuration."""
+    """Each configuration that may be chosen."""
+    self.nargs = dict(zip(self.arg_names, args, strict=False))  # where Triton looks for them
     self.best_config = self.configs[0]
-    for config in self.configs:
+    for config in self.prune_configs(kwargs):
         self.fn.run(*args, **kwargs, **config.all_kwargs())
 
 

@@ -5,7 +5,8 @@
 One line of JSON per kernel, configuration and generation: characters of PTX; per thread registers
 and bytes of stack (0: nothing spilled); bytes of shared memory per program; machine instructions.
 To save half of the time, a kernel's first configuration is compiled for both generations, the
-others for one, in turn; of convolutions the largest tiles alone are. Run by `test_compiles.py` in a
+others for one, in turn; of convolutions the largest tiles alone are, and those of one and a half
+times a power of two, each for the layer that it is for. Run by `test_compiles.py` in a
 process of its own, because a process that interprets kernels cannot compile them.
 """
 
@@ -37,14 +38,31 @@ def only(kernel: Any, config: triton.Config) -> Any:
     return triton.autotune([config], key=[])(kernel.fn)
 
 
-def conv2() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
-    """The kernels of convolve.py, each in the tile that takes the most registers."""
+def convolutions() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
+    """The kernels of convolve.py, each in the tile that takes the most registers, and in those of
+    one and a half times a power of two.
+    """
     types = dict.fromkeys(("x_ptr", "w_ptr", "y_ptr", "g_ptr"), "*bf16") | {"sums_ptr": "*fp32"}
-    shape = {"H": 27, "W": 27, "EACH": 48, "KERNELS": 128, "GROUPS": 2, "SIZE": 5, "PAD": 2}
+    conv1 = {"H": 57, "W": 57, "EACH": 48, "KERNELS": 96, "GROUPS": 1, "SIZE": 3, "PAD": 0}
+    conv2 = {"H": 27, "W": 27, "EACH": 48, "KERNELS": 128, "GROUPS": 2, "SIZE": 5, "PAD": 2}
+    conv4 = {"H": 13, "W": 13, "EACH": 192, "KERNELS": 192, "GROUPS": 2, "SIZE": 3, "PAD": 1}
     backward = {"EACH": 128, "KERNELS": 48, "BACKWARD": True}
-    yield "convolve", only(convolve._convolve, convolve.TILES[-2]), types, {**shape, "BACKWARD": False}
-    yield "convolve backward", only(convolve._convolve, convolve.TILES[-2]), types, {**shape, **backward}
-    yield "convolve backward, weights", only(convolve._weight_gradient, convolve.WEIGHT_TILES[-1]), types, shape
+    for name, p, wide, shape in (
+        ("convolve", 256, 128, {**conv2, "BACKWARD": False}),
+        ("convolve backward", 256, 128, {**conv2, **backward}),
+        ("convolve, 96 kernels", 128, 96, {**conv1, "BACKWARD": False}),
+        ("convolve, 192 kernels", 128, 192, {**conv4, "BACKWARD": False}),
+        ("convolve backward, 48 kernels", 128, 48, {**conv2, **backward}),
+    ):
+        (tile,) = (tile for tile in convolve.TILES if (tile.kwargs["P"], convolve.width(tile)) == (p, wide))
+        yield name, only(convolve._convolve, tile), types, shape
+    for name, tile, shape in zip(
+        ("convolve backward, weights", "convolve backward, weights of 96", "convolve backward, weights of 192"),
+        convolve.WEIGHT_TILES[-3:],
+        (conv2, conv1, conv4),
+        strict=True,
+    ):
+        yield name, only(convolve._weight_gradient, tile), types, shape
 
 
 def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
@@ -82,7 +100,7 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     tensors |= {"weights": ("*fp32",) * layers, "velocities": ("*fp32",) * layers}
     tensors |= {"gradients": ("*bf16",) * layers, "copies": ("*bf16",) * layers}
     yield "sgd", sgd_step._step, tensors, {"T": layers, "COPY": True, "NESTEROV": True}
-    yield from conv2()
+    yield from convolutions()
 
 
 def source(kernel: Any, types: dict[str, Any], constants: dict[str, Any]) -> ASTSource:

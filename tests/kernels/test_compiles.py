@@ -1,6 +1,6 @@
 """Every kernel compiles for both generations of GPU, and nothing spills out of the registers,
-in every tile size that may be chosen for it but the convolution's: of its eleven the largest
-that fits. No GPU is needed.
+in every tile size that may be chosen for it but the convolution's: of its sixteen the largest that
+fits, and the five of one and a half times a power of two. No GPU is needed.
 """
 
 import json
@@ -28,7 +28,7 @@ def compiled() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("capability", [80, 90])
 def test_kernels_compile(compiled: list[dict[str, Any]], capability: int) -> None:
     found = [kernel for kernel in compiled if kernel["capability"] == capability]
-    assert len({kernel["kernel"] for kernel in found}) == 17
+    assert len({kernel["kernel"] for kernel in found}) == 22
     for kernel in found:
         assert kernel["ptx"] > 1000 and kernel["instructions"] > 50, kernel
         assert kernel["stack"] == 0, f"{kernel['kernel']} spills: {kernel}"

@@ -106,14 +106,38 @@ def test_maps_need_not_be_square(first_tile: torch.device) -> None:
     near(towers.convolve(x, weight, OWN, 1, 2), F.conv2d(x.double(), weight.double(), padding=1, groups=2))
 
 
-@pytest.mark.parametrize("tile", range(6))
+@pytest.mark.parametrize("tile", range(9))
 def test_every_tile(tile: int, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of one and a half times a power of two on a tower whose kernels take two, the second
+    nearly empty, and whose channels take a part of the half.
+    """
     from alexnet.kernels.gpu import convolve
 
-    of_weight = min(tile, len(convolve.WEIGHT_TILES) - 1)
-    monkeypatch.setattr(convolve._convolve, "configs", convolve.TILES[tile : tile + 1])
-    monkeypatch.setattr(convolve._weight_gradient, "configs", convolve.WEIGHT_TILES[of_weight : of_weight + 1])
-    compare(small(16, 24, 3, 1, 2, torch.bfloat16, device))
+    chosen, of_weight = convolve.TILES[tile], convolve.WEIGHT_TILES[max(tile - 2, 0)]
+    monkeypatch.setattr(convolve._convolve, "configs", [chosen])
+    monkeypatch.setattr(convolve._weight_gradient, "configs", [of_weight])
+    each, kernels = (chosen.kwargs["K"] + 3, convolve.width(chosen) + 5) if chosen.kwargs["MORE"] else (8, 12)
+    compare(small(2 * each, 2 * kernels, 3, 1, 2, torch.bfloat16, device))
+
+
+@pytest.mark.parametrize(
+    ("kernels", "widths", "of_weight"),
+    [
+        (6, {32, 64}, {32, 64}),
+        (48, {32, 64, 48}, {32, 64}),
+        (96, {32, 64, 128, 96}, {32, 64, 128, 96}),
+        (128, {32, 64, 128}, {32, 64, 128}),
+        (192, {32, 64, 128, 256, 192}, {32, 64, 128, 192}),
+        (256, {32, 64, 128, 256}, {32, 64, 128}),
+        (384, {32, 64, 128, 256, 192}, {32, 64, 128, 192}),
+    ],
+)
+def test_tiles_that_can_help(kernels: int, widths: set[int], of_weight: set[int], device: torch.device) -> None:
+    """At AlexNet's numbers of kernels a tower, forward and in x's gradient."""
+    from alexnet.kernels.gpu import convolve
+
+    for tiles, expected in ((convolve.TILES, widths), (convolve.WEIGHT_TILES, of_weight)):
+        assert set(map(convolve.width, convolve.useful(tiles, {}, KERNELS=kernels))) == expected
 
 
 def test_the_weights_gradient_is_the_same_every_time(first_tile: torch.device) -> None:
@@ -134,6 +158,9 @@ def test_the_weights_gradient_is_one_wave(device: torch.device) -> None:
         length = convolve.stretch(positions, kernels, terms, shape.groups)
         programs = -(-positions // length) * -(-kernels // 128) * -(-terms // 128) * shape.groups
         assert length % convolve.STRETCH == 0 and convolve.PROGRAMS * 0.7 < programs <= convolve.PROGRAMS, shape
+        for tile in convolve.useful(convolve.WEIGHT_TILES[-3:], {}, KERNELS=kernels):  # the large ones, of fewer programs
+            tiles = -(-kernels // convolve.width(tile)) * -(-terms // tile.kwargs["T"])
+            assert -(-positions // length) * tiles * shape.groups <= programs, shape
 
 
 def test_what_is_left_to_the_library(first_tile: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,12 +42,13 @@ class Driver:
 
 
 tiles.measure = measure
-from alexnet.kernels.gpu import augment, bias_relu, relu_lrn_pool, sgd_step  # noqa: E402
+from alexnet.kernels.gpu import augment, bias_relu, convolve, relu_lrn_pool, sgd_step  # noqa: E402
 
 KERNELS = {
     "augment": augment._augment,
     "bias_relu": bias_relu._forward,
     "bias_relu backward": bias_relu._backward,
+    "convolve": convolve._convolve,
     "relu_lrn_pool": relu_lrn_pool._forward,
     "relu_lrn_pool backward": relu_lrn_pool._backward,
     "sgd": sgd_step._step,
@@ -82,6 +83,8 @@ def launch(weights: torch.Tensor) -> None:
         colour, mean = torch.zeros(n, 3, device=device), torch.zeros(3, 1, 1, device=device)
         augment.augment(records, zeros, zeros, zeros.bool(), colour, mean, threes, 67, False)
         sgd_step.sgd_step([weights], [weights.clone()], [weights.clone()], [], torch.zeros(1, device=device), [0.0], 0.9)
+        x, weight = torch.zeros(2, 16, 9, 9, device=device), torch.zeros(96, 8, 3, 3, device=device)
+        convolve.forward(x, weight, 1, 2)  # 48 kernels a tower
 
 
 def main() -> None:

@@ -26,14 +26,18 @@ TB/s (bfloat16; each gradient has as much arithmetic):
     conv4            0.224 GFLOP 0.28 us   260 kB 0.06 us
     conv5            0.150 GFLOP 0.19 us   216 kB 0.05 us
 
-Tiles cost more than that: 96 of 128 kernels (conv1), 192 of 256 (conv4, unless in tiles of 64), and
-1200 of 1216 terms (conv2) are real. Gathering costs instructions: compiled for compute capability
-9.0, the forward loop of 128 x 256 x 64 issues 178 a warp (conv2), 356 a scheduler, while the tensor
+Tiles cost more than that, as Triton's are powers of two: 96 of 128 kernels (conv1), 192 of 256
+(conv4) and 48 of 64 (conv2's gradient of x) would be real. So a program may take a second tile of
+half as many kernels, MORE, which shares the gathered patches: 64 + 32, 128 + 64, 32 + 16. Of terms
+1200 of 1216 are real (conv2). Gathering costs instructions: compiled for compute capability 9.0,
+the forward loop of 128 x 256 x 64 issues 178 a warp (conv2), 356 a scheduler, while the tensor
 cores need 1024 clocks; the one of the weights' gradient 714. Both run at once. Which tile is best
-is measured at the first launch on each shape (`tiles.py`). None of this has run on a GPU yet: it is
-right in Triton's interpreter, it compiles without spilling (for 8.0 the largest tiles spill 24
-bytes at some shapes), and how fast it is nobody knows.
+is measured at the first launch on each shape (`tiles.py`), among those that can be (`useful`).
+None of this has run on a GPU yet: it is right in Triton's interpreter, it compiles without spilling
+(for 8.0 the largest tiles spill 24 to 40 bytes at some shapes), and how fast it is nobody knows.
 """
+
+from typing import Any
 
 import torch
 import triton
@@ -49,7 +53,9 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 def _tile(positions: int, kernels: int, terms: int, warps: int, stages: int) -> triton.Config:
-    return triton.Config({"P": positions, "K": kernels, "T": terms}, num_warps=warps, num_stages=stages)
+    """Of `kernels` that are a power of two, K, or one and a half: K and MORE."""
+    k = 1 << kernels.bit_length() - 1
+    return triton.Config({"P": positions, "K": k, "MORE": kernels - k, "T": terms}, num_warps=warps, num_stages=stages)
 
 
 TILES = [  # of the forward pass and of x's gradient, whose sums run over the terms
@@ -59,6 +65,9 @@ TILES = [  # of the forward pass and of x's gradient, whose sums run over the te
     _tile(128, 128, 64, warps=8, stages=3),
     _tile(256, 128, 64, warps=8, stages=3),
     _tile(128, 256, 64, warps=8, stages=3),
+    _tile(128, 48, 64, warps=4, stages=4),
+    _tile(128, 96, 64, warps=8, stages=3),
+    _tile(128, 192, 64, warps=8, stages=3),
 ]
 WEIGHT_TILES = [  # whose sums run over the positions
     _tile(32, 32, 64, warps=4, stages=4),
@@ -66,7 +75,33 @@ WEIGHT_TILES = [  # whose sums run over the positions
     _tile(32, 128, 128, warps=4, stages=4),
     _tile(64, 128, 128, warps=8, stages=3),
     _tile(64, 128, 256, warps=8, stages=3),
+    _tile(64, 96, 128, warps=8, stages=3),
+    _tile(64, 192, 128, warps=8, stages=3),
 ]
+
+
+def width(tile: triton.Config) -> int:
+    """Kernels of a tile."""
+    return int(tile.kwargs["K"] + tile.kwargs["MORE"])
+
+
+def useful(tiles: list[triton.Config], _: dict[str, Any], **shape: Any) -> list[triton.Config]:
+    """Those that can be the fastest for a tower's KERNELS.
+
+    Of one and a half times a power of two the widest that takes as few tiles as the next power of
+    two, and fewer than the one before: so it has fewer zeros. Of 128 and 256 none whose half would
+    hold all kernels.
+    """
+    kernels: int = shape["KERNELS"]
+
+    def count(wide: int) -> int:
+        return triton.cdiv(kernels, wide)
+
+    one_and_a_half = {width(tile) for tile in tiles if tile.kwargs["MORE"]}
+    best = max((w for w in one_and_a_half if count(w) == count(w // 3 * 4) < count(w // 3 * 2)), default=None)
+    powers = {width(tile) for tile in tiles} - one_and_a_half
+    kept = {best, *(w for w in powers if w // 2 < max(kernels, 64))}
+    return [tile for tile in tiles if width(tile) in kept]
 
 
 @triton.jit
@@ -107,7 +142,33 @@ def _patches(
     return tl.load(x_ptr + at[:, None] + step[None, :], mask=mask, other=0)
 
 
-@tuned(TILES, [*SHAPE, "BACKWARD"])
+@triton.jit
+def _weights(
+    w_ptr,
+    t,
+    k,
+    group,
+    EACH: tl.constexpr,
+    KERNELS: tl.constexpr,
+    TAPS: tl.constexpr,
+    BACKWARD: tl.constexpr,
+):
+    """Of a tower's kernels k at terms t, (T, K)."""
+    if BACKWARD:
+        w_at = (((group * EACH + t % EACH) * TAPS + TAPS - 1 - t // EACH) * KERNELS)[:, None] + k[None, :]
+    else:
+        w_at = t[:, None] + ((group * KERNELS + k) * (TAPS * EACH))[None, :]
+    return tl.load(w_ptr + w_at, mask=(t < TAPS * EACH)[:, None] & (k < KERNELS)[None, :], other=0)
+
+
+@triton.jit
+def _write(y, y_ptr, p, k, positions, group, KERNELS: tl.constexpr, GROUPS: tl.constexpr):
+    """A tower's kernels k at positions p."""
+    y_at = (p * (GROUPS * KERNELS) + group * KERNELS)[:, None] + k[None, :]
+    tl.store(y_ptr + y_at, y.to(y_ptr.dtype.element_ty), mask=(p < positions)[:, None] & (k < KERNELS)[None, :])
+
+
+@tuned(TILES, [*SHAPE, "BACKWARD"], useful)
 @triton.jit
 def _convolve(
     x_ptr,  # (N, H, W, GROUPS * EACH)
@@ -124,30 +185,46 @@ def _convolve(
     BACKWARD: tl.constexpr,
     P: tl.constexpr,
     K: tl.constexpr,
+    MORE: tl.constexpr,
     T: tl.constexpr,
 ):
-    """A program: P positions by K kernels of one tower. Neighbours share positions, which
-    memory is asked for once."""
-    BLOCKS: tl.constexpr = (KERNELS + K - 1) // K
+    """A program: P positions by K kernels of one tower, and by MORE, which see the same patches.
+    Neighbours share positions, which memory is asked for once."""
+    BLOCKS: tl.constexpr = (KERNELS + K + MORE - 1) // (K + MORE)
     TAPS: tl.constexpr = SIZE * SIZE
     p = tl.program_id(0) // BLOCKS * P + tl.arange(0, P)
-    k = tl.program_id(0) % BLOCKS * K + tl.arange(0, K)
+    k = tl.program_id(0) % BLOCKS * (K + MORE) + tl.arange(0, K)
     group = tl.program_id(1)
     y = tl.zeros((P, K), tl.float32)
+    if MORE > 0:
+        more_k = tl.program_id(0) % BLOCKS * (K + MORE) + K + tl.arange(0, MORE)
+        more_y = tl.zeros((P, MORE), tl.float32)
     for start in range(0, TAPS * EACH, T):
         t = start + tl.arange(0, T)
         x = _patches(x_ptr, p, t, positions, group, H, W, EACH, GROUPS, SIZE, PAD)
-        if BACKWARD:
-            w_at = (((group * EACH + t % EACH) * TAPS + TAPS - 1 - t // EACH) * KERNELS)[:, None] + k[None, :]
-        else:
-            w_at = t[:, None] + ((group * KERNELS + k) * (TAPS * EACH))[None, :]
-        w = tl.load(w_ptr + w_at, mask=(t < TAPS * EACH)[:, None] & (k < KERNELS)[None, :], other=0)
-        y = _product(x, w, y)
-    y_at = (p * (GROUPS * KERNELS) + group * KERNELS)[:, None] + k[None, :]
-    tl.store(y_ptr + y_at, y.to(y_ptr.dtype.element_ty), mask=(p < positions)[:, None] & (k < KERNELS)[None, :])
+        y = _product(x, _weights(w_ptr, t, k, group, EACH, KERNELS, TAPS, BACKWARD), y)
+        if MORE > 0:
+            more_y = _product(x, _weights(w_ptr, t, more_k, group, EACH, KERNELS, TAPS, BACKWARD), more_y)
+    _write(y, y_ptr, p, k, positions, group, KERNELS, GROUPS)
+    if MORE > 0:
+        _write(more_y, y_ptr, p, more_k, positions, group, KERNELS, GROUPS)
 
 
-@tuned(WEIGHT_TILES, SHAPE)
+@triton.jit
+def _gradients(g_ptr, p, k, positions, group, KERNELS: tl.constexpr, GROUPS: tl.constexpr):
+    """Of a tower's kernels k at positions p, (K, P)."""
+    g_at = (p * (GROUPS * KERNELS) + group * KERNELS)[:, None] + k[None, :]
+    return tl.trans(tl.load(g_ptr + g_at, mask=(p < positions)[:, None] & (k < KERNELS)[None, :], other=0))
+
+
+@triton.jit
+def _write_sums(sums, sums_ptr, k, t, group, KERNELS: tl.constexpr, GROUPS: tl.constexpr, TERMS: tl.constexpr):
+    """Of a tower's kernels k at terms t, over one stretch."""
+    at = (((tl.program_id(2) * GROUPS + group) * KERNELS + k) * TERMS)[:, None] + t[None, :]
+    tl.store(sums_ptr + at, sums, mask=(k < KERNELS)[:, None] & (t < TERMS)[None, :])
+
+
+@tuned(WEIGHT_TILES, SHAPE, useful)
 @triton.jit
 def _weight_gradient(
     g_ptr,  # (N, OH, OW, GROUPS * KERNELS)
@@ -164,24 +241,29 @@ def _weight_gradient(
     PAD: tl.constexpr,
     P: tl.constexpr,
     K: tl.constexpr,
+    MORE: tl.constexpr,
     T: tl.constexpr,
 ):
-    """A program: K kernels by T terms of one tower, over one stretch of positions."""
+    """A program: K kernels of one tower and MORE by T terms, over one stretch of positions."""
     TERMS: tl.constexpr = SIZE * SIZE * EACH
     BLOCKS: tl.constexpr = (TERMS + T - 1) // T
-    k = tl.program_id(0) // BLOCKS * K + tl.arange(0, K)
+    k = tl.program_id(0) // BLOCKS * (K + MORE) + tl.arange(0, K)
     t = tl.program_id(0) % BLOCKS * T + tl.arange(0, T)
     group = tl.program_id(1)
     sums = tl.zeros((K, T), tl.float32)
+    if MORE > 0:
+        more_k = tl.program_id(0) // BLOCKS * (K + MORE) + K + tl.arange(0, MORE)
+        more_sums = tl.zeros((MORE, T), tl.float32)
     first = tl.program_id(2) * length
     for start in range(first, tl.minimum(first + length, positions), P):
         p = start + tl.arange(0, P)
-        g_at = (p * (GROUPS * KERNELS) + group * KERNELS)[:, None] + k[None, :]
-        g = tl.load(g_ptr + g_at, mask=(p < positions)[:, None] & (k < KERNELS)[None, :], other=0)
         x = _patches(x_ptr, p, t, positions, group, H, W, EACH, GROUPS, SIZE, PAD)
-        sums = _product(tl.trans(g), x, sums)
-    at = (((tl.program_id(2) * GROUPS + group) * KERNELS + k) * TERMS)[:, None] + t[None, :]
-    tl.store(sums_ptr + at, sums, mask=(k < KERNELS)[:, None] & (t < TERMS)[None, :])
+        sums = _product(_gradients(g_ptr, p, k, positions, group, KERNELS, GROUPS), x, sums)
+        if MORE > 0:
+            more_sums = _product(_gradients(g_ptr, p, more_k, positions, group, KERNELS, GROUPS), x, more_sums)
+    _write_sums(sums, sums_ptr, k, t, group, KERNELS, GROUPS, TERMS)
+    if MORE > 0:
+        _write_sums(more_sums, sums_ptr, more_k, t, group, KERNELS, GROUPS, TERMS)
 
 
 # --- the passes -----------------------------------------------------------------------------------
@@ -218,7 +300,9 @@ def weight(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> T
     length = stretch(positions, kernels, terms, groups)
     stretches = triton.cdiv(positions, length)
     sums = torch.empty((stretches, g.shape[1], size, size, each), dtype=torch.float32, device=x.device)
-    _weight_gradient[lambda tile: (triton.cdiv(kernels, tile["K"]) * triton.cdiv(terms, tile["T"]), groups, stretches)](
+    _weight_gradient[
+        lambda tile: (triton.cdiv(kernels, tile["K"] + tile["MORE"]) * triton.cdiv(terms, tile["T"]), groups, stretches)
+    ](
         g,
         x,
         sums,
@@ -254,7 +338,7 @@ def _launch(x: Tensor, weight: Tensor, channels: int, padding: int, groups: int,
     shape = (n, channels, h + 2 * padding - size + 1, w + 2 * padding - size + 1)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     positions, kernels = y.numel() // channels, channels // groups
-    _convolve[lambda tile: (triton.cdiv(positions, tile["P"]) * triton.cdiv(kernels, tile["K"]), groups)](
+    _convolve[lambda tile: (triton.cdiv(positions, tile["P"]) * triton.cdiv(kernels, tile["K"] + tile["MORE"]), groups)](
         x,
         weight,
         y,

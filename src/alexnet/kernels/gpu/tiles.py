@@ -35,15 +35,19 @@ import triton.testing
 SMALLEST = 20  # log2; below a million numbers, 4 MB to move in bfloat16 or 1 us, a launch takes longer than what it launches
 
 
-def tuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
+def tuned(
+    configs: list[triton.Config], key: list[str], useful: Callable[..., list[triton.Config]] | None = None
+) -> Callable[[Any], Any]:
     """A decorator for a `triton.jit` function: it runs with the fastest of `configs` for each
-    value of its `key` arguments.
+    value of its `key` arguments. `useful` says which are worth compiling for a launch, from all of
+    them, its arguments by position, and those by name.
 
     A launch leaves out the configuration's constants; a grid that depends on them is a function of
     them. Interpreted kernels run with the first configuration.
     """
     chosen_from = configs[:1] if triton.knobs.runtime.interpret else configs
-    return triton.autotune(chosen_from, key=key, do_bench=measure, cache_results=True)
+    pruned = {"early_config_prune": useful} if useful else None
+    return triton.autotune(chosen_from, key=key, prune_configs_by=pruned, do_bench=measure, cache_results=True)
 
 
 def octave(numbers: int) -> int:
