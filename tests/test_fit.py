@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -280,6 +281,14 @@ def test_another_run_is_not_mixed_in(photos: Photos, tmp_path: Path) -> None:
         fit(photos(12, "others"), tmp_path / "run")
 
 
+def test_refused_photos_bind_nothing(photos: Photos, tmp_path: Path) -> None:
+    """After photos that are too few the folder is free for others."""
+    with pytest.raises(SourceError, match="no class has two different readable pictures"):
+        fit(photos(1, "few"), tmp_path / "run")
+    assert fit(photos(12), tmp_path / "run", minutes=9).tested.images
+    assert json.loads((tmp_path / "run" / "fit.json").read_text())["photos"] == str(tmp_path / "photos")
+
+
 def test_a_copy_is_as_finished(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """Whatever the times of its files, and without the store; nothing is written."""
     folder = photos(12)
@@ -451,6 +460,15 @@ def test_on_weights(photos: Photos, tmp_path: Path, weights: Path, capsys: pytes
         fit(folder, out, weights="torchvision")
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_photo_or_two_of_each_class(photos: Photos, tmp_path: Path, weights: Path, count: int) -> None:
+    """So few that not every fifth of them has one: the last layer is chosen all the same."""
+    folder = photos(count)
+    shutil.rmtree(folder / "green")
+    assert fit(folder, tmp_path / "run", weights=weights).tested.images >= 1
+    assert len(Store(tmp_path / "run" / "store").train) < 5
+
+
 def test_weights_are_read_once(photos: Photos, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What is to be said of them is said once: here that none of their layers looks trained."""
     variant = get_variant("caffe", width=1 / 16, input_size=67, num_classes=5, init="he")
@@ -487,6 +505,23 @@ def test_minutes_on_weights(weights: Path, monkeypatch: pytest.MonkeyPatch, caps
         minutes = (OTHER_SECONDS + once + (epochs + 0.5) * epoch) / 60
         assert plan.within(minutes, Work(600, 3)).recipe.epochs == 1 + epochs
         assert ("if training all layers helps" in said(capsys)) == (epochs > 0)
+
+
+@pytest.mark.parametrize(("forecast", "wrong"), [(1e-9, True), (1e3, True), (None, False)])
+def test_a_forecast_that_was_wrong(
+    photos: Photos, tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, forecast: float, wrong: bool
+) -> None:
+    """It is corrected in one line when half of the features are there."""
+    monkeypatch.setattr("alexnet.train.tune.features.SHORT_SECONDS", 0)
+    monkeypatch.setattr("alexnet.train.tune.features.BATCH", 8)
+    times = Times.of([forecast]) if forecast else Times(1.0, 0.0, 1e9)  # these hold whatever comes
+    monkeypatch.setattr("alexnet.plan.picture_seconds", lambda *_: times)
+    fit(photos(15), tmp_path / "run", weights=weights)
+    lines = [line for line in said(capsys).splitlines() if "forecast" in line]
+    assert len(lines) == wrong
+    if wrong:
+        left = r"The forecast at the start was wrong: computing features takes about 0:\d\d in all, not [\d:]+; 0:\d\d of it is"
+        assert re.match(left, lines[0])
 
 
 def test_weights_that_are_here(weights: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:

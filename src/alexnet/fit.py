@@ -233,17 +233,23 @@ def _begin(now: Asked, out: Path) -> Asked:
     if now.minutes is not None and not 0 < now.minutes < recipes.HUGE:
         raise RecipeError(f"minutes (={now.minutes}) must be above 0 and below {recipes.HUGE:g}.")
     check_share(now.hold_out)
-    if (out / FIT).exists():
-        return _same(_read(out), now, out)
+    earlier = _read(out) if (out / FIT).exists() else None
+    if earlier and not _nothing_made(earlier, out):
+        return _same(earlier, now, out)
     if is_run(out):
         raise TrainingError(f"{out} is a run of `alexnet train`: continue it with `alexnet train --resume`. {REMEDY}")
-    if out.exists() and (not out.is_dir() or any(entry.name != LOCK for entry in out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(entry.name not in (LOCK, FIT) for entry in out.iterdir())):
         raise TrainingError(f"{out} exists and is not a run of `alexnet fit`: name a new or an empty folder.")
     if Path(now.data) in (out.absolute(), *out.absolute().parents):
         raise TrainingError(f"data (={now.data}) must not hold the run {out}: leave it out for {out / STORE}, or name another.")
     if now.made:
         check_free(Path(now.data))
     return now
+
+
+def _nothing_made(earlier: Asked, out: Path) -> bool:
+    """Whether the first start ended before it made anything, as with photos that are too few."""
+    return not Path(earlier.data).exists() and all(entry.name in (LOCK, FIT) for entry in out.iterdir())
 
 
 def _read(out: Path) -> Asked:

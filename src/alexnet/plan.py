@@ -131,7 +131,7 @@ class Plan:
             f"{about(once.each(passes, other))} on this machine as it is now{more}. Ctrl-C stops it, and the same command "
             "continues."
         )
-        return plan
+        return plan._noting(once, work)
 
     def _pass(self, work: Work) -> tuple[Times, int]:
         """The least that makes a network, one pass over the photos, and how many of them the recipe
@@ -143,6 +143,13 @@ class Plan:
         views = views_for(work.photos)
         picture = picture_seconds(self.convolutions, self.base.preprocessing.input_size, fastest_device())
         return picture.each((views + 1) * work.photos), 1
+
+    def _noting(self, once: Times, work: Work) -> "Plan":
+        """The plan, whose weights know how long one view of a picture was forecast to take."""
+        if self.base is None:
+            return self
+        view = once.each(1 / ((views_for(work.photos) + 1) * work.photos))
+        return replace(self, base=replace(self.base, view_seconds=(view.least, view.most)))
 
 
 def weights_here(named: str | None) -> str | None:

@@ -207,7 +207,7 @@ def test_addresses_that_are_none(server: Elsewhere) -> None:
     for address, said in (
         (server.url + "/nothing", "nothing/manifest.json does not exist: check the address"),
         ("nosuch://host/store", "nosuch://host/store cannot be opened"),
-        ("http://127.0.0.1:1/store", "manifest.json could not be read in 3 attempts"),
+        ("http://127.0.0.1:1/store", r"in 3 attempts: no connection to 127.0.0.1:1 \(Connection refused\). Check the address"),
     ):
         with pytest.raises(StoreError, match=said):
             Store(address)

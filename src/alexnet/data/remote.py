@@ -7,6 +7,7 @@ takes more memory than the bytes that were requested.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -199,6 +200,8 @@ class Remote:
         return self._text(error)
 
     def _text(self, error: Exception) -> str:
+        if self._is_http and (said := _no_connection(error)):
+            return said
         return without_secrets(" ".join(str(error).split()), self._own) or type(error).__name__
 
 
@@ -207,6 +210,16 @@ def _leads_nowhere(error: Exception) -> bool:
     import aiohttp
 
     return isinstance(error, aiohttp.TooManyRedirects | aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError)
+
+
+def _no_connection(error: Exception) -> str | None:
+    """Why an HTTP server cannot be connected to, as the system says it; None for another error."""
+    import aiohttp
+
+    if not isinstance(error, aiohttp.ClientConnectorError) or error.os_error.errno is None:
+        return None
+    number, own = error.os_error.errno, error.os_error.strerror
+    return f"no connection to {error.host}:{error.port} ({os.strerror(number) if number > 0 else own})"
 
 
 def _chunks(read: Callable[[int], bytes], most: int) -> Iterator[bytes]:

@@ -39,12 +39,14 @@ class Base:
         variant: the network that they belong to.
         preprocessing: with which it was trained.
         parameters: of the layers that are there, by name.
+        view_seconds: of one view of a picture, least and most, where a forecast was made with them.
     """
 
     file: Path
     variant: Variant
     preprocessing: Preprocessing
     parameters: dict[str, Tensor]
+    view_seconds: tuple[float, float] | None = None
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -87,7 +87,7 @@ class Seen:
         check_tune(recipe, variant)
         model = with_layers(base, variant, recipe.seed).to(device)
         trained = Trained(model, store.classes, _pictures(base, store).to(device), {}, {})
-        extractor = Extractor(trained, stages, recipe.head_views or views_for(len(store.train)))
+        extractor = Extractor(trained, stages, recipe.head_views or views_for(len(store.train)), base.view_seconds)
         seconds = None if recipe.minutes is None else 60 * recipe.minutes
         features = extractor.of(store.train, store.fingerprint, _cache(folder, recipe), seconds)
         labels = torch.from_numpy(store.train.labels.astype("int64"))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from alexnet import engines
 from alexnet.arithmetic import Linear
-from alexnet.console import say
+from alexnet.console import duration, say
 from alexnet.data.loader import in_order
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split
@@ -44,6 +44,8 @@ FEW, MANY = 1000, 2000
 CLOSER, CLOSER_VIEWS = 5 / 6, (0, 2, 4, 6, 7, 8)
 #: Seconds after which the time of the whole can be told.
 LEAST_SECONDS = 1
+#: A forecast is corrected if it is off by this factor, and by so many seconds.
+FAR_OFF, SHORT_SECONDS = 1.5, 20
 
 Stages = dict[str, Tensor]
 
@@ -86,11 +88,13 @@ class Extractor:
         stages: what to give, among pool5, fc6 and fc7: the input of the fully connected layer
             behind them.
         views: of each picture.
+        view_seconds: of one view of a picture, least and most, that a forecast was made with.
     """
 
     trained: Trained
     stages: tuple[str, ...]
     views: int
+    view_seconds: tuple[float, float] | None = None
 
     def key(self, split: Split, fingerprint: str) -> str:
         """A hash of everything that the features depend on."""
@@ -161,9 +165,24 @@ class Extractor:
                     parts.append(self._views(network, records))
                     meter.add(len(records))
                     _in_time(time.monotonic() - began, meter.done, count, most_seconds)
+                    self._correct(time.monotonic() - began, meter.done, len(records), count)
                 block = self._joined(parts)
                 _write(files[start], block, key)
                 yield start, block
+
+    def _correct(self, seconds: float, done: int, batch: int, count: int) -> None:
+        """With half of the pictures done, say how long they take if the forecast was far off."""
+        if self.view_seconds is None or done == count or not 2 * (done - batch) < count <= 2 * done:
+            return
+        least, most = (self.views * count * one for one in self.view_seconds)
+        needed = seconds * count / done
+        forecast = most if needed > most else least
+        if least / FAR_OFF <= needed <= most * FAR_OFF or abs(needed - forecast) < SHORT_SECONDS:
+            return
+        say(
+            f"The forecast at the start was wrong: computing features takes about {duration(needed)} in all, not "
+            f"{duration(forecast)}; {duration(needed - seconds)} of it is left."
+        )
 
     @torch.inference_mode()
     def computed(self, split: Split, label: str) -> Stages:

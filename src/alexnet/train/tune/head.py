@@ -273,7 +273,7 @@ def choose(
     """
     some = _some(labels, seed)
     parts, labels = torch.from_numpy(folds(labels.numpy(), seed))[some], labels[some]
-    held = range(FOLDS) if len(labels) <= FEW else range(1)
+    held = range(min(FOLDS, len(labels))) if len(labels) <= FEW else range(1)
     decays = DECAYS if decay is None else (decay,)
     tried: list[Trial] = []
     for stage, features in stages.items():
