@@ -1,5 +1,6 @@
 """Bytes that ranks exchange in a step, held to numbers worked out by hand."""
 
+from itertools import product
 from math import prod
 
 import pytest
@@ -141,15 +142,37 @@ def test_every_gradient_is_somewhere(scheme: str) -> None:
 def test_the_fewest_bytes(name: str, batch: int, ranks: int, best: str) -> None:
     traffic, lines = choose(named()[name], batch=batch, ranks=ranks)
     assert traffic.scheme == best and lines[-1] == f"auto takes {best}."
-    assert [line.split()[0] for line in lines[1:-1]] == list(SCHEMES)
+    assert [line.split()[0] for line in lines[2:-1] if line[2] != " "] == list(SCHEMES)
+
+
+CASES = list(product(named().values(), (1, 10**6), (2, 3, 1000)))
 
 
 def test_the_count_is_printed() -> None:
+    """As a table that a terminal of 80 columns shows, whose parts are the sum, but for the loss."""
     _, lines = choose(PAPER, batch=128, ranks=2)
-    assert lines[0] == "Bytes that each of 2 ranks sends in a step of 128 pictures:"
-    assert "  data      243.9 MB: gradients 243.9" in lines
+    assert lines == [
+        "MB that each of 2 ranks sends in a step of 128 pictures:",
+        "            together  gradients       maps      units",
+        "  data         243.9      243.9          –          –",
+        "  hybrid        18.5        9.3        4.7        4.5",
+        "  towers        39.0          –       34.6        4.5",
+        "auto takes hybrid.",
+    ]
+    tables = [choose(variant, batch=batch, ranks=ranks)[1][2:-1] for variant, batch, ranks in CASES]
+    assert 70 < max(len(row) for rows in tables for row in rows) <= 80
+    numbers = [
+        row.replace(",", "").replace("–", "0").split()[1:]
+        for rows in tables
+        for row in rows
+        if row[2] != " " and "needs" not in row
+    ]
+    for together, *parts in numbers:
+        assert sum(map(float, parts)) == pytest.approx(float(together), abs=0.2) and len(parts) == 3
     _, lines = choose(named()["owt"], batch=128, ranks=3)
-    assert lines[3].endswith("–   : towers needs a network of two towers, but owt has 1: use data or hybrid.")
+    assert lines[4] == "  towers needs a network of two towers, but owt has 1: use data or hybrid."
+    _, lines = choose(PAPER, batch=128, ranks=3)
+    assert " ".join(" ".join(lines[4:6]).split()) == refusal(PAPER, "towers", 3)
 
 
 def test_data_and_hybrid_cross() -> None:

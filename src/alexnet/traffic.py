@@ -19,6 +19,7 @@ decides which scheme sends the least. Standard library only.
 243860896
 """
 
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,6 +36,7 @@ SCHEMES: tuple[Scheme, ...] = get_args(Scheme)  # of equal counts, the first is 
 Collective = Literal["all_reduce", "all_gather", "reduce_scatter"]
 PAIR = 2  # ranks of one network in towers
 FLOAT_BYTES = 4
+COLUMNS = 80  # of a terminal
 LOSS_BYTES = 16  # the loss and the wrong guesses of a batch, in float64
 
 
@@ -92,10 +94,19 @@ class Traffic:
             sums[exchange.what] = sums.get(exchange.what, 0) + exchange.sent
         return sums
 
-    def line(self) -> str:
-        """ "hybrid   62.8 MB: gradients 14.0, pool5 28.3, ..." """
-        parts = ", ".join(f"{what} {_mb(sent)}" for what, sent in self.by_what().items() if what != "loss")
-        return f"{self.scheme:<7} {_mb(self.sent):>7} MB{f': {parts}' if parts else ''}"
+    def row(self) -> str:
+        """This scheme in the table of `choose`: all, and what of it are gradients, the maps of
+        convolutions and the units of fully connected layers, in MB.
+        """
+        sums = self.by_what()
+        gradients = sums.get("gradients", 0)
+        maps = sum(sent for what, sent in sums.items() if what.startswith(("seam", "maps", "pool5")))
+        units = sum(sent for what, sent in sums.items() if what.startswith(("units", "logits")))
+        return _row(self.scheme, *(f"{size / 1e6:,.1f}" if size else "–" for size in (self.sent, gradients, maps, units)))
+
+
+def _row(scheme: str, *cells: str) -> str:
+    return f"  {scheme:<7}{''.join(f'{cell:>11}' for cell in cells)}"
 
 
 def count(variant: Variant, scheme: Scheme, *, batch: int, ranks: int, map_bytes: int = FLOAT_BYTES) -> Traffic:
@@ -134,15 +145,17 @@ def refusal(variant: Variant, scheme: Scheme, ranks: int) -> str | None:
 
 def choose(variant: Variant, *, batch: int, ranks: int) -> tuple[Traffic, list[str]]:
     """The possible scheme that sends the fewest bytes, and the counts of all schemes as lines to
-    print. If counts are equal, the simplest is chosen: data, then hybrid.
+    print, of at most `COLUMNS`. If counts are equal, the simplest is chosen: data, then hybrid.
     """
-    lines, counts = [f"Bytes that each of {counted(ranks, 'rank')} sends in a step of {counted(batch, 'picture')}:"], []
+    lines = [f"MB that each of {counted(ranks, 'rank')} sends in a step of {counted(batch, 'picture')}:"]
+    lines.append(_row("", "together", "gradients", "maps", "units"))
+    counts = []
     for scheme in SCHEMES:
         if why := refusal(variant, scheme, ranks):
-            lines.append(f"  {scheme:<7}       –   : {why}")
+            lines += textwrap.wrap(why, COLUMNS, initial_indent="  ", subsequent_indent=" " * 4)
         else:
             counts.append(count(variant, scheme, batch=batch, ranks=ranks))
-            lines.append(f"  {counts[-1].line()}")
+            lines.append(counts[-1].row())
     best = min(counts, key=lambda traffic: traffic.sent)
     return best, [*lines, f"auto takes {best.scheme}."]
 
@@ -209,7 +222,3 @@ def _logits(payload: int, group: int) -> Exchange:
     exchanges nothing.
     """
     return Exchange(what="logits", layer="loss", collective="all_gather", forward=True, group=group, payload=payload)
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:,.1f}"
