@@ -76,16 +76,30 @@ def test_the_fastest_is_measured_once(store: Store, monkeypatch: pytest.MonkeyPa
     assert choose_lanes(begun(store, epochs=2), None) == 1  # too short a run
     assert choose_lanes(begun(store, epochs=1000), None) == 2
     assert (
-        "split over 2 lanes of 2 cores (images/s without the update: 1 lane 10, 2 lanes 30, 4 lanes 20;"
+        "computed in 2 lanes, 2 cores each (images/s without the update: 1 lane 10, 2 lanes 30, 4 lanes 20;"
         in capfd.readouterr().err
     )
     assert choose_lanes(begun(store, epochs=2), None) == 2
-    assert "split over 2 lanes of 2 cores, as measured here before (--lanes" in capfd.readouterr().err
+    assert "computed in 2 lanes, 2 cores each, as measured here before (--lanes" in capfd.readouterr().err
     assert asked == [[1, 2, 4]]
     (split.cache_folder() / split.CHOSEN).write_text("{")
     assert choose_lanes(begun(store, epochs=1000), None) == 2 and len(asked) == 2
     choose_lanes(begun(store, epochs=1000, batch_size=20), None)
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("way", "threads", "said"),
+    [
+        (Way("fp32", 2), 2, "2 lanes, one core each"),
+        (Way("fp32", 1), 2, "one lane on 2 cores"),
+        (Way("bf16", 2), 8, "2 lanes, 4 cores each, in bf16"),
+        (Way("bf16", 1), 1, "one lane on one core, in bf16"),
+    ],
+)
+def test_the_way_in_words(way: Way, threads: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "threads", lambda: threads)
+    assert split._described(way) == said
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
@@ -106,8 +120,8 @@ def test_bfloat16_must_be_worth_it(
     capfd.readouterr()
     assert choose_way(begun(store, epochs=1000), None) == Way(expected, 2)
     told = capfd.readouterr().err
-    chosen = "2 lanes of 2 cores" + (" in bf16" if expected == "bf16" else "")
-    assert f"split over {chosen} (images/s without the update: 1 lane 10, 2 lanes 30, 4 lanes 20, 1 lane in bf16 1" in told
+    chosen = "2 lanes, 2 cores each" + (", in bf16" if expected == "bf16" else "")
+    assert f"computed in {chosen} (images/s without the update: 1 lane 10, 2 lanes 30, 4 lanes 20, 1 lane in bf16 1" in told
     assert choose_way(begun(store, epochs=2), None) == Way(expected, 2)
     assert f"{chosen}, as measured here before (--lanes and --precision change it)." in capfd.readouterr().err
     assert choose_way(begun(store, epochs=1000), 4) == Way(expected, 4)
@@ -129,7 +143,7 @@ def test_a_start_that_bfloat16_would_blur(
     capfd.readouterr()
     assert choose_way(alike, None) == Way("fp32", 2)
     (line,) = capfd.readouterr().err.splitlines()
-    assert "split over 2 lanes of 2 cores in float32: bf16 is faster here, but it would move the logits of this" in line
+    assert "computed in 2 lanes, 2 cores each, in float32: bf16 is faster here, but it would move the logits of this" in line
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -100,7 +100,7 @@ def choose_way(start: Start, wanted: int | None) -> Way:
         way, _ = _fastest(start, wanted, ("fp32",))
         much = f"{moved:.0%} of what they differ by" if moved < 1 else "more than they differ"
         why = (
-            f" in float32: bf16 is faster here, but it would move the logits of this network's start by {much} from "
+            f", in float32: bf16 is faster here, but it would move the logits of this network's start by {much} from "
             f"picture to picture (limit {ROUNDING:.0%}); --precision bf16 uses it anyway"
         )
     _say(way, why)
@@ -110,7 +110,7 @@ def choose_way(start: Start, wanted: int | None) -> Way:
 def _say(way: Way, why: str) -> None:
     """One line on what was chosen, if there was something to choose."""
     if why:
-        say(f"Batches are split over {_described(way)}{why}.")
+        say(f"Batches are computed in {_described(way)}{why}.")
 
 
 def _fastest(start: Start, wanted: int | None, precisions: Sequence[Precision]) -> tuple[Way, str]:
@@ -245,8 +245,10 @@ def _middle(start: Start, records: Tensor) -> Tensor:
 
 
 def _described(way: Way) -> str:
-    lanes = f"{counted(way.lanes, 'lane')} of {counted(threads_each(way.lanes), 'core')}"
-    return f"{lanes} in bf16" if way.precision == "bf16" else lanes
+    each = threads_each(way.lanes)
+    cores = "one core" if each == 1 else counted(each, "core")
+    lanes = f"{counted(way.lanes, 'lane')}, {cores} each" if way.lanes > 1 else f"one lane on {cores}"
+    return f"{lanes}, in bf16" if way.precision == "bf16" else lanes
 
 
 def _key(start: Start, ways: Sequence[Way]) -> str:
