@@ -58,8 +58,9 @@ def _why_no_cuda() -> str:
 
 
 def pick_precision(wanted: str, device: torch.device, fused: bool) -> str:
-    """What to compute in: bf16 where the GPU has it and the step is the fused one, tf32 on
-    other GPUs, fp32 elsewhere; bf16 on a CPU only if requested (`lacks_bf16`).
+    """What to compute in: bf16 where the GPU has it and the step is the fused one, which
+    `train/steps/choose.py` then asks whether it can tell the pictures apart; tf32 on other GPUs,
+    fp32 elsewhere; bf16 on a CPU only if requested (`lacks_bf16`).
 
     Raises:
         RecipeError: it is not to be had there.

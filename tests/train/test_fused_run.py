@@ -3,6 +3,7 @@ evaluated by the same walk.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from alexnet.errors import Interrupted, RecipeError, TrainingError
 from alexnet.kernels import lacking
 from alexnet.train import recipes
 from alexnet.train.loop import train
-from alexnet.train.result import verify_run
+from alexnet.train.result import read_result, verify_run
 from alexnet.train.steps import choose as steps
 from alexnet.train.steps.fused import FusedStep
 from alexnet.variants import get_variant
@@ -157,6 +158,44 @@ def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
         pick_precision("tf32", cpu, True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     assert pick_precision("auto", cuda, True) == "tf32"
+
+
+@pytest.fixture
+def _like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` takes what it would take on a GPU that has bfloat16."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    for module in ("session", "steps.choose"):
+        monkeypatch.setattr(
+            f"alexnet.train.{module}.pick_precision",
+            lambda wanted, device, fused: pick_precision(wanted, torch.device("cuda"), fused),
+        )
+
+
+def computed_in(recipe: recipes.Recipe, store: Store, folder: Path, resume: bool = False) -> list[str]:
+    """The precisions of a run, in order."""
+    train(recipe, store, folder, resume=resume)
+    return [kind.split()[3] for kind in read_result(folder)["trained_by"]]
+
+
+@pytest.mark.usefixtures("_like_a_gpu")
+def test_bfloat16_is_asked_first(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A start of pictures all alike, as the paper's own, is trained in tf32 unless bfloat16 is
+    asked for; a run that goes on keeps what it has.
+    """
+    assert computed_in(recipe(epochs=1), store, tmp_path / "healthy") == ["bf16"]
+    assert "Computing in" not in capfd.readouterr().err
+    alike = recipes.get_recipe("paper-text", **{**SMALL, "epochs": 1, "input_size": 67})
+    assert computed_in(alike, store, tmp_path / "alike") == ["tf32"]
+    (line,) = (line for line in capfd.readouterr().err.splitlines() if "bf16" in line)
+    assert line.startswith("Computing in tf32: bf16 is faster here, but it would move the logits of this network's start by ")
+    assert line.endswith("from picture to picture (limit 5%); --precision bf16 uses it anyway.")
+    assert computed_in(replace(alike, precision="bf16"), store, tmp_path / "asked") == ["bf16"]
+    for name, moved in (("healthy", 1.0), ("alike", 0.0)):
+        monkeypatch.setattr("alexnet.train.steps.split.rounding", lambda _, moved=moved: moved)
+        longer = replace(recipe() if name == "healthy" else alike, epochs=2)
+        assert computed_in(longer, store, tmp_path / name, resume=True) == ["bf16" if name == "healthy" else "tf32"]
 
 
 def test_a_batch_that_does_not_fit(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

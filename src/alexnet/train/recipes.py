@@ -153,8 +153,9 @@ class Recipe:
     once its gradients are checked on the run's own pictures; on takes it on a CPU too."""
     precision: Literal["auto", "bf16", "tf32", "fp32"] = "auto"
     """Number type to compute in; weights, normalisation and logits are always float32. auto takes
-    the fastest that a GPU supports. On a CPU bf16 needs AVX512-BF16 or AMX; auto takes it for a run
-    from scratch if it is at least a quarter faster and can tell the pictures apart.
+    the fastest that a GPU supports and that can tell the pictures apart. On a CPU bf16 needs
+    AVX512-BF16 or AMX; auto takes it for a run from scratch if it is at least a quarter faster,
+    too.
     """
     shuffle_blocks: int | None = None
     """For a store at an address that is larger than the cache: shuffle the pictures of this many

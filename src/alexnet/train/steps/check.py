@@ -74,7 +74,7 @@ def disagreement(step: FusedStep, epoch: int, number: int) -> str | None:
 def _problem(step: FusedStep, weights: Values, epoch: int, number: int) -> str | None:
     """What is wrong with values or update, in float32 and then in the step's type."""
     device = step.sums.device
-    with _exact_products():
+    with exact_products():
         problem = _wrong_value(step, weights, "float32", epoch, number)
         problem = problem or _wrong_update(step)
     tf32 = device.type == "cuda" and torch.backends.cudnn.conv.fp32_precision != "ieee"  # type: ignore[attr-defined]
@@ -89,7 +89,7 @@ def _problem(step: FusedStep, weights: Values, epoch: int, number: int) -> str |
 
 
 @contextmanager
-def _exact_products() -> Iterator[None]:
+def exact_products() -> Iterator[None]:
     """Products of float32 numbers in float32, not in tf32."""
     backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]

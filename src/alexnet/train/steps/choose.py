@@ -29,7 +29,7 @@ from alexnet.train.steps.check import disagreement
 from alexnet.train.steps.fused import TYPES, FusedStep, open_fused_step
 from alexnet.train.steps.plain import PlainStep, Scores, computing_in, loss_function
 from alexnet.train.steps.ranked import RankedStep
-from alexnet.train.steps.split import choose_lanes, choose_way, threads_each
+from alexnet.train.steps.split import choose_lanes, choose_way, threads_each, too_coarse
 from alexnet.train.steps.step import Step
 from alexnet.variants import Variant
 
@@ -62,6 +62,7 @@ def open_step(
     """
     recipe, device = start.recipe, start.device
     if fused:
+        precision = _distinguishing(start, precision)
         step = open_fused_step(start, held_out, precision)
         problem = _checked(step, device, (start.place.epoch, start.place.step))
         if not problem:
@@ -84,6 +85,23 @@ def open_step(
     if ranks.several:
         return open_ranked_step(start, held_out, compiled, lanes, ranks, precision), words
     return open_plain_step(start, compiled, lanes, precision), words
+
+
+def _distinguishing(start: Start, precision: str) -> str:
+    """What the fused step computes in: if that is bfloat16 by choice of `auto`, a resumed run's
+    own precision, and in a new run one that can tell its pictures apart.
+    """
+    if precision != "bf16" or start.recipe.precision != "auto":
+        return precision
+    before = start.place.trained_by[-1:]
+    reason = None if before else too_coarse(start)
+    if reason is None and (not before or "bf16" in before[0]):
+        return precision
+    precision = pick_precision("auto", start.device, False)
+    set_precision(precision, start.device)
+    if reason:
+        say(f"Computing in {precision}: {reason}.")
+    return precision
 
 
 def _leaves_precision(recipe: Recipe) -> bool:

@@ -8,16 +8,17 @@ the user's cache. Lanes do not change what is computed, but the order in which t
 gradients are summed: a run that is resumed keeps its own where it can.
 
 bfloat16 changes more than that, and `auto` takes it only if it is `MARGIN` times as fast and does
-not change the outputs of the initial network too much (`rounding`). Small networks gain little:
-half of their step is waiting, normalisation and update. If the initial outputs for different
-pictures are nearly equal, bfloat16 cannot distinguish them: numbers near 1 that differ by less than
-1/256 are one number. The paper's own initialisation is such a case (`alexnet doctor paper-text`).
+not change the outputs of the initial network too much (`rounding`, which a GPU is asked, too).
+Small networks gain little: half of their step is waiting, normalisation and update. If the initial
+outputs for different pictures are nearly equal, bfloat16 cannot distinguish them: numbers near 1
+that differ by less than 1/256 are one number. The paper's own initialisation is such a case
+(`alexnet doctor paper-text`).
 """
 
 import hashlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from typing import Annotated, Literal
@@ -38,6 +39,7 @@ from alexnet.published.registry import cache_folder
 from alexnet.run_folder import Environment, environment
 from alexnet.schema import Range
 from alexnet.train.start import Start
+from alexnet.train.steps.check import exact_products
 from alexnet.train.steps.fused import TYPES
 from alexnet.train.steps.plain import computing_in, loss_function
 
@@ -96,15 +98,22 @@ def choose_way(start: Start, wanted: int | None) -> Way:
         precision: Precision = "bf16" if place.trained_by[-1:] == [BF16] else "fp32"
         return Way(precision, choose_lanes(start, wanted, precision))
     way, why = _fastest(start, wanted, ("fp32", "bf16"))
-    if way.precision == "bf16" and (moved := rounding(start)) > ROUNDING:
+    if way.precision == "bf16" and (reason := too_coarse(start)):
         way, _ = _fastest(start, wanted, ("fp32",))
-        much = f"{moved:.0%} of what they differ by" if moved < 1 else "more than they differ"
-        why = (
-            f", in float32: bf16 is faster here, but it would move the logits of this network's start by {much} from "
-            f"picture to picture (limit {ROUNDING:.0%}); --precision bf16 uses it anyway"
-        )
+        why = f", in float32: {reason}"
     _say(way, why)
     return way
+
+
+def too_coarse(start: Start) -> str | None:
+    """Why a run that could compute in bfloat16 should not, or None."""
+    if (moved := rounding(start)) <= ROUNDING:
+        return None
+    much = f"{moved:.0%} of what they differ by" if moved < 1 else "more than they differ"
+    return (
+        f"bf16 is faster here, but it would move the logits of this network's start by {much} from "
+        f"picture to picture (limit {ROUNDING:.0%}); --precision bf16 uses it anyway"
+    )
 
 
 def _say(way: Way, why: str) -> None:
@@ -233,15 +242,18 @@ def rounding(start: Start) -> float:
     """
     images = _middle(start, start.loader.batch(0, 0).records[:PICTURES])
     start.model.eval()
-    exact, rounded = start.model(images), start.model(images.bfloat16())
+    with exact_products() if start.device.type == "cuda" else nullcontext():
+        exact = start.model(images)
+    rounded = start.model(images.bfloat16())
     moved = float((rounded - exact).norm() / (exact - exact.mean(0)).norm())
     return moved if isfinite(moved) else inf
 
 
 def _middle(start: Start, records: Tensor) -> Tensor:
-    """The middle of pictures, as the network takes it."""
+    """The middle of pictures, as the network takes it and where it is."""
     middle = start.preprocessing.views(1)[0]
-    return start.preprocessing.view(records, *middle).contiguous(memory_format=torch.channels_last)
+    pictures = start.preprocessing.to(records.device).view(records, *middle)
+    return pictures.to(start.device).contiguous(memory_format=torch.channels_last)
 
 
 def _described(way: Way) -> str:
