@@ -105,7 +105,7 @@ def served(picture: bytes, network: Path, runs: int) -> tuple[float, int]:
     """Seconds from a picture to its scene over a connection, the median of some, and bytes."""
     studio = server.Studio(offers([str(network)]))
     with server.listen(0) as listening:
-        config = uvicorn.Config(server.create_app(studio), log_config=None, lifespan="off", ws="none")
+        config = server.configured(server.create_app(studio))
         serving = uvicorn.Server(config)
         thread = threading.Thread(target=serving.run, args=([listening],))
         thread.start()

@@ -25,7 +25,7 @@ def address(made: Pages) -> Iterator[str]:
     shown = made("paper").shown
     studio = server.Studio({"small": Offer(shown.label, shown.source, lambda: shown)}, max_pixels=1_000_000, max_bytes=LIMIT)
     listening = server.listen(0)
-    serving = uvicorn.Server(uvicorn.Config(server.create_app(studio), log_config=None, lifespan="off", ws="none"))
+    serving = uvicorn.Server(server.configured(server.create_app(studio)))
     thread = threading.Thread(target=serving.run, args=([listening],))
     thread.start()
     yield server.address(listening)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from alexnet import words
 from alexnet.cli import main
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, UsageError
-from alexnet.web import export, server
+from alexnet.web import connections, export, server
 from alexnet.web.shown import offers
 from conftest import draw
 
@@ -64,10 +64,10 @@ def client(run: Path) -> Iterator[Client]:
 
 
 @contextmanager
-def serving(app: ASGIApp, **options: Any) -> Iterator[int]:
+def serving(app: ASGIApp) -> Iterator[int]:
     """The port of a server."""
     with server.listen(0) as listening:
-        running = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none", **options))
+        running = uvicorn.Server(server.configured(app))
         thread = threading.Thread(target=running.run, args=([listening],))
         thread.start()
         try:
@@ -191,18 +191,55 @@ def test_more_bytes_than_declared(client: Client) -> None:
         connection.close()
 
 
-def test_a_body_that_does_not_arrive(run: Path) -> None:
-    """As many as keep the page from opening: it opens again after the stated seconds."""
-    studio, count = server.Studio(offers([str(run)]), body_seconds=1), server.MOST_REQUESTS - 1
-    with serving(server.create_app(studio), limit_concurrency=server.MOST_REQUESTS) as port, ExitStack() as stack:
-        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(count)]
+def opened(stack: ExitStack, port: int, count: int) -> list[socket.socket]:
+    """So many connections, which send nothing."""
+    return [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(count)]
+
+
+def test_bodies_that_do_not_arrive(run: Path, photo: bytes) -> None:
+    """More than are received at once: the page opens, and another picture is shown when they have
+    had their seconds.
+    """
+    studio = server.Studio(offers([str(run)]), body_seconds=1)
+    with serving(server.create_app(studio)) as port, ExitStack() as stack:
+        slow = opened(stack, port, server.MOST_SCENES + 4)
         head = f"POST /scene HTTP/1.1\r\nHost: localhost\r\n{server.TOKEN}: {studio.token}\r\nContent-Length: 9\r\n\r\nabc"
         for connection in slow:
             connection.sendall(head.encode())
+        begun = time.monotonic()
+        client = Client(port)
+        assert time.monotonic() - begun < 0.9
+        assert client.ask("POST", "/scene?network=run-1", photo, client.headers)[0] == 200
+        assert time.monotonic() - begun > 0.9  # when the first ones have had their second
         answers = [connection.makefile("rb").read().decode() for connection in slow]  # to the end: each is closed
         assert all("408 Request Timeout" in answer for answer in answers)
         assert "The picture did not arrive within 1 seconds" in answers[0]
-        assert Client(port).ask("GET", "/")[0] == 200
+
+
+def test_connections_that_send_nothing(run: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty of them do not keep the page from opening, and are closed in time. So is one that sends
+    a head byte by byte, but none that waits for its scene.
+    """
+    assert connections.HEAD_SECONDS == 10
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 2.0)
+    studio = server.Studio(offers([str(run)]))
+    with serving(server.create_app(studio)) as port, ExitStack() as stack:
+        begun = time.monotonic()
+        silent, (slow, late) = opened(stack, port, 40), opened(stack, port, 2)
+        client = Client(port)
+        assert client.ask("GET", "/")[0] == 200 and time.monotonic() - begun < 1
+        late.sendall(b"GET / HTTP/1.1\r\nHost: local")
+        time.sleep(0.3)
+        late.sendall(b"host\r\n\r\n")
+        assert late.recv(20).startswith(b"HTTP/1.1 200")
+        with suppress(ConnectionError):
+            for byte in b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 99:
+                slow.sendall(bytes([byte]))
+                time.sleep(0.1)
+        assert 2 <= time.monotonic() - begun < 6
+        assert all(connection.recv(1) == b"" for connection in silent)
+        monkeypatch.setattr(studio, "scene", lambda *_: time.sleep(2.5) or b"scene")
+        assert client.ask("POST", "/scene", photo, client.headers)[:2] == (200, b"scene")
 
 
 def test_a_sample(client: Client) -> None:

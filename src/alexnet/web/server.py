@@ -5,7 +5,7 @@ networks that it was started with.
 requests to this machine, so the server answers only to the names that this machine has for itself
 (a foreign name that points here is refused), and makes scenes only for a page that it has sent
 (which knows the token). It sends files of the page alone, by their names in a table. One scene is
-made at a time: a second one would slow both.
+made at a time: a second one would slow both. `connections.py` ends connections that send nothing.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -31,6 +32,7 @@ from alexnet.data.sources.read import HEAD_BYTES, starts_like_a_picture
 from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, CheckpointError, SourceError, UsageError
 from alexnet.web import export, sample
+from alexnet.web.connections import AtMost, HeadInTime
 from alexnet.web.scene import Scene
 from alexnet.web.shown import Offer, Shown
 from alexnet.web.units import Liked
@@ -47,11 +49,12 @@ TOKEN = "x-alexnet-token"
 CHUNK = 1 << 20
 #: Networks that are kept in memory, 244 MB each at full width.
 KEPT = 2
-#: Requests at once, and seconds that open ones have when the server is stopped.
-MOST_REQUESTS, GRACE = 16, 3
-#: Seconds for a picture to arrive: without a limit, `MOST_REQUESTS` slow uploads would block the
-#: page.
+#: Pictures that are received, shown and sent back at once; the page itself always opens.
+MOST_SCENES = 16
+#: Seconds for a picture to arrive: without a limit, `MOST_SCENES` slow ones would block all others.
 BODY_SECONDS = 30
+#: Seconds that open requests have when the server is stopped.
+GRACE = 3
 KINDS = {"js": "text/javascript", "css": "text/css", "json": "application/json", "svg": "image/svg+xml"}
 POLICY = (
     "default-src 'none'; script-src 'self' {imports}; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -177,10 +180,24 @@ def create_app(studio: Studio, language: str | None = None) -> ASGIApp:
     routes = [
         Route("/", page),
         Route("/page/{name:path}", asset),
-        Route("/scene", scene, methods=["POST"]),
+        Route("/scene", scene, methods=["POST"], middleware=[Middleware(AtMost, most=MOST_SCENES)]),
         Route("/{rest:path}", _nothing),
     ]
     return _OwnNameOnly(Starlette(routes=routes, exception_handlers={Refused: _refusal, ClientDisconnect: _gone}))
+
+
+def configured(app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
+        app,
+        http=HeadInTime,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=GRACE,
+    )
 
 
 def run(app: ASGIApp, listening: socket.socket) -> None:
@@ -189,20 +206,10 @@ def run(app: ASGIApp, listening: socket.socket) -> None:
     Raises:
         KeyboardInterrupt: it was.
     """
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        ws="none",
-        limit_concurrency=MOST_REQUESTS,
-        timeout_graceful_shutdown=GRACE,
-    )
     log = logging.getLogger("uvicorn.error")
     log.addFilter(_not_of_stopping)
     try:
-        uvicorn.Server(config).run([listening])
+        uvicorn.Server(configured(app)).run([listening])
     finally:
         log.removeFilter(_not_of_stopping)
 
