@@ -159,6 +159,8 @@ def test_the_count_is_printed() -> None:
         "  towers        39.0          –       34.6        4.5",
         "auto takes hybrid.",
     ]
+    small = get_variant("paper", width=1 / 16, input_size=64, num_classes=3)
+    assert choose(small, batch=4, ranks=2)[1][3].split() == ["hybrid", "0.053", "0.045", "0.00026", "0.0082"]
     tables = [choose(variant, batch=batch, ranks=ranks)[1][2:-1] for variant, batch, ranks in CASES]
     assert 70 < max(len(row) for rows in tables for row in rows) <= 80
     numbers = [

@@ -102,7 +102,12 @@ class Traffic:
         gradients = sums.get("gradients", 0)
         maps = sum(sent for what, sent in sums.items() if what.startswith(("seam", "maps", "pool5")))
         units = sum(sent for what, sent in sums.items() if what.startswith(("units", "logits")))
-        return _row(self.scheme, *(f"{size / 1e6:,.1f}" if size else "–" for size in (self.sent, gradients, maps, units)))
+        return _row(self.scheme, *map(_mb, (self.sent, gradients, maps, units)))
+
+
+def _mb(size: int) -> str:
+    """Of a small network the first two digits, so that 0.0 is not taken for nothing."""
+    return f"{size / 1e6:,.1f}" if size >= 1e6 else f"{size / 1e6:.2g}" if size else "–"
 
 
 def _row(scheme: str, *cells: str) -> str:
