@@ -32,6 +32,7 @@ from alexnet.train.history import read_config
 from alexnet.train.loop import train
 from alexnet.train.optim import SGD
 from alexnet.train.result import read_result, verify_run
+from alexnet.train.session import Session
 from alexnet.train.start import Start, fitting
 from alexnet.train.tune import base as bases
 from alexnet.train.tune import begin, features, head, trial
@@ -377,6 +378,35 @@ def test_what_was_chosen_is_recorded(whole: Path, store: Store, tmp_path: Path) 
     train(config.recipe, store, tmp_path / "again")
     assert same_weights(whole, tmp_path / "again")
     assert read_config(tmp_path / "again").asked is None
+
+
+@pytest.mark.parametrize(("blur", "views"), [(0.0, 10), (1.2, 16)])
+def test_closer_views_go_with_blur(
+    convolutions: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, blur: float, views: int
+) -> None:
+    """Without a blur the last layer is fitted to a test's ten views, from the features of all 16,
+    also where the run is killed once that is settled."""
+    asked, run = recipe(convolutions, variant="caffe", input_size=99, head_views=None), tmp_path / "run"
+    trial, pictures = head.Trial("pool5", 0.1, blur, 0.5, 0.1), fitting(asked, store)
+    monkeypatch.setattr(begin, "choose", lambda *_: head.Choice(trial, (trial,)))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        fail_after(patch, Session, "evaluate", 0)
+        train(asked, pictures, run)
+    how = "decay 0.1, no blur and so 10 views, none closer" if views == 10 else "decay 0.1, blur 1.2, 16 views"
+    assert f"A last layer on pool5 ({how}): top-1 error" in capsys.readouterr().err
+    train(asked, pictures, run, resume=True)
+    assert "Using the features of" in capsys.readouterr().err and len(list((run / FEATURES).iterdir())) == 1
+    assert read_config(run).recipe.head_views == views
+    train(replace(asked, features="pool5", head_decay=0.1, head_blur=blur, head_views=views), pictures, tmp_path / "given")
+    assert same_weights(run, tmp_path / "given")
+
+
+def test_closer_views_that_were_asked_for(convolutions: Path, store: Store, tmp_path: Path) -> None:
+    """They stay without a blur, and so do those of a run whose blur was given."""
+    for name, given in (("views", {"head_views": 16}), ("blur", {"head_views": None, "head_blur": 0.0})):
+        asked = recipe(convolutions, variant="caffe", input_size=99, head_decay=0.1, **given)
+        train(asked, fitting(asked, store), tmp_path / name)
+        assert read_config(tmp_path / name).recipe.head_views == 16
 
 
 @pytest.mark.parametrize("where", ["features", "head", "sgd"])

@@ -49,8 +49,8 @@ class Recipe:
     default the one with the lowest loss on held-out training photos."""
     head_views: Literal[1, 2, 10, 16] | None = None
     """Views of each training picture that the new last layer is fitted to: the centre, with its
-    mirror image, the ten of a test, or these and six closer ones; by default 16, fewer with more
-    than 1,000 pictures."""
+    mirror image, the ten of a test, or these and six closer ones; by default 16, or the ten where
+    pool5's maps are not blurred; fewer with more than 1,000 pictures."""
     minutes: float | None = None
     """Minutes that fine-tuning may take; by default what the epochs need."""
 

@@ -29,7 +29,7 @@ from alexnet.run_folder import member
 from alexnet.train.balance import class_weights
 from alexnet.train.recipes import Recipe
 from alexnet.train.tune.base import Base, table
-from alexnet.train.tune.features import Extractor, Stages, views_for
+from alexnet.train.tune.features import TEN, Extractor, Stages, views_for
 from alexnet.train.tune.head import FOLDS, MOST, Head, Parted, Trial, choose, fit
 from alexnet.train.tune.trial import LEAST, OnPart, ask, some
 from alexnet.trained import Trained
@@ -94,6 +94,11 @@ class Seen:
         side = next(layer.input[1:2] or (1,) for layer in variant.layers() if isinstance(layer.op, Linear))[0]
         return cls(extractor, features, labels, side, class_weights(recipe, store.train, len(store.classes)))
 
+    def without_closer(self) -> "Seen":
+        """In a test's ten views alone."""
+        features = {stage: values[:, :TEN].contiguous() for stage, values in self.features.items()}
+        return replace(self, extractor=replace(self.extractor, views=TEN), features=features)
+
     def head(self, choice: Trial, which: Tensor | slice = slice(None)) -> Head:
         """A last layer fitted to some of the pictures, by their numbers, or to all."""
         classes, features = len(self.extractor.trained.classes), self.features[choice.stage]
@@ -124,6 +129,8 @@ def begin(recipe: Recipe, base: Base, store: Store, device: torch.device, folder
     check_store(store)
     seen = Seen.of(recipe, base, store, device, folder)
     choice = _chosen(recipe, seen)
+    if not _closer_help(recipe, seen, choice):
+        seen = seen.without_closer()
     head = seen.head(choice)
     variant = base.network(choice.stage, recipe, len(store.classes))
     for line in table(base, variant):
@@ -208,6 +215,17 @@ def _cache(folder: Path, recipe: Recipe) -> Path:
     return folder.parent if member(folder.parent, recipe.seed) == folder else folder
 
 
+def _closer_help(recipe: Recipe, seen: Seen, choice: Trial) -> bool:
+    """Whether the last layer is fitted to closer views too, if there are any.
+
+    They help where a thing may be anywhere in the picture, as blurring pool5's maps does, and harm
+    where pictures fill their frame. Held-out pictures say clearly whether a blur helps, and by
+    chance whether closer views do (docs/log.md): so the blur decides both.
+    """
+    asked = recipe.head_views is None and recipe.head_blur is None and choice.stage == "pool5" and seen.side > 1
+    return choice.blur > 0 or not asked or seen.extractor.views <= TEN
+
+
 def _chosen(recipe: Recipe, seen: Seen) -> Trial:
     """What the last layer reads and how it is fitted; a line says so, where it is not given."""
     features = seen.features
@@ -216,8 +234,10 @@ def _chosen(recipe: Recipe, seen: Seen) -> Trial:
     best, tried = choose(features, seen.labels, recipe.seed, recipe.head_decay, recipe.head_blur, seen.side, seen.weights)
     others = {stage: min(one.loss for one in tried if one.stage == stage) for stage in features}
     beside = "".join(f"; on {stage} {loss:.3f}" for stage, loss in others.items() if stage != best.stage)
+    blur = f", blur {best.blur:g}" if best.blur else ""
+    views = f"{seen.extractor.views} views" if _closer_help(recipe, seen, best) else f"no blur and so {TEN} views, none closer"
     say(
-        f"A last layer on {best.stage} (decay {best.decay:g}{f', blur {best.blur:g}' if best.blur else ''}): top-1 error "
+        f"A last layer on {best.stage} (decay {best.decay:g}{blur}, {views}): top-1 error "
         f"{percent(best.error)}, loss {best.loss:.3f} on training pictures held out to choose it{beside}."
     )
     return best

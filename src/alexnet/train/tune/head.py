@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alexnet.data.loader import HOLD_OUT, stream
+from alexnet.train.tune.features import TEN
 
 #: Tried from the largest on; each starts where the one before ended.
 DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 #: Up to so many pictures every fold is held out once, above it one is.
 FOLDS, FEW = 5, 1000
-MOST, VIEWS, TEN = 2000, 2, 10
+MOST, VIEWS = 2000, 2
 #: In places of a 6 x 6 map.
 BLURS = (0.0, 1.2)
 ITERATIONS, HISTORY = 200, 20
