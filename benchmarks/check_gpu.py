@@ -3,11 +3,13 @@
     python -W default benchmarks/check_gpu.py
 
 1. Every kernel at training's own sizes, forward and backward, against the reference in float64:
-   ||found - expected|| / ||expected||, on random numbers, into memory filled with NaN. One tile for
-   each kernel, the first: what others give is compared when they are chosen, before a run and by
-   the full suite (`pytest -m gpu`, which compiles some thousand kernels).
+   ||found - expected|| / ||expected||, on random numbers, into memory filled with NaN; of maps with
+   their towers together, and apart where the network has towers. One tile for each kernel, the
+   first: what others give is compared when they are chosen, before a run and by the full suite
+   (`pytest -m gpu`, which compiles some thousand kernels).
 2. The whole step: maps, logits, every gradient, dropout and the update, as before each run
-   (`train/steps/check.py`), with our own convolutions and with the library's.
+   (`train/steps/check.py`), with our own convolutions, with the library's, and with the library's
+   of towers that are apart.
 3. The recorded step: the losses of the one that is not, and the host waits for nothing.
 
 A part that fails is printed and passed over. It exits with 1 if one did.
@@ -18,6 +20,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,16 +33,20 @@ from alexnet.bench import noise, preprocessing_of
 from alexnet.data.augment import Augmentation
 from alexnet.data.feed import open_feed
 from alexnet.devices import set_precision
-from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups
+from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups, planes
 from alexnet.kernels import reference
 from alexnet.kernels.convolutions import Passes, convolve
+from alexnet.kernels.planes import apart, together
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
 from alexnet.train.steps.check import disagreement, relative
 from alexnet.train.steps.fused import FusedStep, build
 from alexnet.variants import Variant, get_variant
 
-OWN, LIBRARY = (dict.fromkeys((f"conv{n}" for n in range(1, 6)), Passes(way, way, way)) for way in ("own", "grouped"))
+OWN, LIBRARY, SPLIT_APART = (
+    dict.fromkeys((f"conv{n}" for n in range(1, 6)), ways)
+    for ways in (Passes("own", "own", "own"), Passes(), Passes("split", "split", "split", apart=True))
+)
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 4e-3}
 EAGER, STEPS_TAKEN = 4, 10
 LR = 1e-4
@@ -95,14 +102,16 @@ def kernel_parts(
     layers = {layer.name: layer for layer in variant.layers()}
     shapes = convolution_shapes(variant, batch, torch.bfloat16, device)
     yield "augmentation", lambda: augmentation(variant, batch, device, limits)
-    for group in groups(variant.ops()):
+    cut = groups(variant.ops())
+    for group, following in zip(cut, (*cut[1:], ()), strict=True):
         first = layers[group[0].name]
         if isinstance(first.op, Conv):
             shape = shapes[first.name]
             yield first.name, lambda shape=shape: convolution(shape, limits)
+            both = planes(group, SPLIT_APART), planes(following, SPLIT_APART)
             yield (
                 "+".join(op.name for op in group[1:]),
-                lambda group=group, conv=first: after(group, conv, batch, device, limits),
+                lambda group=group, conv=first, both=both: after(group, conv, both, batch, device, limits),
             )
     yield "dropout", lambda: dropout(batch, device, limits)
     yield "loss", lambda: loss(variant.num_classes, batch, device, limits)
@@ -125,20 +134,39 @@ def augmentation(variant: Variant, batch: int, device: torch.device, limits: dic
 def convolution(shape: Any, limits: dict[torch.dtype, float]) -> str:
     """Our own."""
     x, weight, _ = shape.draw()
-    return both_ways(lambda x, w: convolve(x, w, OWN["conv1"], shape.padding, shape.groups), [x, weight], limits)
+
+    def run(x: Tensor, weight: Tensor, planes: int = 1) -> Tensor:
+        ways = OWN["conv1"]._replace(apart=planes > 1)
+        return together(convolve(apart(x, planes), weight, ways, shape.padding, shape.groups), planes)
+
+    return in_both_layouts(run, shape.groups > 1, {"planes": shape.groups}, [x, weight], limits)
 
 
-def after(group: Any, conv: Layer, batch: int, device: torch.device, limits: dict[torch.dtype, float]) -> str:
-    """What follows a convolution, in bfloat16."""
+def in_both_layouts(
+    run: Callable[..., Tensor], towers: bool, planes: dict[str, Any], inputs: list[Tensor], limits: dict[torch.dtype, float]
+) -> str:
+    """With towers together and, if there are any, apart."""
+    found = both_ways(run, inputs, limits)
+    return f"{found}, apart {both_ways(partial(run, **planes), inputs, limits)}" if towers else found
+
+
+def after(
+    group: Any, conv: Layer, planes: tuple[int, int], batch: int, device: torch.device, limits: dict[torch.dtype, float]
+) -> str:
+    """What follows a convolution, in bfloat16; `planes` of input and output if towers are apart."""
     steps = tuple(STEPS[type(op)] for op in group[1:])
     norm = next((op for op in group if isinstance(op, LRN)), NEUTRAL)
     constants = norm.size, norm.coefficient, norm.beta, norm.k, norm.towers
 
-    def run(x: Tensor, bias: Tensor) -> Tensor:
-        return kernels.bias_relu(x, bias) if steps == ("relu",) else kernels.relu_lrn_pool(x, bias, steps, *constants)
+    def run(x: Tensor, bias: Tensor, x_planes: int = 1, y_planes: int = 1) -> Tensor:
+        x = apart(x, x_planes)
+        if steps == ("relu",):
+            return together(kernels.bias_relu(x, bias, y_planes), y_planes)
+        return together(kernels.relu_lrn_pool(x, bias, steps, *constants, y_planes), y_planes)
 
     x = drawn(batch, *conv.output, dtype=torch.bfloat16, device=device) * 20
-    return both_ways(run, [x, drawn(conv.output[0], dtype=torch.float32, device=device)], limits)
+    inputs = [x, drawn(conv.output[0], dtype=torch.float32, device=device)]
+    return in_both_layouts(run, max(planes) > 1, dict(zip(("x_planes", "y_planes"), planes, strict=True)), inputs, limits)
 
 
 def dropout(batch: int, device: torch.device, limits: dict[torch.dtype, float]) -> str:
@@ -251,7 +279,7 @@ def check(variant: Variant, batch: int, device: torch.device, limits: dict[torch
     return run([*parts, ("recorded step", lambda: recorded(variant, batch, device))])
 
 
-WAYS_TRIED = [("our own convolutions", OWN), ("the library's", LIBRARY)]
+WAYS_TRIED = [("our own convolutions", OWN), ("the library's", LIBRARY), ("the library's, apart", SPLIT_APART)]
 
 
 def main() -> None:

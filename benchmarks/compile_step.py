@@ -4,11 +4,12 @@
     python benchmarks/compile_step.py --unpack kernels.tar.gz --pack kernels.tar.gz
     python benchmarks/compile_step.py --capability 90 --processes 2 # without a GPU
 
-A step takes about 150 kernels in all the tiles that may be chosen for them, at half a second to
-two and a half each; where it runs first, Triton compiles one after the other. Here each process
-takes a full-size step on the CPU in which launches only count and compile, every process its share.
-So what is compiled is what the step launches, argument by argument. What was compiled before is
-found in the cache (~/.triton/cache, or TRITON_CACHE_DIR).
+A step takes about 200 kernels in all the tiles that may be chosen for them, and 140 others if its
+towers are apart in memory, at half a second to two and a half each; where it runs first, Triton
+compiles one after the other. Here each process takes two full-size steps on the CPU in which
+launches only count and compile, every process its share. So what is compiled is what the step
+launches, argument by argument. What was compiled before is found in the cache (~/.triton/cache, or
+TRITON_CACHE_DIR).
 
 A batch is of 16 pictures: for any multiple of 16 the kernels are the same.
 
@@ -113,33 +114,34 @@ def run_all_without_launching(self: Any, *args: Any, **kwargs: Any) -> None:
 
 
 def walk(variant: Variant, batch: int) -> None:
-    """A step in bfloat16, the values that its check compares in float32, and the update with each
-    tile; its numbers mean nothing.
+    """A step in bfloat16 and the values that its check compares in float32, with towers together
+    and apart, and the update with each tile; its numbers mean nothing.
     """
     from alexnet.kernels.gpu import sgd_step
 
     measured = sgd_step._measured
     measured.cache_clear()
-    step = made(variant, batch)
-    step._step()
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # as the check does: the library's
-    weights = {name: weight.detach() for name, weight in step.model.named_parameters()}
-    step.sample(0, 0, min(PICTURES, batch), step.leaves_of(weights, torch.float32))
+    for apart in (False, True):
+        step = made(variant, batch, apart)
+        step._step()
+        weights = {name: weight.detach() for name, weight in step.model.named_parameters()}
+        step.sample(0, 0, min(PICTURES, batch), step.leaves_of(weights, torch.float32))
+        step.close()
     gradients = {name: torch.zeros_like(leaf) for name, leaf in step.leaves.items()}
     for config in sgd_step.CONFIGS:
         sgd_step._measured = lambda *_, config=config: config  # type: ignore[assignment]
         for launch in step.launches:
             launch.update(gradients, 0.9, False)
     sgd_step._measured = measured
-    step.close()
 
 
-def made(variant: Variant, batch: int) -> FusedStep:
-    """A step on the CPU whose convolutions are all our own."""
+def made(variant: Variant, batch: int, apart: bool) -> FusedStep:
+    """A step on the CPU whose convolutions are all our own, with towers apart or together."""
     preprocessing = preprocessing_of(variant)
     split = noise(preprocessing.stored_size, batch, variant.num_classes)
     start = Start.on_records(Recipe(), variant, split, Augmentation(preprocessing, True, True, np.eye(3))).in_batches_of(batch)
-    ways = {f"conv{number}": Passes("own", "own", "own") for number in range(1, 6)}
+    ways = {f"conv{number}": Passes("own", "own", "own", apart) for number in range(1, 6)}
     feed = open_feed("resident", start.loader, torch.device("cpu"))
     return build(feed, start.model, start.augmentation, start.optimiser, torch.bfloat16, ways=ways)
 

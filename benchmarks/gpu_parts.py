@@ -8,15 +8,14 @@ if it takes less than 5 us, as a launch in a graph and its first loads take some
 `operations`, whichever sets its floor. How far the part is above that floor is then the kernel's
 own doing.
 
-The bake-off times every pass of every convolution in every way (`kernels/convolutions.py`), and
-`packed`: dense convolutions of towers that lie apart in memory, which no kernel writes so far. It
-is what `split` would take without its copies.
+The bake-off times every pass of every convolution in every way (`kernels/convolutions.py`), with
+its towers together in memory and apart.
 """
 
 import math
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -28,9 +27,10 @@ from torch import Tensor
 from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool
 from alexnet.bench import noise, preprocessing_of, seconds
-from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups
+from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups, planes
 from alexnet.kernels import convolutions as towers
-from alexnet.kernels.convolutions import WAYS, Pass, Passes, Shape
+from alexnet.kernels.convolutions import Pass, Passes, Shape
+from alexnet.kernels.planes import apart
 from alexnet.variants import Variant
 
 GPU = torch.device("cuda:0")
@@ -118,14 +118,16 @@ def parts(variant: Variant, batch: int, ways: dict[str, Passes]) -> Iterator[Ste
     layers = {layer.name: layer for layer in variant.layers()}
     shapes = convolution_shapes(variant, batch, torch.bfloat16, GPU)
     yield augmentation(variant, batch, shapes["conv1"])
-    for group in groups(variant.ops()):
+    cut = groups(variant.ops())
+    for group, following in zip(cut, (*cut[1:], ()), strict=True):
         first = layers[group[0].name]
         if isinstance(first.op, Conv):
             yield from convolution(first, shapes[first.name], ways[first.name])
+            both = planes(group, ways), planes(following, ways)
             if any(isinstance(op, LRN | MaxPool) for op in group):
-                yield from after_convolution(group, first, layers[group[-1].name], batch)
+                yield from after_convolution(group, first, layers[group[-1].name], batch, both)
             elif len(group) > 1:
-                yield from bias_and_relu(first, batch)
+                yield from bias_and_relu(first, batch, both)
         elif isinstance(first.op, Linear):
             yield from fully_connected(first, batch)
         elif isinstance(group[-1], Dropout):
@@ -152,9 +154,10 @@ def convolution(layer: Layer, shape: Shape, ways: Passes) -> Iterator[StepPart]:
     """Without bias; conv1 in blocks, and without a gradient for its input."""
     x_bytes, w_bytes, y_bytes = bytes_of(layer, shape)
     moved = {"forward": x_bytes + w_bytes + y_bytes, "data": y_bytes + w_bytes + x_bytes, "weight": y_bytes + x_bytes + w_bytes}
+    shape = replace(shape, apart=ways.apart)
     for which in shape.passes:
         way = getattr(ways, which)
-        make = partial(shape.call, which, WAYS[way])
+        make = partial(shape.call, which, way)
         yield StepPart(f"{layer.name} {which} ({way})", moved[which], 2.0 * shape.batch * layer.multiply_adds, make)
 
 
@@ -165,8 +168,10 @@ def bytes_of(layer: Layer, shape: Shape) -> tuple[float, float, float]:
     return BF16 * shape.batch * maps[0], BF16 * weights, BF16 * shape.batch * maps[1]
 
 
-def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: int) -> Iterator[StepPart]:
-    """Bias, ReLU, normalisation, pooling."""
+def after_convolution(
+    group: tuple[Any, ...], conv: Layer, last: Layer, batch: int, planes: tuple[int, int]
+) -> Iterator[StepPart]:
+    """Bias, ReLU, normalisation, pooling; `planes` of input and output."""
     norm = next((op for op in group if isinstance(op, LRN)), NEUTRAL)
     steps = tuple(STEPS[type(op)] for op in group[1:])
     channels = conv.output[0]
@@ -174,23 +179,24 @@ def after_convolution(group: tuple[Any, ...], conv: Layer, last: Layer, batch: i
     winners = batch * prod(last.output)
 
     def run(x: Tensor, bias: Tensor) -> Tensor:
-        return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers)
+        return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers, planes[1])
 
     def inputs() -> list[Tensor]:
-        return [maps(batch, *conv.output, relu=False), torch.randn(channels, device=GPU)]
+        return [apart(maps(batch, *conv.output, relu=False), planes[0]), torch.randn(channels, device=GPU)]
 
     moved = (x_bytes + y_bytes + winners, 2 * x_bytes + y_bytes + winners)
     yield from forward_backward("+".join(op.name for op in group[1:]), run, inputs, moved, (0.0, 0.0))
 
 
-def bias_and_relu(conv: Layer, batch: int) -> Iterator[StepPart]:
-    """What follows conv3 and conv4."""
+def bias_and_relu(conv: Layer, batch: int, planes: tuple[int, int]) -> Iterator[StepPart]:
+    """What follows conv3 and conv4; `planes` of input and output."""
     each = BF16 * batch * prod(conv.output)
 
     def inputs() -> list[Tensor]:
-        return [maps(batch, *conv.output, relu=False), torch.randn(conv.output[0], device=GPU)]
+        return [apart(maps(batch, *conv.output, relu=False), planes[0]), torch.randn(conv.output[0], device=GPU)]
 
-    yield from forward_backward(f"{conv.name}'s bias+ReLU", kernels.bias_relu, inputs, (2 * each, 3 * each), (0.0, 0.0))
+    run = partial(kernels.bias_relu, planes=planes[1])
+    yield from forward_backward(f"{conv.name}'s bias+ReLU", run, inputs, (2 * each, 3 * each), (0.0, 0.0))
 
 
 def fully_connected(layer: Layer, batch: int) -> Iterator[StepPart]:
@@ -349,15 +355,6 @@ def print_predictions(found: list[Timed], batch: int) -> dict[str, tuple[float, 
 # --- the bake-off ---------------------------------------------------------------------------------
 
 
-def packed(shape: Shape, which: Pass) -> Callable[[], object]:
-    """A pass on towers that lie apart, each dense."""
-    x, weight, g = (t.chunk(shape.groups, axis) for t, axis in zip(shape.draw(), (1, 0, 1), strict=True))
-    drawn = zip(x, weight, strict=True) if which == "forward" else zip(g, x, weight, strict=True)
-    apart = [tuple(t.contiguous(memory_format=torch.channels_last) for t in tower) for tower in drawn]
-    run = getattr(WAYS["grouped"], which)
-    return lambda: [run(*tower, shape.padding, 1) for tower in apart]
-
-
 def kernel_names(call: Callable[[], object]) -> list[str]:
     """What a call launches, as the library names it."""
     if GPU.type != "cuda":
@@ -371,17 +368,16 @@ def kernel_names(call: Callable[[], object]) -> list[str]:
 def contestants(shape: Shape, which: Pass) -> Iterator[tuple[str, float, Callable[[], object]]]:
     """A pass's ways: name, seconds (infinite for what fails or errs), and a call of it."""
     for name, found in towers.timings(shape)[which].items():
-        yield name, found, shape.call(which, WAYS[name])
-    if shape.groups > 1:
-        call = packed(shape, which)
-        yield "packed", towers.call_seconds(call, shape.device), call
+        yield name + " apart" * shape.apart, found, shape.call(which, name)
+    if shape.groups > 1 and not shape.apart:
+        yield from contestants(replace(shape, apart=True), which)
 
 
 def bake_off(variant: Variant, batch: int, flops: float, speed: float) -> dict[str, Any]:
     """Every pass of every convolution in every way, printed; microseconds, floor and kernels."""
     layers = {layer.name: layer for layer in variant.layers()}
     table: dict[str, Any] = {}
-    print(f"\nbatch {batch}: us of each way{'':12}{'floor':>10}{'chosen':>10}")
+    print(f"\nbatch {batch}: us of each way{'':12}{'floor':>10}{'chosen':>15}")
     for name, shape in convolution_shapes(variant, batch, torch.bfloat16, GPU).items():
         floor = 1e6 * max(2.0 * batch * layers[name].multiply_adds / flops, sum(bytes_of(layers[name], shape)) / speed)
         for which in shape.passes:
@@ -389,9 +385,10 @@ def bake_off(variant: Variant, batch: int, flops: float, speed: float) -> dict[s
                 way: (1e6 * found, kernel_names(call) if math.isfinite(found) else [])
                 for way, found, call in contestants(shape, which)
             }
-            chosen = getattr(towers.fastest(shape), which)
+            best = towers.fastest(shape)
+            chosen = getattr(best, which) + " apart" * best.apart
             row = "  ".join(f"{way} {found:.1f}" for way, (found, _) in ways.items())
-            print(f"{name} {which:32}{floor:10.1f}{chosen:>10}  {row}", flush=True)
+            print(f"{name} {which:32}{floor:10.1f}{chosen:>15}  {row}", flush=True)
             kept = {
                 way: {"us": round(found, 2) if math.isfinite(found) else None, "kernels": names}
                 for way, (found, names) in ways.items()

@@ -401,7 +401,8 @@ def test_a_stage_is_a_record(stages: Any, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert all(f"\n# {name}\n" in readme for name in PARTS[number][:-1])
     if number < 3:
         ways = found["parts"]["bake-off 4"]["result"]["conv2 data"]["ways"]
-        assert list(ways) == ["grouped", "split", "dense", "own", "packed"] and all(way["us"] > 0 for way in ways.values())
+        assert list(ways) == ["grouped", "split", "dense", "own", "grouped apart", "split apart", "own apart"]
+        assert all(way["us"] > 0 for way in ways.values())
         rows = found["parts"]["contest 4"]["result"]["rows"]
         assert next(iter(rows)) == stages.OURS and len(rows) > 1 and len(rows[stages.OURS]["rates"]) == 1
 
@@ -454,12 +455,16 @@ def test_the_quick_check(check_gpu: Any, capsys: pytest.CaptureFixture[str]) -> 
     limits = {torch.float32: 1e-5, torch.bfloat16: 4e-3}
     found = check_gpu.check(get_variant("paper", **NETWORK), 2, CPU, limits)
     assert found["right"], capsys.readouterr().out
-    assert len(found["parts"]) == 1 + 5 * 2 + 2 + 3
+    assert len(found["parts"]) == 1 + 5 * 2 + 2 + 4
+    assert "apart" in found["parts"]["conv2"]["result"] and "apart" not in found["parts"]["conv3"]["result"]
+    assert "apart" in found["parts"]["relu3"]["result"]  # which writes what conv4 reads
 
 
 def test_the_quick_check_finds_what_is_wrong(check_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     right = kernels.bias_relu
-    monkeypatch.setattr(kernels, "bias_relu", lambda x, bias: right(x, bias) * (1.02 if x.dtype != torch.float64 else 1))
+    monkeypatch.setattr(
+        kernels, "bias_relu", lambda x, bias, planes: right(x, bias, planes) * (1.02 if x.dtype != torch.float64 else 1)
+    )
     monkeypatch.setattr(check_gpu, "WAYS_TRIED", check_gpu.WAYS_TRIED[:1])
     found = check_gpu.check(get_variant("paper", **NETWORK), 2, CPU)
     wrong = [name for name, part in found["parts"].items() if not part["right"]]
@@ -505,7 +510,8 @@ def test_a_steps_kernels_are_compiled_before_it_runs(tmp_path: Path) -> None:
     first, second, *_ = python("-c", WALK, "399", "16", "48", cache=tmp_path / "none").split("---\n")
     named = [line.split()[0] for line in first.splitlines()]
     assert first == second and len(set(first.splitlines())) == len(named) < 400
-    of_layers = 3 + (2 + 2) + (7 + 5) + (6 + 6) + (2 + 6), 2 + 2 + 6 + 6 + 2  # in tiles that can help at their kernels
+    # In tiles that can help at their kernels; those with towers also with towers apart.
+    of_layers = 3 + 2 * (2 + 2) + (7 + 5) + 2 * (6 + 6) + 2 * (2 + 6), 2 + 2 * 2 + 6 + 2 * 6 + 2 * 2
     counts = {"_augment": 4 + 4, "_convolve": of_layers[0], "_weight_gradient": of_layers[1], "_cross_entropy": 1}
     assert {name: named.count(name) for name in counts} == counts
     assert not (tmp_path / "none").exists()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import kernels
+from alexnet.arithmetic import Conv
 from alexnet.data.chance import Chance
 from alexnet.fused import Fused, convolution_shapes, groups
 from alexnet.kernels import convolutions as towers
@@ -99,6 +100,33 @@ def test_convolutions_each_way(way: Passes) -> None:
         results.append([logits, *torch.autograd.grad(logits.square().sum(), list(weights.values()))])
     for one, other in zip(*results, strict=True):
         assert relative(one, other) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "way", [Passes("split", "split", "split", apart=True), Passes("grouped", "split", "grouped", apart=True)], ids=str
+)
+@pytest.mark.parametrize(("name", "changes"), CHANGED)
+def test_towers_apart(name: str, changes: dict[str, Any], way: Passes) -> None:
+    """The walk with towers apart, in all layers that have them and in conv5 alone."""
+    model = network(name, **changes)
+    in_towers = [op.name for op in model.ops if isinstance(op, Conv) and op.groups > 1]
+    x, weights = pictures(model), dict(model.named_parameters())
+    results = []
+    for layers in ([], in_towers, in_towers[-1:]):
+        logits = fused_logits(Fused(model, dict.fromkeys(layers, way)), x, weights)
+        results.append([logits, *torch.autograd.grad(logits.square().sum(), list(weights.values()))])
+    for together, *others in zip(*results, strict=True):
+        assert all(relative(other, together) < 1e-10 for other in others)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_towers_apart_are_written_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing but the kernels changes the layout: no map is copied for it."""
+    model = network(name)
+    way = Passes("split", "split", "split", apart=True)
+    monkeypatch.setattr(towers, "apart", None)
+    fused = Fused(model, {op.name: way for op in model.ops if isinstance(op, Conv) and op.groups > 1})
+    fused.convolutions(blocks(pictures(model), model), dict(model.named_parameters()))
 
 
 @pytest.mark.parametrize("name", VARIANTS)

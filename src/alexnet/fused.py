@@ -23,6 +23,7 @@ from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
 from alexnet.kernels import blocks
 from alexnet.kernels.convolutions import LIBRARY, Passes, Shape, convolve
+from alexnet.kernels.planes import together
 from alexnet.model import AlexNet
 from alexnet.variants import Variant
 
@@ -53,6 +54,13 @@ def _joins(op: Op, group: list[Op]) -> bool:
         case Dropout():
             return [type(one) for one in group] == [ReLU]
     return False
+
+
+def planes(group: Group, ways: Mapping[str, Passes]) -> int:
+    """In how many planes a group reads its input: its convolution's towers if they are apart."""
+    if group and isinstance(conv := group[0], Conv) and ways.get(conv.name, LIBRARY).apart:
+        return conv.groups
+    return 1
 
 
 def convolution_shapes(variant: Variant, batch: int, dtype: torch.dtype, device: torch.device) -> dict[str, Shape]:
@@ -108,8 +116,11 @@ class Fused:
         Returns:
             (N, C, H, W) in the type of x.
         """
-        for group in self._convolutions:
-            x = self._convolve(group, x, weights) if isinstance(group[0], Conv) else self._plain(group[0], x)
+        for group, following in zip(self._convolutions, (*self._convolutions[1:], ()), strict=True):
+            if isinstance(group[0], Conv):
+                x = self._convolve(group, x, weights, planes(following, self.ways))
+            else:
+                x = self._plain(group[0], x)
         return x
 
     def classifier(self, x: Tensor, weights: Mapping[str, Tensor], keys: Tensor | None) -> Tensor:
@@ -145,7 +156,8 @@ class Fused:
         x = kernels.picture_blocks(pictures, self.padding).contiguous(memory_format=torch.channels_last)
         return self.classifier(self.convolutions(x, weights), weights, None)
 
-    def _convolve(self, group: Group, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    def _convolve(self, group: Group, x: Tensor, weights: Mapping[str, Tensor], wanted: int) -> Tensor:
+        """A group in as many planes as wanted; one where no kernel writes it."""
         conv, *after = group
         assert isinstance(conv, Conv)
         weight, bias = weights[f"{conv.name}.weight"], weights[f"{conv.name}.bias"]
@@ -154,12 +166,12 @@ class Fused:
             weight, padding = kernels.weight_blocks(weight).contiguous(memory_format=torch.channels_last), 0
         x = convolve(x, weight, self.ways.get(conv.name, LIBRARY), padding, conv.groups)
         if not after:
-            return (x + bias[:, None, None]).to(x.dtype)
+            return (together(x, planes(group, self.ways)) + bias[:, None, None]).to(x.dtype)
         if not any(isinstance(op, LRN | MaxPool) for op in after):
-            return kernels.bias_relu(x, bias)
+            return kernels.bias_relu(x, bias, wanted)
         norm = next((op for op in after if isinstance(op, LRN)), NEUTRAL)
         steps = tuple(STEPS[type(op)] for op in after)
-        return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers)
+        return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers, wanted)
 
     def _plain(self, op: Op, x: Tensor) -> Tensor:
         """An operation that no group took: the spatial norm of the code of 2012, a pool after it, a

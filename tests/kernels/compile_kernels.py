@@ -30,7 +30,8 @@ def block(kernel: Any, dtype: str, each: int, towers: int, **constants: Any) -> 
     """A kernel of relu_lrn_pool.py for maps of `towers` times `each` channels."""
     types = {"x_ptr": dtype, "y_ptr": dtype, "g_ptr": dtype, "dx_ptr": dtype, "winner_ptr": "*u8", "bias_ptr": "*fp32"}
     types |= {"dbias_ptr": "*fp32", "coefficient": "fp32", "k": "fp32"}
-    return kernel, types, {"EACH": each, "TOWERS": towers, "C": relu_lrn_pool._padded(each), **constants}
+    sizes = {"EACH": each, "TOWERS": towers, "X_PLANES": 1, "Y_PLANES": 1, "C": relu_lrn_pool._padded(each)}
+    return kernel, types, {**sizes, **constants}
 
 
 def only(kernel: Any, config: triton.Config) -> Any:
@@ -43,13 +44,15 @@ def convolutions() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     one and a half times a power of two.
     """
     types = dict.fromkeys(("x_ptr", "w_ptr", "y_ptr", "g_ptr"), "*bf16") | {"sums_ptr": "*fp32"}
-    conv1 = {"H": 57, "W": 57, "EACH": 48, "KERNELS": 96, "GROUPS": 1, "SIZE": 3, "PAD": 0}
-    conv2 = {"H": 27, "W": 27, "EACH": 48, "KERNELS": 128, "GROUPS": 2, "SIZE": 5, "PAD": 2}
-    conv4 = {"H": 13, "W": 13, "EACH": 192, "KERNELS": 192, "GROUPS": 2, "SIZE": 3, "PAD": 1}
+    conv1 = {"H": 57, "W": 57, "EACH": 48, "KERNELS": 96, "GROUPS": 1, "SIZE": 3, "PAD": 0, "APART": False}
+    conv2 = {"H": 27, "W": 27, "EACH": 48, "KERNELS": 128, "GROUPS": 2, "SIZE": 5, "PAD": 2, "APART": False}
+    conv4 = {"H": 13, "W": 13, "EACH": 192, "KERNELS": 192, "GROUPS": 2, "SIZE": 3, "PAD": 1, "APART": True}
     backward = {"EACH": 128, "KERNELS": 48, "BACKWARD": True}
     for name, p, wide, shape in (
         ("convolve", 256, 128, {**conv2, "BACKWARD": False}),
         ("convolve backward", 256, 128, {**conv2, **backward}),
+        ("convolve apart", 256, 128, {**conv2, "APART": True, "BACKWARD": False}),
+        ("convolve apart, backward", 256, 128, {**conv2, **backward, "APART": True}),
         ("convolve, 96 kernels", 128, 96, {**conv1, "BACKWARD": False}),
         ("convolve, 192 kernels", 128, 192, {**conv4, "BACKWARD": False}),
         ("convolve backward, 48 kernels", 128, 48, {**conv2, **backward}),
@@ -68,12 +71,14 @@ def convolutions() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
 def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     """Name, kernel, types of its arguments other than i32, constants."""
     forward, backward = relu_lrn_pool._forward, relu_lrn_pool._backward
-    for name, dtype, each, towers, relu_first, norm in (
-        ("block1", "*bf16", 96, 1, True, True),
-        ("block1 of code-2012 in float32", "*fp32", 48, 2, False, True),
-        ("block5", "*bf16", 256, 1, True, False),
+    for name, dtype, each, towers, relu_first, norm, *planes in (
+        ("block1", "*bf16", 96, 1, True, True, 1, 1),
+        ("block1, towers apart", "*bf16", 96, 1, True, True, 1, 2),
+        ("block1 of code-2012 in float32", "*fp32", 48, 2, False, True, 1, 1),
+        ("block2, towers apart", "*bf16", 256, 1, True, True, 2, 1),
+        ("block5", "*bf16", 256, 1, True, False, 1, 1),
     ):
-        steps = {"RELU_FIRST": relu_first, "NORM": norm}
+        steps = {"RELU_FIRST": relu_first, "NORM": norm, "X_PLANES": planes[0], "Y_PLANES": planes[1]}
         yield f"{name}, forward", *block(forward, dtype, each, towers, **steps)
         yield f"{name}, backward", *block(backward, dtype, each, towers, **steps)
     places = dict.fromkeys(("index_ptr", "top_ptr", "left_ptr"), "*i64")
@@ -86,9 +91,10 @@ def cases() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
             {"S": 256, "CELL": cell, "MEAN_IMAGE": True, "BGR": False},
         )
     maps = dict.fromkeys(("x_ptr", "y_ptr", "g_ptr", "dx_ptr"), "*bf16") | {"bias_ptr": "*fp32", "dbias_ptr": "*fp32"}
-    tile = {"CHANNELS": 384, "C": bias_relu.C}
-    yield "bias_relu forward", bias_relu._forward, maps, tile
-    yield "bias_relu backward", bias_relu._backward, maps, tile
+    for name, planes in (("bias_relu", 1), ("bias_relu, towers apart", 2)):
+        tile = {"CHANNELS": 384, "X_PLANES": planes, "Y_PLANES": planes, "C": bias_relu.C}
+        yield f"{name}, forward", bias_relu._forward, maps, tile
+        yield f"{name}, backward", bias_relu._backward, maps, tile
     units, scale = {"UNITS": relu_dropout.UNITS}, {"scale": "fp32"}
     yield "dropout forward", relu_dropout._forward, {"x_ptr": "*bf16", "y_ptr": "*bf16", "keys_ptr": "*i32", **scale}, units
     yield "dropout backward", relu_dropout._backward, dict.fromkeys(("g_ptr", "y_ptr", "dx_ptr"), "*bf16") | scale, units

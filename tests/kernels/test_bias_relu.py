@@ -9,6 +9,7 @@ from precision import check, poisoned
 from torch import Tensor
 
 from alexnet.kernels import reference
+from alexnet.kernels.planes import apart, together
 
 
 def maps(*shape: int) -> tuple[Tensor, Tensor]:
@@ -28,13 +29,21 @@ def test_kernel(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     compare(shape, dtype, device)
 
 
+@pytest.mark.parametrize("planes", [(1, 2), (2, 1), (2, 2), (3, 1)])
+@pytest.mark.parametrize("shape", [(2, 12, 7, 5), (1, 264, 3, 3)])
+def test_kernel_with_towers_apart(shape: tuple[int, ...], planes: tuple[int, int], device: torch.device) -> None:
+    compare(shape, torch.float32, device, planes)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(128, 384, 13, 13), (7, 384, 13, 13)])
 def test_kernel_at_full_size(shape: tuple[int, ...], dtype: torch.dtype, gpu: torch.device) -> None:
-    compare(shape, dtype, gpu)
+    for planes in ((1, 1), (1, 2), (2, 2)):
+        compare(shape, dtype, gpu, planes)
 
 
-def compare(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+def compare(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, planes: tuple[int, int] = (1, 1)) -> None:
+    """`planes` of x and of y."""
     from alexnet.kernels.gpu.bias_relu import bias_relu
 
     x, bias = maps(*shape)
@@ -45,13 +54,13 @@ def compare(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) ->
     expected = reference.bias_relu(exact_x, exact_bias)
     g = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
     expected.backward(g.double())
-    x, bias = x.requires_grad_(), bias.requires_grad_()
+    x, bias = apart(x, planes[0]).requires_grad_(), bias.requires_grad_()
     with poisoned():
-        y = bias_relu(x, bias)
-        y.backward(g)
+        y = bias_relu(x, bias, planes[1])
+        y.backward(apart(g, planes[1]))
     assert x.grad is not None and bias.grad is not None and bias.grad.dtype == torch.float32
-    check(y, expected)
-    check(x.grad, exact_x.grad)
+    check(together(y, planes[1]), expected)
+    check(together(x.grad, planes[0]), exact_x.grad)
     check(bias.grad, exact_bias.grad)
 
 
@@ -67,6 +76,7 @@ def test_operators_keep_their_promises(device: torch.device) -> None:
     from alexnet.kernels.gpu import bias_relu as kernel
 
     x, bias = (t.to(device).requires_grad_() for t in maps(1, 8, 5, 3))
-    torch.library.opcheck(kernel.bias_relu_forward, (x, bias))
-    y = kernel.bias_relu_forward(x.detach(), bias.detach())
-    torch.library.opcheck(kernel.bias_relu_backward, (torch.randn_like(y), y))
+    for planes in (1, 2):
+        torch.library.opcheck(kernel.bias_relu_forward, (x, bias, planes))
+        y = kernel.bias_relu_forward(x.detach(), bias.detach(), planes)
+        torch.library.opcheck(kernel.bias_relu_backward, (torch.randn_like(y), y, 8, 1))

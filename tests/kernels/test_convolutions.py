@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet.kernels import convolutions as towers
 from alexnet.kernels.convolutions import LIBRARY, PASSES, Passes, Shape, Way
+from alexnet.kernels.planes import apart
 
 GROUPED = towers.WAYS["grouped"]
 
@@ -55,7 +57,40 @@ def test_all_ways_agree(name: str, first: bool) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         one = shape(first=first, dtype=dtype)
         assert one.passes == (("forward", "weight") if first else PASSES)
-        assert not any(towers._wrong(which, towers.WAYS[name], one) for which in one.passes)
+        assert not any(towers._wrong(which, name, one) for which in one.passes)
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+@pytest.mark.parametrize("name", ["grouped", "split", "own"])
+def test_all_ways_agree_apart(name: str, padding: int) -> None:
+    """With the library's convolution of the same maps together."""
+    one = shape(batch=3, padding=padding)
+    for which in PASSES:
+        right = one.call(which, "grouped")()
+        expected = right if which == "weight" else apart(right, one.groups)
+        torch.testing.assert_close(replace(one, apart=True).call(which, name)(), expected)
+
+
+def test_the_library_writes_into_planes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN's operator with a CPU's arithmetic: its arguments as PyTorch declares them."""
+
+    def convolution(x: Tensor, weight: Tensor, padding: list[int], *rest: Any, out: Tensor) -> Tensor:
+        seen.append(rest)
+        assert all(t.is_contiguous(memory_format=torch.channels_last) for t in (x, weight, out))
+        return out.copy_(F.conv2d(x, weight, padding=padding))
+
+    seen: list[Any] = []
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("cudnn_convolution.out", convolution, "CPU")
+    try:
+        x, weight, _ = replace(shape(), apart=True).draw()
+        found = towers._into_planes(x, weight, 1, 2)
+    finally:
+        library._destroy()
+    assert torch.equal(found, towers._split(0, x, weight, 1, 2))
+    assert [rest[:3] for rest in seen] == [([1, 1], [1, 1], 1)] * 2
+    monkeypatch.setattr(towers, "_into_planes", fails)
+    assert towers.APART["split"].forward(x, weight, 1, 2).shape == found.shape
 
 
 @pytest.mark.parametrize("which", PASSES)
@@ -97,12 +132,30 @@ def test_each_pass_goes_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_fastest_is_taken(groups: int, seconds: dict[str, float], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And another in another pass."""
     monkeypatch.setattr(
-        towers, "_seconds_if_right", lambda which, name, _: 1.0 if (which, name) == ("data", "grouped") else seconds[name]
+        towers,
+        "_seconds_if_right",
+        lambda which, name, one: math.inf if one.apart else 1.0 if (which, name) == ("data", "grouped") else seconds[name],
     )
     towers.timings.cache_clear()
-    assert towers.fastest(shape("cuda", groups=groups)) == (expected, "grouped", expected)
+    assert towers.fastest(shape("cuda", groups=groups)) == Passes(expected, "grouped", expected)
     assert str(towers.fastest(shape("cuda", groups=groups, first=True))) == (
         "grouped" if expected == "grouped" else f"{expected}/grouped/{expected}"
     )
     towers.timings.cache_clear()
     assert towers.fastest(shape("cpu", groups=groups)) == LIBRARY
+
+
+@pytest.mark.parametrize(("forward", "weight", "expected"), [(2.0, 2.9, True), (2.0, 3.0, False), (0.5, math.inf, False)])
+def test_towers_apart_are_taken_for_a_layer_as_a_whole(
+    forward: float, weight: float, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the sum of all passes: 7 together, of which no two are in the same way."""
+    beside = {("forward", "split"): 4.0, ("data", "own"): 2.0, ("weight", "grouped"): 1.0}
+    planes = {("forward", "split"): forward, ("data", "own"): 2.0, ("weight", "grouped"): weight}
+    monkeypatch.setattr(
+        towers, "_seconds_if_right", lambda which, name, one: (planes if one.apart else beside).get((which, name), 9.0)
+    )
+    towers.timings.cache_clear()
+    assert towers.fastest(shape("cuda")) == Passes("split", "own", "grouped", apart=expected)
+    assert not towers.fastest(shape("cuda", groups=1)).apart
+    towers.timings.cache_clear()

@@ -3,6 +3,7 @@ gradients, in towers and without.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from alexnet import kernels
 from alexnet.fused import Fused, convolution_shapes
 from alexnet.kernels import convolutions as towers
 from alexnet.kernels.convolutions import LIBRARY, Passes, Shape
+from alexnet.kernels.planes import apart, together
 from alexnet.model import AlexNet
 from alexnet.variants import get_variant
 
@@ -69,11 +71,12 @@ def near(found: Tensor, expected: Tensor) -> None:
 def compare(shape: Shape) -> None:
     """All numbers are bfloat16's: their products are exact in tf32 as well."""
     x, weight, g = (t.bfloat16().to(shape.dtype) for t in shape.draw())
+    planes, ways = shape.groups if shape.apart else 1, OWN._replace(apart=shape.apart)
     exact = [t.double().requires_grad_() for t in (x, weight)]
-    expected = F.conv2d(*exact, padding=shape.padding, groups=shape.groups)
+    expected = apart(F.conv2d(together(exact[0], planes), exact[1], padding=shape.padding, groups=shape.groups), planes)
     x, weight = x.requires_grad_(not shape.first), weight.requires_grad_()
     with poisoned():
-        y = towers.convolve(x, weight, OWN, shape.padding, shape.groups)
+        y = towers.convolve(x, weight, ways, shape.padding, shape.groups)
         y.backward(g)
     near(y, expected)
     expected.backward(g.double())
@@ -99,6 +102,16 @@ def test_kernels(
     channels: int, kernels: int, size: int, padding: int, groups: int, dtype: torch.dtype, first_tile: torch.device
 ) -> None:
     compare(small(channels, kernels, size, padding, groups, dtype, first_tile))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("channels", "kernels", "size", "padding", "groups"), [(10, 6, 3, 1, 2), (6, 34, 5, 2, 2), (12, 9, 3, 0, 3)]
+)
+def test_towers_apart(
+    channels: int, kernels: int, size: int, padding: int, groups: int, dtype: torch.dtype, first_tile: torch.device
+) -> None:
+    compare(replace(small(channels, kernels, size, padding, groups, dtype, first_tile), apart=True))
 
 
 def test_maps_need_not_be_square(first_tile: torch.device) -> None:
@@ -186,11 +199,11 @@ def test_the_whole_network_on_them(first_tile: torch.device) -> None:
     x = torch.randn(1, 3, 67, 67, generator=torch.Generator().manual_seed(2)).to(first_tile) * 60
     x = kernels.picture_blocks(x, model.variant.conv1_padding)
     results = []
-    for way in (LIBRARY, OWN):
+    for way in (LIBRARY, OWN, OWN._replace(apart=True)):
         fused = Fused(model, dict.fromkeys(("conv1", "conv2", "conv3", "conv4", "conv5"), way))
         features = fused.convolutions(x, weights)
         results.append([features, *torch.autograd.grad(features.square().sum(), list(weights.values()))])
-    for grouped, own in zip(*results, strict=True):
+    for grouped, own in [pair for found in results[1:] for pair in zip(results[0], found, strict=True)]:
         assert (grouped - own).norm() < (1e-2 if x.is_cuda else 1e-5) * grouped.norm()  # tf32 on a GPU
 
 
@@ -202,7 +215,10 @@ def test_at_an_eighth_of_the_width(name: str, first_tile: torch.device) -> None:
 @pytest.mark.parametrize("name", ["conv1", "conv2", "conv3", "conv4", "conv5"])
 def test_at_alexnets_sizes(name: str, gpu: torch.device) -> None:
     """Tiles are chosen here, and found on disk by whatever runs afterwards."""
-    compare(convolution_shapes(get_variant("paper"), 128, torch.bfloat16, gpu)[name])
+    shape = convolution_shapes(get_variant("paper"), 128, torch.bfloat16, gpu)[name]
+    compare(shape)
+    if shape.groups > 1:
+        compare(replace(shape, apart=True))
 
 
 @pytest.mark.parametrize(("batch", "dtype"), [(7, torch.bfloat16), (1, torch.bfloat16), (32, torch.float32)])
@@ -214,5 +230,5 @@ def test_other_batches_and_tf32(batch: int, dtype: torch.dtype, first_tile: torc
 def test_every_way_is_right_and_timed(name: str, gpu: torch.device, capsys: pytest.CaptureFixture[str]) -> None:
     """None is left out, and one of them is the fastest."""
     shape = convolution_shapes(get_variant("paper"), 128, torch.bfloat16, gpu)[name]
-    assert set(towers.fastest(shape)) <= set(towers.WAYS)
+    assert set(towers.fastest(shape)[:3]) <= set(towers.WAYS)
     assert "left out" not in capsys.readouterr().err

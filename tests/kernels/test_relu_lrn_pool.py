@@ -9,6 +9,7 @@ from precision import check, poisoned
 from torch import Tensor
 
 from alexnet.kernels import reference
+from alexnet.kernels.planes import apart, together
 from alexnet.model import AlexNet
 
 STEPS = [
@@ -61,9 +62,17 @@ def decided(x: Tensor, bias: Tensor, steps: tuple[str, ...], towers: int) -> Ten
     return ~((behind > 0) & (behind < 1e-5 * taps.amax(0).abs())).any(0)
 
 
-def compare(x: Tensor, bias: Tensor, steps: tuple[str, ...], towers: int, dtype: torch.dtype, device: torch.device) -> None:
+def compare(
+    x: Tensor,
+    bias: Tensor,
+    steps: tuple[str, ...],
+    towers: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    planes: tuple[int, int] = (1, 1),
+) -> None:
     """Output and both gradients of the kernel, against the reference in float64 on
-    the same rounded numbers.
+    the same rounded numbers; `planes` of x and of y.
     """
     from alexnet.kernels.gpu.relu_lrn_pool import relu_lrn_pool
 
@@ -73,16 +82,16 @@ def compare(x: Tensor, bias: Tensor, steps: tuple[str, ...], towers: int, dtype:
     g = (torch.randn_like(expected) * decided(exact_x, exact_bias, steps, towers)).to(dtype)
     expected.backward(g.double())
 
-    x, bias = x.requires_grad_(), bias.requires_grad_()
+    x, bias = apart(x, planes[0]).requires_grad_(), bias.requires_grad_()
     with poisoned():
-        y = relu_lrn_pool(x, bias, steps, *LRN, towers)
-        y.backward(g)
+        y = relu_lrn_pool(x, bias, steps, *LRN, towers, planes[1])
+        y.backward(apart(g, planes[1]))
     assert x.grad is not None and bias.grad is not None and y.is_contiguous(memory_format=torch.channels_last)
     if "norm" in steps:
         plain = reference.relu_lrn_pool(exact_x, exact_bias, steps, 5, 0.0, 0.75, LRN[3], towers)
         assert (expected - plain).norm() > 0.1 * plain.norm()  # it matters
-    check(y, expected)
-    check(x.grad, exact_x.grad)
+    check(together(y, planes[1]), expected)
+    check(together(x.grad, planes[0]), exact_x.grad)
     check(bias.grad, exact_bias.grad, dtype if steps[-1] == "norm" else None)  # two passes, with rounding between them
 
 
@@ -102,12 +111,29 @@ def test_kernel_on_odd_shapes(shape: tuple[int, ...], towers: int, steps: tuple[
     compare(*maps(*shape), steps, towers, torch.float32, device)
 
 
+@pytest.mark.parametrize("planes", [(1, 2), (2, 1), (2, 2)])
+@pytest.mark.parametrize(
+    ("shape", "towers", "steps"),
+    [
+        ((2, 12, 7, 9), 1, STEPS[0]),  # windows go from plane to plane
+        ((2, 96, 5, 5), 1, STEPS[0]),
+        ((1, 40, 8, 5), 2, STEPS[1]),
+        ((2, 12, 5, 6), 1, STEPS[2]),
+        ((3, 32, 6, 7), 1, STEPS[3]),
+    ],
+)
+def test_kernel_with_towers_apart(
+    shape: tuple[int, ...], towers: int, steps: tuple[str, ...], planes: tuple[int, int], device: torch.device
+) -> None:
+    compare(*maps(*shape), steps, towers, torch.float32, device, planes)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("shape", [(128, 96, 55, 55), (7, 256, 27, 27), (1, 256, 13, 13)])
 def test_kernel_at_full_size(shape: tuple[int, ...], steps: tuple[str, ...], dtype: torch.dtype, gpu: torch.device) -> None:
-    for towers in (1, 2):
-        compare(*maps(*shape), steps, towers, dtype, gpu)
+    for towers, planes in ((1, (1, 1)), (2, (1, 1)), (1, (2, 2)), (2, (2, 2))):
+        compare(*maps(*shape), steps, towers, dtype, gpu, planes)
 
 
 @pytest.mark.parametrize("steps", [("relu", "pool"), ("relu", "norm", "pool")])
@@ -143,10 +169,11 @@ def test_operators_keep_their_promises(device: torch.device) -> None:
 
     x, bias = (t.to(device).requires_grad_() for t in maps(1, 8, 5, 3))
     constants = True, True, 2e-5, 2.0, 1
-    torch.library.opcheck(kernel.relu_lrn_pool_forward, (x, bias, *constants))
-    y, winner = kernel.relu_lrn_pool_forward(x, bias, *constants)
-    g = torch.randn_like(y)
-    torch.library.opcheck(kernel.relu_lrn_pool_backward, (g, winner, x.detach(), bias.detach(), *constants))
+    for planes in (1, 2):
+        torch.library.opcheck(kernel.relu_lrn_pool_forward, (x, bias, *constants, planes))
+        y, winner = kernel.relu_lrn_pool_forward(x, bias, *constants, planes)
+        g = torch.randn_like(y)
+        torch.library.opcheck(kernel.relu_lrn_pool_backward, (g, winner, x.detach(), bias.detach(), *constants))
 
 
 def test_pool_is_the_frameworks(device: torch.device) -> None:

@@ -24,6 +24,7 @@ from alexnet.data.loader import Loader
 from alexnet.data.store import Store
 from alexnet.devices import set_precision
 from alexnet.fused import Fused
+from alexnet.kernels.convolutions import Passes
 from alexnet.model import AlexNet
 from alexnet.train import recipes
 from alexnet.train.loop import train
@@ -54,10 +55,13 @@ class Scene:
         self.loader = Loader(split, batch, seed=5)
         self.optimiser = SGD(self.model, 0.9, 5e-4, variant)
 
-    def fused(self, dtype: torch.dtype, place: Storage = "resident", record: bool = True) -> FusedStep:
+    def fused(
+        self, dtype: torch.dtype, place: Storage = "resident", record: bool = True, ways: dict[str, Passes] | None = None
+    ) -> FusedStep:
         feed = open_feed(place, self.loader, self.device)
         choices = ChoiceTable(feed, self.augmentation, self.model.dropouts, self.device, rows=4)
-        return FusedStep(self.model, self.augmentation.preprocessing, self.optimiser, feed, choices, dtype, record)
+        preprocessing = self.augmentation.preprocessing
+        return FusedStep(self.model, preprocessing, self.optimiser, feed, choices, dtype, record, ways=ways)
 
     def images(self, step: int) -> tuple[Tensor, Tensor]:
         """A step's pictures in float64 and labels, by the reference."""
@@ -102,17 +106,25 @@ def first_gradients(scene: Scene, fused: FusedStep) -> dict[str, Tensor]:
     return found
 
 
-@pytest.mark.parametrize("name", ["paper", "code-2012", "caffe", "torchvision"])
-def test_gradients_of_a_small_network(name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+APART = dict.fromkeys(("conv2", "conv4", "conv5"), Passes("split", "split", "split", apart=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "ways"),
+    [*((name, None) for name in ("paper", "code-2012", "caffe", "torchvision")), ("paper", APART), ("code-2012", APART)],
+)
+def test_gradients_of_a_small_network(
+    name: str, ways: dict[str, Passes] | None, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """float32, every parameter to 1e-4 of float64: five convolutions and three layers of sums, each
-    rounded by 6e-8 many times.
+    rounded by 6e-8 many times. With towers together and apart.
     """
     set_precision("fp32", device)
     scene = Scene(get_variant(name, **SMALL), 3, device)
     exact = {name: p.detach().double() for name, p in scene.model.named_parameters()}
     expected = gradients(scene.model, exact, *scene.images(0), scene.keys(0))
     with kernels_run(monkeypatch, device):
-        fused = scene.fused(torch.float32)
+        fused = scene.fused(torch.float32, ways=ways)
         found = first_gradients(scene, fused)
         fused.close()
     for parameter, gradient in expected.items():

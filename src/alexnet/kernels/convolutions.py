@@ -10,15 +10,20 @@
 A convolution has three passes: forward, the gradient of its input (data), and of its weight. What
 is fastest in one may be slow in another, so each pass has a way of its own (`Passes`).
 
+Maps may come with their towers apart (`planes.py`), where our own kernels write them so: then
+`split` copies almost nothing, and the library's convolution in groups copies everything (`APART`).
+That is for a whole layer, as its passes share input, output and gradient.
+
 On a CPU the library's is taken. On a GPU `timings` times every pass in every way, once for each
 shape, and before that asks whether it gives what `grouped` gives; a way that does not, or fails, is
-out. Without towers the library's and our own are left. Set the precision first
+out. Towers are apart where the best ways for that take less time together, copies included.
+Without towers the library's and our own are left. Set the precision first
 (`devices.set_precision`): the library chooses its algorithms, and so do we, by what it allows.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from statistics import median
 from typing import Any, Literal, NamedTuple
@@ -30,6 +35,7 @@ from torch.autograd.function import once_differentiable
 
 from alexnet import kernels
 from alexnet.console import say
+from alexnet.kernels.planes import apart, together
 
 Pass = Literal["forward", "data", "weight"]
 PASSES: tuple[Pass, ...] = ("forward", "data", "weight")
@@ -41,7 +47,7 @@ NOISE = 0.05  # of the root mean square: bfloat16's rounding moves a number six 
 @dataclass(frozen=True)
 class Way:
     """The three passes of a convolution of x (N, C, H, W) with weight (K, C / groups, S, S), stride
-    1, of which y and its gradient g are (N, K, H', W').
+    1, of which y and its gradient g are (N, K, H', W'); or all maps with their towers apart.
 
     Attributes:
         forward: y from (x, weight, padding, groups).
@@ -55,14 +61,16 @@ class Way:
 
 
 class Passes(NamedTuple):
-    """The name in `WAYS` of each pass's way."""
+    """The name in `WAYS` of each pass's way, or in `APART` if the towers are apart."""
 
     forward: str = "grouped"
     data: str = "grouped"
     weight: str = "grouped"
+    apart: bool = False
 
     def __str__(self) -> str:
-        return self.forward if len(set(self)) == 1 else "/".join(self)
+        names = self[:3]
+        return (names[0] if len(set(names)) == 1 else "/".join(names)) + ", apart" * self.apart
 
 
 LIBRARY = Passes()
@@ -90,14 +98,36 @@ _library_data, _library_weight = partial(_library_gradient, 0), partial(_library
 # --- a dense convolution for each tower -----------------------------------------------------------
 
 
-def _split(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
-    return torch.cat([_library(*tower, padding, 1) for tower in zip(x.chunk(groups, 1), weight.chunk(groups), strict=True)], 1)
+def _split(axis: int, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """The towers of maps are along `axis`: 1, or 0 if they are apart."""
+    towers = zip(x.chunk(groups, axis), weight.chunk(groups), strict=True)
+    return torch.cat([_library(*tower, padding, 1) for tower in towers], axis)
 
 
-def _split_gradients(of: int, g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
-    """Side by side: of x along the channels, of weight along the kernels."""
-    parts = zip(g.chunk(groups, 1), x.chunk(groups, 1), weight.chunk(groups), strict=True)
-    return torch.cat([_library_gradient(of, *tower, padding, 1) for tower in parts], 1 - of)
+def _split_gradients(axis: int, of: int, g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """Side by side: of x along `axis`, of weight along the kernels."""
+    towers = zip(g.chunk(groups, axis), x.chunk(groups, axis), weight.chunk(groups), strict=True)
+    return torch.cat([_library_gradient(of, *tower, padding, 1) for tower in towers], 0 if of else axis)
+
+
+def _split_apart(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """On a GPU without a copy: the library writes each tower into its plane."""
+    if not x.is_cuda:
+        return _split(0, x, weight, padding, groups)
+    return _into_planes(x, weight, padding, groups)
+
+
+def _into_planes(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    (n, _, *sides), (kernels, _, size, _) = x.shape, weight.shape
+    shape = n, kernels // groups, *(side + 2 * padding - size + 1 for side in sides)
+    y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    library = torch.backends.cudnn
+    tf32 = library.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    deterministic = library.deterministic or torch.are_deterministic_algorithms_enabled()
+    rest = [padding] * 2, [1, 1], [1, 1], 1, library.benchmark, deterministic, tf32
+    for plane, *tower in zip(y.chunk(groups), x.chunk(groups), weight.chunk(groups), strict=True):
+        torch.ops.aten.cudnn_convolution.out(*tower, *rest, out=plane)
+    return y
 
 
 # --- one convolution with zeros -------------------------------------------------------------------
@@ -128,12 +158,12 @@ def _dense_weight(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: in
 # --- our own --------------------------------------------------------------------------------------
 
 
-def _own(which: Pass) -> Callable[..., Tensor]:
+def _own(which: Pass, library: Way) -> Callable[..., Tensor]:
     """A pass of `gpu/convolve.py`, or the library's where that does not run or know the case."""
 
     def run(*arguments: Any) -> Tensor:
         first: Tensor = arguments[0]
-        chosen: Callable[..., Tensor] = getattr(WAYS["grouped"], which)
+        chosen: Callable[..., Tensor] = getattr(library, which)
         if not kernels.on_kernels(first):
             return chosen(*arguments)
         from alexnet.kernels.gpu import convolve  # not before it is needed: Triton takes a second to import
@@ -146,12 +176,41 @@ def _own(which: Pass) -> Callable[..., Tensor]:
     return run
 
 
+# --- maps with their towers apart -----------------------------------------------------------------
+
+
+def _copied_forward(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    return apart(_library(together(x, groups), weight, padding, groups), groups)
+
+
+def _copied_data(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    shape = len(x) // groups, groups * x.shape[1], *x.shape[2:]
+    of_shape = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)  # all that is asked of x
+    return apart(_library_data(together(g, groups), of_shape, weight, padding, groups), groups)
+
+
+def _copied_weight(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    return _library_weight(together(g, groups), together(x, groups), weight, padding, groups)
+
+
+_GROUPED, _COPIED = Way(_library, _library_data, _library_weight), Way(_copied_forward, _copied_data, _copied_weight)
 WAYS: dict[str, Way] = {
-    "grouped": Way(_library, _library_data, _library_weight),
-    "split": Way(_split, partial(_split_gradients, 0), partial(_split_gradients, 1)),
+    "grouped": _GROUPED,
+    "split": Way(partial(_split, 1), partial(_split_gradients, 1, 0), partial(_split_gradients, 1, 1)),
     "dense": Way(_dense, _dense_data, _dense_weight),
-    "own": Way(_own("forward"), _own("data"), _own("weight")),
+    "own": Way(*(_own(which, _GROUPED) for which in PASSES)),
 }
+APART: dict[str, Way] = {
+    "grouped": _COPIED,
+    "split": Way(_split_apart, partial(_split_gradients, 0, 0), partial(_split_gradients, 0, 1)),
+    "own": Way(*(_own(which, _COPIED) for which in PASSES)),
+}
+
+
+def _way(ways: Passes, which: Pass) -> Callable[..., Tensor]:
+    of_layout = APART if ways.apart else WAYS
+    chosen: Callable[..., Tensor] = getattr(of_layout[getattr(ways, which)], which)
+    return chosen
 
 
 class _Convolution(torch.autograd.Function):
@@ -161,7 +220,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, ways: Passes, padding: int, groups: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.constants = ways, padding, groups
-        return WAYS[ways.forward].forward(x, weight, padding, groups)
+        return _way(ways, "forward")(x, weight, padding, groups)
 
     @staticmethod
     @once_differentiable
@@ -169,15 +228,21 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         ways, *rest = ctx.constants
         of_x, of_weight, *_ = ctx.needs_input_grad  # pictures need none
-        dx = WAYS[ways.data].data(g, x, weight, *rest) if of_x else None
-        dweight = WAYS[ways.weight].weight(g, x, weight, *rest) if of_weight else None
+        dx = _way(ways, "data")(g, x, weight, *rest) if of_x else None
+        dweight = _way(ways, "weight")(g, x, weight, *rest) if of_weight else None
         return dx, dweight, None, None, None
 
 
 def convolve(x: Tensor, weight: Tensor, ways: Passes, padding: int, groups: int) -> Tensor:
-    """Convolution of (N, C, H, W) with (K, C / groups, S, S), stride 1: (N, K, H', W')."""
+    """Convolution of (N, C, H, W) with (K, C / groups, S, S), stride 1: (N, K, H', W').
+
+    If `ways` has the towers apart, the result is (groups * N, K / groups, H', W'), and x should be
+    apart too; if it is not, it is copied.
+    """
     if ways == LIBRARY:  # by PyTorch's own derivative, which can be derived again
         return WAYS["grouped"].forward(x, weight, padding, groups)
+    if ways.apart and x.shape[1] > weight.shape[1]:
+        x = apart(x, groups)
     y: Tensor = _Convolution.apply(x, weight, ways, padding, groups)
     return y
 
@@ -188,7 +253,7 @@ def convolve(x: Tensor, weight: Tensor, ways: Passes, padding: int, groups: int)
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """A convolution of maps of side x side positions, as it will be called; `first`: nothing needs
-    its input's gradient."""
+    its input's gradient; `apart`: with the towers apart."""
 
     batch: int
     channels: int
@@ -200,11 +265,13 @@ class Shape:
     dtype: torch.dtype
     device: torch.device
     first: bool = False
+    apart: bool = False
 
     @property
-    def ways(self) -> list[str]:
+    def ways(self) -> dict[str, Way]:
         """Those that can differ here."""
-        return [*WAYS] if self.groups > 1 else ["grouped", "own"]
+        found = APART if self.apart else WAYS
+        return found if self.groups > 1 else {name: found[name] for name in ("grouped", "own")}
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -222,13 +289,13 @@ class Shape:
         generator = torch.Generator(self.device).manual_seed(0)
         empty = partial(torch.empty, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
         x, weight, g = (empty(shape).normal_(generator=generator) for shape in shapes)
-        return x, weight, g
+        return (apart(x, self.groups), weight, apart(g, self.groups)) if self.apart else (x, weight, g)
 
-    def call(self, which: Pass, way: Way) -> Callable[[], Tensor]:
-        """A pass on drawn numbers, to be called again and again."""
+    def call(self, which: Pass, name: str) -> Callable[[], Tensor]:
+        """A pass on drawn numbers in the way of that name, to be called again and again."""
         x, weight, g = self.draw()
         arguments = (x, weight) if which == "forward" else (g, x, weight)
-        return partial(getattr(way, which), *arguments, self.padding, self.groups)
+        return partial(getattr(self.ways[name], which), *arguments, self.padding, self.groups)
 
 
 @cache
@@ -238,18 +305,26 @@ def timings(shape: Shape) -> dict[Pass, dict[str, float]]:
 
 
 def fastest(shape: Shape) -> Passes:
-    """The way that is fastest there, for each pass. Of equals the first, the library's."""
+    """The way that is fastest there, for each pass, and whether the towers are apart. Of equals the
+    first, the library's."""
     if shape.device.type != "cuda":
         return LIBRARY
-    return Passes(**{which: min(found, key=lambda name: found[name]) for which, found in timings(shape).items()})
+    layouts = [shape] if shape.groups == 1 else [shape, replace(shape, apart=True)]
+    return min(map(_fastest, layouts), key=lambda found: found[0])[1]
+
+
+def _fastest(shape: Shape) -> tuple[float, Passes]:
+    """Seconds of all passes, each in its fastest way, and these."""
+    names = {which: min(found, key=lambda name: found[name]) for which, found in timings(shape).items()}
+    return sum(timings(shape)[which][name] for which, name in names.items()), Passes(**names, apart=shape.apart)
 
 
 def _seconds_if_right(which: Pass, name: str, shape: Shape) -> float:
     """Infinite for a way that fails or errs, with a message."""
     try:
-        if _wrong(which, WAYS[name], shape):
+        if _wrong(which, name, shape):
             raise ArithmeticError("it is not the library's")
-        return call_seconds(shape.call(which, WAYS[name]), shape.device)
+        return call_seconds(shape.call(which, name), shape.device)
     except Exception as error:  # of a compiler, of a library, for lack of memory: training goes on without
         kernels.check_alive(shape.device, error, "train with --fused off")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -257,9 +332,9 @@ def _seconds_if_right(which: Pass, name: str, shape: Shape) -> float:
         return math.inf
 
 
-def _wrong(which: Pass, way: Way, shape: Shape) -> bool:
+def _wrong(which: Pass, name: str, shape: Shape) -> bool:
     """Whether a pass differs anywhere from what `grouped` gives by more than rounding."""
-    actual, right = shape.call(which, way)(), shape.call(which, WAYS["grouped"])()
+    actual, right = (shape.call(which, one)() for one in (name, "grouped"))
     mean_square = torch.linalg.vector_norm(right, dtype=torch.float32).square() / right.numel()
     return not (actual - right).abs().max() < NOISE * mean_square.sqrt()  # NaN is wrong, too
 

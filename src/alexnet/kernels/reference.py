@@ -30,6 +30,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from alexnet.kernels.blocks import picture_blocks
+from alexnet.kernels.planes import apart, together
 
 #: Types in which normalisation is computed in float32: in float16 the square of a number above 256
 #: overflows, and in bfloat16 a small sum is lost when k = 2 is added.
@@ -246,22 +247,24 @@ def relu_lrn_pool(
     beta: float,
     k: float,
     towers: int = 1,
+    planes: int = 1,
 ) -> Tensor:
     """What follows a convolution: its bias, and then ReLU, LRN and 3 x 3 / 2 max
     pooling in the variant's order.
 
     Args:
-        x: (N, C, H, W), a convolution's output without bias; at least float32
-            arithmetic is done on it.
+        x: (N, C, H, W), a convolution's output without bias, or the same with its towers apart
+            (`planes.py`); at least float32 arithmetic is done on it.
         bias: (C,), float32.
         steps: "relu", "norm" and "pool", each at most once, as in a
             variant's block after its "conv".
         size, coefficient, beta, k, towers: as in `lrn`.
+        planes: in how many the result is wanted.
 
     Returns:
-        (N, C, H', W') in the type of x.
+        (N, C, H', W') in the type of x, or (planes * N, C / planes, H', W').
     """
-    z = x + bias[:, None, None]
+    z = together(x, len(bias) // x.shape[1]) + bias[:, None, None]
     for step in steps:
         if step == "relu":
             z = F.relu(z)
@@ -269,21 +272,16 @@ def relu_lrn_pool(
             z = lrn(z, size, coefficient, beta, k, towers)
         else:
             z = max_pool(z, 3, 2)
-    return z.to(x.dtype)
+    return apart(z.to(x.dtype), planes)
 
 
-def bias_relu(x: Tensor, bias: Tensor) -> Tensor:
-    """What follows a convolution that only a ReLU follows.
+def bias_relu(x: Tensor, bias: Tensor, planes: int = 1) -> Tensor:
+    """What follows a convolution that only a ReLU follows: max(0, x + bias) in the type of x.
 
-    Args:
-        x: (N, C, H, W), the convolution's output without bias; at least float32
-            arithmetic is done on it.
-        bias: (C,), float32.
-
-    Returns:
-        max(0, x + bias) in the type of x.
+    Args and returns as in `relu_lrn_pool`.
     """
-    return F.relu(x + bias[:, None, None]).to(x.dtype)
+    z = together(x, len(bias) // x.shape[1]) + bias[:, None, None]
+    return apart(F.relu(z).to(x.dtype), planes)
 
 
 def dropout(x: Tensor, rate: float, keys: Tensor, inverted: bool, first: int = 0) -> Tensor:

@@ -15,6 +15,8 @@ Products are of bfloat16 or tf32, sums float32. The gradient of the weights is s
 are long, 93,312 terms for conv2 and a batch of 128: each program takes a stretch of the positions,
 and the partial sums are added up afterwards in a fixed order, without atomics.
 
+Maps may have their towers apart (`kernels/planes.py`): then each tower is a map of its own.
+
 Why write it: a library's kernels for towers can be slow, and elsewhere it may well be the better
 one; so `kernels/convolutions.py`, which knows the derivative, times each pass against the library
 for every shape, and takes what wins. Floors per image of the forward pass, at 790 TFLOP/s and 4.3
@@ -168,12 +170,21 @@ def _write(y, y_ptr, p, k, positions, group, KERNELS: tl.constexpr, GROUPS: tl.c
     tl.store(y_ptr + y_at, y.to(y_ptr.dtype.element_ty), mask=(p < positions)[:, None] & (k < KERNELS)[None, :])
 
 
+@triton.jit
+def _tower(
+    x_ptr, positions, group, H: tl.constexpr, W: tl.constexpr, EACH: tl.constexpr, SIZE: tl.constexpr, PAD: tl.constexpr
+):
+    """Where a tower's (N, H, W, EACH) begin, if towers are apart."""
+    PLACES: tl.constexpr = (H + 2 * PAD - SIZE + 1) * (W + 2 * PAD - SIZE + 1)
+    return x_ptr + group * (positions // PLACES * (H * W * EACH))
+
+
 @tuned(TILES, [*SHAPE, "BACKWARD"], useful)
 @triton.jit
 def _convolve(
-    x_ptr,  # (N, H, W, GROUPS * EACH)
+    x_ptr,  # (N, H, W, GROUPS * EACH), or APART (GROUPS, N, H, W, EACH)
     w_ptr,  # (GROUPS * KERNELS, SIZE, SIZE, EACH); backward, as the forward pass has them, (GROUPS * EACH, SIZE, SIZE, KERNELS)
-    y_ptr,  # (N, OH, OW, GROUPS * KERNELS)
+    y_ptr,  # (N, OH, OW, GROUPS * KERNELS), or (GROUPS, N, OH, OW, KERNELS)
     positions,  # N * OH * OW
     H: tl.constexpr,
     W: tl.constexpr,
@@ -182,6 +193,7 @@ def _convolve(
     GROUPS: tl.constexpr,
     SIZE: tl.constexpr,
     PAD: tl.constexpr,
+    APART: tl.constexpr,
     BACKWARD: tl.constexpr,
     P: tl.constexpr,
     K: tl.constexpr,
@@ -195,19 +207,24 @@ def _convolve(
     p = tl.program_id(0) // BLOCKS * P + tl.arange(0, P)
     k = tl.program_id(0) % BLOCKS * (K + MORE) + tl.arange(0, K)
     group = tl.program_id(1)
+    BESIDE: tl.constexpr = 1 if APART else GROUPS
+    place = 0 if APART else group
+    if APART:
+        x_ptr = _tower(x_ptr, positions, group, H, W, EACH, SIZE, PAD)
+        y_ptr += group * (positions * KERNELS)
     y = tl.zeros((P, K), tl.float32)
     if MORE > 0:
         more_k = tl.program_id(0) % BLOCKS * (K + MORE) + K + tl.arange(0, MORE)
         more_y = tl.zeros((P, MORE), tl.float32)
     for start in range(0, TAPS * EACH, T):
         t = start + tl.arange(0, T)
-        x = _patches(x_ptr, p, t, positions, group, H, W, EACH, GROUPS, SIZE, PAD)
+        x = _patches(x_ptr, p, t, positions, place, H, W, EACH, BESIDE, SIZE, PAD)
         y = _product(x, _weights(w_ptr, t, k, group, EACH, KERNELS, TAPS, BACKWARD), y)
         if MORE > 0:
             more_y = _product(x, _weights(w_ptr, t, more_k, group, EACH, KERNELS, TAPS, BACKWARD), more_y)
-    _write(y, y_ptr, p, k, positions, group, KERNELS, GROUPS)
+    _write(y, y_ptr, p, k, positions, place, KERNELS, BESIDE)
     if MORE > 0:
-        _write(more_y, y_ptr, p, more_k, positions, group, KERNELS, GROUPS)
+        _write(more_y, y_ptr, p, more_k, positions, place, KERNELS, BESIDE)
 
 
 @triton.jit
@@ -227,8 +244,8 @@ def _write_sums(sums, sums_ptr, k, t, group, KERNELS: tl.constexpr, GROUPS: tl.c
 @tuned(WEIGHT_TILES, SHAPE, useful)
 @triton.jit
 def _weight_gradient(
-    g_ptr,  # (N, OH, OW, GROUPS * KERNELS)
-    x_ptr,  # (N, H, W, GROUPS * EACH)
+    g_ptr,  # (N, OH, OW, GROUPS * KERNELS), or APART (GROUPS, N, OH, OW, KERNELS)
+    x_ptr,  # (N, H, W, GROUPS * EACH), or (GROUPS, N, H, W, EACH)
     sums_ptr,  # (stretches, GROUPS * KERNELS, SIZE, SIZE, EACH) float32
     positions,  # N * OH * OW
     length,  # of a stretch
@@ -239,6 +256,7 @@ def _weight_gradient(
     GROUPS: tl.constexpr,
     SIZE: tl.constexpr,
     PAD: tl.constexpr,
+    APART: tl.constexpr,
     P: tl.constexpr,
     K: tl.constexpr,
     MORE: tl.constexpr,
@@ -250,6 +268,11 @@ def _weight_gradient(
     k = tl.program_id(0) // BLOCKS * (K + MORE) + tl.arange(0, K)
     t = tl.program_id(0) % BLOCKS * T + tl.arange(0, T)
     group = tl.program_id(1)
+    BESIDE: tl.constexpr = 1 if APART else GROUPS
+    place = 0 if APART else group
+    if APART:
+        x_ptr = _tower(x_ptr, positions, group, H, W, EACH, SIZE, PAD)
+        g_ptr += group * (positions * KERNELS)
     sums = tl.zeros((K, T), tl.float32)
     if MORE > 0:
         more_k = tl.program_id(0) // BLOCKS * (K + MORE) + K + tl.arange(0, MORE)
@@ -257,10 +280,10 @@ def _weight_gradient(
     first = tl.program_id(2) * length
     for start in range(first, tl.minimum(first + length, positions), P):
         p = start + tl.arange(0, P)
-        x = _patches(x_ptr, p, t, positions, group, H, W, EACH, GROUPS, SIZE, PAD)
-        sums = _product(_gradients(g_ptr, p, k, positions, group, KERNELS, GROUPS), x, sums)
+        x = _patches(x_ptr, p, t, positions, place, H, W, EACH, BESIDE, SIZE, PAD)
+        sums = _product(_gradients(g_ptr, p, k, positions, place, KERNELS, BESIDE), x, sums)
         if MORE > 0:
-            more_sums = _product(_gradients(g_ptr, p, more_k, positions, group, KERNELS, GROUPS), x, more_sums)
+            more_sums = _product(_gradients(g_ptr, p, more_k, positions, place, KERNELS, BESIDE), x, more_sums)
     _write_sums(sums, sums_ptr, k, t, group, KERNELS, GROUPS, TERMS)
     if MORE > 0:
         _write_sums(more_sums, sums_ptr, more_k, t, group, KERNELS, GROUPS, TERMS)
@@ -282,24 +305,25 @@ def covers(maps: Tensor, weight: Tensor, padding: int, groups: int) -> bool:
 
 
 def forward(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
-    """(N, K, H', W') channels-last from x (N, C, H, W) and weight (K, C / groups, S, S)."""
-    return _launch(x, weight, weight.shape[0], padding, groups, backward=False)
+    """(N, K, H', W') channels-last from x (N, C, H, W) and weight (K, C / groups, S, S); in all
+    passes, all maps have their towers apart or none has."""
+    return _launch(x, weight, padding, groups, backward=False)
 
 
 def data(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
     """Gradient of x from the gradient g of y: g, widened by what the padding left of a kernel's
     reach, convolved backwards."""
-    return _launch(g, weight, x.shape[1], weight.shape[-1] - 1 - padding, groups, backward=True)
+    return _launch(g, weight, weight.shape[-1] - 1 - padding, groups, backward=True)
 
 
 def weight(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
     """Gradient of weight, (K, C / groups, S, S) channels-last, from the gradient g of y."""
     g, x = _channels_last(g, x)
-    each, kernels, size = x.shape[1] // groups, g.shape[1] // groups, weight.shape[-1]
-    positions, terms = g.numel() // g.shape[1], size * size * each
+    each, kernels, size = weight.shape[1], len(weight) // groups, weight.shape[-1]
+    positions, terms = g.numel() // len(weight), size * size * each
     length = stretch(positions, kernels, terms, groups)
     stretches = triton.cdiv(positions, length)
-    sums = torch.empty((stretches, g.shape[1], size, size, each), dtype=torch.float32, device=x.device)
+    sums = torch.empty((stretches, len(weight), size, size, each), dtype=torch.float32, device=x.device)
     _weight_gradient[
         lambda tile: (triton.cdiv(kernels, tile["K"] + tile["MORE"]) * triton.cdiv(terms, tile["T"]), groups, stretches)
     ](
@@ -315,6 +339,7 @@ def weight(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> T
         GROUPS=groups,
         SIZE=size,
         PAD=padding,
+        APART=x.shape[1] < groups * each,
         enable_fp_fusion=True,
     )
     return sums.sum(0).to(x.dtype).permute(0, 3, 1, 2)
@@ -331,13 +356,17 @@ def _channels_last(*tensors: Tensor) -> list[Tensor]:
     return [t.contiguous(memory_format=torch.channels_last) for t in tensors]
 
 
-def _launch(x: Tensor, weight: Tensor, channels: int, padding: int, groups: int, backward: bool) -> Tensor:
-    """x convolved with the weight, which the way back reads in reverse; of `channels`."""
+def _launch(x: Tensor, weight: Tensor, padding: int, groups: int, backward: bool) -> Tensor:
+    """x convolved with the weight, which the way back reads in reverse."""
     x, weight = _channels_last(x, weight)
     (n, _, h, w), size = x.shape, weight.shape[-1]
-    shape = (n, channels, h + 2 * padding - size + 1, w + 2 * padding - size + 1)
+    each, kernels = weight.shape[1], len(weight) // groups
+    if backward:
+        each, kernels = kernels, each
+    planes = groups * each // x.shape[1]
+    shape = (n, groups * kernels // planes, h + 2 * padding - size + 1, w + 2 * padding - size + 1)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    positions, kernels = y.numel() // channels, channels // groups
+    positions = y.numel() // (groups * kernels)
     _convolve[lambda tile: (triton.cdiv(positions, tile["P"]) * triton.cdiv(kernels, tile["K"] + tile["MORE"]), groups)](
         x,
         weight,
@@ -345,11 +374,12 @@ def _launch(x: Tensor, weight: Tensor, channels: int, padding: int, groups: int,
         positions,
         H=h,
         W=w,
-        EACH=x.shape[1] // groups,
+        EACH=each,
         KERNELS=kernels,
         GROUPS=groups,
         SIZE=size,
         PAD=padding,
+        APART=planes > 1,
         BACKWARD=backward,
         enable_fp_fusion=True,
     )

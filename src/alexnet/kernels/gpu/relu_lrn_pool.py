@@ -22,6 +22,8 @@ again than to read.
 * A thread holds eight neighbouring channels, 16 bytes, and gets the two beyond each end from the
   threads beside it by shuffles, without shared memory (`_window_sum`). A tower is a program of its
   own, so no window crosses the seam.
+* x and y may each have the towers of their convolutions apart, in planes of memory; eight
+  neighbouring channels are neighbours there too, and windows cross planes as the norm's towers say.
 
 Bytes per image, bfloat16, block 1 (55 x 55 x 96 to 27 x 27 x 96): forward reads 580,800 and
 writes 139,968 + 69,984; backward reads as much and writes 580,800. The bias's gradient falls out
@@ -41,7 +43,9 @@ import triton.language as tl
 from torch import Tensor
 
 from alexnet.kernels import reference
+from alexnet.kernels.gpu.planes import new_maps, place
 from alexnet.kernels.gpu.tiles import octave, tuned
+from alexnet.kernels.planes import apart
 
 RELU_FIRST = {("relu", "norm", "pool"): True, ("norm", "pool", "relu"): False, ("relu", "pool"): True, ("pool", "relu"): False}
 # Tiles of eight channels a thread, with which the backward kernel already takes 128 registers a
@@ -154,9 +158,9 @@ def _best_of_row(
 @tuned(FORWARD, key=["H", "W", "EACH", "TOWERS", "RELU_FIRST", "NORM", "octave"])
 @triton.jit
 def _forward(
-    x_ptr,  # (N, H, W, TOWERS * EACH)
-    bias_ptr,  # (TOWERS * EACH,)
-    y_ptr,  # (N, OH, OW, TOWERS * EACH)
+    x_ptr,  # (X_PLANES, N, H, W, ALL / X_PLANES)
+    bias_ptr,  # (ALL,), which is TOWERS * EACH
+    y_ptr,  # (Y_PLANES, N, OH, OW, ALL / Y_PLANES)
     winner_ptr,  # the same, uint8
     columns,  # N * OW
     H,
@@ -168,6 +172,8 @@ def _forward(
     octave,
     EACH: tl.constexpr,
     TOWERS: tl.constexpr,
+    X_PLANES: tl.constexpr,
+    Y_PLANES: tl.constexpr,
     C: tl.constexpr,
     RELU_FIRST: tl.constexpr,
     NORM: tl.constexpr,
@@ -183,15 +189,18 @@ def _forward(
     channel = tl.program_id(1) * EACH + c
     mask = (column < columns)[:, None] & (c < EACH)
     bias = tl.load(bias_ptr + channel, mask=c < EACH, other=0).to(tl.float32)
-    ALL: tl.constexpr = TOWERS * EACH
+    X_WIDTH: tl.constexpr = TOWERS * EACH // X_PLANES
+    Y_WIDTH: tl.constexpr = TOWERS * EACH // Y_PLANES
 
     first = tl.program_id(2) * ROWS
-    x_at = ((n * H + 2 * first) * W + 2 * j) * ALL + channel
-    y_at = ((n * OH + first) * OW + j) * ALL + channel
-    top, top_tap = _best_of_row(x_ptr, x_at, mask, bias, coefficient, k, ALL, P, C, RELU_FIRST, NORM)
+    x_at = ((n * H + 2 * first) * W + 2 * j) * X_WIDTH + place(channel, columns // OW * H * W, X_WIDTH, X_PLANES)
+    y_at = ((n * OH + first) * OW + j) * Y_WIDTH + place(channel, columns * OH, Y_WIDTH, Y_PLANES)
+    top, top_tap = _best_of_row(x_ptr, x_at, mask, bias, coefficient, k, X_WIDTH, P, C, RELU_FIRST, NORM)
     for _ in range(first, tl.minimum(first + ROWS, OH)):
-        middle, middle_tap = _best_of_row(x_ptr, x_at + W * ALL, mask, bias, coefficient, k, ALL, P, C, RELU_FIRST, NORM)
-        low, low_tap = _best_of_row(x_ptr, x_at + 2 * W * ALL, mask, bias, coefficient, k, ALL, P, C, RELU_FIRST, NORM)
+        row = x_at + W * X_WIDTH
+        middle, middle_tap = _best_of_row(x_ptr, row, mask, bias, coefficient, k, X_WIDTH, P, C, RELU_FIRST, NORM)
+        row += W * X_WIDTH
+        low, low_tap = _best_of_row(x_ptr, row, mask, bias, coefficient, k, X_WIDTH, P, C, RELU_FIRST, NORM)
         best, tap = _better(top, top_tap, middle, middle_tap + 3)
         best, tap = _better(best, tap, low, low_tap + 6)
         tap = tl.where(best <= 0, 9, tap)
@@ -200,8 +209,8 @@ def _forward(
         tl.store(y_ptr + y_at, y.to(y_ptr.dtype.element_ty), mask=mask)
         tl.store(winner_ptr + y_at, tap.to(tl.uint8), mask=mask)
         top, top_tap = low, low_tap
-        x_at += 2 * W * ALL
-        y_at += OW * ALL
+        x_at += 2 * W * X_WIDTH
+        y_at += OW * Y_WIDTH
 
 
 # --- backward -------------------------------------------------------------------------------------
@@ -243,12 +252,12 @@ def _through_norm(
 @tuned(BACKWARD, key=["H", "W", "EACH", "TOWERS", "RELU_FIRST", "NORM", "octave"])
 @triton.jit
 def _backward(
-    g_ptr,  # (N, OH, OW, TOWERS * EACH)
+    g_ptr,  # (Y_PLANES, N, OH, OW, ALL / Y_PLANES)
     winner_ptr,  # the same, uint8
-    x_ptr,  # (N, H, W, TOWERS * EACH)
-    bias_ptr,  # (TOWERS * EACH,)
+    x_ptr,  # (X_PLANES, N, H, W, ALL / X_PLANES)
+    bias_ptr,  # (ALL,), which is TOWERS * EACH
     dx_ptr,  # as x
-    dbias_ptr,  # (programs, TOWERS * EACH) float32
+    dbias_ptr,  # (programs, ALL) float32
     cells,  # N * ceil(H / 2) * ceil(W / 2)
     H,
     W,
@@ -259,6 +268,8 @@ def _backward(
     octave,
     EACH: tl.constexpr,
     TOWERS: tl.constexpr,
+    X_PLANES: tl.constexpr,
+    Y_PLANES: tl.constexpr,
     C: tl.constexpr,
     RELU_FIRST: tl.constexpr,
     NORM: tl.constexpr,
@@ -276,31 +287,37 @@ def _backward(
     channel = tl.program_id(1) * EACH + c
     bias = tl.load(bias_ptr + channel, mask=c < EACH, other=0).to(tl.float32)
     ALL: tl.constexpr = TOWERS * EACH
+    X_WIDTH: tl.constexpr = ALL // X_PLANES
+    Y_WIDTH: tl.constexpr = ALL // Y_PLANES
     height, width = (H + 1) // 2, (W + 1) // 2
+    pictures = cells // (height * width)
+    x_place = place(channel, pictures * H * W, X_WIDTH, X_PLANES)
+    y_place = place(channel, pictures * OH * OW, Y_WIDTH, Y_PLANES)
     dbias = tl.zeros((P, C), tl.float32)
     for start in range(tl.program_id(0) * P, cells, tl.num_programs(0) * P):
         cell = start + tl.arange(0, P)
         live = (cell < cells)[:, None] & (c < EACH)
         n, i, j = (cell // width // height)[:, None], (cell // width % height)[:, None], (cell % width)[:, None]
 
-        at = ((n * OH + i) * OW + j) * ALL + channel
+        at = ((n * OH + i) * OW + j) * Y_WIDTH + y_place
         here, here_won = _window(g_ptr, winner_ptr, at, live & (i < OH) & (j < OW))
-        above, above_won = _window(g_ptr, winner_ptr, at - OW * ALL, live & (i > 0) & (j < OW))
-        left, left_won = _window(g_ptr, winner_ptr, at - ALL, live & (i < OH) & (j > 0))
-        corner, corner_won = _window(g_ptr, winner_ptr, at - OW * ALL - ALL, live & (i > 0) & (j > 0))
+        above, above_won = _window(g_ptr, winner_ptr, at - OW * Y_WIDTH, live & (i > 0) & (j < OW))
+        left, left_won = _window(g_ptr, winner_ptr, at - Y_WIDTH, live & (i < OH) & (j > 0))
+        corner, corner_won = _window(g_ptr, winner_ptr, at - OW * Y_WIDTH - Y_WIDTH, live & (i > 0) & (j > 0))
         dz00 = tl.where(here_won == 0, here, 0.0) + tl.where(above_won == 6, above, 0.0)
         dz00 += tl.where(left_won == 2, left, 0.0) + tl.where(corner_won == 8, corner, 0.0)
         dz01 = tl.where(here_won == 1, here, 0.0) + tl.where(above_won == 7, above, 0.0)
         dz10 = tl.where(here_won == 3, here, 0.0) + tl.where(left_won == 5, left, 0.0)
         dz11 = tl.where(here_won == 4, here, 0.0)
 
-        at = ((n * H + 2 * i) * W + 2 * j) * ALL + channel
+        at = ((n * H + 2 * i) * W + 2 * j) * X_WIDTH + x_place
         right, below = live & (2 * j + 1 < W), live & (2 * i + 1 < H)
         dbias += _through_norm(dz00, x_ptr, dx_ptr, at, live, bias, coefficient, k, P, C, RELU_FIRST, NORM)
-        dbias += _through_norm(dz01, x_ptr, dx_ptr, at + ALL, right, bias, coefficient, k, P, C, RELU_FIRST, NORM)
-        at += W * ALL
+        dbias += _through_norm(dz01, x_ptr, dx_ptr, at + X_WIDTH, right, bias, coefficient, k, P, C, RELU_FIRST, NORM)
+        at += W * X_WIDTH
         dbias += _through_norm(dz10, x_ptr, dx_ptr, at, below, bias, coefficient, k, P, C, RELU_FIRST, NORM)
-        dbias += _through_norm(dz11, x_ptr, dx_ptr, at + ALL, below & right, bias, coefficient, k, P, C, RELU_FIRST, NORM)
+        at += X_WIDTH
+        dbias += _through_norm(dz11, x_ptr, dx_ptr, at, below & right, bias, coefficient, k, P, C, RELU_FIRST, NORM)
     tl.store(dbias_ptr + tl.program_id(0) * ALL + channel, tl.sum(dbias, 0)[None, :], mask=c < EACH)
 
 
@@ -312,21 +329,22 @@ def _padded(channels: int) -> int:
     return max(8, triton.next_power_of_2(channels))
 
 
-def _pooled(x: Tensor, dtype: torch.dtype) -> Tensor:
-    n, c, h, w = x.shape
-    shape = (n, c, (h - 3) // 2 + 1, (w - 3) // 2 + 1)
-    return torch.empty(shape, dtype=dtype, device=x.device, memory_format=torch.channels_last)
+def _pooled(x: Tensor, channels: int, planes: int) -> tuple[Tensor, Tensor]:
+    """Memory for y and winner."""
+    height, width = ((side - 3) // 2 + 1 for side in x.shape[2:])
+    return new_maps(x, channels, planes, height, width), new_maps(x, channels, planes, height, width, torch.uint8)
 
 
 @torch.library.custom_op("alexnet::relu_lrn_pool", mutates_args=())
 def relu_lrn_pool_forward(
-    x: Tensor, bias: Tensor, relu_first: bool, norm: bool, coefficient: float, k: float, towers: int
+    x: Tensor, bias: Tensor, relu_first: bool, norm: bool, coefficient: float, k: float, towers: int, planes: int
 ) -> tuple[Tensor, Tensor]:
-    """(y, winner), both (N, C, H', W') channels-last; winner is uint8: the
+    """(y, winner), both (N, C, H', W') channels-last, in planes; winner is uint8: the
     tap 0 ... 8, or 9 for none."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    y, winner = _pooled(x, x.dtype), _pooled(x, torch.uint8)
-    (n, channels, h, w), (oh, ow) = x.shape, y.shape[2:]
+    x, channels = x.contiguous(memory_format=torch.channels_last), len(bias)
+    y, winner = _pooled(x, channels, planes)
+    (h, w), (oh, ow) = x.shape[2:], y.shape[2:]
+    n = len(y) // planes
     c = _padded(channels // towers)
     _forward[lambda meta: (triton.cdiv(n * ow, _positions(meta["ELEMENTS"], c)), towers, triton.cdiv(oh, meta["ROWS"]))](
         x,
@@ -343,6 +361,8 @@ def relu_lrn_pool_forward(
         octave(x.numel()),
         EACH=channels // towers,
         TOWERS=towers,
+        X_PLANES=channels // x.shape[1],
+        Y_PLANES=planes,
         C=c,
         RELU_FIRST=relu_first,
         NORM=norm,
@@ -353,9 +373,9 @@ def relu_lrn_pool_forward(
 
 @relu_lrn_pool_forward.register_fake
 def _(
-    x: Tensor, bias: Tensor, relu_first: bool, norm: bool, coefficient: float, k: float, towers: int
+    x: Tensor, bias: Tensor, relu_first: bool, norm: bool, coefficient: float, k: float, towers: int, planes: int
 ) -> tuple[Tensor, Tensor]:
-    return _pooled(x, x.dtype), _pooled(x, torch.uint8)
+    return _pooled(x, len(bias), planes)
 
 
 @torch.library.custom_op("alexnet::relu_lrn_pool_backward", mutates_args=())
@@ -364,7 +384,8 @@ def relu_lrn_pool_backward(
 ) -> tuple[Tensor, Tensor]:
     """(dx, dbias) from the gradient g of y."""
     g, winner, x = (t.contiguous(memory_format=torch.channels_last) for t in (g, winner, x))
-    (n, channels, h, w), (oh, ow) = x.shape, g.shape[2:]
+    (h, w), (oh, ow), channels = x.shape[2:], g.shape[2:], len(bias)
+    n = x.numel() // (channels * h * w)
     c = _padded(channels // towers)
     cells = n * triton.cdiv(h, 2) * triton.cdiv(w, 2)
     programs = min(triton.cdiv(cells, _positions(SMALLEST_ELEMENTS, c)), PROGRAMS)
@@ -386,6 +407,8 @@ def relu_lrn_pool_backward(
         octave(x.numel()),
         EACH=channels // towers,
         TOWERS=towers,
+        X_PLANES=channels // x.shape[1],
+        Y_PLANES=channels // g.shape[1],
         C=c,
         RELU_FIRST=relu_first,
         NORM=norm,
@@ -402,16 +425,16 @@ def _(
 
 
 def _save(ctx, inputs, output):
-    x, bias, *ctx.constants = inputs
+    x, bias, *ctx.constants, _ = inputs
     ctx.save_for_backward(output[1], x, bias)
     ctx.set_materialize_grads(False)  # of the winners it would be a tensor of zeros
 
 
 def _gradient(ctx, g, _):
     if g is None:
-        return (None,) * 7
+        return (None,) * 8
     dx, dbias = relu_lrn_pool_backward(g, *ctx.saved_tensors, *ctx.constants)
-    return dx, dbias, None, None, None, None, None
+    return dx, dbias, None, None, None, None, None, None
 
 
 relu_lrn_pool_forward.register_autograd(_gradient, setup_context=_save)
@@ -426,13 +449,14 @@ def relu_lrn_pool(
     beta: float,
     k: float,
     towers: int = 1,
+    planes: int = 1,
 ) -> Tensor:
     """As `reference.relu_lrn_pool`; the output is channels-last."""
     arguments = size, coefficient, beta, k, towers
     if steps == ("relu", "pool", "norm"):  # a second pass, over a quarter of the numbers
         pooled = relu_lrn_pool(x, bias, ("relu", "pool"), *arguments)
-        return reference.lrn(pooled.float(), *arguments).to(x.dtype, memory_format=torch.channels_last)
+        return apart(reference.lrn(pooled.float(), *arguments).to(x.dtype, memory_format=torch.channels_last), planes)
     covered = steps in RELU_FIRST and (size, beta) == (5, 0.75) and x.dtype in (torch.float32, torch.bfloat16)
     if not covered or x.numel() >= 2**31:
-        return reference.relu_lrn_pool(x, bias, steps, *arguments)
-    return relu_lrn_pool_forward(x, bias, RELU_FIRST[steps], "norm" in steps, coefficient, k, towers)[0]
+        return reference.relu_lrn_pool(x, bias, steps, *arguments, planes)
+    return relu_lrn_pool_forward(x, bias, RELU_FIRST[steps], "norm" in steps, coefficient, k, towers, planes)[0]

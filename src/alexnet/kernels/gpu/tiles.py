@@ -10,7 +10,8 @@ for about 10 ms on its own arguments and takes the fastest (`triton.autotune`).
   says what it leaves fixed.
 * When: in the first steps of a run, which are eager, before the CUDA graph is recorded; a graph
   holds the sizes chosen by then. A launch is of a new kind if a dtype or a `key` argument of it is
-  new: channels, sides of the map, `octave` of the batch.
+  new: channels, sides of the map, `octave` of the batch. Maps with their towers apart and together
+  share a choice.
 * Where: in Triton's cache (~/.triton/cache, or TRITON_CACHE_DIR), with the compiled kernels.
   The next process finds the choice there and measures nothing. The folder is keyed by compute
   capability, Triton and the kernel's text, so GPUs of one capability that share a home share a
