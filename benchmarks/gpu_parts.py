@@ -158,7 +158,9 @@ def convolution(layer: Layer, shape: Shape, ways: Passes) -> Iterator[StepPart]:
     for which in shape.passes:
         way = getattr(ways, which)
         make = partial(shape.call, which, way)
-        yield StepPart(f"{layer.name} {which} ({way})", moved[which], 2.0 * shape.batch * layer.multiply_adds, make)
+        yield StepPart(
+            f"{layer.name} {which} ({way}{' apart' * ways.apart})", moved[which], 2.0 * shape.batch * layer.multiply_adds, make
+        )
 
 
 def bytes_of(layer: Layer, shape: Shape) -> tuple[float, float, float]:

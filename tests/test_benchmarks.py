@@ -22,7 +22,7 @@ from alexnet import kernels
 from alexnet.bench import contest
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError, TrainingError
-from alexnet.kernels.convolutions import LIBRARY
+from alexnet.kernels.convolutions import LIBRARY, Passes
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
 from alexnet.train.steps.fused import FusedStep
@@ -325,6 +325,21 @@ def test_the_three_worst_parts(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert list(predicted) == [" and ".join(prefixes) for prefixes in gpu_parts.PREDICTED]
     assert all(measured > 0 for _, measured in predicted.values()), "a prediction of no part"
     assert 128 * sum(measured for _, measured in predicted.values()) == pytest.approx(found["sum_us"], rel=0.02)
+
+
+def test_parts_with_towers_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each runs, from planes to planes."""
+    gpu_parts = script("gpu_parts", monkeypatch)
+    monkeypatch.setattr(gpu_parts, "GPU", CPU)
+    monkeypatch.setattr("alexnet.bench.STORED", 72)
+    ways = {f"conv{number}": LIBRARY for number in (1, 3)}
+    ways |= dict.fromkeys(("conv2", "conv4", "conv5"), Passes("split", "own", "grouped", apart=True))
+    made = {part.name: part.make()() for part in gpu_parts.parts(get_variant("paper", **NETWORK), 2, ways)}
+    assert {"conv2 forward (split apart)", "conv4 data (own apart)", "conv5 weight (grouped apart)"} <= set(made)
+    shapes = {
+        name: tuple(made[name].shape) for name in made if name.endswith(("pool1 forward", "ReLU forward", "pool5 forward"))
+    }
+    assert list(shapes.values()) == [(4, 6, 7, 7), (4, 24, 3, 3), (4, 24, 3, 3), (2, 32, 1, 1)]
 
 
 # --- the stages -----------------------------------------------------------------------------------
