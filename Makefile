@@ -33,7 +33,7 @@ fix: .venv/developers ## rewrite what ruff can
 bench: .venv/developers ## time training, inference and preparing against their peers
 	@$(BIN)/python benchmarks/train_cpu.py && $(BIN)/python benchmarks/infer_cpu.py && $(BIN)/python benchmarks/prepare.py
 
-gpu-check: ## whether the kernels are right on this GPU, in three minutes; needs PyTorch and Triton alone
+gpu-check: ## whether the kernels are right on this GPU, in three minutes, without installing alexnet
 	@PYTHONPATH=src $(GPU_PYTHON) -W default benchmarks/check_gpu.py
 
 gpu-1 gpu-2 gpu-3: ## measure training on a GPU, ten minutes each: 1 ways and peers, 2 part by part, 3 a minute kept up; DATA=store photos

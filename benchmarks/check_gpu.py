@@ -1,6 +1,8 @@
-"""Are the kernels right on this GPU? In three minutes, with PyTorch and Triton alone.
+"""Are the kernels right on this GPU? In three minutes, without an installed alexnet.
 
-    python -W default benchmarks/check_gpu.py
+    PYTHONPATH=src python -W default benchmarks/check_gpu.py
+
+It needs PyTorch, Triton, NumPy, Pillow, filelock, protobuf, rich and safetensors.
 
 1. Every kernel at training's own sizes, forward and backward, against the reference in float64:
    ||found - expected|| / ||expected||, on random numbers, into memory filled with NaN; of maps with

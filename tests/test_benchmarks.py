@@ -39,6 +39,15 @@ def script(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module(name)
 
 
+def test_gpu_scripts_need_few_packages() -> None:
+    """They run where alexnet is not installed, and many of its packages are not."""
+    missing = ["matplotlib", "openvino", "pi_heif", "pyarrow", "scipy", "starlette", "tensorboard", "tyro", "uvicorn"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({missing})); import check_gpu, compile_step, train_gpu"
+    paths = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent / "src")])
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture
 def real_data(monkeypatch: pytest.MonkeyPatch) -> Any:
     return script("real_data", monkeypatch)
