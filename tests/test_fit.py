@@ -377,7 +377,12 @@ def test_a_store_that_cannot_be_there(photos: Photos, tmp_path: Path) -> None:
     folder, other = photos(12), tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("")
-    for data, problem in ((tmp_path / "run", "must not hold the run"), (tmp_path, "must not hold"), (other, "is not a store")):
+    for data, problem in (
+        (tmp_path / "run", "must not hold the run"),
+        (tmp_path, "must not hold"),
+        (other, "is not a store"),
+        (Path("http://host/store"), r"data \(=http:/host/store\) is an address, .* name a folder"),
+    ):
         with pytest.raises(AlexNetError, match=problem):
             fit(folder, tmp_path / "run", data=data)
     assert not (tmp_path / "run").exists()

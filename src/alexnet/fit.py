@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from alexnet import engines, forecast, intervals, report, schema
+from alexnet.address import was_address
 from alexnet.arguments import as_path
 from alexnet.console import say
 from alexnet.data import alike, sources
@@ -166,9 +167,8 @@ def fit(
         Interrupted: the user stopped it; it was saved.
     """
     photos, out = as_path(photos, "photos"), as_path(out, "out")
-    folder = out / STORE if data is None else as_path(data, "data")
+    folder = _store_folder(out, data)
     table = None if labels is None else str(as_path(labels, "labels").absolute())
-    recover(folder)
     made = not (folder / MANIFEST).exists()
     start = None if weights is None else str(Path(weights).absolute() if Path(weights).exists() else weights)
     known = str(photos) in published.names() and not photos.exists()  # a data set's name, the same in any folder
@@ -183,14 +183,7 @@ def fit(
             _prepare_again(source, asked, out)
             plan = Plan(read_config(out).recipe)
         else:
-            asked = replace(asked, weights=weights_here(asked.weights))
-            plan = Plan.of(asked.weights, asked.variant, asked.class_weights)
-            _check_size(plan, asked)
-            plan = plan.within(asked.minutes, _work(source, plan, asked))
-            out.mkdir(parents=True, exist_ok=True)
-            with _alone(out):
-                _write(asked, out)  # now that nothing is left to refuse
-                _prepare(source, plan, asked)
+            asked, plan = _start(source, asked, out)
         store = Store(asked.data)
         with open_session(plan.recipe, store, out, resume=begun, base=plan.base) as session:
             trained, result = train_and_test(session)
@@ -250,6 +243,15 @@ def _begin(now: Asked, out: Path) -> Asked:
 def _nothing_made(earlier: Asked, out: Path) -> bool:
     """Whether the first start ended before it made anything, as with photos that are too few."""
     return not Path(earlier.data).exists() and all(entry.name in (LOCK, FIT) for entry in out.iterdir())
+
+
+def _store_folder(out: Path, data: str | Path | None) -> Path:
+    """Where the store is or will be, with its name if a stopped start left it between two."""
+    folder = out / STORE if data is None else as_path(data, "data")
+    if was_address(folder):
+        raise StoreError(f"data (={folder}) is an address, but `alexnet fit` needs a store in a folder: name a folder.")
+    recover(folder)
+    return folder
 
 
 def _read(out: Path) -> Asked:
@@ -403,6 +405,19 @@ def _prepare(source: Source | None, plan: Plan, asked: Asked) -> None:
         store = _with_groups(store, plan)
     for line in _notes(store, asked.class_weights is not None):
         say(line)
+
+
+def _start(source: Source | None, asked: Asked, out: Path) -> tuple[Asked, Plan]:
+    """Say what comes, and make the store; the weights that were found here are asked for now."""
+    asked = replace(asked, weights=weights_here(asked.weights))
+    plan = Plan.of(asked.weights, asked.variant, asked.class_weights)
+    _check_size(plan, asked)
+    plan = plan.within(asked.minutes, _work(source, plan, asked))
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        _write(asked, out)  # now that nothing is left to refuse
+        _prepare(source, plan, asked)
+    return asked, plan
 
 
 def _check_size(plan: Plan, asked: Asked) -> None:

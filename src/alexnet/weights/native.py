@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -130,7 +131,8 @@ def load(path: str | Path, device: torch.device | str = "cpu", partial: bool = F
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} is damaged or not a safetensors file ({error}). Convert other formats with `alexnet weights import`."
+            f"{path} is damaged or not a safetensors file ({error}). A file in another format is converted by "
+            f"`alexnet weights import {quote(str(path))} -o weights.safetensors`."
         ) from error
     kind, _, version = header.get("format", "").partition(" ")
     if kind == FORMAT.partition(" ")[0] and header["format"] != FORMAT and version.isdecimal():
