@@ -37,7 +37,7 @@ from alexnet.data.feed import open_feed
 from alexnet.devices import set_precision
 from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups, planes
 from alexnet.kernels import reference
-from alexnet.kernels.convolutions import Passes, convolve
+from alexnet.kernels.convolutions import RELU, Passes, convolve, convolve_relu
 from alexnet.kernels.planes import apart, together
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
@@ -49,6 +49,7 @@ OWN, LIBRARY, SPLIT_APART = (
     dict.fromkeys((f"conv{n}" for n in range(1, 6)), ways)
     for ways in (Passes("own", "own", "own"), Passes(), Passes("split", "split", "split", apart=True))
 )
+OWN_RELU = {name: ways._replace(forward=RELU) if name in ("conv3", "conv4") else ways for name, ways in OWN.items()}
 LIMITS = {torch.float32: 1e-5, torch.bfloat16: 4e-3}
 EAGER, STEPS_TAKEN = 4, 10
 LR = 1e-4
@@ -111,6 +112,11 @@ def kernel_parts(
             shape = shapes[first.name]
             yield first.name, lambda shape=shape: convolution(shape, limits)
             both = planes(group, SPLIT_APART), planes(following, SPLIT_APART)
+            if shape.relu:
+                yield (
+                    "+".join(op.name for op in group),
+                    lambda shape=shape, both=both: convolution_relu(shape, both, limits),
+                )
             yield (
                 "+".join(op.name for op in group[1:]),
                 lambda group=group, conv=first, both=both: after(group, conv, both, batch, device, limits),
@@ -142,6 +148,20 @@ def convolution(shape: Any, limits: dict[torch.dtype, float]) -> str:
         return together(convolve(apart(x, planes), weight, ways, shape.padding, shape.groups), planes)
 
     return in_both_layouts(run, shape.groups > 1, {"planes": shape.groups}, [x, weight], limits)
+
+
+def convolution_relu(shape: Any, planes: tuple[int, int], limits: dict[torch.dtype, float]) -> str:
+    """Our own that adds the bias and takes the ReLU; `planes` of input and output if towers are
+    apart."""
+    x, weight, _ = shape.draw()
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor, x_planes: int = 1, y_planes: int = 1) -> Tensor:
+        ways = OWN_RELU["conv3"]._replace(apart=x_planes > 1)
+        x = apart(x, x_planes)
+        return together(convolve_relu(x, weight, bias, ways, shape.padding, shape.groups, y_planes), y_planes)
+
+    apart_planes = dict(zip(("x_planes", "y_planes"), planes, strict=True))
+    return in_both_layouts(run, max(planes) > 1, apart_planes, [x, weight, shape.draw_bias()], limits)
 
 
 def in_both_layouts(
@@ -216,7 +236,7 @@ def recorded(variant: Variant, batch: int, device: torch.device) -> str:
     """Its losses, and that the host waits for nothing."""
     losses = []
     for record in (True, False):
-        step = made(variant, batch, device, OWN, record)
+        step = made(variant, batch, device, OWN_RELU, record)
         try:
             losses.append(taken(step, record and device.type == "cuda"))
         finally:
@@ -281,7 +301,7 @@ def check(variant: Variant, batch: int, device: torch.device, limits: dict[torch
     return run([*parts, ("recorded step", lambda: recorded(variant, batch, device))])
 
 
-WAYS_TRIED = [("our own convolutions", OWN), ("the library's", LIBRARY), ("the library's, apart", SPLIT_APART)]
+WAYS_TRIED = [("our own convolutions", OWN_RELU), ("the library's", LIBRARY), ("the library's, apart", SPLIT_APART)]
 
 
 def main() -> None:

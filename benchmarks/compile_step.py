@@ -4,7 +4,7 @@
     python benchmarks/compile_step.py --unpack kernels.tar.gz --pack kernels.tar.gz
     python benchmarks/compile_step.py --capability 90 --processes 2 # without a GPU
 
-A step takes about 200 kernels in all the tiles that may be chosen for them, and 140 others if its
+A step takes about 210 kernels in all the tiles that may be chosen for them, and 150 others if its
 towers are apart in memory, at half a second to two and a half each; where it runs first, Triton
 compiles one after the other. Here each process takes two full-size steps on the CPU in which
 launches only count and compile, every process its share. So what is compiled is what the step
@@ -26,6 +26,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ from alexnet import kernels
 from alexnet.bench import noise, preprocessing_of
 from alexnet.data.augment import Augmentation
 from alexnet.data.feed import open_feed
-from alexnet.kernels.convolutions import Passes
+from alexnet.fused import convolution_shapes
+from alexnet.kernels.convolutions import RELU, Passes
 from alexnet.train.recipes import Recipe
 from alexnet.train.start import Start
 from alexnet.train.steps.check import PICTURES
@@ -115,7 +117,8 @@ def run_all_without_launching(self: Any, *args: Any, **kwargs: Any) -> None:
 
 def walk(variant: Variant, batch: int) -> None:
     """A step in bfloat16 and the values that its check compares in float32, with towers together
-    and apart, and the update with each tile; its numbers mean nothing.
+    and apart, the convolutions that take a ReLU, and the update with each tile; its numbers mean
+    nothing.
     """
     from alexnet.kernels.gpu import sgd_step
 
@@ -128,6 +131,9 @@ def walk(variant: Variant, batch: int) -> None:
         weights = {name: weight.detach() for name, weight in step.model.named_parameters()}
         step.sample(0, 0, min(PICTURES, batch), step.leaves_of(weights, torch.float32))
         step.close()
+    for shape in convolution_shapes(variant, batch, torch.bfloat16, torch.device("cpu")).values():
+        for apart in {False, shape.groups > 1} if shape.relu else ():
+            replace(shape, apart=apart).call_timed("forward", RELU)()
     gradients = {name: torch.zeros_like(leaf) for name, leaf in step.leaves.items()}
     for config in sgd_step.CONFIGS:
         sgd_step._measured = lambda *_, config=config: config  # type: ignore[assignment]

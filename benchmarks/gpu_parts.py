@@ -9,7 +9,7 @@ if it takes less than 5 us, as a launch in a graph and its first loads take some
 own doing.
 
 The bake-off times every pass of every convolution in every way (`kernels/convolutions.py`), with
-its towers together in memory and apart.
+its towers together in memory and apart; conv3's and conv4's forward passes with bias and ReLU.
 """
 
 import math
@@ -29,7 +29,7 @@ from alexnet.arithmetic import LRN, Conv, Dropout, Layer, Linear, MaxPool
 from alexnet.bench import noise, preprocessing_of, seconds
 from alexnet.fused import NEUTRAL, STEPS, convolution_shapes, groups, planes
 from alexnet.kernels import convolutions as towers
-from alexnet.kernels.convolutions import Pass, Passes, Shape
+from alexnet.kernels.convolutions import RELU, Pass, Passes, Shape
 from alexnet.kernels.planes import apart
 from alexnet.variants import Variant
 
@@ -127,7 +127,8 @@ def parts(variant: Variant, batch: int, ways: dict[str, Passes]) -> Iterator[Ste
             if any(isinstance(op, LRN | MaxPool) for op in group):
                 yield from after_convolution(group, first, layers[group[-1].name], batch, both)
             elif len(group) > 1:
-                yield from bias_and_relu(first, batch, both)
+                forward, backward = bias_and_relu(first, batch, both)
+                yield from [backward] if ways[first.name].forward == RELU else [forward, backward]
         elif isinstance(first.op, Linear):
             yield from fully_connected(first, batch)
         elif isinstance(group[-1], Dropout):
@@ -151,13 +152,15 @@ def augmentation(variant: Variant, batch: int, shape: Shape) -> StepPart:
 
 
 def convolution(layer: Layer, shape: Shape, ways: Passes) -> Iterator[StepPart]:
-    """Without bias; conv1 in blocks, and without a gradient for its input."""
+    """Without bias, unless it and a ReLU are written at once; conv1 in blocks, and without a
+    gradient for its input.
+    """
     x_bytes, w_bytes, y_bytes = bytes_of(layer, shape)
     moved = {"forward": x_bytes + w_bytes + y_bytes, "data": y_bytes + w_bytes + x_bytes, "weight": y_bytes + x_bytes + w_bytes}
     shape = replace(shape, apart=ways.apart)
     for which in shape.passes:
         way = getattr(ways, which)
-        make = partial(shape.call, which, way)
+        make = partial(shape.call_timed if way == RELU else shape.call, which, way)
         yield StepPart(
             f"{layer.name} {which} ({way}{' apart' * ways.apart})", moved[which], 2.0 * shape.batch * layer.multiply_adds, make
         )
@@ -370,7 +373,7 @@ def kernel_names(call: Callable[[], object]) -> list[str]:
 def contestants(shape: Shape, which: Pass) -> Iterator[tuple[str, float, Callable[[], object]]]:
     """A pass's ways: name, seconds (infinite for what fails or errs), and a call of it."""
     for name, found in towers.timings(shape)[which].items():
-        yield name + " apart" * shape.apart, found, shape.call(which, name)
+        yield name + " apart" * shape.apart, found, shape.call_timed(which, name)
     if shape.groups > 1 and not shape.apart:
         yield from contestants(replace(shape, apart=True), which)
 

@@ -22,7 +22,7 @@ from alexnet import kernels
 from alexnet.bench import contest
 from alexnet.data.store import Store
 from alexnet.errors import RecipeError, TrainingError
-from alexnet.kernels.convolutions import LIBRARY, Passes
+from alexnet.kernels.convolutions import LIBRARY, RELU, Passes
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe
 from alexnet.train.steps.fused import FusedStep
@@ -351,6 +351,25 @@ def test_parts_with_towers_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(shapes.values()) == [(4, 6, 7, 7), (4, 24, 3, 3), (4, 24, 3, 3), (2, 32, 1, 1)]
 
 
+def test_a_bias_and_a_relu_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By themselves, or with the convolution that writes them."""
+    gpu_parts = script("gpu_parts", monkeypatch)
+    monkeypatch.setattr(gpu_parts, "GPU", CPU)
+    ways = {f"conv{number}": LIBRARY for number in range(1, 6)} | {"conv4": LIBRARY._replace(forward=RELU)}
+    names = [part.name for part in gpu_parts.parts(get_variant("paper"), 128, ways)]
+    assert names[names.index("conv3 forward (grouped)") :][:9] == [
+        "conv3 forward (grouped)",
+        "conv3 data (grouped)",
+        "conv3 weight (grouped)",
+        "conv3's bias+ReLU forward",
+        "conv3's bias+ReLU backward",
+        "conv4 forward (own+relu)",
+        "conv4 data (grouped)",
+        "conv4 weight (grouped)",
+        "conv4's bias+ReLU backward",
+    ]
+
+
 # --- the stages -----------------------------------------------------------------------------------
 
 NETWORK = {"width": 1 / 8, "input_size": 67, "num_classes": 3}
@@ -479,7 +498,7 @@ def test_the_quick_check(check_gpu: Any, capsys: pytest.CaptureFixture[str]) -> 
     limits = {torch.float32: 1e-5, torch.bfloat16: 4e-3}
     found = check_gpu.check(get_variant("paper", **NETWORK), 2, CPU, limits)
     assert found["right"], capsys.readouterr().out
-    assert len(found["parts"]) == 1 + 5 * 2 + 2 + 4
+    assert len(found["parts"]) == 1 + 5 * 2 + 2 + 2 + 4
     assert "apart" in found["parts"]["conv2"]["result"] and "apart" not in found["parts"]["conv3"]["result"]
     assert "apart" in found["parts"]["relu3"]["result"]  # which writes what conv4 reads
 
@@ -492,7 +511,7 @@ def test_the_quick_check_finds_what_is_wrong(check_gpu: Any, monkeypatch: pytest
     monkeypatch.setattr(check_gpu, "WAYS_TRIED", check_gpu.WAYS_TRIED[:1])
     found = check_gpu.check(get_variant("paper", **NETWORK), 2, CPU)
     wrong = [name for name, part in found["parts"].items() if not part["right"]]
-    assert wrong == ["relu3", "relu4", "step, our own convolutions"] and not found["right"]
+    assert wrong == ["conv3+relu3", "relu3", "conv4+relu4", "relu4", "step, our own convolutions"] and not found["right"]
 
 
 def test_the_quick_check_by_the_kernels(check_gpu: Any, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,8 +553,9 @@ def test_a_steps_kernels_are_compiled_before_it_runs(tmp_path: Path) -> None:
     first, second, *_ = python("-c", WALK, "399", "16", "48", cache=tmp_path / "none").split("---\n")
     named = [line.split()[0] for line in first.splitlines()]
     assert first == second and len(set(first.splitlines())) == len(named) < 400
-    # In tiles that can help at their kernels; those with towers also with towers apart.
-    of_layers = 3 + 2 * (2 + 2) + (7 + 5) + 2 * (6 + 6) + 2 * (2 + 6), 2 + 2 * 2 + 6 + 2 * 6 + 2 * 2
+    # In tiles that can help at their kernels; those with towers also with towers apart, and conv3
+    # and conv4 with ReLU.
+    of_layers = 3 + 2 * (2 + 2) + (7 + 5) + 2 * (6 + 6) + 2 * (2 + 6) + 7 + 2 * 6, 2 + 2 * 2 + 6 + 2 * 6 + 2 * 2
     counts = {"_augment": 4 + 4, "_convolve": of_layers[0], "_weight_gradient": of_layers[1], "_cross_entropy": 1}
     assert {name: named.count(name) for name in counts} == counts
     assert not (tmp_path / "none").exists()

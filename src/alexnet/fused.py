@@ -22,7 +22,7 @@ from torch import Tensor
 from alexnet import kernels
 from alexnet.arithmetic import LRN, Conv, Dropout, Linear, MaxPool, Op, ReLU, SpatialNorm
 from alexnet.kernels import blocks
-from alexnet.kernels.convolutions import LIBRARY, Passes, Shape, convolve
+from alexnet.kernels.convolutions import LIBRARY, Passes, Shape, convolve, convolve_relu
 from alexnet.kernels.planes import together
 from alexnet.model import AlexNet
 from alexnet.variants import Variant
@@ -67,6 +67,7 @@ def convolution_shapes(variant: Variant, batch: int, dtype: torch.dtype, device:
     """Every convolution as `Fused` calls it, by layer: conv1 on pictures in blocks,
     whose gradient nothing needs.
     """
+    alone = {group[0].name for group in groups(variant.ops()) if [type(op) for op in group] == [Conv, ReLU]}
     shapes = {}
     for layer in variant.layers():
         if isinstance(op := layer.op, Conv):
@@ -85,6 +86,7 @@ def convolution_shapes(variant: Variant, batch: int, dtype: torch.dtype, device:
                 dtype=dtype,
                 device=device,
                 first=first,
+                relu=op.name in alone,
             )
     return shapes
 
@@ -164,11 +166,12 @@ class Fused:
         padding = conv.padding[0]
         if conv.name == "conv1":
             weight, padding = kernels.weight_blocks(weight).contiguous(memory_format=torch.channels_last), 0
-        x = convolve(x, weight, self.ways.get(conv.name, LIBRARY), padding, conv.groups)
+        ways = self.ways.get(conv.name, LIBRARY)
+        if [type(op) for op in after] == [ReLU]:
+            return convolve_relu(x, weight, bias, ways, padding, conv.groups, wanted)
+        x = convolve(x, weight, ways, padding, conv.groups)
         if not after:
             return (together(x, planes(group, self.ways)) + bias[:, None, None]).to(x.dtype)
-        if not any(isinstance(op, LRN | MaxPool) for op in after):
-            return kernels.bias_relu(x, bias, wanted)
         norm = next((op for op in after if isinstance(op, LRN)), NEUTRAL)
         steps = tuple(STEPS[type(op)] for op in after)
         return kernels.relu_lrn_pool(x, bias, steps, norm.size, norm.coefficient, norm.beta, norm.k, norm.towers, wanted)

@@ -43,18 +43,20 @@ def convolutions() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any]]]:
     """The kernels of convolve.py, each in the tile that takes the most registers, and in those of
     one and a half times a power of two.
     """
-    types = dict.fromkeys(("x_ptr", "w_ptr", "y_ptr", "g_ptr"), "*bf16") | {"sums_ptr": "*fp32"}
+    types = dict.fromkeys(("x_ptr", "w_ptr", "y_ptr", "g_ptr"), "*bf16") | {"sums_ptr": "*fp32", "bias_ptr": "*fp32"}
     conv1 = {"H": 57, "W": 57, "EACH": 48, "KERNELS": 96, "GROUPS": 1, "SIZE": 3, "PAD": 0, "APART": False}
     conv2 = {"H": 27, "W": 27, "EACH": 48, "KERNELS": 128, "GROUPS": 2, "SIZE": 5, "PAD": 2, "APART": False}
     conv4 = {"H": 13, "W": 13, "EACH": 192, "KERNELS": 192, "GROUPS": 2, "SIZE": 3, "PAD": 1, "APART": True}
-    backward = {"EACH": 128, "KERNELS": 48, "BACKWARD": True}
+    alone = {"bias_ptr": None, "Y_PLANES": 1, "BACKWARD": False}
+    backward = {**alone, "EACH": 128, "KERNELS": 48, "BACKWARD": True}
     for name, p, wide, shape in (
-        ("convolve", 256, 128, {**conv2, "BACKWARD": False}),
+        ("convolve", 256, 128, {**conv2, **alone}),
         ("convolve backward", 256, 128, {**conv2, **backward}),
-        ("convolve apart", 256, 128, {**conv2, "APART": True, "BACKWARD": False}),
-        ("convolve apart, backward", 256, 128, {**conv2, **backward, "APART": True}),
-        ("convolve, 96 kernels", 128, 96, {**conv1, "BACKWARD": False}),
-        ("convolve, 192 kernels", 128, 192, {**conv4, "BACKWARD": False}),
+        ("convolve apart", 256, 128, {**conv2, **alone, "APART": True, "Y_PLANES": 2}),
+        ("convolve apart, backward", 256, 128, {**conv2, **backward, "APART": True, "Y_PLANES": 2}),
+        ("convolve, 96 kernels", 128, 96, {**conv1, **alone}),
+        ("convolve, 192 kernels", 128, 192, {**conv4, **alone, "Y_PLANES": 2}),
+        ("convolve and ReLU, 192 kernels", 128, 192, {**conv4, "Y_PLANES": 2, "BACKWARD": False}),
         ("convolve backward, 48 kernels", 128, 48, {**conv2, **backward}),
     ):
         (tile,) = (tile for tile in convolve.TILES if (tile.kwargs["P"], convolve.width(tile)) == (p, wide))

@@ -106,6 +106,36 @@ def test_what_is_wrong_or_fails_is_out(
     assert towers._seconds_if_right(which, "split", shape()) == 1.0
 
 
+@pytest.mark.parametrize("layout", [False, True])
+def test_a_bias_and_a_relu_alone_that_follow(
+    layout: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All ways forward are timed with them, our own in two ways; what is wrong in them is out."""
+    monkeypatch.setattr(towers, "call_seconds", lambda call, device: float(call().min() >= 0))
+    one = shape(relu=True, apart=layout)
+    assert one.names("forward") == [*one.ways, towers.RELU] and one.names("data") == [*one.ways]
+    assert shape(apart=layout).names("forward") == [*one.ways]
+    found = towers.timings.__wrapped__(one)
+    assert found["forward"] == dict.fromkeys(one.names("forward"), 1.0) and found["data"] == dict.fromkeys(one.ways, 0.0)
+    right = towers.convolve_relu
+    for wrong in (
+        lambda x, weight, bias, *rest: right(x, weight, 0 * bias, *rest),
+        lambda x, weight, bias, *rest: right(x, weight, 1.1 * bias, *rest),
+        lambda x, weight, bias, *rest: right(x, weight, bias, *rest).abs() - 3,
+        lambda *arguments: one_number_off(right(*arguments)),
+        lambda *arguments: right(*arguments) * math.nan,
+    ):
+        monkeypatch.setattr(towers, "convolve_relu", wrong)
+        assert towers._seconds_if_right("forward", towers.RELU, one) == math.inf
+        assert "forward: own+relu is left out (it is not the library's)" in capsys.readouterr().err
+
+
+def test_rounding_twice_is_no_error() -> None:
+    """Of the convolution to bfloat16, and of its sum with the bias."""
+    for layout in (False, True):
+        assert not towers._wrong_relu(shape(relu=True, apart=layout, dtype=torch.bfloat16, batch=64))
+
+
 def test_each_pass_goes_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward doubled, x's gradient tripled, the weight's times five; and pictures need none."""
     for name, factor in (("split", 2), ("dense", 3), ("own", 5)):

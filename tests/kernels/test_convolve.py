@@ -20,6 +20,7 @@ from alexnet.model import AlexNet
 from alexnet.variants import get_variant
 
 OWN = Passes("own", "own", "own")
+RELU_WAYS = Passes(towers.RELU, "own", "own")
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +115,77 @@ def test_towers_apart(
     compare(replace(small(channels, kernels, size, padding, groups, dtype, first_tile), apart=True))
 
 
+def compare_relu(shape: Shape, planes: int) -> None:
+    """With bias and ReLU, in so many planes: one rounding from float64, as the convolution is."""
+    x, weight, g = (t.bfloat16().to(shape.dtype) for t in shape.draw())
+    bias, ways = shape.draw_bias(), RELU_WAYS._replace(apart=shape.apart)
+    exact = [t.double().requires_grad_() for t in (x, weight, bias)]
+    alone = F.conv2d(together(exact[0], shape.planes), exact[1], exact[2], padding=shape.padding, groups=shape.groups)
+    expected, g = apart(F.relu(alone), planes), apart(together(g, shape.planes), planes)
+    leaves = [t.requires_grad_() for t in (x, weight, bias)]
+    with poisoned():
+        y = towers.convolve_relu(*leaves, ways, shape.padding, shape.groups, planes)
+        y.backward(g)
+    near(y, expected)
+    assert 0.3 < (y == 0).float().mean() < 0.7
+    expected.backward(g.double())
+    for ours, theirs in zip(leaves, exact, strict=True):
+        assert ours.grad is not None and ours.grad.dtype == ours.dtype and ours.grad.stride() == ours.stride()
+        near(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("tile", [0, 6])  # one part, two parts
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("groups", "apart", "planes"), [(1, False, 1), (1, False, 2), (2, False, 1), (2, False, 2), (2, True, 2), (2, True, 1)]
+)
+def test_bias_and_relu_in_the_last_lines(
+    groups: int,
+    apart: bool,
+    planes: int,
+    dtype: torch.dtype,
+    tile: int,
+    first_tile: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from alexnet.kernels.gpu import bias_relu, convolve
+
+    monkeypatch.setattr(bias_relu, "bias_relu_forward", None)  # nothing else computes it
+    monkeypatch.setattr(convolve._convolve, "configs", [convolve.TILES[tile]])
+    compare_relu(replace(small(10, 35 * groups + groups % 2, 3, 1, groups, dtype, first_tile), apart=apart), planes)
+
+
+def test_a_step_takes_bias_and_relu_with_the_convolution(first_tile: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the walk, where the way says so; by the pass of its own elsewhere."""
+    from alexnet.kernels.gpu import convolve
+
+    seen = []
+    right = convolve.forward_relu
+    monkeypatch.setattr(convolve, "forward_relu", lambda *arguments: seen.append(len(arguments[2])) or right(*arguments))
+    x, weight, _ = small(10, 6, 3, 1, 2, torch.float32, first_tile).draw()
+    bias = torch.ones(6, device=first_tile)
+    for ways in (OWN, LIBRARY, RELU_WAYS):
+        near(
+            towers.convolve_relu(x, weight, bias, ways, 1, 2),
+            F.relu(F.conv2d(x.double(), weight.double(), bias.double(), padding=1, groups=2)),
+        )
+        assert seen == [6] * (ways == RELU_WAYS)
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    towers.convolve_relu(x, weight, bias, RELU_WAYS, 1, 2)
+    towers.convolve_relu(x.double(), weight.double(), bias.double(), RELU_WAYS, 1, 2)
+    assert seen == [6]
+
+
+def test_nan_stays(first_tile: torch.device) -> None:
+    """Of the map at the nine positions that see it, of a bias in its channel."""
+    x, weight, _ = small(10, 6, 3, 1, 1, torch.float32, first_tile).draw()
+    x[0, 3, 5, 5] = bias_nan = torch.nan
+    bias = torch.zeros(6, device=first_tile)
+    assert towers.convolve_relu(x, weight, bias, RELU_WAYS, 1, 1).isnan().sum() == 9 * 6
+    bias[2] = bias_nan
+    assert towers.convolve_relu(x, weight, bias, RELU_WAYS, 1, 1).isnan()[:, 2].all()
+
+
 def test_maps_need_not_be_square(first_tile: torch.device) -> None:
     x, weight = (torch.randn(shape, device=first_tile).bfloat16().float() for shape in ((2, 10, 7, 9), (12, 5, 3, 3)))
     near(towers.convolve(x, weight, OWN, 1, 2), F.conv2d(x.double(), weight.double(), padding=1, groups=2))
@@ -199,8 +271,8 @@ def test_the_whole_network_on_them(first_tile: torch.device) -> None:
     x = torch.randn(1, 3, 67, 67, generator=torch.Generator().manual_seed(2)).to(first_tile) * 60
     x = kernels.picture_blocks(x, model.variant.conv1_padding)
     results = []
-    for way in (LIBRARY, OWN, OWN._replace(apart=True)):
-        fused = Fused(model, dict.fromkeys(("conv1", "conv2", "conv3", "conv4", "conv5"), way))
+    for way, relu in ((LIBRARY, LIBRARY), (OWN, RELU_WAYS), (OWN._replace(apart=True), RELU_WAYS._replace(apart=True))):
+        fused = Fused(model, {f"conv{n}": relu if n in (3, 4) else way for n in range(1, 6)})
         features = fused.convolutions(x, weights)
         results.append([features, *torch.autograd.grad(features.square().sum(), list(weights.values()))])
     for grouped, own in [pair for found in results[1:] for pair in zip(results[0], found, strict=True)]:
@@ -219,6 +291,9 @@ def test_at_alexnets_sizes(name: str, gpu: torch.device) -> None:
     compare(shape)
     if shape.groups > 1:
         compare(replace(shape, apart=True))
+    if shape.relu:
+        compare_relu(shape, 1)
+        compare_relu(replace(shape, apart=shape.groups > 1), 2)
 
 
 @pytest.mark.parametrize(("batch", "dtype"), [(7, torch.bfloat16), (1, torch.bfloat16), (32, torch.float32)])
@@ -230,5 +305,5 @@ def test_other_batches_and_tf32(batch: int, dtype: torch.dtype, first_tile: torc
 def test_every_way_is_right_and_timed(name: str, gpu: torch.device, capsys: pytest.CaptureFixture[str]) -> None:
     """None is left out, and one of them is the fastest."""
     shape = convolution_shapes(get_variant("paper"), 128, torch.bfloat16, gpu)[name]
-    assert set(towers.fastest(shape)[:3]) <= set(towers.WAYS)
+    assert set(towers.fastest(shape)[:3]) <= {*towers.WAYS, towers.RELU}
     assert "left out" not in capsys.readouterr().err

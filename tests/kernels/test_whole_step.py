@@ -24,7 +24,7 @@ from alexnet.data.loader import Loader
 from alexnet.data.store import Store
 from alexnet.devices import set_precision
 from alexnet.fused import Fused
-from alexnet.kernels.convolutions import Passes
+from alexnet.kernels.convolutions import RELU, Passes
 from alexnet.model import AlexNet
 from alexnet.train import recipes
 from alexnet.train.loop import train
@@ -80,11 +80,17 @@ class Scene:
 
 @contextmanager
 def kernels_run(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> Iterator[None]:
-    """In the interpreter too."""
+    """In the interpreter too, and there our own convolutions, which leave float32 to the library
+    unless tf32 is allowed.
+    """
+    library = torch.backends.cudnn.conv
+    before = library.fp32_precision
     with monkeypatch.context() as patch:
         if device.type == "cpu":
             patch.setattr(kernels, "on_kernels", lambda x: x.dtype != torch.float64)
+            library.fp32_precision = "tf32"
         yield
+    library.fp32_precision = before
 
 
 def gradients(model: AlexNet, weights: dict[str, Tensor], images: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Tensor]:
@@ -108,16 +114,29 @@ def first_gradients(scene: Scene, fused: FusedStep) -> dict[str, Tensor]:
 
 APART = dict.fromkeys(("conv2", "conv4", "conv5"), Passes("split", "split", "split", apart=True))
 
+OWN = Passes("own", "own", "own")
+WITH_RELU = {  # conv3's maps come together and go apart
+    "conv3": OWN._replace(forward=RELU),
+    "conv4": Passes(RELU, "own", "own", apart=True),
+    "conv5": OWN,
+}
+
 
 @pytest.mark.parametrize(
     ("name", "ways"),
-    [*((name, None) for name in ("paper", "code-2012", "caffe", "torchvision")), ("paper", APART), ("code-2012", APART)],
+    [
+        *((name, None) for name in ("paper", "code-2012", "caffe", "torchvision")),
+        ("paper", APART),
+        ("code-2012", APART),
+        ("paper", WITH_RELU),
+    ],
 )
 def test_gradients_of_a_small_network(
     name: str, ways: dict[str, Passes] | None, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """float32, every parameter to 1e-4 of float64: five convolutions and three layers of sums, each
-    rounded by 6e-8 many times. With towers together and apart.
+    rounded by 6e-8 many times. With towers together and apart, and on the interpreter with our own
+    convolutions.
     """
     set_precision("fp32", device)
     scene = Scene(get_variant(name, **SMALL), 3, device)

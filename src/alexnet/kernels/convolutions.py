@@ -5,7 +5,9 @@
   each half is copied once.
 * dense: one convolution with zeros where a kernel does not look. Twice the
   arithmetic, no special kernel.
-* own: the kernels of `gpu/convolve.py`, where they run.
+* own: the kernels of `gpu/convolve.py`, where they run. A forward pass that a bias and a ReLU alone
+  follow has a fifth way, `own+relu`, which writes them at once; it is compared with the others and
+  the pass that adds them.
 
 A convolution has three passes: forward, the gradient of its input (data), and of its weight. What
 is fastest in one may be slow in another, so each pass has a way of its own (`Passes`).
@@ -61,7 +63,8 @@ class Way:
 
 
 class Passes(NamedTuple):
-    """The name in `WAYS` of each pass's way, or in `APART` if the towers are apart."""
+    """The name in `WAYS` of each pass's way, or in `APART` if the towers are apart; forward also
+    `RELU`."""
 
     forward: str = "grouped"
     data: str = "grouped"
@@ -74,6 +77,7 @@ class Passes(NamedTuple):
 
 
 LIBRARY = Passes()
+RELU = "own+relu"  # a forward pass with bias and ReLU in its last lines
 
 
 # --- the library's --------------------------------------------------------------------------------
@@ -164,16 +168,24 @@ def _own(which: Pass, library: Way) -> Callable[..., Tensor]:
     def run(*arguments: Any) -> Tensor:
         first: Tensor = arguments[0]
         chosen: Callable[..., Tensor] = getattr(library, which)
-        if not kernels.on_kernels(first):
+        if not _own_runs(first, *arguments[-3:]):
             return chosen(*arguments)
         from alexnet.kernels.gpu import convolve  # not before it is needed: Triton takes a second to import
 
+        chosen = getattr(convolve, which)
         with torch.cuda.device_of(first):
-            if convolve.covers(first, *arguments[-3:]):
-                chosen = getattr(convolve, which)
             return chosen(*arguments)
 
     return run
+
+
+def _own_runs(maps: Tensor, weight: Tensor, padding: int, groups: int) -> bool:
+    """Whether our own kernels run there and know the case."""
+    if not kernels.on_kernels(maps):
+        return False
+    from alexnet.kernels.gpu import convolve
+
+    return convolve.covers(maps, weight, padding, groups)
 
 
 # --- maps with their towers apart -----------------------------------------------------------------
@@ -247,13 +259,58 @@ def convolve(x: Tensor, weight: Tensor, ways: Passes, padding: int, groups: int)
     return y
 
 
+class _ConvolutionReLU(torch.autograd.Function):
+    """Our own with bias and ReLU. As `bias_relu` does, it keeps the output for the ReLU's mask,
+    which the gradient passes before the convolution's passes, each by its way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, ways: Passes, padding: int, groups: int, planes: int
+    ) -> Tensor:
+        from alexnet.kernels.gpu import convolve
+
+        with torch.cuda.device_of(x):
+            y = convolve.forward_relu(x, weight, bias, padding, groups, planes)
+        ctx.save_for_backward(x, weight, y)
+        ctx.constants = ways, padding, groups
+        ctx.bias_dtype = bias.dtype
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor, None, None, None, None]:
+        from alexnet.kernels.gpu.bias_relu import bias_relu_backward
+
+        x, weight, y = ctx.saved_tensors
+        ways, *rest = ctx.constants
+        of_x, of_weight, *_ = ctx.needs_input_grad
+        with torch.cuda.device_of(x):
+            g, dbias = bias_relu_backward(g, y, len(weight), rest[-1] if ways.apart else 1)
+        dx = _way(ways, "data")(g, x, weight, *rest) if of_x else None
+        dweight = _way(ways, "weight")(g, x, weight, *rest) if of_weight else None
+        return dx, dweight, dbias.to(ctx.bias_dtype), None, None, None, None
+
+
+def convolve_relu(x: Tensor, weight: Tensor, bias: Tensor, ways: Passes, padding: int, groups: int, planes: int = 1) -> Tensor:
+    """max(0, convolution + bias) of bias (K,) in so many planes: in one pass if that is the way and
+    our own kernels run there, else in two."""
+    if ways.apart and x.shape[1] > weight.shape[1]:
+        x = apart(x, groups)
+    if ways.forward == RELU and _own_runs(x, weight, padding, groups):
+        y: Tensor = _ConvolutionReLU.apply(x, weight, bias, ways, padding, groups, planes)
+        return y
+    alone = ways._replace(forward="own") if ways.forward == RELU else ways
+    return kernels.bias_relu(convolve(x, weight, alone, padding, groups), bias, planes)
+
+
 # --- which is fastest -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """A convolution of maps of side x side positions, as it will be called; `first`: nothing needs
-    its input's gradient; `apart`: with the towers apart."""
+    its input's gradient; `relu`: a bias and a ReLU alone follow; `apart`: with the towers
+    apart."""
 
     batch: int
     channels: int
@@ -265,6 +322,7 @@ class Shape:
     dtype: torch.dtype
     device: torch.device
     first: bool = False
+    relu: bool = False
     apart: bool = False
 
     @property
@@ -272,6 +330,15 @@ class Shape:
         """Those that can differ here."""
         found = APART if self.apart else WAYS
         return found if self.groups > 1 else {name: found[name] for name in ("grouped", "own")}
+
+    def names(self, which: Pass) -> list[str]:
+        """Of the ways of a pass."""
+        return [*self.ways, RELU] if self.relu and which == "forward" else [*self.ways]
+
+    @property
+    def planes(self) -> int:
+        """Of the maps."""
+        return self.groups if self.apart else 1
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -289,7 +356,13 @@ class Shape:
         generator = torch.Generator(self.device).manual_seed(0)
         empty = partial(torch.empty, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
         x, weight, g = (empty(shape).normal_(generator=generator) for shape in shapes)
-        return (apart(x, self.groups), weight, apart(g, self.groups)) if self.apart else (x, weight, g)
+        return apart(x, self.planes), weight, apart(g, self.planes)
+
+    def draw_bias(self) -> Tensor:
+        """(K,) float32, normal, of the size of the convolution's output."""
+        generator = torch.Generator(self.device).manual_seed(1)
+        size = math.sqrt(self.size**2 * self.channels / self.groups)
+        return size * torch.empty(self.kernels, device=self.device).normal_(generator=generator)
 
     def call(self, which: Pass, name: str) -> Callable[[], Tensor]:
         """A pass on drawn numbers in the way of that name, to be called again and again."""
@@ -297,11 +370,19 @@ class Shape:
         arguments = (x, weight) if which == "forward" else (g, x, weight)
         return partial(getattr(self.ways[name], which), *arguments, self.padding, self.groups)
 
+    def call_timed(self, which: Pass, name: str) -> Callable[[], Tensor]:
+        """The same as it is compared: a forward pass with bias and ReLU, if they alone follow."""
+        if not (self.relu and which == "forward"):
+            return self.call(which, name)
+        x, weight, _ = self.draw()
+        ways = Passes(name, apart=self.apart)
+        return partial(convolve_relu, x, weight, self.draw_bias(), ways, self.padding, self.groups, self.planes)
+
 
 @cache
 def timings(shape: Shape) -> dict[Pass, dict[str, float]]:
     """Seconds of each pass in each way, on a GPU; infinite for what fails or errs."""
-    return {which: {name: _seconds_if_right(which, name, shape) for name in shape.ways} for which in shape.passes}
+    return {which: {name: _seconds_if_right(which, name, shape) for name in shape.names(which)} for which in shape.passes}
 
 
 def fastest(shape: Shape) -> Passes:
@@ -322,9 +403,9 @@ def _fastest(shape: Shape) -> tuple[float, Passes]:
 def _seconds_if_right(which: Pass, name: str, shape: Shape) -> float:
     """Infinite for a way that fails or errs, with a message."""
     try:
-        if _wrong(which, name, shape):
+        if _wrong_relu(shape) if name == RELU else _wrong(which, name, shape):
             raise ArithmeticError("it is not the library's")
-        return call_seconds(shape.call(which, name), shape.device)
+        return call_seconds(shape.call_timed(which, name), shape.device)
     except Exception as error:  # of a compiler, of a library, for lack of memory: training goes on without
         kernels.check_alive(shape.device, error, "train with --fused off")
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -335,8 +416,19 @@ def _seconds_if_right(which: Pass, name: str, shape: Shape) -> float:
 def _wrong(which: Pass, name: str, shape: Shape) -> bool:
     """Whether a pass differs anywhere from what `grouped` gives by more than rounding."""
     actual, right = (shape.call(which, one)() for one in (name, "grouped"))
-    mean_square = torch.linalg.vector_norm(right, dtype=torch.float32).square() / right.numel()
-    return not (actual - right).abs().max() < NOISE * mean_square.sqrt()  # NaN is wrong, too
+    return not (actual - right).abs().max() < NOISE * _size(right)  # NaN is wrong, too
+
+
+def _wrong_relu(shape: Shape) -> bool:
+    """The same of our own with bias and ReLU, by those of `grouped`'s output in float32."""
+    alone, actual = shape.call("forward", "grouped")(), shape.call_timed("forward", RELU)()
+    right = together(alone, shape.planes) + shape.draw_bias()[:, None, None]
+    return not (together(actual, shape.planes) - F.relu(right)).abs().max() < NOISE * _size(right)
+
+
+def _size(x: Tensor) -> Tensor:
+    """The root mean square."""
+    return torch.linalg.vector_norm(x, dtype=torch.float32) / math.sqrt(x.numel())
 
 
 def call_seconds(call: Callable[[], object], device: torch.device) -> float:

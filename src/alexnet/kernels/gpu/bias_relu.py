@@ -1,7 +1,8 @@
 """A convolution's bias and ReLU in one pass, and backward the ReLU's mask and
 the bias's gradient in one.
 
-For conv3 and conv4, which nothing but a ReLU follows. What is saved for the way back is the output:
+For conv3 and conv4, which nothing but a ReLU follows, unless our own convolution writes both
+(`convolve.py`); the way back is the same then. What is saved for the way back is the output:
 a unit passes its gradient where it is positive. The bias's gradient is one partial sum per program,
 added up afterwards in a fixed order. The number of programs does not depend on the tile's size:
 each takes every so many tiles, and writes its sum, if only of nothing.

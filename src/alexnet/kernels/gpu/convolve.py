@@ -15,6 +15,8 @@ Products are of bfloat16 or tf32, sums float32. The gradient of the weights is s
 are long, 93,312 terms for conv2 and a batch of 128: each program takes a stretch of the positions,
 and the partial sums are added up afterwards in a fixed order, without atomics.
 
+A forward pass that a bias and a ReLU alone follow may write them itself (`forward_relu`).
+
 Maps may have their towers apart (`kernels/planes.py`): then each tower is a map of its own.
 
 Why write it: a library's kernels for towers can be slow, and elsewhere it may well be the better
@@ -46,6 +48,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alexnet.kernels.gpu.planes import place
 from alexnet.kernels.gpu.tiles import tuned
 
 SHAPE = ["positions", "H", "W", "EACH", "KERNELS", "GROUPS", "SIZE", "PAD"]
@@ -164,9 +167,14 @@ def _weights(
 
 
 @triton.jit
-def _write(y, y_ptr, p, k, positions, group, KERNELS: tl.constexpr, GROUPS: tl.constexpr):
-    """A tower's kernels k at positions p."""
-    y_at = (p * (GROUPS * KERNELS) + group * KERNELS)[:, None] + k[None, :]
+def _write(y, bias_ptr, y_ptr, p, k, positions, group, KERNELS: tl.constexpr, GROUPS: tl.constexpr, Y_PLANES: tl.constexpr):
+    """A tower's kernels k at positions p; with biases, the ReLU of their sum."""
+    WIDTH: tl.constexpr = GROUPS * KERNELS // Y_PLANES
+    channel = group * KERNELS + k
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + channel, mask=k < KERNELS, other=0).to(tl.float32)
+        y = tl.maximum(y + bias[None, :], 0.0, propagate_nan=tl.PropagateNan.ALL)
+    y_at = (p * WIDTH)[:, None] + place(channel, positions, WIDTH, Y_PLANES)[None, :]
     tl.store(y_ptr + y_at, y.to(y_ptr.dtype.element_ty), mask=(p < positions)[:, None] & (k < KERNELS)[None, :])
 
 
@@ -184,7 +192,8 @@ def _tower(
 def _convolve(
     x_ptr,  # (N, H, W, GROUPS * EACH), or APART (GROUPS, N, H, W, EACH)
     w_ptr,  # (GROUPS * KERNELS, SIZE, SIZE, EACH); backward, as the forward pass has them, (GROUPS * EACH, SIZE, SIZE, KERNELS)
-    y_ptr,  # (N, OH, OW, GROUPS * KERNELS), or (GROUPS, N, OH, OW, KERNELS)
+    bias_ptr,  # (GROUPS * KERNELS,), to be added before a ReLU; None for the convolution alone
+    y_ptr,  # (Y_PLANES, N, OH, OW, GROUPS * KERNELS / Y_PLANES)
     positions,  # N * OH * OW
     H: tl.constexpr,
     W: tl.constexpr,
@@ -194,6 +203,7 @@ def _convolve(
     SIZE: tl.constexpr,
     PAD: tl.constexpr,
     APART: tl.constexpr,
+    Y_PLANES: tl.constexpr,
     BACKWARD: tl.constexpr,
     P: tl.constexpr,
     K: tl.constexpr,
@@ -208,23 +218,22 @@ def _convolve(
     k = tl.program_id(0) % BLOCKS * (K + MORE) + tl.arange(0, K)
     group = tl.program_id(1)
     BESIDE: tl.constexpr = 1 if APART else GROUPS
-    place = 0 if APART else group
+    beside = 0 if APART else group
     if APART:
         x_ptr = _tower(x_ptr, positions, group, H, W, EACH, SIZE, PAD)
-        y_ptr += group * (positions * KERNELS)
     y = tl.zeros((P, K), tl.float32)
     if MORE > 0:
         more_k = tl.program_id(0) % BLOCKS * (K + MORE) + K + tl.arange(0, MORE)
         more_y = tl.zeros((P, MORE), tl.float32)
     for start in range(0, TAPS * EACH, T):
         t = start + tl.arange(0, T)
-        x = _patches(x_ptr, p, t, positions, place, H, W, EACH, BESIDE, SIZE, PAD)
+        x = _patches(x_ptr, p, t, positions, beside, H, W, EACH, BESIDE, SIZE, PAD)
         y = _product(x, _weights(w_ptr, t, k, group, EACH, KERNELS, TAPS, BACKWARD), y)
         if MORE > 0:
             more_y = _product(x, _weights(w_ptr, t, more_k, group, EACH, KERNELS, TAPS, BACKWARD), more_y)
-    _write(y, y_ptr, p, k, positions, place, KERNELS, BESIDE)
+    _write(y, bias_ptr, y_ptr, p, k, positions, group, KERNELS, GROUPS, Y_PLANES)
     if MORE > 0:
-        _write(more_y, y_ptr, p, more_k, positions, place, KERNELS, BESIDE)
+        _write(more_y, bias_ptr, y_ptr, p, more_k, positions, group, KERNELS, GROUPS, Y_PLANES)
 
 
 @triton.jit
@@ -269,7 +278,7 @@ def _weight_gradient(
     t = tl.program_id(0) % BLOCKS * T + tl.arange(0, T)
     group = tl.program_id(1)
     BESIDE: tl.constexpr = 1 if APART else GROUPS
-    place = 0 if APART else group
+    beside = 0 if APART else group
     if APART:
         x_ptr = _tower(x_ptr, positions, group, H, W, EACH, SIZE, PAD)
         g_ptr += group * (positions * KERNELS)
@@ -280,10 +289,10 @@ def _weight_gradient(
     first = tl.program_id(2) * length
     for start in range(first, tl.minimum(first + length, positions), P):
         p = start + tl.arange(0, P)
-        x = _patches(x_ptr, p, t, positions, place, H, W, EACH, BESIDE, SIZE, PAD)
-        sums = _product(_gradients(g_ptr, p, k, positions, place, KERNELS, BESIDE), x, sums)
+        x = _patches(x_ptr, p, t, positions, beside, H, W, EACH, BESIDE, SIZE, PAD)
+        sums = _product(_gradients(g_ptr, p, k, positions, beside, KERNELS, BESIDE), x, sums)
         if MORE > 0:
-            more_sums = _product(_gradients(g_ptr, p, more_k, positions, place, KERNELS, BESIDE), x, more_sums)
+            more_sums = _product(_gradients(g_ptr, p, more_k, positions, beside, KERNELS, BESIDE), x, more_sums)
     _write_sums(sums, sums_ptr, k, t, group, KERNELS, GROUPS, TERMS)
     if MORE > 0:
         _write_sums(more_sums, sums_ptr, more_k, t, group, KERNELS, GROUPS, TERMS)
@@ -308,6 +317,11 @@ def forward(x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
     """(N, K, H', W') channels-last from x (N, C, H, W) and weight (K, C / groups, S, S); in all
     passes, all maps have their towers apart or none has."""
     return _launch(x, weight, padding, groups, backward=False)
+
+
+def forward_relu(x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int, planes: int) -> Tensor:
+    """max(0, convolution + bias), bias (K,), rounded once and written in so many planes."""
+    return _launch(x, weight, padding, groups, backward=False, bias=bias, planes=planes)
 
 
 def data(g: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
@@ -356,20 +370,25 @@ def _channels_last(*tensors: Tensor) -> list[Tensor]:
     return [t.contiguous(memory_format=torch.channels_last) for t in tensors]
 
 
-def _launch(x: Tensor, weight: Tensor, padding: int, groups: int, backward: bool) -> Tensor:
-    """x convolved with the weight, which the way back reads in reverse."""
+def _launch(
+    x: Tensor, weight: Tensor, padding: int, groups: int, backward: bool, bias: Tensor | None = None, planes: int | None = None
+) -> Tensor:
+    """x convolved with the weight, which the way back reads in reverse; in `planes`, those of x if
+    not said."""
     x, weight = _channels_last(x, weight)
-    (n, _, h, w), size = x.shape, weight.shape[-1]
+    (_, _, h, w), size = x.shape, weight.shape[-1]
     each, kernels = weight.shape[1], len(weight) // groups
     if backward:
         each, kernels = kernels, each
-    planes = groups * each // x.shape[1]
-    shape = (n, groups * kernels // planes, h + 2 * padding - size + 1, w + 2 * padding - size + 1)
+    x_planes = groups * each // x.shape[1]
+    planes = planes or x_planes
+    shape = (len(x) // x_planes * planes, groups * kernels // planes, h + 2 * padding - size + 1, w + 2 * padding - size + 1)
     y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     positions = y.numel() // (groups * kernels)
     _convolve[lambda tile: (triton.cdiv(positions, tile["P"]) * triton.cdiv(kernels, tile["K"] + tile["MORE"]), groups)](
         x,
         weight,
+        bias,
         y,
         positions,
         H=h,
@@ -379,7 +398,8 @@ def _launch(x: Tensor, weight: Tensor, padding: int, groups: int, backward: bool
         GROUPS=groups,
         SIZE=size,
         PAD=padding,
-        APART=planes > 1,
+        APART=x_planes > 1,
+        Y_PLANES=planes,
         BACKWARD=backward,
         enable_fp_fusion=True,
     )
