@@ -299,7 +299,9 @@ def test_a_copy_is_as_finished(photos: Photos, tmp_path: Path, monkeypatch: pyte
     assert fit(folder, copy).tested == first.tested
     shutil.rmtree(copy / "store")
     assert fit(folder, copy).tested == first.tested
-    assert "cannot be compared with those that it was trained on: " in said(capsys)
+    put = "no such folder exists: put back the one that `alexnet fit` made, or run that command again with another --out"
+    lines = said(capsys)
+    assert "cannot be compared with those that it was trained on: " in lines and put in lines
 
 
 def test_finished_but_its_network_is_gone(photos: Photos, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from alexnet.data.statistics import MOST, Sums
 from alexnet.errors import StoreError
 from alexnet.files import replacing
 from alexnet.published.registry import cache_folder
+from alexnet.run_folder import FIT, STORE
 from alexnet.schema import Range
 
 FORMAT = 1
@@ -476,7 +477,10 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], Manifest]:
     if was_address(folder):
         raise StoreError(f"{folder} is not a folder: pass an address as text, as a Path loses one of its slashes.")
     if not folder.is_dir():
-        raise StoreError(f"{folder} is not a store, as no such folder exists: make one with `alexnet prepare PHOTOS {folder}`.")
+        make = f"make one with `alexnet prepare PHOTOS {folder}`."
+        if folder.name == STORE and (folder.parent / FIT).exists():  # which holds out photos in a way of its own
+            make = "put back the one that `alexnet fit` made, or run that command again with another --out."
+        raise StoreError(f"{folder} is not a store, as no such folder exists: {make}")
     path = folder / MANIFEST
     if not path.exists():
         begun = (folder / PROGRESS).exists()
