@@ -2,7 +2,7 @@
 
 import pytest
 
-from alexnet.address import left_out, shown, without_secrets
+from alexnet.address import left_out, password_place, shown, without_secrets
 from alexnet.cli.next_step import next_step
 
 NETRC = "complete it, or write `machine HOST login USER password PASSWORD` into ~/.netrc"
@@ -36,3 +36,17 @@ def test_secrets_are_left_out(address: str, printed: str, lacks: str, capsys: py
     *before, last = capsys.readouterr().err.splitlines()
     assert last.replace("'", "") == f"Next: alexnet verify {printed}"
     assert before == ([f"The address in the next command lacks {lacks}."] if lacks else [])
+
+
+@pytest.mark.parametrize(
+    ("address", "variable"),
+    [
+        ("s3://bucket/store", "AWS_SECRET_ACCESS_KEY"),
+        ("gs://bucket/store", "GOOGLE_APPLICATION_CREDENTIALS"),
+        ("abfs://container/store", "AZURE_STORAGE_ACCOUNT_KEY"),
+        ("HF://datasets/ann/store", "HF_TOKEN"),
+        ("sftp://host/store", "FSSPEC_SFTP_PASSWORD"),
+    ],
+)
+def test_credentials_have_the_place_that_their_service_reads(address: str, variable: str) -> None:
+    assert variable in password_place(address) and password_place(address).startswith("set ")

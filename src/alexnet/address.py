@@ -10,7 +10,19 @@ from pathlib import Path
 
 _ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<user>[^/?#]*@)?(?P<rest>.*)", re.DOTALL)
 _FIRST_PARTS = {f"{scheme}:" for scheme in ("http", "https", "s3", "gs", "gcs", "az", "abfs", "hf", "hdfs", "ftp", "sftp")}
-_HTTP, _S3 = ("http", "https"), ("s3", "s3a")
+_HTTP = ("http", "https")
+_NETRC = "write `machine HOST login USER password PASSWORD` into ~/.netrc"
+_AWS = "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_GOOGLE = "set GOOGLE_APPLICATION_CREDENTIALS to the path of a key file"
+_AZURE = "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
+#: Where credentials are read from that are not in the address, by scheme.
+_PLACES = {
+    **dict.fromkeys(_HTTP, _NETRC),
+    **dict.fromkeys(("s3", "s3a"), _AWS),
+    **dict.fromkeys(("gs", "gcs"), _GOOGLE),
+    **dict.fromkeys(("az", "abfs", "abfss"), _AZURE),
+    "hf": "set HF_TOKEN",
+}
 
 
 def is_address(text: object) -> bool:
@@ -67,13 +79,9 @@ def left_out(address: str) -> str:
 
 
 def password_place(address: str) -> str:
-    """Where a password is read from that is not in the address, as a request to the user."""
+    """What the user can do so that credentials are found that are not in the address."""
     kind = scheme(address)
-    if kind in _HTTP:
-        return "write `machine HOST login USER password PASSWORD` into ~/.netrc"
-    if kind in _S3:
-        return "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    return f"set FSSPEC_{kind.upper()}_PASSWORD"
+    return _PLACES.get(kind, f"set FSSPEC_{kind.upper()}_PASSWORD")
 
 
 def last_part(address: str) -> str:

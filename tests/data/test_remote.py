@@ -208,6 +208,7 @@ def test_addresses_that_are_none(server: Elsewhere) -> None:
         (server.url + "/nothing", "nothing/manifest.json does not exist: check the address"),
         ("nosuch://host/store", "nosuch://host/store cannot be opened"),
         ("http://127.0.0.1:1/store", r"in 3 attempts: no connection to 127.0.0.1:1 \(Connection refused\). Check the address"),
+        (server.url.replace("http:", "https:") + "/store", r"attempts: no connection to 127.0.0.1:\d+ \(.*(?i:ssl).*\). Check"),
     ):
         with pytest.raises(StoreError, match=said):
             Store(address)

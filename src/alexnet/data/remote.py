@@ -8,6 +8,7 @@ takes more memory than the bytes that were requested.
 
 import hashlib
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -219,7 +220,8 @@ def _no_connection(error: Exception) -> str | None:
     if not isinstance(error, aiohttp.ClientConnectorError) or error.os_error.errno is None:
         return None
     number, own = error.os_error.errno, error.os_error.strerror
-    return f"no connection to {error.host}:{error.port} ({os.strerror(number) if number > 0 else own})"
+    foreign = number <= 0 or isinstance(error.os_error, ssl.SSLError)  # name servers and OpenSSL have numbers of their own
+    return f"no connection to {error.host}:{error.port} ({own if foreign else os.strerror(number)})"
 
 
 def _chunks(read: Callable[[int], bytes], most: int) -> Iterator[bytes]:
