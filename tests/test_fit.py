@@ -351,6 +351,22 @@ def test_the_store_of_an_unfinished_run_is_gone(
     assert runs.same_weights(tmp_path / "whole", out)
 
 
+def test_the_store_of_an_unfinished_run_is_another(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused as that, not as one that is gone, and stays."""
+    folder, out = photos(12), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, PlainStep, "take", 1)
+        with pytest.raises(Interrupted):
+            fit(folder, out)
+    shutil.rmtree(out / "store")
+    main(["prepare", str(folder), str(out / "store"), "--size", "200"])
+    with pytest.raises(
+        TrainingError, match="store of .*run, is not the one that it was begun with: other photos would be held"
+    ):
+        fit(folder, out)
+    assert Store(out / "store").size == 200
+
+
 def test_the_store_of_another_is_gone(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that this command did not make is not made by it."""
     folder, data = photos(12), tmp_path / "elsewhere"

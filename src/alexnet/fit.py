@@ -451,9 +451,10 @@ def _prepare_again(source: Source | None, asked: Asked, out: Path) -> None:
             return
         if not there:
             shutil.rmtree(folder)
+    gone = "is gone, and prepared again it is another one, as the photos have changed"
     raise TrainingError(
-        f"{folder}, the store of {out}, is gone, and prepared again it is another one, as the photos have changed: other "
-        "photos would be held out for testing. Put the store or the photos back, or begin anew with another --out."
+        f"{folder}, the store of {out}, {'is not the one that it was begun with' if there else gone}: other photos would be "
+        "held out for testing. Put the store or the photos back, or begin anew with another --out."
     )
 
 

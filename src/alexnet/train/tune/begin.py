@@ -222,8 +222,10 @@ def _closer_help(recipe: Recipe, seen: Seen, choice: Trial) -> bool:
     where pictures fill their frame. Held-out pictures say clearly whether a blur helps, and by
     chance whether closer views do (docs/log.md): so the blur decides both.
     """
-    asked = recipe.head_views is None and recipe.head_blur is None and choice.stage == "pool5" and seen.side > 1
-    return choice.blur > 0 or not asked or seen.extractor.views <= TEN
+    blur_was_chosen = recipe.head_blur is None and choice.stage == "pool5" and seen.side > 1
+    if recipe.head_views is not None or not blur_was_chosen:
+        return True
+    return choice.blur > 0 or seen.extractor.views <= TEN
 
 
 def _chosen(recipe: Recipe, seen: Seen) -> Trial:
