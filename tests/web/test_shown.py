@@ -110,7 +110,7 @@ def test_what_cannot_be_shown(tmp_path: Path) -> None:
     for name, reason in (
         ("nothing", "nothing does not exist: name a run's folder, a file of weights, or published weights"),
         (tmp_path, "it is not a run, or training has not saved anything yet"),
-        (tmp_path / "text", "not in a format of weights"),
+        (tmp_path / "text", "not in a known weights format"),
         (tmp_path / "other.npz", "other.npz"),
     ):
         with pytest.raises(CheckpointError, match=reason):

@@ -180,7 +180,7 @@ def test_wrong_tensors(tmp_path: Path, changes: dict, reason: str) -> None:
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (gzip.compress(b"weights"), "gzip"),
         (b'name: "AlexNet"\nlayer {\n name: "data"\n}', "prototxt"),
-        (b"random text, nothing else", "not in a format of weights"),
+        (b"random text, nothing else", "not in a known weights format"),
         (np.random.default_rng(0).bytes(4096), "Known formats"),
     ],
 )

@@ -149,7 +149,7 @@ def _recognised(path: str | Path) -> tuple[Path, Format]:
     for format in FORMATS:
         if format.matches(path, head):
             return path, format
-    what = next((text for start, text in MISTAKEN.items() if head.lstrip().startswith(start)), "not in a format of weights")
+    what = next((text for start, text in MISTAKEN.items() if head.lstrip().startswith(start)), "not in a known weights format")
     what = "empty" if not head else what
     raise CheckpointError(f"{path} is {what}. Known formats: {', '.join(format.name for format in FORMATS)}.")
 

@@ -305,9 +305,8 @@ def check_shapes(tensors: Mapping[str, Tensor], variant: Variant) -> None:
                 )
             raise CheckpointError(
                 f"fc6 reads {actual[1]} inputs, but {variant.name!r} has {shape[1]} at "
-                f"{variant.input_size} x {variant.input_size} pixels. If it was trained on others, import it with "
-                "its input's side, and use what that writes: `alexnet weights import FILE --input-size SIDE -o "
-                "weights.safetensors`."
+                f"{variant.input_size} x {variant.input_size} pixels. If it was trained on another size, convert it "
+                "with that size, and use the result: `alexnet weights import FILE --input-size SIDE -o weights.safetensors`."
             )
         raise CheckpointError(f"{name} has shape {actual}, but {variant.name!r} with these other layers has {shape}.")
 
