@@ -89,8 +89,10 @@ def kernels_run(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> Iterat
         if device.type == "cpu":
             patch.setattr(kernels, "on_kernels", lambda x: x.dtype != torch.float64)
             library.fp32_precision = "tf32"
-        yield
-    library.fp32_precision = before
+        try:
+            yield
+        finally:
+            library.fp32_precision = before
 
 
 def gradients(model: AlexNet, weights: dict[str, Tensor], images: Tensor, labels: Tensor, keys: Tensor) -> dict[str, Tensor]:
