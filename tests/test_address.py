@@ -1,8 +1,11 @@
 """Addresses of stores: what of them is printed, and what a copied command then lacks."""
 
+from pathlib import Path
+
 import pytest
 
-from alexnet.address import left_out, password_place, shown, without_secrets
+from alexnet.address import as_typed, left_out, masked, password_place, shown, without_secrets
+from alexnet.cli import main
 from alexnet.cli.next_step import next_step
 
 NETRC = "complete it, or write `machine HOST login USER password PASSWORD` into ~/.netrc"
@@ -36,6 +39,63 @@ def test_secrets_are_left_out(address: str, printed: str, lacks: str, capsys: py
     *before, last = capsys.readouterr().err.splitlines()
     assert last.replace("'", "") == f"Next: alexnet verify {printed}"
     assert before == ([f"The address in the next command lacks {lacks}."] if lacks else [])
+
+
+TEXTS = {
+    "http:/ann:s3cret@host/photos does not exist.": "http:/host/photos does not exist.",
+    "data (=s3:/ann:s3cret@b/x/store) is an address": "data (=s3:/b/x/store) is an address",
+    "/home/ann/https:/t0ken@host/x: no such file": "/home/ann/https:/host/x: no such file",
+    "'http://host/x?k=s3cret': known are a, b": "'http://host/x': known are a, b",
+    "see (http://host/x?k=s3'cret), then sftp://ann:s3cret@h/a": "see (http://host/x), then sftp://ann@h/a",
+    "s3://ann:s3/cret@bucket/x and ann:s3/cret@x": "s3://bucket/x and ann:s3/cret@x",
+    "http://host:80/ann@x, http://[::1]:80/ann@x": "http://host:80/ann@x, http://[::1]:80/ann@x",
+    "s3://arn:aws:s3:eu:1:accesspoint/a/b@c and s3://b/what?": "s3://arn:aws:s3:eu:1:accesspoint/a/b@c and s3://b/what?",
+    "C:/ann:x@y?z and gh:ann@host?": "C:/ann:x@y?z and gh:ann@host?",
+}
+
+
+@pytest.mark.parametrize(("text", "printed"), TEXTS.items())
+def test_secrets_are_left_out_of_a_text(text: str, printed: str) -> None:
+    """As typed, and as `Path` makes it; what only looks like a secret stays."""
+    assert masked(text) == printed
+
+
+def test_a_path_is_shown_as_the_address_that_was_typed() -> None:
+    assert as_typed(Path("https://ann:s3cret@host/a/b?k=s3cret").absolute()) == "https://host/a/b"
+    assert as_typed(Path("a/b@c?d")) == "a/b@c?d"
+
+
+PHOTOS = "photos must be on this machine: download them first, or prepare them into a store, whose address --data takes"
+PICTURES = "pictures must be on this machine: download them first"
+RUNS = "runs and weights must be on this machine: download them first"
+WEIGHTS = "weights must be on this machine: download them first"
+FOLDER = "a run is written to a folder: name a folder with --out"
+COMMANDS = {
+    "fit ADDRESS --out run": PHOTOS,
+    "prepare ADDRESS store": PHOTOS,
+    "predict run ADDRESS": PICTURES,
+    "explain ADDRESS --run run -o page.html": PICTURES,
+    "compare paper owt --weights ADDRESS --image cat.png": WEIGHTS,
+    "filters ADDRESS": WEIGHTS,
+    "evaluate ADDRESS --data store": RUNS,
+    "predict ADDRESS cat.png": RUNS,
+    "serve ADDRESS": RUNS,
+    "report ADDRESS --data store": RUNS.replace(" and weights", ""),
+    "fit photos --out ADDRESS": FOLDER,
+}
+
+
+@pytest.mark.parametrize("query", ["", "?k=s3cret", f"?k=s3cret{'x' * 300}"])
+@pytest.mark.parametrize(("command", "said"), COMMANDS.items())
+def test_an_address_that_is_no_stores_is_named_without_secrets(
+    command: str, said: str, query: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the query is longer than a file's name may be."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(command.replace("ADDRESS", f"https://ann:s3cret@host/thing{query}").split())
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"alexnet: https://host/thing is an address, but {said}.\n"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from rich.cells import cell_len
 
+from alexnet.address import masked
+
 #: Unicode's categories of characters that steer a terminal, break a line, hide, or
 #: are half a character.
 CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -41,7 +43,8 @@ def silent() -> bool:
 def say(text: str, *, whole: bool = False) -> None:
     """Print a line to standard error. A full disk there does not stop the work.
 
-    On a terminal, lines break between words; in a log, the text stays one line.
+    Addresses lose their passwords. On a terminal, lines break between words; in a log, the text
+    stays one line.
 
     Args:
         text: what to say.
@@ -49,7 +52,7 @@ def say(text: str, *, whole: bool = False) -> None:
     """
     try:
         if sys.stderr is not None and not silent():  # None in a program without a terminal
-            shown = clean(text)
+            shown = clean(masked(text))
             if sys.stderr.isatty() and not whole:
                 from rich.console import Console  # most verbs need it only here
 

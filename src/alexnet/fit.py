@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from alexnet import engines, forecast, intervals, report, schema
-from alexnet.address import was_address
+from alexnet.address import as_typed, was_address
 from alexnet.arguments import as_path
 from alexnet.console import say
 from alexnet.data import alike, sources
@@ -47,6 +47,7 @@ from alexnet.train import recipes
 from alexnet.train.history import read_config
 from alexnet.train.loop import train_and_test
 from alexnet.train.recipes import Recipe
+from alexnet.train.run import check_is_path
 from alexnet.train.session import open_session
 
 MOST_IN_TEN_VIEWS = 4000
@@ -167,6 +168,7 @@ def fit(
         Interrupted: the user stopped it; it was saved.
     """
     photos, out = as_path(photos, "photos"), as_path(out, "out")
+    check_is_path(out)
     folder = _store_folder(out, data)
     table = None if labels is None else str(as_path(labels, "labels").absolute())
     made = not (folder / MANIFEST).exists()
@@ -249,7 +251,7 @@ def _store_folder(out: Path, data: str | Path | None) -> Path:
     """Where the store is or will be, with its name if a stopped start left it between two."""
     folder = out / STORE if data is None else as_path(data, "data")
     if was_address(folder):
-        raise StoreError(f"data (={folder}) is an address, but `alexnet fit` needs a store in a folder: name a folder.")
+        raise StoreError(f"data (={as_typed(folder)}) is an address, but `alexnet fit` needs a store in a folder: name one.")
     recover(folder)
     return folder
 

@@ -104,10 +104,10 @@ def test_a_path_that_was_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     photos, here = write_photos(tmp_path / "photos", 2), tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    with pytest.raises(StoreError, match="s3:/photos/new is an address, but a store is written to a folder"):
+    with pytest.raises(StoreError, match="s3://photos/new is an address, but a store is written to a folder"):
         prepare([photos], "s3://photos/new")
-    with pytest.raises(TrainingError, match="https:/host/run is an address, but a run is written to a folder"):
+    with pytest.raises(TrainingError, match="https://host/run is an address, but a run is written to a folder"):
         train(recipes.get_recipe("laptop"), store, Path("https://host/run"))
     assert list(here.iterdir()) == []
-    with pytest.raises(StoreError, match=re.escape("https:/host/store is not a folder: pass an address as text")):
+    with pytest.raises(StoreError, match=re.escape("https://host/store is not a folder: pass an address as text")):
         Store(Path("https://host/store"))

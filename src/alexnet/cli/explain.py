@@ -5,6 +5,7 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from alexnet.address import DOWNLOAD, not_here, was_address
 from alexnet.cli.next_step import next_step
 from alexnet.cli.options import DataIfAny
 from alexnet.cli.tables import print_path
@@ -53,6 +54,8 @@ def explain(
     from alexnet.web.units import Liked
 
     check_count("max_pixels", max_pixels)
+    if was_address(photo):
+        raise SourceError(not_here(photo, "pictures", DOWNLOAD))
     if out.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"out (={out}) must end in .html.")
     make_ready(out)

@@ -3,7 +3,9 @@ is our bug.
 """
 
 import errno
+from pathlib import Path
 
+from alexnet.address import DOWNLOAD, not_here, was_address
 from alexnet.errors import FULL_DISK, AlexNetError, Interrupted
 
 #: What to do about system errors that name no file.
@@ -59,6 +61,8 @@ def _of_system(error: OSError) -> tuple[int, str] | None:
     """The line for an error of the file system: a folder without write permission, a file where a
     folder should be, a full disk.
     """
+    if isinstance(error.filename, str) and was_address(Path(error.filename)):
+        return 2, not_here(error.filename, "files", DOWNLOAD)
     if error.filename is not None:
         return 2, f"{error.filename}: {error.strerror}"
     remedy = REMEDIES.get(error.errno or 0)

@@ -28,7 +28,7 @@ READ_TIMEOUT, TOTAL_TIMEOUT = 30.0, 600.0
 CHUNK = 1 << 20
 #: The most bytes of a manifest, and of another small file. ImageNet's have 0.5 MB and 50 MB.
 MOST_MANIFEST, MOST_SMALL = 1 << 28, 1 << 33
-IN_ADDRESS = "name them in the address, as in https://USER:PASSWORD@HOST/STORE"
+IN_ADDRESS = "put USER:PASSWORD@ before the host in the address"
 INSTALL = "pip install 'alexnet[remote]'"
 
 

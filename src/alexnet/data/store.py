@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet import schema
-from alexnet.address import is_address, shown, was_address
+from alexnet.address import as_typed, is_address, shown, was_address
 from alexnet.data.block_cache import GB, BlockCache, limit_in_gb
 from alexnet.data.image import Resize, record_bytes
 from alexnet.data.remote import Remote, WrongBytes
@@ -475,7 +475,7 @@ def sha256(data: bytes | NDArray[Any]) -> str:
 def _read_manifest(folder: Path) -> tuple[dict[str, Any], Manifest]:
     """Read and check the manifest."""
     if was_address(folder):
-        raise StoreError(f"{folder} is not a folder: pass an address as text, as a Path loses one of its slashes.")
+        raise StoreError(f"{as_typed(folder)} is not a folder: pass an address as text, as a Path loses one of its slashes.")
     if not folder.is_dir():
         make = f"make one with `alexnet prepare PHOTOS {folder}`."
         if folder.name == STORE and (folder.parent / FIT).exists():  # which holds out photos in a way of its own

@@ -20,7 +20,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from alexnet import schema
-from alexnet.address import was_address
+from alexnet.address import as_typed, was_address
 from alexnet.console import say
 from alexnet.data.image import MAX_PIXELS, Resize, record_bytes
 from alexnet.data.sources import TRAIN, Item, Source
@@ -74,7 +74,7 @@ def check_free(folder: Path) -> None:
     """
     if was_address(folder):
         raise StoreError(
-            f"{folder} is an address, but a store is written to a folder: name a folder, then copy it to the address."
+            f"{as_typed(folder)} is an address, but a store is written to a folder: name a folder, then copy it to the address."
         )
     if (folder / MANIFEST).exists():
         named = shlex.quote(str(folder))

@@ -39,7 +39,7 @@ from alexnet.run_folder import FAMILY, RESULT, is_run, member, members
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe, numbers
 from alexnet.train.result import read_result
-from alexnet.train.run import check_same, check_settings, write_json
+from alexnet.train.run import check_is_path, check_same, check_settings, write_json
 from alexnet.train.start import fitting
 
 
@@ -163,6 +163,7 @@ def summary(folder: Path, seeds: Iterable[int], at_once: int = 1) -> dict[str, A
 
 
 def _check_folder(folder: Path, seeds: Sequence[int], resume: bool) -> None:
+    check_is_path(folder)
     if is_run(folder):
         raise TrainingError(f"{folder} holds a single run, not a family: choose another folder.")
     if resume and not folder.exists():

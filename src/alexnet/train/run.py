@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from alexnet.address import was_address
+from alexnet.address import as_typed, was_address
 from alexnet.console import say
 from alexnet.data.resample import origin
 from alexnet.data.store import Store
@@ -213,8 +213,7 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
     Raises:
         TrainingError: as `open_run`.
     """
-    if was_address(folder):
-        raise TrainingError(f"{folder} is an address, but a run is written to a folder: name a folder with --out.")
+    check_is_path(folder)
     if not resume:
         _check_free(folder, overwrite)
     elif is_run(folder):
@@ -224,6 +223,16 @@ def check_folder(folder: Path, recipe: Recipe, resume: bool, overwrite: bool) ->
         raise TrainingError(f"{folder} does not exist, so there is nothing to resume: drop --resume to start.")
     else:
         _check_free(folder, overwrite)
+
+
+def check_is_path(folder: Path) -> None:
+    """Refuse an address as the folder of a run.
+
+    Raises:
+        TrainingError: it is one.
+    """
+    if was_address(folder):
+        raise TrainingError(f"{as_typed(folder)} is an address, but a run is written to a folder: name a folder with --out.")
 
 
 def _check_whole(folder: Path) -> None:

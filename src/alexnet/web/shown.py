@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from alexnet import run_folder
+from alexnet.address import DOWNLOAD, not_here, was_address
 from alexnet.arithmetic import Op
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
@@ -164,11 +165,10 @@ def _is_published(name: str | Path) -> bool:
 
 
 def _check_exists(name: str | Path) -> None:
-    if not Path(name).exists():
+    if was_address(Path(name)) or not Path(name).exists():
         known = ", ".join(entry.name for entry in registry.networks())
-        raise CheckpointError(
-            f"{name} does not exist: name a run's folder, a file of weights, or published weights ({known}) that were pulled."
-        )
+        otherwise = f"name a run's folder, a file of weights, or published weights ({known}) that were pulled"
+        raise CheckpointError(not_here(name, "runs and weights", DOWNLOAD, otherwise))
 
 
 def fresh(variant: str | Variant) -> Shown:

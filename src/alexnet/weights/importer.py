@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from alexnet import paper
+from alexnet.address import DOWNLOAD, not_here, was_address
 from alexnet.arguments import as_path, expect_kind
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
@@ -135,10 +136,10 @@ def read_beginning(path: str | Path) -> Foreign:
 def _recognised(path: str | Path) -> tuple[Path, Format]:
     """Open the file and recognise its format."""
     path = as_path(path, "path")
-    if path.is_dir():
+    if not was_address(path) and path.is_dir():
         path = native.find(path)
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist.")
+    if was_address(path) or not path.exists():
+        raise CheckpointError(not_here(path, "weights", DOWNLOAD))
     if not path.is_file():  # a pipe would be waited for, and cannot be read twice
         raise CheckpointError(f"{path} is not a regular file; save its contents to a file and pass that.")
     try:

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from alexnet.address import DOWNLOAD, not_here, was_address
 from alexnet.console import say
 from alexnet.data.sources.folders import folders, nothing_found
 from alexnet.data.sources.idx import IMAGES, check_one_set, idx, without_copies
@@ -157,8 +158,9 @@ def _of_files(kind: str, splits: dict[str, list[Path]], paths: Sequence[Path], i
 def _one_kind(paths: Sequence[Path], left_out: LeftOut) -> tuple[str, list[Path]]:
     """The kind of source, and its files or class folders."""
     for path in paths:
-        if not path.exists():
-            raise SourceError(f"{path} does not exist.")
+        if was_address(path) or not path.exists():
+            remedy = f"{DOWNLOAD}, or prepare them into a store, whose address --data takes"
+            raise SourceError(not_here(path, "photos", remedy))
     kinds = _kinds(paths, left_out)
     if set(kinds) == {"folder"}:
         kinds = _shards_in_splits(kinds["folder"]) or kinds
