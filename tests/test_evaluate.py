@@ -2,6 +2,7 @@
 
 import tarfile
 import unicodedata
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from torch import nn
 from alexnet import AlexNet, engines
 from alexnet.cli import main
 from alexnet.data.feed import kept
+from alexnet.data.prepare import prepare
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
+from alexnet.ensemble import evaluate_average
 from alexnet.errors import CheckpointError, StoreError, UsageError
 from alexnet.evaluate import Evaluation, evaluate, evaluate_classifier, outputs_of, probabilities
 from alexnet.published import imagenet
@@ -91,6 +94,21 @@ def test_other_classes_are_refused(store: Store) -> None:
     own = replace(classifier(store), classes=("blue", "green", "mauve"))
     with pytest.raises(CheckpointError, match=r"other classes.*differing: 'red'"):
         evaluate_classifier(own, store)
+
+
+def test_other_classes_are_refused_before_resampling(tmp_path: Path, photos: Callable[..., Path]) -> None:
+    """Nothing is written, and the message names the store that was typed."""
+    larger = prepare([photos(4)], tmp_path / "larger", size=96)
+    fits = classifier(larger)
+    assert fits.preprocessing.stored_size == 96
+    small = replace(fits.preprocessing, stored_size=72)
+    one = replace(fits, classes=("blue", "green", "mauve"), preprocessing=small)
+    tests: list[Callable[[], Any]] = [lambda: evaluate_classifier(one, larger), lambda: evaluate_average([one, one], larger)]
+    for test in tests:
+        with pytest.raises(CheckpointError, match=rf"{larger.given} has other classes"):
+            test()
+    assert not (tmp_path / "larger" / "72px").exists()
+    assert evaluate_classifier(replace(fits, preprocessing=small), larger).images and (tmp_path / "larger" / "72px").exists()
 
 
 def test_classes_are_matched_by_name(store: Store) -> None:

@@ -21,11 +21,10 @@ from torch import Tensor
 from alexnet.data.loader import in_order
 from alexnet.data.preprocessing import Views
 from alexnet.data.remote_records import RemoteRecords
-from alexnet.data.resample import resampled
 from alexnet.data.store import Split, Store
 from alexnet.engines import Classifier
 from alexnet.errors import CheckpointError
-from alexnet.evaluate import BATCH_SIZE, Counts, Evaluation, check_arguments, check_fits, probabilities, same_form
+from alexnet.evaluate import BATCH_SIZE, Counts, Evaluation, check_arguments, fitting, probabilities, same_form
 from alexnet.meter import Meter
 
 FIT_STEPS = 1000
@@ -80,8 +79,7 @@ def evaluate_average(
             "these networks have different classes, or the same in another order, and cannot be "
             "averaged: name runs trained on the same classes."
         )
-    store = resampled(store, networks[0].preprocessing.stored_size)
-    outputs = torch.stack([check_fits(one, store) for one in networks])[0]  # the same for all
+    store, outputs = fitting(networks, store)
     chosen = store.split(split) if split else store.held_out
     if fit and len(chosen) < 2:
         raise CheckpointError(f"{chosen.name} holds {len(chosen)} picture: too few to fit coefficients on one half of them.")

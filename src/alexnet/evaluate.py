@@ -197,8 +197,7 @@ def evaluate_classifier(classifier: Classifier, store: Store, split: str | None 
         UsageError: `views` is neither 1 nor 10.
     """
     check_arguments([classifier], store, views)
-    store = resampled(store, classifier.preprocessing.stored_size)
-    outputs = check_fits(classifier, store)
+    store, outputs = fitting([classifier], store)
     chosen = store.split(split) if split else store.held_out
     with Meter(f"evaluating {chosen.name}", len(chosen), "images") as meter:
         return evaluate(classifier.network, classifier.preprocessing, chosen, classifier.classes, views, meter, outputs)
@@ -213,19 +212,23 @@ def check_arguments(networks: Sequence[Classifier], store: Store, views: Views) 
     check_views(views)
 
 
-def check_fits(classifier: Classifier, store: Store) -> Tensor:
-    """Refuse a store that a network cannot be tested on.
+def fitting(networks: Sequence[Classifier], store: Store) -> tuple[Store, Tensor]:
+    """A store in the size that networks of the same classes take. The classes are compared first,
+    as resampling reads and writes all pictures.
 
     Returns:
-        the network's number of each of the store's classes, see `outputs_of`.
+        the store, and the networks' number of each of its classes, see `outputs_of`.
 
     Raises:
-        CheckpointError: the store has other classes, or records of another kind, than
-            the network was trained on.
+        CheckpointError: the store has other classes, or records of another kind, than a
+            network was trained on.
+        StoreError: it cannot be resampled.
     """
-    outputs = outputs_of(classifier.classes, store)
-    classifier.preprocessing.check_fits(store)
-    return outputs
+    outputs = outputs_of(networks[0].classes, store)
+    store = resampled(store, networks[0].preprocessing.stored_size)
+    for one in networks:
+        one.preprocessing.check_fits(store)
+    return store, outputs
 
 
 def outputs_of(classes: tuple[str, ...], store: Store) -> Tensor:

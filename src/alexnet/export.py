@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from alexnet import engines, intervals
 from alexnet.arguments import as_path, expect_kind
-from alexnet.data.resample import resampled
 from alexnet.data.store import Store
 from alexnet.errors import CheckpointError, OutputError, UsageError
-from alexnet.evaluate import Evaluation, check_fits, evaluate_classifier
+from alexnet.evaluate import Evaluation, evaluate_classifier, fitting
 from alexnet.files import make_ready, writing
 from alexnet.quantise import has_vnni, quantise
 from alexnet.trained import Trained
@@ -169,8 +168,7 @@ def _for_caffe(trained: Trained, out: Path) -> list[str]:
 def _quantised(trained: Trained, store: Store, allow_loss: bool) -> "tuple[onnx.ModelProto, list[str]]":
     """The int8 network, tested against the float32 one on the store's held-out pictures."""
     float32 = engines.of(trained)
-    store = resampled(store, trained.preprocessing.stored_size)
-    check_fits(float32, store)
+    store, _ = fitting([float32], store)
     model = quantise(trained, store)
     engine = engines.choose("auto", engines.SERVING)
     int8 = engines.Classifier(

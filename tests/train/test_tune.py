@@ -1,6 +1,7 @@
 """Fine-tuning: what is taken, chosen and trained, and that it can be killed anywhere."""
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -594,6 +595,18 @@ def test_trained_layers_alone(whole: Path, weights: Path, store: Store, tmp_path
             refused(small)
     with pytest.raises(CheckpointError, match="is not a file of trained layers"):
         importer.join(weights, weights)
+
+
+def test_trained_layers_on_a_base_of_tensors_alone(convolutions: Path, store: Store, tmp_path: Path, capsys: Any) -> None:
+    """The base does not say its variant, the trained layers do: the printed command works."""
+    run = tmp_path / "run"
+    train(recipe(convolutions, variant="caffe", input_size=67), store, run)
+    main(["export", str(run), "--to", "safetensors", "--head-only"])
+    command = shlex.split(capsys.readouterr().err.splitlines()[-1].removeprefix("Next: alexnet "))
+    assert command[-4:] == ["--base", str(convolutions), "-o", "whole.safetensors"]
+    main([*command[:-1], str(tmp_path / "whole.safetensors")])
+    again = native.load(tmp_path / "whole.safetensors").model.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in native.load(run).model.state_dict().items())
 
 
 def test_doctor(weights: Path, store: Store) -> None:

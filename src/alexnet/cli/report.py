@@ -26,9 +26,8 @@ def report(
     """
     from alexnet import engines
     from alexnet import report as page
-    from alexnet.data.resample import resampled
     from alexnet.data.store import Store
-    from alexnet.evaluate import evaluate_classifier
+    from alexnet.evaluate import evaluate_classifier, fitting
     from alexnet.files import make_ready
     from alexnet.run_folder import REPORT
     from alexnet.weights import native
@@ -42,7 +41,8 @@ def report(
         raise OutputError(f"out (={out}) must end in .html.")
     make_ready(out)
     trained = native.load(run)
-    store = resampled(Store(data), trained.preprocessing.stored_size)
-    result = evaluate_classifier(engines.of(trained), store)
+    classifier = engines.of(trained)
+    store, _ = fitting([classifier], Store(data))
+    result = evaluate_classifier(classifier, store)
     print_path(page.write(out, f"AlexNet on {last_part(data)}", trained, store, result, run))
     next_step("predict", run, PHOTO)

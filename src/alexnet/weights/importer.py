@@ -229,7 +229,8 @@ def join(path: str | Path, base: str | Path, variant: str | None = None) -> Trai
     Args:
         path: what `alexnet export --head-only` wrote.
         base: the weights, in any format.
-        variant: which AlexNet they are, where their file does not say.
+        variant: which AlexNet they are; where neither it nor their file says, the one that the
+            layers were trained in.
 
     Raises:
         CheckpointError: one of them cannot be read, or these are other weights.
@@ -237,7 +238,7 @@ def join(path: str | Path, base: str | Path, variant: str | None = None) -> Trai
     path, base = as_path(path, "path"), as_path(base, "base")
     if not trained_part.is_one(path):
         raise CheckpointError(f"{path} is not a file of trained layers, as `alexnet export --head-only` writes: drop --base.")
-    below, _ = import_weights(base, variant, partial=True)
+    below, _ = import_weights(base, variant, otherwise=trained_part.variant_of(path), partial=True)
     return trained_part.join(path, {**below.model.state_dict(), **layers_behind(below)}, base)
 
 

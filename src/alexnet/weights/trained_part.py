@@ -15,6 +15,7 @@ from torch import Tensor
 from alexnet.errors import CheckpointError
 from alexnet.model import AlexNet
 from alexnet.trained import Trained
+from alexnet.variants import Variant
 from alexnet.weights import native
 from alexnet.weights.header import REMEDY, check_description, read_entry, read_variant
 from alexnet.weights.match import check_finite, check_shapes
@@ -50,6 +51,15 @@ def is_one(path: Path) -> bool:
     return native.is_ours(path, FORMAT)
 
 
+def variant_of(path: Path) -> str:
+    """The name of the variant whose layers a file holds.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    return _variant(_read(path)[0], path).name
+
+
 def join(path: Path, base: dict[str, Tensor], base_file: Path) -> Trained:
     """A network of trained layers and those of their base.
 
@@ -61,13 +71,8 @@ def join(path: Path, base: dict[str, Tensor], base_file: Path) -> Trained:
     Raises:
         CheckpointError: the file is damaged, or was trained on another base.
     """
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}).") from error
-    variant = read_variant(read_entry(header, "variant", dict[str, Any], path), f"{path}'s variant")
+    header, tensors = _read(path)
+    variant = _variant(header, path)
     preprocessing = native.preprocessing_in(path, header, tensors)
     classes = read_entry(header, "classes", tuple[str, ...], path)
     check_description(variant, classes, preprocessing, str(path))
@@ -86,3 +91,17 @@ def join(path: Path, base: dict[str, Tensor], base_file: Path) -> Trained:
         check_finite(path, name, parameter)
     model = AlexNet.holding(variant, parameters)
     return Trained(model.requires_grad_(False).eval(), classes, preprocessing, {}, {})
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header and the tensors."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+            return file.metadata() or {}, tensors
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged or not a safetensors file ({error}).") from error
+
+
+def _variant(header: dict[str, str], path: Path) -> Variant:
+    return read_variant(read_entry(header, "variant", dict[str, Any], path), f"{path}'s variant")
