@@ -1,6 +1,7 @@
 """A folder on a loopback server that honours ranges and fails on request, as real ones do."""
 
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 Fault = Literal[
-    "cut", "stall", "corrupt", "503", "403", "401", "whole", "whole as a part", "short", "huge", "to a file", "in a circle"
+    "cut",
+    "stall",
+    "corrupt",
+    "503",
+    "403",
+    "401",
+    "whole",
+    "whole as a part",
+    "short",
+    "huge",
+    "to a file",
+    "in a circle",
+    "no ranges",
 ]
 
 
@@ -67,6 +80,10 @@ def elsewhere(folder: Path, prefix: str = "") -> Iterator[Elsewhere]:
     class Server(ThreadingHTTPServer):
         daemon_threads = True
 
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if not isinstance(sys.exception(), ConnectionError):  # a client that has read enough
+                super().handle_error(request, client_address)
+
     http = Server(("127.0.0.1", 0), Handler)
     state = Elsewhere(f"http://127.0.0.1:{http.server_port}", folder)
     thread = threading.Thread(target=http.serve_forever, args=(0.02,))
@@ -93,7 +110,10 @@ def _answer(handler: BaseHTTPRequestHandler, request: Request, state: Elsewhere)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
         return
-    body, whole = path.read_bytes(), request.start is None or fault in ("whole", "whole as a part")
+    if request.start is not None and request.start >= path.stat().st_size:
+        handler.send_error(416)
+        return
+    body, whole = path.read_bytes(), request.start is None or fault in ("whole", "whole as a part", "no ranges")
     part = body if whole else body[request.start : request.end]
     if fault == "corrupt":
         part = part[:-1] + bytes([part[-1] ^ 1])
@@ -101,10 +121,12 @@ def _answer(handler: BaseHTTPRequestHandler, request: Request, state: Elsewhere)
         part = part[: len(part) // 2]
     if fault == "huge":
         part *= 50
-    ranged = request.start is not None and fault != "whole"
+    ranged = request.start is not None and fault not in ("whole", "no ranges")
     handler.send_response(206 if ranged else 200)
     if ranged:
         handler.send_header("Content-Range", f"bytes {request.start}-{request.end - 1}/{len(body)}")
+    if fault != "no ranges":
+        handler.send_header("Accept-Ranges", "bytes")
     handler.send_header("Content-Length", str(len(part)))
     handler.end_headers()
     broken = fault in ("cut", "stall")

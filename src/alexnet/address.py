@@ -21,7 +21,9 @@ _IN_TEXT = re.compile(
     r"(?P<rest>[^\s?]*)(?P<query>\?\S*?(?=[].,:;)'\"`]*(?:\s|$)))?"
 )
 _HTTP = ("http", "https")
-_S3 = ("s3", "s3a")
+_S3, _GS = ("s3", "s3a"), ("gs", "gcs")
+#: Schemes whose addresses have no place for a user.
+BUCKETS = (*_S3, *_GS)
 _NETRC = "write `machine HOST login USER password PASSWORD` into ~/.netrc"
 _AWS = "set AWS_PROFILE or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _GOOGLE = "set GOOGLE_APPLICATION_CREDENTIALS to the path of a key file"
@@ -32,7 +34,7 @@ DOWNLOAD = "download them first"
 _PLACES = {
     **dict.fromkeys(_HTTP, _NETRC),
     **dict.fromkeys(_S3, _AWS),
-    **dict.fromkeys(("gs", "gcs"), _GOOGLE),
+    **dict.fromkeys(_GS, _GOOGLE),
     **dict.fromkeys(("az", "abfs", "abfss"), _AZURE),
     "hf": "set HF_TOKEN",
 }
@@ -75,6 +77,12 @@ def not_here(path: str | PathLike[str], what: str, remedy: str, otherwise: str =
 def scheme(address: str) -> str:
     """What precedes `://`, in lower case."""
     return address.partition("://")[0].lower()
+
+
+def has_user(address: str) -> bool:
+    """Whether an address has a user, a token or a password before its host."""
+    match = _IN_TEXT.match(address)
+    return bool(match and match["user"])
 
 
 def beside(address: str, name: str) -> str:
@@ -153,7 +161,7 @@ def _masked(match: re.Match[str]) -> str:
     if match["slashes"] == "/" and f"{kind}:" not in _FIRST_PARTS:
         return match[0]
     name = (match["user"] or "").removesuffix("@").partition(":")[0]
-    user = f"{name}@" if name and kind not in (*_HTTP, *_S3) else ""
+    user = f"{name}@" if name and kind not in (*_HTTP, *BUCKETS) else ""
     query = "" if kind in _HTTP else match["query"] or ""
     return f"{match['scheme']}:{match['slashes']}{user}{match['rest']}{query}"
 

@@ -80,6 +80,22 @@ def test_a_bucket_without_credentials(bucket: Elsewhere, monkeypatch: pytest.Mon
         Store("s3://photos/store")
 
 
+@pytest.mark.parametrize("user", ["AKIA:s3cret@", "AKIA:s3/cret@", "AKIA@"])
+def test_credentials_in_the_address_of_a_bucket(bucket: Elsewhere, user: str) -> None:
+    """They are refused before anything is asked for, and said where to go."""
+    with pytest.raises(
+        StoreError, match=r"^s3://photos/store was given with .* leave them out, and set AWS_PROFILE or"
+    ) as raised:
+        Store(f"s3://{user}photos/store")
+    assert "cret" not in str(raised.value) and bucket.asked == []
+
+
+def test_a_name_that_no_bucket_has_is_not_tried_again(bucket: Elsewhere, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(StoreError, match=r"^s3://my photos/store does not name a bucket: name one as in s3://BUCKET/STORE.$"):
+        Store("s3://my photos/store")
+    assert bucket.asked == [] and capsys.readouterr().err == ""
+
+
 def test_in_memory_and_by_a_file_address(store: Store) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(store.folder), "/shelf/store", recursive=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet.cli import main
 from alexnet.data import remote, remote_records
 from alexnet.data.block_cache import BlockCache
 from alexnet.data.loader import in_order
@@ -130,7 +131,8 @@ def test_a_slow_answer_is_given_up(server: Elsewhere, published: Store, monkeypa
         ("corrupt", "differ from the manifest's checksum"),
         ("503", "the server answered 503"),
         ("403", r"may not be read \(the server answered 403\)"),
-        ("whole", "a server that supports HTTP range requests"),
+        ("whole", "the server sent the whole file instead of a part; if it always does, serve the store with nginx"),
+        ("no ranges", "the server ignores HTTP range requests and sends whole files: serve the store with nginx"),
         ("whole as a part", "the server sent more bytes instead of"),
         ("short", r"the server sent 49,152 bytes instead of 98,304"),
     ],
@@ -140,7 +142,29 @@ def test_a_fault_that_stays_is_an_error_that_names_the_pictures(server: Elsewher
     server.fault = lambda _: fault
     with pytest.raises(StoreError, match=rf"{server.url}/store/train.records, pictures 256 to 511, .*{said}"):
         store.train.take(np.array([300]))
-    assert len(server.asked) - 7 == (1 if fault == "403" else 3)  # attempts
+    assert len(server.asked) - 7 == (1 if fault in ("403", "no ranges") else 3)  # attempts
+
+
+@pytest.mark.parametrize("fault", ["no ranges", "whole", "503", "401"])
+def test_a_server_at_fault_is_not_called_damage(server: Elsewhere, fault: Fault, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing to restore from a backup; a file that is cut short is."""
+    server.fault = lambda request: fault if request.path.endswith(".records") else None
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", server.url + "/store"])
+    said = capsys.readouterr()
+    assert ended.value.code == 2 and said.out == "" and "backup" not in said.err
+    assert said.err.count("serve the store with nginx") == {"no ranges": 1, "whole": 3}.get(fault, 0)
+
+
+def test_a_file_cut_short_at_the_address_is_damage(published: Store, tmp_path: Path) -> None:
+    shutil.copytree(published.folder, tmp_path / "www" / "store")
+    with elsewhere(tmp_path / "www") as server:
+        store = Store(server.url + "/store")
+        with open(tmp_path / "www" / "store" / "train.records", "r+b") as records:
+            records.truncate(300 * SIZE * SIZE * 3 // 2)
+        second, third = store.verify()
+    assert "pictures 256 to 511, could not be read in 3 attempts: the server sent 16,896 bytes" in second
+    assert "pictures 512 to 699, is not there: the file at the address is shorter" in third
 
 
 def test_a_block_changed_under_us(published: Store, tmp_path: Path) -> None:

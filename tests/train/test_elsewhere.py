@@ -88,7 +88,7 @@ def test_the_commands(
     monkeypatch.setenv("NETRC", str(netrc))
     evaluating = following.split()[2:]
     assert call(*evaluating) == 2
-    assert f"(the server answered 401): check the address and the credentials. If they are not given yet, {place}, or name" in (
+    assert f"(the server answered 401): check the address and the credentials. If they are not given yet, {place}, or put" in (
         capfd.readouterr().err
     )
     netrc.write_text("machine 127.0.0.1 login ann password s3cret\n")

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from alexnet.address import beside, password_place, scheme, shown, without_secrets
+from alexnet.address import BUCKETS, beside, has_user, masked, password_place, scheme, shown, without_secrets
 from alexnet.console import say
 from alexnet.errors import FULL_DISK, RETRIED_CODES, StoreError
 from alexnet.files import replacing
@@ -29,11 +29,26 @@ CHUNK = 1 << 20
 #: The most bytes of a manifest, and of another small file. ImageNet's have 0.5 MB and 50 MB.
 MOST_MANIFEST, MOST_SMALL = 1 << 28, 1 << 33
 IN_ADDRESS = "put USER:PASSWORD@ before the host in the address"
+RANGES = "serve the store with nginx, Apache, Caddy or S3 (Python's http.server cannot), or copy it to this machine"
 INSTALL = "pip install 'alexnet[remote]'"
 
 
 class WrongBytes(Exception):
     """A response that is not what was requested; retried."""
+
+
+class WholeFile(WrongBytes):
+    """A whole file in place of a part. A cache on the way may send it until it has filled itself; a
+    server that does not say that it has parts (`lasting`) is not asked again.
+    """
+
+    def __init__(self, lasting: bool) -> None:
+        super().__init__(f"the server sent the whole file instead of a part; if it always does, {RANGES}")
+        self.lasting = lasting
+
+
+class Unread(StoreError):
+    """Address, credentials, connection or server are at fault; the store may well be whole."""
 
 
 class Remote:
@@ -127,10 +142,7 @@ class Remote:
         """At most one byte more than asked for is read, whatever the server sends."""
         with closing(self._opened(file, headers={"Range": f"bytes={start}-{start + length - 1}"})) as stream:
             if stream.r.status != 206 and start:  # the whole file, from its beginning
-                raise WrongBytes(
-                    "the server sends the whole file instead of the requested part; a store needs a server that supports "
-                    "HTTP range requests, as nginx, Apache, Caddy and S3 do"
-                )
+                raise WholeFile(lasting="bytes" not in stream.r.headers.get("Accept-Ranges", ""))
             most = length if stream.r.status == 200 else length + 1
             return b"".join(_chunks(stream.read, most))
 
@@ -166,7 +178,7 @@ class Remote:
                     raise
                 reason = self._reason(what, error)
                 if pause is None:
-                    raise StoreError(
+                    raise (Unread if self._is_the_servers(error) else StoreError)(
                         f"{what} could not be read in {1 + len(PAUSES)} attempts: {reason}. Check the address and the server, "
                         "then run the same command again."
                     ) from error
@@ -179,18 +191,16 @@ class Remote:
         status = getattr(error, "status", None)
         if isinstance(error, FileNotFoundError):
             raise StoreError(f"{what} does not exist: check the address of the store, {self.address}.") from error
-        if type(error).__name__ == "NoCredentialsError":
-            raise StoreError(
-                f"{what} cannot be read without credentials: {password_place(self._own)}, or FSSPEC_S3_ANON=true for a public "
-                "bucket."
-            ) from error
+        self._refuse_setting(what, error)
         if self._is_http and _leads_nowhere(error):
-            raise StoreError(
+            raise Unread(
                 f"{what} is redirected to an address that a store cannot be read from: check the address and the server."
             ) from error
+        if status == 416:
+            raise StoreError(f"{what} is not there: the file at the address is shorter than the manifest says.") from error
         if isinstance(error, PermissionError) or (status and 400 <= status < 500 and status not in RETRIED_CODES):
             said = f"the server answered {status}" if status else self._text(error)
-            raise StoreError(
+            raise Unread(
                 f"{what} may not be read ({said}): check the address and the credentials. If they are not given yet, "
                 f"{password_place(self._own)}{f', or {IN_ADDRESS}' if self._is_http else ''}."
             ) from error
@@ -199,6 +209,25 @@ class Remote:
         if isinstance(error, TimeoutError):
             return f"the server sent nothing for {READ_TIMEOUT:.0f} s, or did not finish within {TOTAL_TIMEOUT:.0f} s"
         return self._text(error)
+
+    def _refuse_setting(self, what: str, error: Exception) -> None:
+        """Raise if bucket, credentials or server have to be changed."""
+        if isinstance(error, WholeFile) and error.lasting:
+            raise Unread(
+                f"{what} cannot be read, as the server ignores HTTP range requests and sends whole files: {RANGES}."
+            ) from error
+        if type(error).__name__ == "ParamValidationError":  # botocore's
+            raise Unread(f"{self.address} does not name a bucket: name one as in s3://BUCKET/STORE.") from error
+        if type(error).__name__ == "NoCredentialsError":
+            raise Unread(
+                f"{what} cannot be read without credentials: {password_place(self._own)}, or FSSPEC_S3_ANON=true for a public "
+                "bucket."
+            ) from error
+
+    def _is_the_servers(self, error: Exception) -> bool:
+        """Whether an error that is worth another attempt is not one of the store's files."""
+        answered = getattr(error, "status", None) is not None or isinstance(error, TimeoutError | WholeFile)
+        return answered or (self._is_http and _no_connection(error) is not None)
 
     def _text(self, error: Exception) -> str:
         if self._is_http and (said := _no_connection(error)):
@@ -247,6 +276,11 @@ def _file_system(address: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
     kind = scheme(address)
+    if kind in BUCKETS and has_user(address):
+        raise Unread(
+            f"{masked(address)} was given with a user or a password, which an address {kind}://BUCKET/STORE has no place for: "
+            f"leave them out, and {password_place(address)}."
+        )
     options = {"http": _http_options, "https": _http_options, "s3": _s3_options, "s3a": _s3_options}.get(kind, dict)
     try:
         files, folder = url_to_fs(address, skip_instance_cache=True, **options())

@@ -35,7 +35,7 @@ from alexnet import schema
 from alexnet.address import as_typed, is_address, shown, was_address
 from alexnet.data.block_cache import GB, BlockCache, limit_in_gb
 from alexnet.data.image import Resize, record_bytes
-from alexnet.data.remote import Remote, WrongBytes
+from alexnet.data.remote import Remote, Unread, WrongBytes
 from alexnet.data.remote_records import RemoteRecords
 from alexnet.data.sources import TRAIN
 from alexnet.data.statistics import MOST, Sums
@@ -390,6 +390,10 @@ class Store:
 
         Checksums are compared, and what the manifest counts and averages is
         counted and averaged again.
+
+        Raises:
+            StoreError: a remote store cannot be read for a reason that is not in its files, as with
+                a server that cannot be reached.
         """
         manifest = self.folder / MANIFEST
         damage = list(self._wrong_files())
@@ -436,6 +440,8 @@ class Store:
             split.check()
             try:
                 records = split.at_the_source(start, count)
+            except Unread:
+                raise
             except StoreError as error:
                 yield str(error)
             else:
