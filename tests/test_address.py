@@ -99,6 +99,19 @@ def test_an_address_that_is_no_stores_is_named_without_secrets(
 
 
 @pytest.mark.parametrize(
+    "command",
+    ["verify store ADDRESS", "predict run cat.png --top ADDRESS", "train laptop --data store --out run --epochs ADDRESS"],
+)
+def test_a_word_that_no_option_takes_is_named_without_secrets(command: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """tyro prints these errors itself."""
+    with pytest.raises(SystemExit) as ended:
+        main(command.replace("ADDRESS", "https://ann:s3cret@host/x?k=s3cret").split())
+    said = capfd.readouterr()
+    assert ended.value.code == 2 and said.out == ""
+    assert "https://host/x" in said.err and "s3cret" not in said.err
+
+
+@pytest.mark.parametrize(
     ("address", "variable"),
     [
         ("s3://bucket/store", "AWS_SECRET_ACCESS_KEY"),

@@ -9,6 +9,7 @@ import io
 import textwrap
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from functools import wraps
 from inspect import getdoc
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes
 
 from alexnet import __version__
+from alexnet.address import masked
 from alexnet.cli import overview
 from alexnet.cli.ablate import Ablating, ablate
 from alexnet.cli.bench import bench
@@ -131,6 +133,9 @@ def run(words: list[str]) -> None:
 
 def _call(target: Any, words: list[str], prog: str, description: str | None = None, **settings: Any) -> Any:
     check_options(target, words, prog)
+    shown = [masked(word) for word in words]
+    if shown != words and _refused(target, words, prog, settings):
+        words = shown  # refused likewise, and tyro prints them
     if not silent():
         return _parsed(target, words, prog, description, **settings)
     unsaid = io.StringIO()  # tyro prints errors and help itself
@@ -141,6 +146,17 @@ def _call(target: Any, words: list[str], prog: str, description: str | None = No
         if error.code:
             error.add_note(unsaid.getvalue())  # in case the first process does not have this error
         raise
+
+
+def _refused(target: Any, words: list[str], prog: str, settings: dict[str, Any]) -> bool:
+    """Whether tyro ends the program over these words; the verb is not run."""
+    parsed = target if isinstance(target, type) else wraps(target)(lambda *_, **__: None)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            tyro.cli(parsed, prog=prog, args=words, config=CONFIG, registry=registry(), **settings)
+    except SystemExit:
+        return True
+    return False
 
 
 def _parsed(target: Any, words: list[str], prog: str, description: str | None, **settings: Any) -> Any:
