@@ -273,6 +273,11 @@ def test_what_is_in_the_way(photos: Photos, tmp_path: Path, store: Store) -> Non
         fit(folder, tmp_path / "trained")
 
 
+def test_a_folder_that_cannot_be_made(photos: Photos) -> None:
+    with pytest.raises(TrainingError, match=r"^/proc/x cannot be created \(.*\): choose another --out\.$"):
+        fit(photos(), "/proc/x")
+
+
 def test_another_run_is_not_mixed_in(photos: Photos, tmp_path: Path) -> None:
     fit(photos(12), tmp_path / "run")
     with pytest.raises(

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-from alexnet.errors import OutputError
+from alexnet.errors import AlexNetError, OutputError
 
 #: The writer of a temporary file that has not grown for so long is gone.
 LEFT_BEHIND = 24 * 3600.0
@@ -157,6 +157,18 @@ def alone(folder: Path, waiting: Callable[[], object] = lambda: None, name: str 
         yield
     finally:
         unlock(held)
+
+
+def make_folder(folder: Path, error: type[AlexNetError]) -> None:
+    """Make the folder that --out names, if it is not there.
+
+    Raises:
+        error: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as cause:
+        raise error(f"{folder} cannot be created ({cause.strerror}): choose another --out.") from cause
 
 
 def make_ready(path: Path) -> None:

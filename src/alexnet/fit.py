@@ -37,7 +37,7 @@ from alexnet.data.store import MANIFEST, SKIPPED, Hash, Store, sha256
 from alexnet.data.writer import check_free
 from alexnet.errors import Interrupted, RecipeError, SourceError, StoreError, TrainingError
 from alexnet.evaluate import evaluate_classifier
-from alexnet.files import LOCK, lock, unlock, write_json
+from alexnet.files import LOCK, lock, make_folder, unlock, write_json
 from alexnet.phrases import MOST_NAMED, counted, quoted
 from alexnet.plan import FROM_SCRATCH, ClassWeights, Plan, Work, weights_here
 from alexnet.published import data as published
@@ -415,7 +415,7 @@ def _start(source: Source | None, asked: Asked, out: Path) -> tuple[Asked, Plan]
     plan = Plan.of(asked.weights, asked.variant, asked.class_weights)
     _check_size(plan, asked)
     plan = plan.within(asked.minutes, _work(source, plan, asked))
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out, TrainingError)
     with _alone(out):
         _write(asked, out)  # now that nothing is left to refuse
         _prepare(source, plan, asked)

@@ -18,6 +18,7 @@ family/
 └── seed0/ ...            each a run
 """
 
+import json
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -40,6 +41,7 @@ TENSORBOARD, REPORT, FEATURES = "tensorboard", "report.html", "features"
 FIT, STORE = "fit.json", "store"
 EVENTS = "events.out.tfevents.*"  # in TensorBoard's folder
 FAMILY = "family.json"
+CUT_OFF = "The last line of {path} is cut off, as in a run that was killed: it is left out."
 REMEDY = "Restore it from a copy, or train again into a new folder."
 
 Count = Annotated[int, Range(0)]
@@ -52,6 +54,25 @@ Log = list[dict[str, Any]]
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run, finished or not."""
     return (folder / CONFIG).exists()
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is one of those that a run keeps its network in, by its name and folder."""
+    return is_run(path.parent) and (path.name in (LATEST, BEST) or path.match(KEPT_FILES))
+
+
+def check_configured(folder: Path) -> None:
+    """Refuse a folder in which a run has been, but has lost its configuration.
+
+    Raises:
+        TrainingError: it is such a folder.
+    """
+    left = [name for name in (LATEST, BEST, RESULT) if (folder / name).exists()]
+    if left and not is_run(folder):
+        raise TrainingError(
+            f"{folder} has the {left[0]} of a run, but its {CONFIG}, which says what the run does, is missing: restore it "
+            "from a copy, or choose another --out."
+        )
 
 
 def find(path: str | Path, which: str = LATEST) -> Path:
@@ -220,8 +241,19 @@ def read_log(folder: Path) -> Log:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}. {REMEDY}") from error
     if last:
-        say(f"The last line of {path} is cut off, as in a run that was killed: it is left out.")
+        say(CUT_OFF.format(path=path))
     return [_line(text, f"line {number} of {path}") for number, text in enumerate(lines, 1)]
+
+
+def cut_off(lines: bytes) -> bool:
+    """Whether the last line of a part of a log is not whole: it was being written as the run was
+    killed, or is damaged.
+    """
+    try:
+        json.loads(lines.strip().rpartition(b"\n")[2] or b"{}")
+    except ValueError:
+        return True
+    return not lines.endswith(b"\n") and lines != b""
 
 
 def _line(text: bytes, what: str) -> dict[str, Any]:

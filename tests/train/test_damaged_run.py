@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from runs import log, recipe, same_weights
 
+from alexnet.cli import main
 from alexnet.data.store import Store
 from alexnet.errors import AlexNetError, CheckpointError, RecipeError, StoreError, TrainingError
 from alexnet.run_folder import read_environment, read_log
@@ -202,6 +204,49 @@ def test_a_damaged_family(tmp_path: Path) -> None:
         except TrainingError as error:
             assert "family.json is damaged: " in str(error) and "--resume to write it again" in str(error), what
             assert what != "nothing"
+
+
+def test_a_checkpoint_cut_short(copy: Path, store: Store) -> None:
+    """It never was a file of another format; the best network is named while it is whole."""
+    latest, best = copy / "latest.safetensors", copy / "best.safetensors"
+    (copy / "result.json").unlink()
+    latest.write_bytes(latest.read_bytes()[:-9])
+    remedy = r" Restore latest\.safetensors from a copy, or train again with --overwrite\.$"
+    for whole in (True, False):
+        named = rf" {re.escape(str(best))} is whole: .* for `alexnet predict` and `evaluate`\." if whole else ""
+        message = rf"latest\.safetensors is damaged \([^)]*\(?[^)]*\)?\)\.{named}{remedy}"
+        with pytest.raises(CheckpointError, match=message):
+            train(recipe(), store, copy, resume=True)
+        with pytest.raises(CheckpointError, match=message):
+            native.load(copy)
+        best.write_bytes(best.read_bytes()[:-9])
+
+
+def test_a_lost_configuration(copy: Path, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the recipe on the command line or without it."""
+    (copy / "config.json").unlink()
+    message = "has the latest.safetensors of a run, but its config.json, which says what the run does, is missing: restore it"
+    with pytest.raises(TrainingError, match=message):
+        train(recipe(), store, copy, resume=True)
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--resume", "--out", str(copy)])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("added", "cut"), [(b'{"kind": "tr', True), (b"{bad\n", True), (b"", False)])
+def test_a_last_line_that_is_left_out(
+    copy: Path, store: Store, capsys: pytest.CaptureFixture[str], added: bytes, cut: bool
+) -> None:
+    (copy / "log.jsonl").write_bytes((copy / "log.jsonl").read_bytes() + added)
+    train(recipe(epochs=3), store, copy, resume=True)
+    said = capsys.readouterr().err
+    assert said.count(f"The last line of {copy / 'log.jsonl'} is cut off, as in a run that was killed") == cut
+    assert read_log(copy)
+
+
+def test_a_folder_that_cannot_be_made(store: Store) -> None:
+    with pytest.raises(TrainingError, match=r"^/proc/x cannot be created \(.*\): choose another --out\.$"):
+        train(recipe(), store, Path("/proc/x"))
 
 
 # --- a full disk, a folder that goes away ---------------------------------------------------------

@@ -95,17 +95,18 @@ def begun(words: list[str]) -> Begun | None:
 
     Raises:
         UsageError: the command names another recipe than the run's.
-        TrainingError: the run's configuration is damaged.
+        TrainingError: the run's configuration is damaged or missing.
     """
     named, rest = ([words[0]], words[1:]) if words and not words[0].startswith("-") else ([], words)
     given, out, family = (_value(rest, option) for option in ("--config", "--out", "--seeds"))
     resumed = out if "--resume" in rest and family is None else None
     if given is None and resumed is None:
         return None
-    from alexnet.run_folder import is_run
+    from alexnet.run_folder import check_configured, is_run
     from alexnet.train.history import read_config, store_of
 
     if given is None and not is_run(Path(resumed or "")):
+        check_configured(Path(resumed or ""))
         return None
     if given and out is None and "--resume" not in rest and launched():
         raise UsageError("--config under torchrun needs the folder of the new run, the same in all processes: add --out.")

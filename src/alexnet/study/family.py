@@ -35,6 +35,7 @@ from alexnet.console import say
 from alexnet.data.store import Store
 from alexnet.devices import pick_device
 from alexnet.errors import AlexNetError, Interrupted, RecipeError, TrainingError
+from alexnet.files import make_folder
 from alexnet.run_folder import FAMILY, RESULT, is_run, member, members
 from alexnet.train.loop import train
 from alexnet.train.recipes import Recipe, numbers
@@ -200,7 +201,7 @@ def _train_together(jobs: Sequence[TrainingJob], at_once: int) -> None:
         while waiting or running:
             while waiting and len(running) < at_once:
                 job = waiting.popleft()
-                job[2].parent.mkdir(parents=True, exist_ok=True)
+                make_folder(job[2].parent, TrainingError)
                 process = context.Process(target=_job, args=(job,))
                 process.start()
                 running[job[2]] = process

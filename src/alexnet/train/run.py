@@ -21,8 +21,21 @@ from alexnet.data.resample import origin
 from alexnet.data.store import Store
 from alexnet.devices import meant
 from alexnet.errors import TrainingError
-from alexnet.files import LOCK, is_temporary, lock, unlock, write_json
-from alexnet.run_folder import BEST, EVENTS, FEATURES, FIT, LATEST, STORE, TENSORBOARD, environment, is_run
+from alexnet.files import LOCK, is_temporary, lock, make_folder, unlock, write_json
+from alexnet.run_folder import (
+    BEST,
+    CUT_OFF,
+    EVENTS,
+    FEATURES,
+    FIT,
+    LATEST,
+    STORE,
+    TENSORBOARD,
+    check_configured,
+    cut_off,
+    environment,
+    is_run,
+)
 from alexnet.run_folder import CONFIG as CONFIG
 from alexnet.run_folder import ENVIRONMENT as ENVIRONMENT
 from alexnet.run_folder import LOG as LOG
@@ -65,6 +78,8 @@ class Run:
         """Start logging at `step`; what an interrupted start logged after
         the checkpoint is cut off.
         """
+        if cut_off((self.folder / LOG).read_bytes()[length:]):
+            say(f"{CUT_OFF.format(path=self.folder / LOG)} The run continues from its checkpoint.")
         self._log.seek(0, os.SEEK_END)
         self._log.truncate(min(length, self._log.tell()))
         self._log.seek(0, os.SEEK_END)
@@ -184,7 +199,7 @@ def open_run(
         return Run(folder, (folder / LATEST).exists(), config, _log(folder, "a"), held)
     if is_run(folder):
         _say_what_goes(folder, overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, TrainingError)
     held = _locked(folder)
     try:
         _clear(folder)
@@ -250,6 +265,7 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         return
     if not folder.is_dir():
         raise TrainingError(f"{folder} is a file, but a run needs a folder: choose another --out.")
+    check_configured(folder)
     if not is_run(folder):
         if any(not _begun(entry) for entry in folder.iterdir()):
             raise TrainingError(f"{folder} is not empty and is not a run: choose another folder.")

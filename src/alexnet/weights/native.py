@@ -24,6 +24,7 @@ from alexnet.data.preprocessing import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.files import writing
 from alexnet.model import AlexNet
+from alexnet.run_folder import BEST, is_checkpoint
 from alexnet.run_folder import find as find
 from alexnet.trained import Trained as Trained
 from alexnet.variants import Variant
@@ -130,10 +131,7 @@ def load(path: str | Path, device: torch.device | str = "cpu", partial: bool = F
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} is damaged or not a safetensors file ({error}). A file in another format is converted by "
-            f"`alexnet weights import {quote(str(path))} -o weights.safetensors`."
-        ) from error
+        raise CheckpointError(_unreadable(path, error)) from error
     kind, _, version = header.get("format", "").partition(" ")
     if kind == FORMAT.partition(" ")[0] and header["format"] != FORMAT and version.isdecimal():
         raise CheckpointError(
@@ -165,6 +163,19 @@ def load(path: str | Path, device: torch.device | str = "cpu", partial: bool = F
         check_finite(path, name, parameter)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Trained(model.eval(), classes, preprocessing.to(torch.device(device)), tensors, state, lacking)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    """What to do about a file that is no safetensors file; a run's own checkpoint was one."""
+    if not is_checkpoint(path):
+        return (
+            f"{path} is damaged or not a safetensors file ({error}). A file in another format is converted by "
+            f"`alexnet weights import {quote(str(path))} -o weights.safetensors`."
+        )
+    best, lost = path.with_name(BEST), f"{path} is damaged ({error})."
+    if path != best and is_ours(best):
+        lost += f" {best} is whole: it holds the network with the lowest error so far, for `alexnet predict` and `evaluate`."
+    return f"{lost} Restore {path.name} from a copy, or train again with --overwrite."
 
 
 def preprocessing_in(path: Path, header: dict[str, str], tensors: dict[str, Tensor]) -> Preprocessing:
