@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alexnet.console import duration
 from alexnet.data import sources
 from alexnet.data.image import Resize, Unreadable, encode
 from alexnet.data.sources import Item
@@ -106,9 +105,9 @@ def about(times: Times | float) -> str:
     """A time that is not certain, in words.
 
     >>> about(20), about(100), about(7300)
-    ('less than a minute', 'about 2 minutes', 'about 2:01 hours')
+    ('less than a minute', 'about 2 minutes', 'about 2:02 hours')
     >>> about(Times(70, 57, 160)), about(Times(70, 20, 100)), about(Times(7000, 3000, 7300))
-    ('1 to 3 minutes', 'up to 2 minutes', '50 minutes to 2:01 hours')
+    ('1 to 3 minutes', 'up to 2 minutes', '0:50 to 2:02 hours')
     """
     least, most = (times.least, times.most) if isinstance(times, Times) else (times, times)
     low, high = _words(least), _words(most)
@@ -118,10 +117,14 @@ def about(times: Times | float) -> str:
         return f"up to {high}"
     if low == high:
         return f"about {high}"
-    same_unit = ("hours" in low) == ("hours" in high)
-    return f"{low.split()[0] if same_unit else low} to {high}"
+    return f"{_hours(least) if 'hours' in high else low.split()[0]} to {high}"
 
 
 def _words(seconds: float) -> str:
     minutes = max(1, round(seconds / 60))
-    return counted(minutes, "minute") if minutes < 100 else f"{duration(seconds)[:-3]} hours"
+    return counted(minutes, "minute") if minutes < 100 else f"{_hours(seconds)} hours"
+
+
+def _hours(seconds: float) -> str:
+    """Hours and minutes, as 0:50."""
+    return "{}:{:02}".format(*divmod(round(seconds / 60), 60))

@@ -421,6 +421,10 @@ def test_prepare_for_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         folder = tmp_path / f"store{size}"
         command("prepare", photos, folder, *words)
         assert (Store(folder).size, Store(folder).manifest["resize"]) == (size, resize)
+    capsys.readouterr()
+    options = ["--width", "0.125", "--epochs", "1", "--batch-size", "3", "--device", "cpu", "--compile", "off"]
+    command("train", "laptop", "--data", tmp_path / "store64", "--out", tmp_path / "run", *options)
+    assert "paper is meant for short-side pictures, and this store holds squash ones" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         command("prepare", photos, tmp_path / "x", "--for", "smal-photos")
     assert "did you mean 'small-photos'" in capsys.readouterr().err

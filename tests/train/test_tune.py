@@ -79,6 +79,7 @@ def test_a_table_says_which_layers_are_new(weights: Path, convolutions: Path, st
     assert whole.stages == ("pool5", "fc6", "fc7") and len(whole.layers) == 8
     lines = table(whole, whole.network("fc6", recipe(weights), 3))
     assert [line.split()[-1] for line in lines[1:]] == ["loaded"] * 6 + ["used", "classes"]
+    assert len({line.index(line.split()[1]) for line in lines[1:]}) == 1  # one column
     part = native.load(weights)
     save_file({n: v.contiguous() for n, v in part.model.state_dict().items() if n[:5] != "conv4"}, tmp_path / "x.safetensors")
     gap = open_base(recipe(tmp_path / "x.safetensors", variant="caffe", input_size=67))
@@ -519,6 +520,7 @@ def test_a_family_on_the_command_line(weights: Path, store: Store, tmp_path: Pat
     words = ["--from", str(weights), "--data", str(store.folder), "--out", str(tmp_path / "family"), "--seeds", "0..1"]
     main(["train", "finetune", *words, "--tune", tune, "--epochs", epochs, "--batch-size", "8"])
     page = (tmp_path / "family" / "README.md").read_text()
+    assert "later ones reuse them, so the mean of the seconds says nothing" in page and "for each model" not in page
     assert "mean ± deviation, n = 2" in page and "; caffe at 0.0625 times its width, 67 pixels, " in page
     assert (tmp_path / "family" / "curves.png").exists()
 

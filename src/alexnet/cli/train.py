@@ -223,7 +223,7 @@ def _train_family(command: Training, seeds: str) -> None:
     rows = [[f"seed {row['seed']}", f"{row['top1_error']:.2%}", f"{row['seconds']:,.1f}"] for row in summary["members"]]
     deviation = summary["deviation_top1_error"]
     spread = f"{summary['mean_top1_error']:.2%}" + ("" if deviation is None else f" ± {deviation:.2%}")
-    mean = [f"mean, n = {summary['n']}", spread, f"{summary['seconds_per_model']:,.1f}"]
+    mean = [f"mean, n = {summary['n']}", spread, "" if command.recipe.tune else f"{summary['seconds_per_model']:,.1f}"]
     print_table(["", "held-out top-1 error", "seconds per model"], [*rows, mean])
     print_path(command.out / record.README)
     next_step("evaluate", command.out, "--data", command.data, "--average")

@@ -37,7 +37,7 @@ alexnet train {words} --data STORE --out FAMILY --seeds {seeds}
 
 {table}
 
-{seconds:,.1f} seconds of training for each model{shared}. {machine}
+{spent} {machine}
 
 ![curves]({curves})
 """
@@ -92,12 +92,21 @@ def write_family(folder: Path, recipe: Recipe, store: Store, summary: dict[str, 
         seeds=f"{seeds[0]}..{seeds[-1]}",
         facts=_facts(trained, store),
         table=_table([["seed", "top-1 error", "top-5 error", "seconds"], *cells]),
-        seconds=summary["seconds_per_model"],
-        shared=f", {summary['at_once']} at once" if summary["at_once"] > 1 else "",
+        spent=_spent(trained, summary),
         machine=_machine(),
         curves=CURVES,
     )
     (folder / README).write_text(page, encoding="utf-8")
+
+
+def _spent(recipe: Recipe, summary: dict[str, Any]) -> str:
+    """The time of a model, in a sentence."""
+    if recipe.tune:
+        return (
+            "The first seed computes the pictures' features and later ones reuse them, so the mean of the seconds says nothing."
+        )
+    shared = f", {summary['at_once']} at once" if summary["at_once"] > 1 else ""
+    return f"{summary['seconds_per_model']:,.1f} seconds of training for each model{shared}."
 
 
 def _percent(error: float) -> str:

@@ -70,7 +70,7 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
         )
     if store.manifest["resize"] != variant.resize and not recipe.tune:  # said when the weights were read
         say(
-            f"{variant.name} was trained on {variant.resize} pictures, this store holds "
+            f"{variant.name} is meant for {variant.resize} pictures, and this store holds "
             f"{store.manifest['resize']} ones (see `alexnet prepare --resize`)."
         )
     if recipe.shuffle_blocks is not None:

@@ -188,7 +188,7 @@ def table(base: Base, variant: Variant) -> list[str]:
             there = f"new, for {counted(variant.num_classes, 'class')}"
         else:
             there = "loaded" if name in base.layers else "not in the file: drawn at random"
-        lines.append(f"  {name}  {shape or '-':18}  {there}")
+        lines.append(f"  {name:5}  {shape or '-':18}  {there}")
     return lines
 
 
