@@ -288,8 +288,23 @@ def test_another_run_is_not_mixed_in(photos: Photos, tmp_path: Path) -> None:
 
 def test_refused_photos_bind_nothing(photos: Photos, tmp_path: Path) -> None:
     """After photos that are too few the folder is free for others."""
-    with pytest.raises(SourceError, match="no class has two different readable pictures"):
-        fit(photos(1, "few"), tmp_path / "run")
+    few = photos(1, "few")
+    counts = "'blue' has 1 file, 'green' has 1 file, 'red' has 1 file"
+    with pytest.raises(SourceError, match=rf"^{few}: no class has two different readable pictures, .*\({counts}\): add photos"):
+        fit(few, tmp_path / "run")
+    for file in few.rglob("*.jpg"):
+        file.unlink()
+    with pytest.raises(
+        SourceError, match=rf"found no pictures in the folder {few}: expected JPEG, .*Put photos there, or name"
+    ):
+        fit(few, tmp_path / "run")
+    draw((200, 50, 40), 1).save(few / "red" / "only.jpg")
+    shutil.rmtree(few / "blue")
+    shutil.rmtree(few / "green")
+    with pytest.raises(
+        SourceError, match=rf"only one class in the folder {few} \('red'\): .*Add a folder with photos of another"
+    ):
+        fit(few, tmp_path / "run")
     assert fit(photos(12), tmp_path / "run", minutes=9).tested.images
     assert json.loads((tmp_path / "run" / "fit.json").read_text())["photos"] == str(tmp_path / "photos")
 
@@ -304,9 +319,9 @@ def test_a_copy_is_as_finished(photos: Photos, tmp_path: Path, monkeypatch: pyte
     assert fit(folder, copy).tested == first.tested
     shutil.rmtree(copy / "store")
     assert fit(folder, copy).tested == first.tested
-    put = "no such folder exists: put back the one that `alexnet fit` made, or run that command again with another --out"
     lines = said(capsys)
-    assert "cannot be compared with those that it was trained on: " in lines and put in lines
+    assert f"{copy / 'store'}, its store, is gone: nothing needs doing, unless" in lines
+    assert "--resume" not in lines.partition(f"{copy} is finished.")[2].partition(f"{copy} is finished.")[2]
 
 
 def test_finished_but_its_network_is_gone(photos: Photos, tmp_path: Path) -> None:
@@ -404,7 +419,7 @@ def test_a_store_that_cannot_be_there(photos: Photos, tmp_path: Path) -> None:
         (tmp_path / "run", "must not hold the run"),
         (tmp_path, "must not hold"),
         (other, "is not a store"),
-        (Path("http://host/store"), r"data \(=http:/host/store\) is an address, .* name a folder"),
+        (Path("http://host/store"), r"data \(=http://host/store\) is an address, .* name one"),
     ):
         with pytest.raises(AlexNetError, match=problem):
             fit(folder, tmp_path / "run", data=data)
@@ -479,6 +494,7 @@ def test_on_weights(photos: Photos, tmp_path: Path, weights: Path, capsys: pytes
     assert f"45 photos of 3 classes: preparing, training on the weights {weights} and testing take" in lines
     store = Store(out / "store")
     assert (store.size, store.manifest["resize"]) == (72, "squash")
+    assert all(f"looking for near-duplicates in {split}: " in lines for split in ("train", "val"))
     recipe = read_config(out).recipe
     assert recipe.weights == str(weights) and recipe.tune == "head"
     assert "from the weights that the run began with, and were not trained here." in (out / "report.html").read_text()

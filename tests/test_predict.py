@@ -73,6 +73,7 @@ def test_more_than_a_batch_in_order_with_bad_files(classifier: Classifier, tmp_p
 
 def test_only_bad_files(classifier: Classifier) -> None:
     assert [prediction.error for prediction in predict(classifier, ["a\0b", "none"])][1] == "No such file or directory"
+    assert [prediction.error for prediction in predict(classifier, ["none*.jpg"])] == ["no file matches this pattern"]
 
 
 def test_the_true_class_is_the_folders(classifier: Classifier, tmp_path: Path) -> None:

@@ -318,8 +318,14 @@ def _finished(asked: Asked, out: Path) -> Fitted | None:
     photos = Path(asked.photos)
     recipe = read_config(out).recipe
     more = f"To train it for longer: `alexnet train --resume --out {out} --epochs {2 * recipe.epochs}`. "
-    say(f"{out} is finished. {'' if recipe.tune == 'head' else more}For other photos, name another --out.")
-    if photos.exists():
+    kept = (Path(asked.data) / MANIFEST).exists()
+    say(f"{out} is finished. {more if kept and recipe.tune != 'head' else ''}For other photos, name another --out.")
+    if not kept:
+        say(
+            f"{asked.data}, its store, is gone: nothing needs doing, unless you want to test it again or train it for longer. "
+            "To fit the same photos anew, name another --out."
+        )
+    elif photos.exists():
         try:
             _say_what_changed(photos, _listed(photos, asked), Store(asked.data))
         except (SourceError, StoreError) as error:

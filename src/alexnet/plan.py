@@ -77,7 +77,7 @@ class Plan:
         device, channels = fastest_device(), len(self.base.parameters["conv5.weight"])
         preprocessing = self.base.preprocessing.to(device)
         view = preprocessing.views(1)[0]
-        with Meter("looking for near-duplicates", len(split), "images") as meter:
+        with Meter(f"looking for near-duplicates in {split.name}", len(split), "images") as meter:
             features = []
             for records, _ in in_order(split, BATCH_SIZE):
                 maps = self.convolutions(preprocessing.view(records.to(device), *view)).view(len(records), channels, -1)

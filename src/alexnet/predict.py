@@ -277,6 +277,8 @@ def _read(classifier: Classifier, path: str, max_pixels: int) -> Prediction:
     except Unreadable as reason:
         return Prediction(path, error=str(reason))
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        if isinstance(error, FileNotFoundError) and glob.has_magic(path):
+            return Prediction(path, error="no file matches this pattern")
         return Prediction(path, error=getattr(error, "strerror", None) or str(error))
     folder = class_name(Path(path).absolute().parent.name)
     return Prediction(path, record=record, true=folder if classifier.classes.count(folder) == 1 else None)

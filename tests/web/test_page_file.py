@@ -56,7 +56,7 @@ def test_what_is_refused(photo: Path, tmp_path: Path, run: Path, capsys: pytest.
     for words, reason in (
         ([str(tmp_path / "none.jpg")], "none.jpg cannot be read: No such file"),
         ([str(tmp_path / "text.jpg")], "text.jpg cannot be read: not an image in a known format"),
-        ([str(tmp_path)], "cannot be read: Is a directory"),
+        ([str(tmp_path)], "is a folder, and a page shows one picture: name one of the pictures in it."),
         ([str(photo), "--max-pixels", "100"], "red.png cannot be read: 90 x 61 are more than 100 pixels"),
         ([str(photo), "--run", str(tmp_path / "empty")], "has no latest.safetensors: it is not a run, or training has not"),
         ([str(photo), "--run", "nothing"], "nothing does not exist: name a run's folder"),

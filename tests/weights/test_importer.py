@@ -247,7 +247,9 @@ def test_part_of_a_network(shared: Path, tmp_path: Path) -> None:
         whole.load_state_dict(part.model.state_dict(), strict=False)
         assert torch.equal(whole.stages(x)["pool5"], stages["pool5"])
     for refused in (native.load, alexnet.load, engines.load):
-        with pytest.raises(CheckpointError, match=r"base\.safetensors holds a part.*without fc6, fc7, fc8.*finetune --from"):
+        with pytest.raises(
+            CheckpointError, match=r"base\.safetensors holds a part.*without fc6, fc7, fc8.*alexnet fit PHOTOS --from"
+        ):
             refused(base)
     with pytest.raises(CheckpointError, match="holds a part of a network: fc6, fc7, fc8 missing"):
         import_weights(base)

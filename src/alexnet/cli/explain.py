@@ -11,7 +11,7 @@ from alexnet.cli.options import DataIfAny
 from alexnet.cli.tables import print_path
 from alexnet.console import say
 from alexnet.data.limits import MAX_PIXELS
-from alexnet.errors import OutputError
+from alexnet.errors import OutputError, SourceError
 from alexnet.words import Language
 
 
@@ -44,10 +44,7 @@ def explain(
         max_pixels: refuse a picture with more pixels, as `alexnet predict` does.
     """
     from alexnet.arguments import check_count
-    from alexnet.data.image import Unreadable
-    from alexnet.data.sources import read_picture
     from alexnet.data.store import Store
-    from alexnet.errors import SourceError
     from alexnet.files import make_ready
     from alexnet.web import export, shown
     from alexnet.web.scene import Scene
@@ -59,10 +56,7 @@ def explain(
     if out.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"out (={out}) must end in .html.")
     make_ready(out)
-    try:
-        picture = read_picture(photo)
-    except (OSError, ValueError, Unreadable) as error:
-        raise SourceError(f"{photo} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    picture = _read(photo)
     network = shown.usual(variant) if run is None else shown.find(run, variant)
     if run is None:
         say(network.choice)
@@ -83,3 +77,16 @@ def explain(
         *(["--data", data] if data else []),
         *(["--variant", variant] if run and variant else []),
     )
+
+
+def _read(photo: Path) -> bytes:
+    """The picture's content."""
+    from alexnet.data.image import Unreadable
+    from alexnet.data.sources import read_picture
+
+    if photo.is_dir():
+        raise SourceError(f"{photo} is a folder, and a page shows one picture: name one of the pictures in it.")
+    try:
+        return read_picture(photo)
+    except (OSError, ValueError, Unreadable) as error:
+        raise SourceError(f"{photo} cannot be read: {getattr(error, 'strerror', None) or error}.") from error

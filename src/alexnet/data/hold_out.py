@@ -15,6 +15,7 @@ A file that is not a picture counts for nothing here.
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from alexnet.data.image import Unreadable
 from alexnet.data.sources.source import TRAIN, Item, Source, blocks
 from alexnet.errors import SourceError
 from alexnet.meter import Meter
-from alexnet.phrases import counted, quoted
+from alexnet.phrases import MOST_NAMED, counted, quoted
 
 BLOCK = 256  # pictures in one job
 SHOWN = 5  # classes that are named in a line
@@ -69,13 +70,24 @@ def split_off(source: Source, share: float, seed: int, readable: Callable[[Item]
     train = [item for item, held in zip(items, sides, strict=True) if not held]
     val = [item for item, held in zip(items, sides, strict=True) if held]
     if not any(map(draw.holds, draw.classes)):
-        raise SourceError("no class has two different readable pictures, so none can be held out for testing: add pictures.")
+        raise SourceError(_too_few(items, source.classes))
     say(
         f"Found no test split in the {source.kind}: about {share:.0%} of each class is held out as "
         f"val, chosen by the files' content (seed {seed}): {len(val):,} of {len(items):,} pictures."
     )
     draw.explain(source.classes, keys)
     return replace(source, splits={TRAIN: train, "val": val})
+
+
+def _too_few(items: Sequence[Item], names: Sequence[str]) -> str:
+    """Why nothing can be held out, with the folder and how many files each class has."""
+    counts = Counter(item.label for item in items)
+    files = ", ".join(f"{names[label]!r} has {counted(counts[label], 'file')}" for label in sorted(counts)[:MOST_NAMED])
+    more = ", ..." if len(counts) > MOST_NAMED else ""
+    return (
+        f"{os.path.commonpath([item.path for item in items])}: no class has two different readable pictures, so none can be "
+        f"held out for testing ({files}{more}): add photos to each class."
+    )
 
 
 # --- keys -----------------------------------------------------------------------------------------

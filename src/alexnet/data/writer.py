@@ -204,7 +204,8 @@ class Writer:
         if need > free:
             raise StoreError(
                 f"{count:,} pictures of {self.size} x {self.size} need {need / 1e6:,.1f} MB, but "
-                f"{parent} has {free / 1e6:,.1f} MB free: choose a smaller --size or another disk."
+                f"{parent} has {free / 1e6:,.1f} MB free: free some there, or choose another disk (`alexnet fit`: another "
+                "--out). `alexnet prepare` can also make smaller pictures (--size)."
             )
 
     def _paths(self, split: str) -> tuple[Path, Path, Path]:

@@ -152,7 +152,7 @@ def load(path: str | Path, device: torch.device | str = "cpu", partial: bool = F
     if lacking and not partial:
         raise CheckpointError(
             f"{path} holds a part of a network, without {', '.join(lacking)}, and cannot classify pictures yet: train what "
-            f"is missing with `alexnet train finetune --from {path} --data STORE --out RUN`, or import a whole file."
+            f"is missing with `alexnet fit PHOTOS --from {quote(str(path))} --out run`, or import a whole file."
         )
     model = _network(path, variant, tensors, lacking)
     preprocessing = preprocessing_in(path, header, tensors)
@@ -169,8 +169,9 @@ def _unreadable(path: Path, error: Exception) -> str:
     """What to do about a file that is no safetensors file; a run's own checkpoint was one."""
     if not is_checkpoint(path):
         return (
-            f"{path} is damaged or not a safetensors file ({error}). A file in another format is converted by "
-            f"`alexnet weights import {quote(str(path))} -o weights.safetensors`."
+            f"{path} is damaged or not a safetensors file ({error}). A whole network in another format is converted by "
+            f"`alexnet weights import {quote(str(path))} -o weights.safetensors`, with --variant if the file does not say "
+            f"which AlexNet it is; a part of one begins with `alexnet fit PHOTOS --from {quote(str(path))} --out run`."
         )
     best, lost = path.with_name(BEST), f"{path} is damaged ({error})."
     if path != best and is_ours(best):

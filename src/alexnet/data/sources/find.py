@@ -81,7 +81,8 @@ def find(
         raise SourceError(f"--image applies to WebDataset shards only, and this source is {source.kind}: drop --image.")
     for line in left_out.lines():
         say(line)
-    return _check(source)
+    named = list_of(paths or [part for part in (train, test) if part])
+    return _check(source, f"the {source.kind}" if labels else f"the {source.kind} {named}")
 
 
 def _find_labelled(paths: Sequence[Path], parts: Sequence[Path], labels: Path, left_out: LeftOut) -> Source:
@@ -232,21 +233,28 @@ def _unknown(paths: Sequence[Path]) -> str:
     return f"{list_of(paths)} holds no tar, parquet or IDX files: name a folder that holds one folder per class."
 
 
-def _check(source: Source) -> Source:
-    """Refuse what cannot be trained on: no train split, one class, a class without a picture."""
+def _check(source: Source, where: str) -> Source:
+    """Refuse what cannot be trained on: no train split, one class, a class without a picture.
+
+    Args:
+        where: the source in words, for messages.
+    """
     splits = {name: items for name, items in source.splits.items() if items}
     if not splits:
-        raise SourceError(f"found no pictures in the {source.kind}.")
+        inside = (
+            "expected JPEG, PNG, WebP, AVIF, HEIC, GIF, BMP, TIFF or PNM files, those of each class in a folder of their own. "
+            "Put photos there, or name another folder."
+        )
+        raise SourceError(f"found no pictures in {where}: {inside if source.kind == 'folder' else 'name another source.'}")
     if TRAIN not in splits:
         raise SourceError(
-            f"found the split {', '.join(splits)} in the {source.kind} but no {TRAIN}: name "
-            "the training split too (--train PATH)."
+            f"found the split {', '.join(splits)} in {where} but no {TRAIN}: name the training split too (--train PATH)."
         )
     if len(source.classes) < 2:
         inside = " If the folders inside it are the classes, name that folder as the source." * (source.kind == "folder")
         raise SourceError(
-            f"found only one class in the {source.kind} ({quoted(source.classes)}): a classifier needs at least two. "
-            f"Add photos of another class.{inside}"
+            f"found only one class in {where} ({quoted(source.classes)}): a classifier needs at least two. "
+            f"Add {'a folder with photos' if source.kind == 'folder' else 'photos'} of another class.{inside}"
         )
     present = {item.label for item in splits[TRAIN]}
     missing = [name for label, name in enumerate(source.classes) if label not in present]
