@@ -206,7 +206,7 @@ def test_family_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytest.
     data = ("--data", str(store.folder))
     out = (*data, "--out", str(tmp_path / "family"), *FAST)
     assert "1 missing" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0,2")
-    assert "must rise; 1 after 1" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0,1,1")
+    assert "must rise, so 1 cannot follow 1: write 0,1." in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0,1,1")
     assert "add --seeds" in fails(capsys, 2, "train", "laptop", *out, "--at-once", "2")
     assert "works on a GPU only" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--at-once", "2")
     assert "names epoch 9" in fails(capsys, 2, "train", "laptop", *out, "--seeds", "0..1", "--keep", "0,9")

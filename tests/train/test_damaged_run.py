@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from runs import log, recipe, same_weights
+from safetensors import SafetensorError
 
 from alexnet.cli import main
 from alexnet.data.store import Store
@@ -295,6 +296,30 @@ def test_a_full_disk_at_every_file(
     assert verify_run(folder) == []
 
 
+def test_a_full_disk_at_the_first_checkpoints(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best network is written, the latest is not: there is nothing to continue from. At the
+    next epoch there is.
+    """
+    folder, write, count, number = tmp_path / "run", native.save_file, 0, 2
+
+    def fill(*arguments: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        write(*arguments)
+
+    monkeypatch.setattr(native, "save_file", fill)
+    space = r"No space left on device\. The checkpoints of this run take up to [\d,]+ MB in all; [\d,]+ MB are free\. "
+    with pytest.raises(TrainingError, match=space + "No checkpoint was saved yet: free some space and start again"):
+        train(recipe(epochs=2), store, folder)
+    with pytest.raises(TrainingError, match="without a checkpoint to continue from, only its best.safetensors: start again"):
+        train(recipe(epochs=2), store, folder)
+    count, number = 0, 3
+    with pytest.raises(TrainingError, match=space + "The last good checkpoint .* continue with --resume"):
+        train(recipe(epochs=2), store, folder, overwrite=True)
+
+
 @pytest.mark.parametrize("number", [1, 3, 8])
 def test_a_full_disk_under_tensorboard(
     quiet: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
@@ -310,7 +335,10 @@ def test_a_full_disk_under_tensorboard(
 
     with monkeypatch.context() as patch:
         patch.setattr(board.RecordWriter, "write", fill)
-        with pytest.raises(TrainingError, match=r"No space left on device.*free some space and continue with --resume"):
+        with pytest.raises(
+            TrainingError,
+            match=r"No space left on device.*No checkpoint was saved yet: free some space and start again with --overwrite",
+        ):
             train(recipe(epochs=1, keep="0"), store, tmp_path / "run")
     train(recipe(epochs=1, keep="0"), store, tmp_path / "run", resume=True)
     assert same_weights(quiet, tmp_path / "run") and log(quiet) == log(tmp_path / "run")

@@ -299,7 +299,9 @@ def test_a_full_disk_under_the_log(store: Store, tmp_path: Path, monkeypatch: py
         self._log = open("/dev/full", "a")  # noqa: SIM115
 
     monkeypatch.setattr(Run, "start_log", full)
-    with pytest.raises(TrainingError, match=r"No space left.*free some space and continue with --resume"):
+    with pytest.raises(
+        TrainingError, match=r"No space left.*No checkpoint was saved yet: free some space and start again with --overwrite"
+    ):
         train(recipe(epochs=1), store, tmp_path / "run")
 
 

@@ -188,7 +188,9 @@ class Split:
         try:
             actual = path.stat().st_size
         except OSError as error:
-            raise StoreError(f"{path} is gone ({error.strerror}): put the store back, then continue.") from error
+            raise StoreError(
+                f"{path} is gone ({error.strerror}): put the store back, then run the command again (train with --resume)."
+            ) from error
         if actual < self.length:
             raise StoreError(f"{path} has shrunk from {self.length:,} to {actual:,} bytes while it was in use. {AGAIN}")
 

@@ -79,9 +79,14 @@ def announce(start: Start, store: Store, where: str, resumed: bool) -> None:
         f"{variant.label}, {variant.input_size} pixels, "
         f"{variant.parameters:,} parameters; {counted(len(store.train), 'picture')} of {len(store.classes)} classes; "
         f"{_epochs(recipe, loader.steps_per_epoch)} on {where}"
-        f"{f'; resumed at epoch {place.epoch}, step {place.step}' if resumed else ''}."
+        f"{f'; resumed after {_reached(place)}' if resumed else ''}."
         f"{' The first step takes up to a minute.' if 'compiled' in where else ''}"
     )
+
+
+def _reached(place: Place) -> str:
+    """Where a run is, as its progress counts: "epoch 3", "step 20 of epoch 4"."""
+    return f"step {place.step} of epoch {place.epoch + 1}" if place.step else f"epoch {place.epoch}"
 
 
 def warn_unless_shuffled(blocks: int, split: Split, store: Store) -> None:

@@ -442,13 +442,15 @@ def numbers(name: str, text: str) -> tuple[int, ...]:
         first, dots, last = part.partition("..")
         ends = (first, last if dots else first)
         if not all(end.strip().isdecimal() and len(end) < 10 for end in ends):
-            raise RecipeError(f"{name} (={text}) must be whole numbers such as 0..9 or 0,1,2, not {part!r}.")
+            found = f", not {part!r}" if part != text else ""
+            raise RecipeError(f"{name} (={text}) must be whole numbers such as 0..9 or 0,1,2{found}.")
         if int(ends[1]) - int(ends[0]) >= MOST_NUMBERS:
             raise RecipeError(f"{name} (={text}) names more than {MOST_NUMBERS} numbers.")
         listed += range(int(ends[0]), int(ends[1]) + 1) or [int(ends[0]), int(ends[1])]
     for earlier, later in pairwise(listed):
         if later <= earlier:
-            raise RecipeError(f"{name} (={text}) must rise; {later} after {earlier} does not.")
+            rising = f"{later}..{earlier}" if text == f"{earlier}..{later}" else ",".join(map(str, sorted({*listed})))
+            raise RecipeError(f"{name} (={text}) must rise, so {later} cannot follow {earlier}: write {rising}.")
     return tuple(listed)
 
 

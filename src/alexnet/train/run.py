@@ -271,6 +271,11 @@ def _check_free(folder: Path, overwrite: bool) -> None:
             raise TrainingError(f"{folder} is not empty and is not a run: choose another folder.")
         return
     read_config(folder)  # other programs have a file of this name too
+    if not overwrite and (folder / BEST).exists() and not any((folder / name).exists() for name in (LATEST, RESULT)):
+        raise TrainingError(
+            f"{folder} holds a run without a checkpoint to continue from, only its {BEST}: start again with --overwrite, or "
+            "choose another folder."
+        )
     if not overwrite and any((folder / name).exists() for name in (LATEST, BEST, RESULT)):
         raise TrainingError(
             f"{folder} already holds a run: continue it with --resume, replace it with --overwrite, or choose another folder."

@@ -5,7 +5,9 @@ warns, saves and stops while `loop.py` trains. What the system refuses, a full d
 becomes an error that says what is saved and what to do, here and once.
 """
 
+import errno
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -356,7 +358,9 @@ def open_session(
     # Uncompiled, a CPU is as fast (docs/log.md).
     compiled = device.type == "cuda" if recipe.compile == "auto" else recipe.compile == "on"
     tuned = TunedFrom(str(base.file), base.layers, base.preprocessing.stored_size) if base else None
-    with _in_words(folder, min(recipe.batch_size, len(store.train)), device), ExitStack() as stack:
+    # The best one, the latest with its velocity and the one that replaces it, and those to keep.
+    space = 4 * variant.parameters * (1 + 2 + 2 + len(recipe.kept_epochs))
+    with _in_words(folder, min(recipe.batch_size, len(store.train)), device, space), ExitStack() as stack:
         run = open_run(folder, recipe, store, resume, compiled, overwrite, tuned, ranks.launch)
         stack.callback(run.close)
         if run.resumed:
@@ -405,15 +409,20 @@ def _alike(recipe: Recipe, store: Store) -> dict[str, str]:
 
 
 @contextmanager
-def _in_words(folder: Path, batch_size: int, device: torch.device) -> Iterator[None]:
-    """What the system refuses (memory, disk, files) as an error of ours."""
+def _in_words(folder: Path, batch_size: int, device: torch.device, space: int = 0) -> Iterator[None]:
+    """What the system refuses (memory, disk, files) as an error of ours.
+
+    Args:
+        space: bytes that the run's checkpoints take at most, or 0 if this process writes none.
+    """
     smaller = f"--batch-size {max(1, batch_size // 2)}"
     try:
         with room_for(f"batch_size (={batch_size})", device, smaller):
             yield
     except OutputError as error:
-        if isinstance(error.__cause__, OSError) and not folder.exists():
-            raise TrainingError(_refused(folder, error.__cause__)) from error
+        cause = error.__cause__
+        if isinstance(cause, OSError) and (cause.errno in FULL_DISK or not folder.exists()):
+            raise TrainingError(_refused(folder, cause, space)) from error
         raise
     except AlexNetError:
         raise
@@ -425,12 +434,17 @@ def _in_words(folder: Path, batch_size: int, device: torch.device) -> Iterator[N
             f"{_what_is_saved(folder)}: pass {smaller} or a smaller --width."
         ) from error
     except OSError as error:
-        raise TrainingError(_refused(folder, error)) from error
+        raise TrainingError(_refused(folder, error, space)) from error
 
 
-def _refused(folder: Path, error: OSError) -> str:
+def _refused(folder: Path, error: OSError, space: int) -> str:
     if error.errno in FULL_DISK:
-        return f"{folder}: {error.strerror}. {_what_is_saved(folder)}: free some space and continue with --resume."
+        room = ""
+        if space and error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(folder if folder.exists() else Path()).free
+            room = f" The checkpoints of this run take up to {space / 1e6:,.0f} MB in all; {free / 1e6:,.0f} MB are free."
+        then = "continue with --resume" if (folder / LATEST).exists() else "start again with --overwrite"
+        return f"{folder}: {error.strerror}.{room} {_what_is_saved(folder)}: free some space and {then}."
     if not folder.exists():
         return (
             f"{folder} is gone: it was deleted or moved while a run was using it. Put it back and "

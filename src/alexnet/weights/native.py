@@ -6,8 +6,10 @@ the preprocessing. The file alone is enough to predict; there is no second file 
 in it is executed. It is written under a temporary name and renamed, so it is never half written.
 """
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -80,7 +82,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, str]
         try:
             save_file(tensors, temporary, header)
         except SafetensorError as error:  # its way to report a full disk
-            raise OSError(str(error)) from error
+            full = f"os error {errno.ENOSPC}" in str(error)
+            raise (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if full else OSError(str(error))) from error
         temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets the owner alone read it
 
 
