@@ -92,7 +92,7 @@ def test_summary_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--input-size" in fails(capsys, 2, "summary", "--inputsize", "64")  # the nearest one is named
     assert "--explain prints text or Markdown" in fails(capsys, 2, "summary", "--explain", "--format", "json")
     assert "add --explain, or drop --lang" in fails(capsys, 2, "summary", "--lang", "zh")
-    assert "invalid choice 'fr' for argument '--lang'" in fails(capsys, 2, "summary", "--explain", "--lang", "fr")
+    assert "lang (=fr) must be one of en, zh" in fails(capsys, 2, "summary", "--explain", "--lang", "fr")
 
 
 # --- prepare, verify ------------------------------------------------------------------------------

@@ -100,6 +100,23 @@ def test_a_misspelled_option(said: Said, words: tuple[str, ...]) -> None:
         assert said(*words, word, "0.5") == (2, "", error)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--features pool9", "features (=pool9) must be one of pool5, fc6, fc7."),
+        ("--parallel=foo", "parallel (=foo) must be one of auto, data, towers, hybrid."),
+        ("--lr-factors 1,2", "lr_factors (=1,2) needs 8 values with spaces between them, as in --lr-factors 1 1 1 1 1 1 1 1."),
+        ("--kernels 1 2 --lr 1", "kernels (=1 2) needs 5 values with spaces between them, as in --kernels 1 1 1 1 1."),
+    ],
+)
+def test_a_value_that_cannot_be(said: Said, words: str, message: str) -> None:
+    assert said("train", "laptop", "--data", "a", "--out", "b", *words.split()) == (2, "", f"alexnet: {message}\n")
+
+
+def test_no_suggestion_where_nothing_is_near(said: Said) -> None:
+    assert "has no option --overwrite. `alexnet fit --help`" in said("fit", "photos", "--overwrite")[2]
+
+
 def test_unknown_words(said: Said) -> None:
     assert "unknown verb 'trian': did you mean 'train'?" in said("trian")[2]
     assert "unknown verb 'trian'" in said("help", "trian")[2]

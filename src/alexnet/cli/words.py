@@ -9,7 +9,9 @@ import difflib
 import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from itertools import takewhile
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from tyro.conf import Positional
 
@@ -28,17 +30,49 @@ def check_options(target: Any, words: Iterable[str], prog: str) -> None:
         prog: such as "alexnet train laptop".
 
     Raises:
-        UsageError: an unknown option.
+        UsageError: an unknown option, or a value that is not one of its choices.
     """
+    words, hints = list(words), dict(_hinted(target))
     known = {*options(target), "--help"}
-    for word in words:
+    for place, word in enumerate(words):
         if word == "--":
             return
         name = word.partition("=")[0].replace("_", "-")
         if word.startswith("--") and name not in known and not name.startswith("--tyro-"):
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            hint = f" Did you mean {close[0]}?" if close else ""
+            close = difflib.get_close_matches(name[2:], [one[2:] for one in known], n=1, cutoff=0.6)
+            hint = f" Did you mean --{close[0]}?" if close else ""
             raise UsageError(f"`{prog}` has no option {name}.{hint} `{prog} --help` lists its options.")
+        if name in hints:
+            given = [word.partition("=")[2]] if "=" in word else []
+            following = takewhile(lambda one: not one.startswith("--"), words[place + 1 :])
+            _check_value(name, hints[name], given or list(following))
+
+
+def _check_value(name: str, hint: Any, given: list[str]) -> None:
+    """Refuse a value that is none of an option's choices, or numbers that are too few or too many.
+    Everything else is for tyro.
+    """
+    kinds = [kind for kind in get_args(hint) if kind is not NoneType] if NoneType in get_args(hint) else [hint]
+    parts, rule = get_args(kinds[0]), None
+    if len(kinds) > 1 or not given or given[0] == "None":
+        return
+    if get_origin(kinds[0]) is Literal and given[0] not in map(str, parts):
+        given, rule = given[:1], f"must be one of {', '.join(map(str, parts))}"
+    elif get_origin(kinds[0]) is tuple and parts[-1] is not Ellipsis and len(given) < len(parts):
+        rule = f"needs {len(parts)} values with spaces between them, as in --{name[2:]} {' '.join('1' for _ in parts)}"
+    if rule:
+        raise UsageError(f"{name[2:].replace('-', '_')} (={' '.join(given)}) {rule}.")
+
+
+def _hinted(target: Any) -> Iterator[tuple[str, Any]]:
+    """The long options with the types of their values."""
+    plain = get_type_hints(target)
+    for name, hint in get_type_hints(target, include_extras=True).items():
+        if is_dataclass(plain[name]):
+            yield from _hinted(plain[name])
+            continue
+        given = next((note.name for note in getattr(hint, "__metadata__", ()) if getattr(note, "name", None)), name)
+        yield f"--{given.replace('_', '-')}", plain[name]
 
 
 def options(target: Any) -> Iterator[str]:
