@@ -226,7 +226,7 @@ def _alone(out: Path) -> Iterator[None]:
 def _begin(now: Asked, out: Path) -> Asked:
     """What the first start was asked for, which this may be."""
     if now.minutes is not None and not 0 < now.minutes < recipes.HUGE:
-        raise RecipeError(f"minutes (={now.minutes}) must be above 0 and below {recipes.HUGE:g}.")
+        raise RecipeError(f"minutes (={now.minutes}) must be above 0 and below {recipes.HUGE:,.0f}.")
     check_share(now.hold_out)
     earlier = _read(out) if (out / FIT).exists() else None
     if earlier and not _nothing_made(earlier, out):

@@ -176,7 +176,7 @@ def open_ranks(
         TrainingError: another rank failed or differs from this one; raised by rank 0.
     """
     if not SHORTEST <= timeout <= LONGEST:
-        raise UsageError(f"rank_timeout (={timeout:g}) must be at least {SHORTEST:g} seconds, and at most {LONGEST:g}.")
+        raise UsageError(f"rank_timeout (={timeout:g}) must be at least {SHORTEST:g} seconds, and at most {LONGEST:,.0f}.")
     if not launched():
         if wanted is not None:
             raise UsageError(f"parallel (={wanted}) needs several processes: begin the command with `{TORCHRUN}`.")
