@@ -186,7 +186,7 @@ def _quantised(trained: Trained, store: Store, allow_loss: bool) -> "tuple[onnx.
         )
     bits = "" if has_vnni() else "the weights have 7 bits, as this processor lacks VNNI"
     few = intervals.warning(before.images)
-    return model, [line, *([f"warning: {few}"] if few else []), *([bits] if bits else [])]
+    return model, [line, *([f"Warning: {few}"] if few else []), *([bits] if bits else [])]
 
 
 def _error(result: Evaluation) -> str:

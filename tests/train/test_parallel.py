@@ -75,7 +75,7 @@ def test_same_ranks_same_bits(results: Path, case: Case) -> None:
     ],
 )
 def test_towers_that_do_not_fit(variant: str, ranks: Ranks, reason: str) -> None:
-    with pytest.raises(UsageError, match=f"parallel .=towers.: .*{reason}"):
+    with pytest.raises(UsageError, match=f"parallel .=towers. needs .*{reason}"):
         ranks.settled(get_variant(variant), 128)
 
 

@@ -370,7 +370,7 @@ def test_a_run_is_repeated_and_resumed_by_its_configuration(
     command("train", "laptop", "--data", store.folder, "--out", "run", "--epochs", "1", *FAST)
     said = capsys.readouterr()
     assert "run: held-out top-1 error " in said.out and "of 18 pictures (95% interval " in said.out
-    assert "chance 66.67%), after 1 epoch." in said.out and "warning: only 18 test pictures" in said.out
+    assert "chance 66.67%), after 1 epoch." in said.out and "Warning: only 18 test pictures" in said.out
     assert "top-5" not in said.out  # of three classes it says nothing
     command("train", "--config", "run")
     assert same_weights(Path("run"), Path("run2")) and log(Path("run")) == log(Path("run2"))

@@ -47,6 +47,8 @@ def test_lanes_by_hand(store: Store, capfd: pytest.CaptureFixture[str]) -> None:
     assert "lanes (=9) is more than the 4 cores of this process: using 4 lanes." in capfd.readouterr().err
     assert choose_lanes(begun(store, batch_size=2), 4) == 2
     assert "lanes (=4) is more than the 2 pictures of a batch: using 2 lanes." in capfd.readouterr().err
+    assert choose_way(begun(store), 9).lanes == 4
+    assert capfd.readouterr().err.count("lanes (=9) is more than") == 1
     with pytest.raises(UsageError, match=r"lanes \(=0\) must be at least 1"):
         choose_lanes(begun(store), 0)
 

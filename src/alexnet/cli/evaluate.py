@@ -134,4 +134,4 @@ def _class_errors(row: dict[str, Any], has_top5: bool) -> list[str]:
 def _warn(result: "Evaluation") -> None:
     text = intervals.warning(result.images)
     if text:
-        say(f"alexnet: warning: {text}")
+        say(f"Warning: {text}")

@@ -202,7 +202,7 @@ def _outcome(run: Path, errors: list[float], store: "Store") -> list[str]:
             f"The lowest error was {lowest}, after epoch {best + 1} (best.safetensors). Other commands use the last network."
         )
     few = intervals.warning(evaluation["images"])
-    return [*lines, *([f"warning: {few}"] if few else [])]
+    return [*lines, *([f"Warning: {few}"] if few else [])]
 
 
 def _train_family(command: Training, seeds: str) -> None:

@@ -55,7 +55,7 @@ def import_weights(
     for line in (*importer.describe(trained, foreign), *result.lines()):
         print_line(line)
     for warning in result.warnings():
-        say(f"alexnet: warning: {file}: {warning}")
+        say(f"Warning: {file}: {warning}")
     print_line(f"{out}: {out.stat().st_size / 1e6:,.1f} MB")
     if trained.missing:
         say(f"{out} holds a part of a network: {', '.join(trained.missing)} are missing, so it cannot classify pictures yet.")
@@ -149,7 +149,7 @@ def verify_weights(file: Positional[Annotated[Path, arg(metavar="FILE")]]) -> No
     for line in result.lines():
         print_line(line)
     for warning in result.warnings():
-        say(f"alexnet: warning: {file}: {warning}")
+        say(f"Warning: {file}: {warning}")
     if not result.looks_trained:
         next_step("weights", "list")
         raise SystemExit(1)

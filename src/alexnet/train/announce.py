@@ -97,7 +97,7 @@ def warn_unless_shuffled(blocks: int, split: Split, store: Store) -> None:
     expected = np.array([(1 - (1 - shares) ** count).sum() for count in split.blocks])  # in random order
     if blocks < len(split.blocks) and held.sum() < expected.sum() * SHUFFLED:
         say(
-            f"warning: the pictures of {store.address} are not in random order: a block has {held.mean():.1f} classes instead "
+            f"Warning: the pictures of {store.address} are not in random order: a block has {held.mean():.1f} classes instead "
             f"of {expected.mean():.1f}, so with shuffle_blocks (={blocks}) each batch has only a part of the classes, and "
             "the network learns less. Prepare the store with --shuffle."
         )

@@ -68,7 +68,7 @@ class Ranks:
         """
         if self.wanted != "auto":
             if why := traffic.refusal(variant, self.wanted, self.count):
-                raise UsageError(f"parallel (={self.wanted}): {why}")
+                raise UsageError(f"parallel (={self.wanted}) {why.removeprefix(f'{self.wanted} ')}")
             return self
         if not self.several:
             return replace(self, wanted="data")

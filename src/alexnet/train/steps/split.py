@@ -83,7 +83,7 @@ def choose_lanes(start: Start, wanted: int | None, precision: Precision = "fp32"
     Raises:
         UsageError: fewer than one.
     """
-    way, why = _fastest(start, wanted, (precision,))
+    way, why = _fastest(start, _possible(start, wanted), (precision,))
     _say(way, why)
     return way.lanes
 
@@ -97,6 +97,7 @@ def choose_way(start: Start, wanted: int | None) -> Way:
     if place.trained_by or place.epoch or place.step:
         precision: Precision = "bf16" if place.trained_by[-1:] == [BF16] else "fp32"
         return Way(precision, choose_lanes(start, wanted, precision))
+    wanted = _possible(start, wanted)
     way, why = _fastest(start, wanted, ("fp32", "bf16"))
     if way.precision == "bf16" and (reason := too_coarse(start)):
         way, _ = _fastest(start, wanted, ("fp32",))
@@ -157,14 +158,21 @@ def best(rates: Mapping[Way, float]) -> Way:
     return max(rates, key=lambda way: rates[way] / (MARGIN if way.precision == "bf16" else 1))
 
 
+def _possible(start: Start, wanted: int | None) -> int | None:
+    """The lanes that the user asked for, or the most that make sense, which a line then says."""
+    check_lanes(wanted)
+    most, why = _most(start)
+    if wanted is None or wanted <= most:
+        return wanted
+    say(f"lanes (={wanted}) is more than {why}: using {counted(most, 'lane')}.")
+    return most
+
+
 def _counts(start: Start, wanted: int | None) -> list[int]:
     """The numbers of lanes to choose from."""
-    most, why = _most(start)
     if wanted is not None:
-        check_lanes(wanted)
-        if wanted > most:
-            say(f"lanes (={wanted}) is more than {why}: using {counted(most, 'lane')}.")
-        return [min(wanted, most)]
+        return [wanted]
+    most, _ = _most(start)
     if before := lanes_before(start.place.environments[-1:]):
         return [min(before, most)]
     return [2**power for power in range(most.bit_length())]
