@@ -514,6 +514,12 @@ def test_the_quick_check_finds_what_is_wrong(check_gpu: Any, monkeypatch: pytest
     assert wrong == ["conv3+relu3", "relu3", "conv4+relu4", "relu4", "step, our own convolutions"] and not found["right"]
 
 
+def test_the_quick_check_of_many_units(check_gpu: Any) -> None:
+    """Of which some are so near to zero that rounding decides whether they pass their gradient."""
+    parts = dict(check_gpu.kernel_parts(get_variant("paper"), 8, CPU, check_gpu.LIMITS))
+    assert parts["conv3+relu3"]().endswith("of 0.004")
+
+
 def test_the_quick_check_by_the_kernels(check_gpu: Any, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each but the step, which has tests of its own; the interpreter cuts bfloat16 off."""
     if device.type == "cpu":
