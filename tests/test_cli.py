@@ -329,7 +329,7 @@ def test_evaluate_refuses(run: Path, store: Store, tmp_path: Path, capsys: pytes
     data = ("--data", str(store.folder))
     assert "does not exist" in fails(capsys, 2, "evaluate", str(tmp_path / "none"), *data)
     assert "has no split 'test'" in fails(capsys, 2, "evaluate", str(run), *data, "--split", "test")
-    assert "--views" in fails(capsys, 2, "evaluate", str(run), *data, "--views", "5")
+    assert "views (=5) must be one of 1, 10." in fails(capsys, 2, "evaluate", str(run), *data, "--views", "5")
 
 
 def test_names_with_odd_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
