@@ -245,6 +245,11 @@ class _Convolution(torch.autograd.Function):
         return dx, dweight, None, None, None
 
 
+def _laid_out(x: Tensor, weight: Tensor, ways: Passes, groups: int) -> Tensor:
+    """x with its towers apart if `ways` has them so; a copy, if they were together."""
+    return apart(x, groups) if ways.apart and x.shape[1] > weight.shape[1] else x
+
+
 def convolve(x: Tensor, weight: Tensor, ways: Passes, padding: int, groups: int) -> Tensor:
     """Convolution of (N, C, H, W) with (K, C / groups, S, S), stride 1: (N, K, H', W').
 
@@ -253,8 +258,7 @@ def convolve(x: Tensor, weight: Tensor, ways: Passes, padding: int, groups: int)
     """
     if ways == LIBRARY:  # by PyTorch's own derivative, which can be derived again
         return WAYS["grouped"].forward(x, weight, padding, groups)
-    if ways.apart and x.shape[1] > weight.shape[1]:
-        x = apart(x, groups)
+    x = _laid_out(x, weight, ways, groups)
     y: Tensor = _Convolution.apply(x, weight, ways, padding, groups)
     return y
 
@@ -294,8 +298,7 @@ class _ConvolutionReLU(torch.autograd.Function):
 def convolve_relu(x: Tensor, weight: Tensor, bias: Tensor, ways: Passes, padding: int, groups: int, planes: int = 1) -> Tensor:
     """max(0, convolution + bias) of bias (K,) in so many planes: in one pass if that is the way and
     our own kernels run there, else in two."""
-    if ways.apart and x.shape[1] > weight.shape[1]:
-        x = apart(x, groups)
+    x = _laid_out(x, weight, ways, groups)
     if ways.forward == RELU and _own_runs(x, weight, padding, groups):
         y: Tensor = _ConvolutionReLU.apply(x, weight, bias, ways, padding, groups, planes)
         return y
