@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 from types import NoneType
 
-from alexnet.errors import CheckpointError, UsageError
+from alexnet.address import DOWNLOAD, not_here, was_address
+from alexnet.errors import AlexNetError, CheckpointError, UsageError
 
 
 def check_count(name: str, value: object) -> None:
@@ -55,3 +56,16 @@ def _shown(value: object) -> str:
 
 def _kind(value: object) -> str:
     return type(value).__name__
+
+
+def check_here(path: str | os.PathLike[str], what: str, error: type[AlexNetError]) -> None:
+    """Refuse an address where something on this machine was expected.
+
+    Args:
+        what: what was expected, in the plural.
+
+    Raises:
+        error: it is an address.
+    """
+    if was_address(Path(path)):
+        raise error(not_here(path, what, DOWNLOAD))

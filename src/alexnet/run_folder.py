@@ -28,8 +28,7 @@ from typing import Annotated, Any, Literal
 
 import alexnet
 from alexnet import schema
-from alexnet.address import DOWNLOAD, not_here, was_address
-from alexnet.arguments import as_path
+from alexnet.arguments import as_path, check_here
 from alexnet.console import say
 from alexnet.errors import CheckpointError, TrainingError
 from alexnet.schema import Range
@@ -82,8 +81,7 @@ def find(path: str | Path, which: str = LATEST) -> Path:
         CheckpointError: no checkpoint was found, or `path` is not a path.
     """
     path = as_path(path, "path")
-    if was_address(path):
-        raise CheckpointError(not_here(path, "runs and weights", DOWNLOAD))
+    check_here(path, "runs and weights", CheckpointError)
     if path.is_dir():
         path = path / which
         if not path.exists() and (path.parent / FAMILY).exists():

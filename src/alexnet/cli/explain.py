@@ -5,7 +5,6 @@ from typing import Annotated
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from alexnet.address import DOWNLOAD, not_here, was_address
 from alexnet.cli.next_step import next_step
 from alexnet.cli.options import DataIfAny
 from alexnet.cli.tables import print_path
@@ -43,7 +42,7 @@ def explain(
         open: open the page in the browser.
         max_pixels: refuse a picture with more pixels, as `alexnet predict` does.
     """
-    from alexnet.arguments import check_count
+    from alexnet.arguments import check_count, check_here
     from alexnet.data.store import Store
     from alexnet.files import make_ready
     from alexnet.web import export, shown
@@ -51,8 +50,7 @@ def explain(
     from alexnet.web.units import Liked
 
     check_count("max_pixels", max_pixels)
-    if was_address(photo):
-        raise SourceError(not_here(photo, "pictures", DOWNLOAD))
+    check_here(photo, "pictures", SourceError)
     if out.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"out (={out}) must end in .html.")
     make_ready(out)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from alexnet.address import DOWNLOAD, not_here, was_address
-from alexnet.arguments import check_count
+from alexnet.arguments import check_count, check_here
 from alexnet.cli.next_step import next_step
 from alexnet.cli.options import Engine
 from alexnet.cli.tables import print_parts
@@ -122,8 +121,8 @@ def _check(files: tuple[str, ...], top: int, sheet: Path | None, max_pixels: int
         raise UsageError("predict needs pictures: alexnet predict run cat.jpg (or a folder, a glob, or - for a list).")
     check_count("top", top)
     check_count("max_pixels", max_pixels)
-    if gone := next((file for file in files if was_address(Path(file))), None):
-        raise SourceError(not_here(gone, "pictures", DOWNLOAD))
+    for file in files:
+        check_here(file, "pictures", SourceError)
     if sheet:
         figure_file.check_ending("sheet", sheet)
         make_ready(sheet)

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from alexnet.address import DOWNLOAD, last_part, not_here, was_address
+from alexnet.address import last_part
+from alexnet.arguments import check_here
 from alexnet.cli.next_step import PHOTO, next_step
 from alexnet.cli.options import Data
 from alexnet.cli.tables import print_path
@@ -32,8 +33,7 @@ def report(
     from alexnet.run_folder import REPORT
     from alexnet.weights import native
 
-    if was_address(run):
-        raise CheckpointError(not_here(run, "runs", DOWNLOAD))
+    check_here(run, "runs", CheckpointError)
     if not run.is_dir():
         raise UsageError(f"report needs a run's folder with its log and configuration, but {run} is not a folder.")
     out = out or run / REPORT

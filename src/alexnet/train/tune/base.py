@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from alexnet.address import DOWNLOAD, not_here, was_address
+from alexnet.arguments import check_here
 from alexnet.console import say
 from alexnet.data.preprocessing import Preprocessing
 from alexnet.data.resample import resampled
@@ -126,8 +126,7 @@ def _located(recipe: Recipe) -> tuple[Path, str | None, Path | None]:
     """The file, and what a published one's entry says: variant and mean."""
     weights = recipe.weights or ""
     path, known = Path(weights), ", ".join(entry.name for entry in registry.networks())
-    if was_address(path):
-        raise CheckpointError(not_here(path, "weights", DOWNLOAD))
+    check_here(path, "weights", CheckpointError)
     if path.exists() or weights not in registry.names():
         if not path.exists():
             raise CheckpointError(f"weights (={weights}) do not exist: name a file, a run's folder, or one of {known}.")
