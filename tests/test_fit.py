@@ -186,13 +186,18 @@ def test_minutes(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert read_result(tmp_path / "more")["epochs"] == 2
 
 
-def test_a_class_that_was_renamed(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before training has ended it is refused, with what to do; nothing is lost."""
-    folder, out = photos(12), tmp_path / "run"
+def fit_stopped(monkeypatch: pytest.MonkeyPatch, folder: Path, out: Path, **options: Any) -> None:
+    """`fit`, interrupted after its first step."""
     with monkeypatch.context() as patch:
         stop_after(patch, PlainStep, "take", 1)
         with pytest.raises(Interrupted):
-            fit(folder, out)
+            fit(folder, out, **options)
+
+
+def test_a_class_that_was_renamed(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before training has ended it is refused, with what to do; nothing is lost."""
+    folder, out = photos(12), tmp_path / "run"
+    fit_stopped(monkeypatch, folder, out)
     (folder / "red").rename(folder / "crimson")
     with pytest.raises(
         SourceError, match=r"has other classes than when .* \(new: 'crimson'; gone: 'red'\): name them as they were"
@@ -374,10 +379,7 @@ def test_the_store_of_an_unfinished_run_is_gone(
 def test_the_store_of_an_unfinished_run_is_another(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused as that, not as one that is gone, and stays."""
     folder, out = photos(12), tmp_path / "run"
-    with monkeypatch.context() as patch:
-        stop_after(patch, PlainStep, "take", 1)
-        with pytest.raises(Interrupted):
-            fit(folder, out)
+    fit_stopped(monkeypatch, folder, out)
     shutil.rmtree(out / "store")
     main(["prepare", str(folder), str(out / "store"), "--size", "200"])
     with pytest.raises(
@@ -391,10 +393,7 @@ def test_the_store_of_another_is_gone(photos: Photos, tmp_path: Path, monkeypatc
     """One that this command did not make is not made by it."""
     folder, data = photos(12), tmp_path / "elsewhere"
     fit(folder, tmp_path / "one", data=data)
-    with monkeypatch.context() as patch:
-        stop_after(patch, PlainStep, "take", 1)
-        with pytest.raises(Interrupted):
-            fit(folder, tmp_path / "two", data=data)
+    fit_stopped(monkeypatch, folder, tmp_path / "two", data=data)
     shutil.rmtree(data)
     with pytest.raises(TrainingError, match="elsewhere, the store of .*two, is gone: put it back, or begin anew with another"):
         fit(folder, tmp_path / "two", data=data)
